@@ -1,0 +1,1 @@
+"""Jobs, runner, followers, sweeper: effects through ports only."""

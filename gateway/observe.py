@@ -1,0 +1,176 @@
+"""Metrics and log lines, in one object that is passed in.
+
+Rooms report what happened (`job_finished(...)`); this file alone decides which counter moves and
+which line is written. Label sets are closed: never a tenant, an id, a key or a caller's text.
+Log lines carry an allow-list of fields: no bodies, no query strings, no header values.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from typing import Any
+
+import orjson
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+log = logging.getLogger("backburner")
+
+_SECONDS = (0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600)
+_FAST_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
+
+
+class Observer:
+    """Counts what happens and writes one line per transition."""
+
+    def __init__(self) -> None:
+        self.registry = r = CollectorRegistry()
+        self.jobs = Gauge("backburner_jobs", "Responses in the store by status", ["status"], registry=r)
+        self.accepted = Counter("backburner_jobs_accepted", "Background responses accepted", registry=r)
+        self.refused = Counter(
+            "backburner_requests_refused", "Requests answered with an error of our own", ["status"], registry=r
+        )
+        self.finished = Counter(
+            "backburner_jobs_finished", "Background responses ended, by outcome", ["outcome", "code"], registry=r
+        )
+        self.queue_age = Gauge(
+            "backburner_queue_oldest_seconds", "Age of the longest-waiting queued response", registry=r
+        )
+        self.queue_wait = Histogram(
+            "backburner_queue_wait_seconds", "From accepted to started", buckets=_SECONDS, registry=r
+        )
+        self.run_time = Histogram(
+            "backburner_run_seconds", "From started to ended, by outcome", ["outcome"], buckets=_SECONDS, registry=r
+        )
+        self.ttft = Histogram(
+            "backburner_ttft_seconds", "From the backend call to its first output event", buckets=_SECONDS, registry=r
+        )
+        self.events = Counter("backburner_events", "Events committed", registry=r)
+        self.passthrough = Counter(
+            "backburner_passthrough_requests", "Requests passed through", ["method", "status"], registry=r
+        )
+        self.upstream_latency = Histogram(
+            "backburner_upstream_head_seconds",
+            "From the request to the head of the backend's answer",
+            ["kind"],
+            buckets=_SECONDS,
+            registry=r,
+        )
+        self.upstream_errors = Counter(
+            "backburner_upstream_errors", "Backend calls that failed below HTTP", ["kind", "reason"], registry=r
+        )
+        self.running = Gauge("backburner_running", "Background calls under way", registry=r)
+        self.followers = Gauge("backburner_followers", "Open event-stream readers", registry=r)
+        self.replays = Counter("backburner_replays", "Event streams opened", ["from_"], registry=r)
+        self.commit = Histogram(
+            "backburner_commit_seconds", "One group commit", buckets=_FAST_SECONDS, registry=r
+        )
+        self.commit_ops = Histogram(
+            "backburner_commit_operations",
+            "Operations in one group commit",
+            buckets=(1, 2, 5, 10, 25, 50, 100, 250, 500),
+            registry=r,
+        )
+        self.database_bytes = Gauge("backburner_database_bytes", "Size on disk", ["file"], registry=r)
+        self.swept = Counter("backburner_responses_swept", "Expired or deleted responses purged", registry=r)
+        self.durability = Gauge("backburner_durability_info", "Durability level in force", ["level"], registry=r)
+        self.draining = Gauge("backburner_draining", "1 while shutting down", registry=r)
+
+    def exposition(self) -> bytes:
+        """The Prometheus text format."""
+        return generate_latest(self.registry)
+
+    # One method for each thing that happens: counters move and lines are written here only.
+
+    def job_accepted(self, response_id: str, tenant: bytes, is_streamed: bool) -> None:
+        self.accepted.inc()
+        line("job", id=response_id, to="queued", tenant=tenant.hex()[:8], stream=is_streamed)
+
+    def job_started(self, response_id: str, attempt: int, waited_s: float) -> None:
+        self.queue_wait.observe(max(0.0, waited_s))
+        line("job", id=response_id, frm="queued", to="in_progress", attempt=attempt, waited_s=round(waited_s, 3))
+
+    def job_first_output(self, seconds: float) -> None:
+        self.ttft.observe(seconds)
+
+    def job_finished(
+        self, response_id: str, outcome: str, code: str | None, reason: str, ran_s: float | None
+    ) -> None:
+        self.finished.labels(outcome, code or "").inc()
+        if ran_s is not None:
+            self.run_time.labels(outcome).observe(max(0.0, ran_s))
+        line(
+            "job",
+            id=response_id,
+            to=outcome,
+            code=code,
+            reason=reason,
+            ran_s=None if ran_s is None else round(ran_s, 3),
+        )
+
+    def job_deleted(self, response_id: str) -> None:
+        line("job", id=response_id, to="deleted")
+
+    def job_released(self, response_id: str, reason: str) -> None:
+        line("job", id=response_id, to="queued", reason=reason)
+
+    def claim_lost(self, response_id: str) -> None:
+        line("claim_lost", id=response_id, level=logging.DEBUG)
+
+    def request_refused(self, status: int) -> None:
+        self.refused.labels(str(status)).inc()
+
+    def passed_through(self, method: str, status: int) -> None:
+        known = method in ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
+        self.passthrough.labels(method if known else "other", str(status)).inc()
+
+    def upstream_answered(self, kind: str, seconds: float) -> None:
+        self.upstream_latency.labels(kind).observe(seconds)
+
+    def upstream_failed(self, kind: str, reason: str) -> None:
+        """kind: `background` | `passthrough` | `lookup`; reason: `unreachable` | `timeout` | `cut`."""
+        self.upstream_errors.labels(kind, reason).inc()
+
+    def committed(self, operations: int, seconds: float) -> None:
+        self.commit_ops.observe(operations)
+        self.commit.observe(seconds)
+
+
+class _JsonLines(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        fields = {
+            "ts": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+            + f".{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "event": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            fields["trace"] = self.formatException(record.exc_info)
+        return orjson.dumps(fields, default=str).decode()
+
+
+class _TextLines(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        fields = " ".join(f"{k}={v}" for k, v in getattr(record, "fields", {}).items())
+        text = f"{self.formatTime(record)} {record.levelname:<7} {record.getMessage()} {fields}".rstrip()
+        return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
+
+
+def line(event: str, *, level: int = logging.INFO, **fields: Any) -> None:
+    """One structured log line; fields that are None are left out."""
+    if log.isEnabledFor(level):
+        log.log(level, event, extra={"fields": {k: v for k, v in fields.items() if v is not None}})
+
+
+def configure_logging(level: str, form: str) -> None:
+    """Send our lines to stderr, one per transition, and keep libraries at warning."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_JsonLines() if form == "json" else _TextLines())
+    log.handlers[:] = [handler]
+    log.setLevel(level.upper())
+    log.propagate = False
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.WARNING)

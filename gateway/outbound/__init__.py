@@ -1,0 +1,1 @@
+"""All HTTP calls out are here."""

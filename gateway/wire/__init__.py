@@ -1,0 +1,1 @@
+"""The public protocol, as pure functions: bytes and dicts in, bytes and dicts out."""

@@ -1,0 +1,77 @@
+"""What can be wrong with a request, in the API's own words.
+
+A `Refusal` says what is wrong; which HTTP status that is, is chosen in `gateway.api.errors`.
+The body's shape is OpenAI's `{"error": {"message", "type", "param", "code"}}`.
+"""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+
+import orjson
+
+
+class Fault(Enum):
+    """Kinds of refusal; `gateway.api.errors` holds the one table to HTTP statuses."""
+
+    INVALID = auto()
+    NOT_FOUND = auto()
+    TOO_LARGE = auto()
+    UNSUPPORTED_MEDIA = auto()
+    OVERLOADED = auto()
+    UNAVAILABLE = auto()
+    BACKEND_UNREACHABLE = auto()
+    BACKEND_TIMEOUT = auto()
+    INTERNAL = auto()
+
+
+_TYPE = {
+    Fault.OVERLOADED: "rate_limit_error",
+    Fault.UNAVAILABLE: "server_error",
+    Fault.BACKEND_UNREACHABLE: "server_error",
+    Fault.BACKEND_TIMEOUT: "server_error",
+    Fault.INTERNAL: "server_error",
+}
+
+
+class Refusal(Exception):
+    """A request that gets an error answer instead of what it asked for.
+
+    Args:
+        message: For a person; names the field and the limit, never a credential or an address.
+        param: The request field at fault, if one is.
+        code: Machine-readable reason.
+        retry_after_s: Sent as `Retry-After`. The official SDKs give up above 120 s.
+    """
+
+    def __init__(
+        self,
+        fault: Fault,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        retry_after_s: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.fault = fault
+        self.message = message
+        self.param = param
+        self.code = code
+        self.retry_after_s = retry_after_s
+
+    def body(self) -> bytes:
+        """The JSON answer."""
+        kind = _TYPE.get(self.fault, "invalid_request_error")
+        error = {"message": self.message, "type": kind, "param": self.param, "code": self.code}
+        return orjson.dumps({"error": error})
+
+
+def invalid(message: str, *, param: str | None = None, code: str | None = "invalid_value") -> Refusal:
+    """A request the client must change (HTTP 400)."""
+    return Refusal(Fault.INVALID, message, param=param, code=code)
+
+
+def not_found(response_id: str) -> Refusal:
+    """The same bytes for unknown, expired, deleted and foreign ids: none may be told from another."""
+    return Refusal(Fault.NOT_FOUND, f"Response with id '{response_id}' not found.")
