@@ -29,10 +29,16 @@ class Observer:
         self.jobs = Gauge("backburner_jobs", "Responses in the store by status", ["status"], registry=r)
         self.accepted = Counter("backburner_jobs_accepted", "Background responses accepted", registry=r)
         self.refused = Counter(
-            "backburner_requests_refused", "Requests answered with an error of our own", ["status"], registry=r
+            "backburner_requests_refused",
+            "Requests answered with an error of our own",
+            ["status"],
+            registry=r,
         )
         self.finished = Counter(
-            "backburner_jobs_finished", "Background responses ended, by outcome", ["outcome", "code"], registry=r
+            "backburner_jobs_finished",
+            "Background responses ended, by outcome",
+            ["outcome", "code"],
+            registry=r,
         )
         self.queue_age = Gauge(
             "backburner_queue_oldest_seconds", "Age of the longest-waiting queued response", registry=r
@@ -41,10 +47,17 @@ class Observer:
             "backburner_queue_wait_seconds", "From accepted to started", buckets=_SECONDS, registry=r
         )
         self.run_time = Histogram(
-            "backburner_run_seconds", "From started to ended, by outcome", ["outcome"], buckets=_SECONDS, registry=r
+            "backburner_run_seconds",
+            "From started to ended, by outcome",
+            ["outcome"],
+            buckets=_SECONDS,
+            registry=r,
         )
         self.ttft = Histogram(
-            "backburner_ttft_seconds", "From the backend call to its first output event", buckets=_SECONDS, registry=r
+            "backburner_ttft_seconds",
+            "From the backend call to its first output event",
+            buckets=_SECONDS,
+            registry=r,
         )
         self.events = Counter("backburner_events", "Events committed", registry=r)
         self.passthrough = Counter(
@@ -58,7 +71,10 @@ class Observer:
             registry=r,
         )
         self.upstream_errors = Counter(
-            "backburner_upstream_errors", "Backend calls that failed below HTTP", ["kind", "reason"], registry=r
+            "backburner_upstream_errors",
+            "Backend calls that failed below HTTP",
+            ["kind", "reason"],
+            registry=r,
         )
         self.running = Gauge("backburner_running", "Background calls under way", registry=r)
         self.followers = Gauge("backburner_followers", "Open event-stream readers", registry=r)
@@ -74,7 +90,9 @@ class Observer:
         )
         self.database_bytes = Gauge("backburner_database_bytes", "Size on disk", ["file"], registry=r)
         self.swept = Counter("backburner_responses_swept", "Expired or deleted responses purged", registry=r)
-        self.durability = Gauge("backburner_durability_info", "Durability level in force", ["level"], registry=r)
+        self.durability = Gauge(
+            "backburner_durability_info", "Durability level in force", ["level"], registry=r
+        )
         self.draining = Gauge("backburner_draining", "1 while shutting down", registry=r)
 
     def exposition(self) -> bytes:
@@ -89,7 +107,14 @@ class Observer:
 
     def job_started(self, response_id: str, attempt: int, waited_s: float) -> None:
         self.queue_wait.observe(max(0.0, waited_s))
-        line("job", id=response_id, frm="queued", to="in_progress", attempt=attempt, waited_s=round(waited_s, 3))
+        line(
+            "job",
+            id=response_id,
+            frm="queued",
+            to="in_progress",
+            attempt=attempt,
+            waited_s=round(waited_s, 3),
+        )
 
     def job_first_output(self, seconds: float) -> None:
         self.ttft.observe(seconds)
@@ -158,10 +183,11 @@ class _TextLines(logging.Formatter):
         return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
 
 
-def line(event: str, *, level: int = logging.INFO, **fields: Any) -> None:
+def line(event: str, *, level: int = logging.INFO, exc_info: bool = False, **fields: Any) -> None:
     """One structured log line; fields that are None are left out."""
     if log.isEnabledFor(level):
-        log.log(level, event, extra={"fields": {k: v for k, v in fields.items() if v is not None}})
+        given = {name: value for name, value in fields.items() if value is not None}
+        log.log(level, event, extra={"fields": given}, exc_info=exc_info)
 
 
 def configure_logging(level: str, form: str) -> None:

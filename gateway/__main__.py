@@ -1,0 +1,141 @@
+"""The command `backburner`, also `python -m gateway`: serve, check-config, healthcheck.
+
+Only settings are judged here; what runs is wired in `gateway.app`, which is imported late so that
+`healthcheck`, started every few seconds by a container runtime, stays cheap.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Mapping
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+from urllib.request import ProxyHandler, build_opener
+
+import yaml
+from pydantic import SecretStr
+
+from gateway import __version__
+from gateway.config import FLAGS, ConfigError, ServerSettings, Settings, load_with_origins
+
+EX_CONFIG = 78  # sysexits.h; systemd's RestartPreventExitStatus can tell it from a crash
+HEALTHCHECK_TIMEOUT_S = 3
+
+_HELP = {
+    "upstream.url": ("URL", "base URL of the model server, e.g. http://localhost:8000/v1"),
+    "upstream.api_key_file": ("PATH", "file with the key for the model server, readable by its owner only"),
+    "server.host": ("HOST", "address to listen on"),
+    "server.port": ("PORT", "port to listen on; 0 picks a free one"),
+    "server.admin_port": ("PORT", "port for health and metrics; 0 picks a free one"),
+    "store.database": ("PATH", "the database file"),
+    "background.retention_s": ("SECONDS", "how long a finished response is kept"),
+    "log.level": ("LEVEL", "debug, info, warning or error"),
+}
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run one command and leave through `sys.exit` with its status."""
+    parser = _parser()
+    args, strays = parser.parse_known_args(argv)
+    if strays:  # named without their values: one may be a key
+        names = [stray.partition("=")[0] for stray in strays if stray.startswith("-")]
+        parser.error(f"unrecognized arguments: {' '.join(names) or f'{len(strays)} too many'}")
+    if args.command == "healthcheck":
+        sys.exit(_healthcheck(args.admin_host, args.admin_port))
+    try:
+        settings, origins = load_with_origins(
+            {name: getattr(args, name) for name in FLAGS}, environ=os.environ, file=args.config
+        )
+    except ConfigError as error:
+        for problem in error.problems:
+            print(f"backburner: {problem}", file=sys.stderr)
+        sys.exit(EX_CONFIG)
+    if args.command == "check-config":
+        print(_effective(settings, origins))
+        sys.exit(0)
+    from gateway.app import serve
+
+    sys.exit(serve(settings))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="backburner",
+        allow_abbrev=False,
+        description="Background mode of the Responses API for every OpenAI-compatible server.",
+    )
+    parser.add_argument("--version", action="version", version=f"backburner {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for command, about in (
+        ("serve", "run the gateway until SIGTERM or SIGINT"),
+        ("check-config", "print the settings in force and where each comes from, and stop"),
+    ):
+        # No abbreviations: `--api-key SECRET` must not be taken for `--api-key-file SECRET`.
+        sub = commands.add_parser(
+            command,
+            help=about,
+            description=f"{about}.",
+            allow_abbrev=False,
+            epilog="Flags win over BACKBURNER_SECTION__KEY variables, which win over the file.",
+        )
+        sub.add_argument("--config", metavar="FILE", type=Path, help="YAML file; BACKBURNER_CONFIG otherwise")
+        for name, flag in FLAGS.items():
+            metavar, what = _HELP[name]
+            sub.add_argument(flag, dest=name, metavar=metavar, help=f"{what} [{name}]")
+    check = commands.add_parser(
+        "healthcheck",
+        help="ask a running gateway whether it is healthy; exit status 0 or 1",
+        description="Exit status 0 if GET /healthz on the admin port answers 200, else 1.",
+        allow_abbrev=False,
+    )
+    check.add_argument("--admin-host", metavar="HOST", help="default: BACKBURNER_SERVER__ADMIN_HOST")
+    check.add_argument("--admin-port", metavar="PORT", help="default: BACKBURNER_SERVER__ADMIN_PORT")
+    return parser
+
+
+def _effective(settings: Settings, origins: Mapping[str, str]) -> str:
+    lines = []
+    for section, keys in settings:
+        lines.append(f"{section}:")
+        for key, value in keys:
+            default = type(keys).model_fields[key].default
+            origin = "" if value == default else f"  # {origins[f'{section}.{key}']}"
+            lines.append(f"  {key}: {_yaml(value)}{origin}")
+    return "\n".join(lines)
+
+
+def _yaml(value: Any) -> str:
+    match value:
+        case SecretStr():
+            value = "***"
+        case Path():
+            value = str(value)
+        case float() if value.is_integer():
+            value = int(value)
+    text: str = yaml.safe_dump(value, width=float("inf"), allow_unicode=True)
+    return text.removesuffix("...\n").rstrip()
+
+
+def _healthcheck(host: str | None, port: str | None) -> int:
+    fields = ServerSettings.model_fields
+    host = host or os.environ.get("BACKBURNER_SERVER__ADMIN_HOST") or fields["admin_host"].default
+    port = port or os.environ.get("BACKBURNER_SERVER__ADMIN_PORT") or fields["admin_port"].default
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(str(host), str(host))  # noqa: S104  (dialled, not bound)
+    url = f"http://[{host}]:{port}/healthz" if ":" in host else f"http://{host}:{port}/healthz"
+    direct = build_opener(ProxyHandler({}))  # an http_proxy of the container is not for its own loopback
+    try:
+        with direct.open(url, timeout=HEALTHCHECK_TIMEOUT_S) as answer:
+            if answer.status == 200:
+                return 0
+            reason = f"answered {answer.status}"
+    except (OSError, HTTPException, ValueError) as error:
+        reason = str(error)
+    print(f"backburner: {url}: {reason}", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,210 @@
+"""WebSocket connections, passed through message by message.
+
+Texts stay bytes, pings, pongs and close codes go across, and compression is off: an 8 KiB frame may
+inflate to gigabytes. Whatever ends one side ends the other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final, TypeAlias
+
+import aiohttp
+from aiohttp import WSCloseCode, WSMsgType, hdrs, web
+
+from gateway.api.errors import STATUS, error_response
+from gateway.config import Settings
+from gateway.observe import Observer
+from gateway.outbound.client import FAILURES, backend_url, explain
+from gateway.outbound.headers import to_backend
+from gateway.wire.errors import Fault, Refusal, invalid
+
+_CLOSE_REPLY_S: Final = 0.5
+"""How long we wait for the peer's half of the closing handshake, before the socket closes anyway."""
+
+_NO_STATUS: Final = 0
+"""aiohttp's code for a close frame without one (RFC 6455 §7.1.5 calls it 1005)."""
+
+_OF_THE_HANDSHAKE = frozenset(
+    {
+        "sec-websocket-key",  # a nonce of one connection; ours to the backend has its own
+        "sec-websocket-version",
+        "sec-websocket-extensions",  # compression, which is off
+        "sec-websocket-protocol",  # offered again, by name
+    }
+)
+
+_RELAYED = frozenset({WSMsgType.TEXT, WSMsgType.BINARY, WSMsgType.PING, WSMsgType.PONG})
+
+_Socket: TypeAlias = web.WebSocketResponse[bool] | aiohttp.ClientWebSocketResponse[bool]
+
+
+def is_upgrade(request: web.BaseRequest) -> bool:
+    """Whether a request asks for a WebSocket (RFC 6455 §4.2.1); other upgrades are not offered."""
+    tokens = ",".join(request.headers.getall(hdrs.CONNECTION, ())).lower().split(",")
+    return request.headers.get(hdrs.UPGRADE, "").strip().lower() == "websocket" and "upgrade" in (
+        token.strip() for token in tokens
+    )
+
+
+async def tunnel(
+    request: web.BaseRequest,
+    *,
+    session: aiohttp.ClientSession,
+    settings: Settings,
+    request_id: str,
+    observer: Observer,
+) -> web.StreamResponse:
+    """Connect the client to the backend's WebSocket of the same path, until either side closes."""
+    if _has_body(request):
+        # What follows the head would be read as a body here and as frames behind us: smuggling.
+        refusal = invalid("A WebSocket upgrade must have no body.")
+        return _answer(501, refusal)
+    offered = _offered(request)
+    if request.method != "GET" or not web.WebSocketResponse(protocols=offered).can_prepare(request):
+        return error_response(invalid("Not a WebSocket handshake of version 13."))
+
+    started = asyncio.get_running_loop().time()
+    try:
+        async with asyncio.timeout(settings.upstream.plain_head_timeout_s):
+            backend = await _connect(request, session, settings, request_id, offered)
+    except aiohttp.WSServerHandshakeError as error:
+        return _not_upgraded(error.status)
+    except FAILURES as error:
+        reason, refusal = explain(error)
+        observer.upstream_failed("passthrough", reason)
+        return error_response(refusal)
+    observer.upstream_answered("passthrough", asyncio.get_running_loop().time() - started)
+    observer.passed_through(request.method, 101)
+    try:
+        return await _join(request, backend, settings, request_id)
+    finally:
+        await backend.close(code=WSCloseCode.GOING_AWAY)
+
+
+async def _connect(
+    request: web.BaseRequest,
+    session: aiohttp.ClientSession,
+    settings: Settings,
+    request_id: str,
+    offered: tuple[str, ...],
+) -> aiohttp.ClientWebSocketResponse[bool]:
+    key = settings.upstream.api_key
+    headers = to_backend(
+        request.headers,
+        request_id=request_id,
+        api_key=None if key is None else key.get_secret_value(),
+        keep_length=False,
+    )
+    for name in _OF_THE_HANDSHAKE:
+        headers.popall(name, None)
+    return await session.ws_connect(
+        backend_url(settings.upstream, request.raw_path),
+        headers=headers,
+        protocols=offered,
+        autoclose=False,
+        autoping=False,
+        compress=0,
+        max_msg_size=settings.server.body_bytes_max,
+        decode_text=False,
+        timeout=aiohttp.ClientWSTimeout(ws_receive=None, ws_close=_CLOSE_REPLY_S),
+    )
+
+
+async def _join(
+    request: web.BaseRequest,
+    backend: aiohttp.ClientWebSocketResponse[bool],
+    settings: Settings,
+    request_id: str,
+) -> web.StreamResponse:
+    chosen = backend.protocol
+    if chosen is None:
+        # aiohttp would log what the client offered, and some clients offer their key there.
+        headers = request.headers.copy()
+        headers.popall(hdrs.SEC_WEBSOCKET_PROTOCOL, None)
+        request = request.clone(headers=headers)
+    client = web.WebSocketResponse(
+        protocols=() if chosen is None else (chosen,),
+        autoclose=False,
+        autoping=False,
+        compress=False,
+        max_msg_size=settings.server.body_bytes_max,
+        decode_text=False,
+        timeout=_CLOSE_REPLY_S,
+    )
+    client.headers["Server"] = "backburner"
+    client.headers["X-Request-Id"] = request_id
+    try:
+        await client.prepare(request)
+        await _Tunnel(client, backend, settings.server.write_stall_timeout_s).run()
+    except* (ConnectionError, TimeoutError):
+        # One side is gone or stopped reading. The client's end is broken off here, the backend's by
+        # the caller.
+        if request.transport is not None:
+            request.transport.abort()
+    return client
+
+
+class _Tunnel:
+    """Two open sockets, joined until the first of them ends; that one's ending is told to the other."""
+
+    def __init__(
+        self,
+        client: web.WebSocketResponse[bool],
+        backend: aiohttp.ClientWebSocketResponse[bool],
+        stall_s: float,
+    ) -> None:
+        self._client = client
+        self._backend = backend
+        self._stall_s = stall_s
+        self._is_ending = False
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._pump(self._client, self._backend, WSCloseCode.GOING_AWAY))
+            tasks.create_task(self._pump(self._backend, self._client, WSCloseCode.BAD_GATEWAY))
+
+    async def _pump(self, source: _Socket, sink: _Socket, lost: WSCloseCode) -> None:
+        """Everything from one side to the other.
+
+        Args:
+            lost: What the sink is told where the source is gone without a word; 1006, which the RFC
+                has for that, must not be sent (RFC 6455 §7.4.1).
+        """
+        while (message := await source.receive()).type in _RELAYED:
+            async with asyncio.timeout(self._stall_s):
+                await sink.send_frame(message.data, message.type)
+        if self._is_ending:
+            return  # by the other pump, whose close has woken us
+        self._is_ending = True
+        code: int = lost
+        reason = b""
+        if message.type is WSMsgType.CLOSE:
+            code = WSCloseCode.OK if message.data == _NO_STATUS else message.data
+            reason = (message.extra or "").encode()
+        elif isinstance(message.data, aiohttp.WebSocketError):  # too large, or not a frame at all
+            code = message.data.code
+        await sink.close(code=code, message=reason)
+        await source.close(code=code, message=reason)  # its close frame, returned (RFC 6455 §5.5.1)
+
+
+def _offered(request: web.BaseRequest) -> tuple[str, ...]:
+    listed = ",".join(request.headers.getall(hdrs.SEC_WEBSOCKET_PROTOCOL, ()))
+    return tuple(name for name in (part.strip() for part in listed.split(",")) if name)
+
+
+def _has_body(request: web.BaseRequest) -> bool:
+    return request.body_exists or hdrs.TRANSFER_ENCODING in request.headers
+
+
+def _not_upgraded(status: int) -> web.Response:
+    """The backend's own status; where that is no refusal, it did not speak WebSocket."""
+    if status < 400:
+        status = STATUS[Fault.BACKEND_UNREACHABLE]
+    fault = Fault.INVALID if status < 500 else Fault.BACKEND_UNREACHABLE
+    return _answer(status, Refusal(fault, "The backend refused the WebSocket.", code="upgrade_refused"))
+
+
+def _answer(status: int, refusal: Refusal) -> web.Response:
+    """An error with a status that the one table does not have: it is not ours, or has no other use."""
+    return web.Response(status=status, body=refusal.body(), content_type="application/json")

@@ -1,0 +1,57 @@
+"""From a valid create request to the job that is stored."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from gateway.core.job import NewJob
+from gateway.wire import events, responses
+from gateway.wire.requests import is_rerunnable
+
+
+def new_job(
+    body: dict[str, Any],
+    *,
+    response_id: str,
+    tenant: bytes,
+    previous_id: str | None,
+    target: str,
+    headers: dict[str, str],
+    shows_output: bool,
+    now_ms: int,
+    deadline_s: float,
+) -> NewJob:
+    """The job for a validated body, with its first two events.
+
+    Args:
+        previous_id: Of this gateway; a `previous_response_id` of the backend's own stays in the body.
+        headers: Those of the caller that may lie on disk.
+        shows_output: The settings let readers see output that is not finished.
+    """
+    response = responses.accepted(body, response_id=response_id, created_at=now_ms // 1000)
+    first = [
+        {"type": "response.created", "response": response},
+        {"type": "response.queued", "response": response},
+    ]
+    kept = {name: value for name, value in body.items() if name != "input"}
+    if previous_id is not None:
+        kept.pop("previous_response_id", None)
+    return NewJob(
+        id=response_id,
+        tenant=tenant,
+        previous_id=previous_id,
+        created_at_ms=now_ms,
+        deadline_ms=now_ms + int(deadline_s * 1000),
+        response=orjson.dumps(response),
+        request=orjson.dumps(kept),
+        input=orjson.dumps(body.get("input")),
+        target=target,
+        headers=orjson.dumps(headers),
+        is_streamed=body.get("stream") is True,
+        is_followable=shows_output or body.get("stream") is True,
+        is_rerunnable=is_rerunnable(body),
+        events=b"".join(events.frame(event, number) for number, event in enumerate(first)),
+        next_seq=len(first),
+    )

@@ -1,0 +1,167 @@
+"""What a job is: our run of one background response, and the moves it may make."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Status(StrEnum):
+    """The API's own six."""
+
+    QUEUED = "queued"
+    IN_PROGRESS = "in_progress"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    INCOMPLETE = "incomplete"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_terminal(self) -> bool:
+        return not TRANSITIONS[self]
+
+
+_ENDINGS = frozenset({Status.COMPLETED, Status.FAILED, Status.INCOMPLETE, Status.CANCELLED})
+
+TRANSITIONS: dict[Status, frozenset[Status]] = {
+    Status.QUEUED: frozenset({Status.IN_PROGRESS, Status.CANCELLED, Status.FAILED}),
+    Status.IN_PROGRESS: _ENDINGS,
+    Status.COMPLETED: frozenset(),
+    Status.FAILED: frozenset(),
+    Status.INCOMPLETE: frozenset(),
+    Status.CANCELLED: frozenset(),
+}
+"""Nothing leaves a terminal status. The same table stands in the database, as a trigger."""
+
+LIVE = frozenset(status for status, moves in TRANSITIONS.items() if moves)
+
+FIRST_OUTPUT_SEQ = 3
+"""created 0, queued 1, in_progress 2: what follows is output, and is what a re-run throws away."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """A job as it is accepted.
+
+    Attributes:
+        tenant: 32 bytes; whose job it is. Every read and every move asks for it.
+        response: JSON of the Response as accepted.
+        request: JSON of the client's body without `input`.
+        input: JSON of the client's `input`.
+        target: Raw path and query of the backend call.
+        headers: JSON of the caller's headers that may lie on disk: no credential among them.
+        is_streamed: Created with `stream: true`.
+        is_followable: Its output may be shown before its end, to whatever kind of reader.
+        events: The first events, encoded, from sequence number 0.
+    """
+
+    id: str
+    tenant: bytes
+    previous_id: str | None
+    created_at_ms: int
+    deadline_ms: int
+    response: bytes
+    request: bytes
+    input: bytes
+    target: str
+    headers: bytes
+    is_streamed: bool
+    is_followable: bool
+    is_rerunnable: bool
+    events: bytes
+    next_seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job as the store has it.
+
+    Attributes:
+        epoch: Raised by every claim; a write with an older one is refused.
+        attempt: Calls that the backend may have accepted.
+        output_shown: A reader may have seen output: the job is not silent any more.
+        final: JSON of the Response at its end; None before.
+    """
+
+    id: str
+    tenant: bytes
+    status: Status
+    epoch: int
+    attempt: int
+    next_seq: int
+    created_at_ms: int
+    started_at_ms: int | None
+    deadline_ms: int
+    is_streamed: bool
+    is_followable: bool
+    is_rerunnable: bool
+    output_shown: bool
+    response: bytes
+    final: bytes | None
+
+    def may_rerun(self, attempts_max: int) -> bool:
+        """Whether running it again from the start would go unnoticed, and is allowed once more."""
+        return self.is_rerunnable and not self.output_shown and self.attempt < attempts_max
+
+    def ran_s(self, now_ms: int) -> float | None:
+        """Seconds since it was first started; None if it never was."""
+        return None if self.started_at_ms is None else (now_ms - self.started_at_ms) / 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The right to write to a job, until somebody takes it over."""
+
+    job: Job
+
+    @property
+    def id(self) -> str:
+        return self.job.id
+
+    @property
+    def epoch(self) -> int:
+        return self.job.epoch
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a job ends.
+
+    Attributes:
+        final: JSON of the Response.
+        events: The last events, encoded, from `first_seq`; the terminal one is among them.
+        code: The API's error code, for `failed`.
+        reason: For the log: no text of a client or a backend.
+    """
+
+    status: Status
+    final: bytes
+    first_seq: int
+    events: bytes
+    event_count: int
+    code: str | None
+    reason: str
+
+
+class ClaimLost(Exception):
+    """Somebody took the job over, ended it or deleted it: nothing was written."""
+
+
+class StoreUnavailable(Exception):
+    """The store could not write: nothing was written, and calling again is safe."""
+
+
+class QueueFull(Exception):
+    """No more jobs are accepted until some have started.
+
+    Args:
+        is_tenant: Whether it is the tenant's own share that is used up.
+    """
+
+    def __init__(self, is_tenant: bool) -> None:
+        super().__init__("queue full")
+        self.is_tenant = is_tenant
+
+
+class PreviousGone(Exception):
+    """The turn that a new job goes on from has expired since it was looked up: nothing was written."""

@@ -1,0 +1,289 @@
+"""One run of a job, without I/O: what the backend sends goes in, what to store comes out.
+
+The machine numbers events, keeps the output so far, and decides how the response ends. It emits exactly one
+terminal event, and nothing after it. Restored from the stored events it goes on where they stop: a cancel, a
+deadline and a crash end a response through the same code as the backend does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, assert_never
+
+import orjson
+
+from gateway.core.job import FIRST_OUTPUT_SEQ, Job, Outcome, Status
+from gateway.wire import events as wire_events
+from gateway.wire import failures, responses
+from gateway.wire.events import LIFECYCLE, TERMINAL, Event
+from gateway.wire.failures import Failure, failure
+from gateway.wire.normalise import Normaliser
+from gateway.wire.sse import Frame, data_of, split_frames
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The job was claimed; the backend is about to be called."""
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamFrames:
+    """Events of the backend: all that one read from its socket completed."""
+
+    frames: list[Frame]
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamAnswer:
+    """The backend answered with one JSON object in place of a stream."""
+
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamFailed:
+    """The call ended by an error: refused, unreachable, too slow, cut, too large.
+
+    Attributes:
+        status: The backend's HTTP status, if it was its answer that said so.
+    """
+
+    failure: Failure
+    reason: str
+    status: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamClosed:
+    """The backend ended its stream."""
+
+
+@dataclass(frozen=True, slots=True)
+class CancelRequested:
+    """The client does not want it any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeadlinePassed:
+    """It took longer than the configured time from its acceptance."""
+
+
+@dataclass(frozen=True, slots=True)
+class Abandoned:
+    """It cannot go on, through no fault of the backend: a restart, a lost credential, a defect."""
+
+    message: str
+    reason: str
+
+
+Input = (
+    Started
+    | UpstreamFrames
+    | UpstreamAnswer
+    | UpstreamFailed
+    | UpstreamClosed
+    | CancelRequested
+    | DeadlinePassed
+    | Abandoned
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """Store these events. `has_output`: some of them are output, not lifecycle."""
+
+    events: bytes
+    count: int
+    has_output: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """Store the ending."""
+
+    outcome: Outcome
+
+
+Command = Append | Finish
+
+
+class JobMachine:
+    """One run of one job.
+
+    Args:
+        events_bytes_max: All stored events of the job together; more fails it.
+    """
+
+    def __init__(self, job: Job, *, events_bytes_max: int) -> None:
+        self._job = job
+        self._response: dict[str, Any] = orjson.loads(job.response)
+        self._normaliser = Normaliser(job.id)
+        self._next_seq = job.next_seq
+        self._bytes_left = events_bytes_max
+        self._answer: dict[str, Any] | None = None
+        self._is_finished = job.status.is_terminal
+
+    @classmethod
+    def restored(cls, job: Job, stored: bytes, *, events_bytes_max: int) -> JobMachine:
+        """The machine as it was when the last of its stored events was written."""
+        machine = cls(job, events_bytes_max=events_bytes_max)
+        for frame in split_frames(stored):
+            event = wire_events.parse(data_of(frame))
+            if event is not None and event["type"] not in LIFECYCLE | TERMINAL:
+                machine._normaliser.feed(event)
+        return machine
+
+    def output(self) -> list[dict[str, Any]]:
+        """The items so far, open ones marked `in_progress`."""
+        return self._normaliser.output("in_progress")
+
+    def receive(self, item: Input, *, now_s: int) -> list[Command]:
+        """What to store because of `item`; nothing once the response has ended.
+
+        Args:
+            now_s: Unix seconds, shown as `completed_at`.
+        """
+        if self._is_finished:
+            return []
+        match item:
+            case Started():
+                return self._started()
+            case UpstreamFrames(frames):
+                return self._frames(frames, now_s)
+            case UpstreamAnswer(body):
+                return self._one_answer(body, now_s)
+            case UpstreamFailed(error, reason, _):
+                return [self._failed(error, reason, now_s)]
+            case UpstreamClosed():
+                message = "The backend closed the stream before the response was complete."
+                return [self._failed(failure(message), "upstream_closed_early", now_s)]
+            case CancelRequested():
+                return [self._finish([], Status.CANCELLED, now_s, reason="cancelled")]
+            case DeadlinePassed():
+                message = "The response was not complete before its deadline."
+                return [self._failed(failure(message), "deadline", now_s)]
+            case Abandoned(message, reason):
+                return [self._failed(failure(message), reason, now_s)]
+            case _:
+                assert_never(item)
+
+    def _started(self) -> list[Command]:
+        if self._next_seq >= FIRST_OUTPUT_SEQ:  # a second attempt: told already
+            return []
+        self._response["status"] = Status.IN_PROGRESS
+        event = {"type": "response.in_progress", "response": self._response}
+        return [Append(self._encode([event]), 1, has_output=False)]
+
+    def _frames(self, frames: Iterable[Frame], now_s: int) -> list[Command]:
+        output: list[Event] = []
+        for frame in frames:
+            if frame.data == b"[DONE]":
+                continue
+            event = wire_events.parse(frame.data)
+            if event is None:
+                message = "The backend sent an event that is not a JSON object."
+                return self._with(output, self._failed_after(output, failure(message), "bad_event", now_s))
+            kind = event.get("type") or frame.event
+            if not isinstance(kind, str):
+                continue
+            event["type"] = kind
+            if kind == "error" or (not kind.startswith("response.") and event.get("error")):
+                error = failures.of_event(event)
+                return self._with(output, self._failed_after(output, error, "upstream_error_event", now_s))
+            if kind in TERMINAL:
+                return self._with(output, self._terminal(output, event, now_s))
+            if kind in LIFECYCLE:
+                self._remember(event)
+            else:
+                output += self._normaliser.feed(event)
+        return self._with(output, None)
+
+    def _with(self, output: list[Event], finish: Finish | None) -> list[Command]:
+        """The commands for some output and, perhaps, the ending that took it in."""
+        if finish is not None:
+            return [finish]
+        if not output:
+            return []
+        events = self._encode(output)
+        if self._bytes_left < 0:
+            message = "The response grew beyond the gateway's limit for the events of one response."
+            return [Append(events, len(output), True), self._failed(failure(message), "too_many_events", 0)]
+        return [Append(events, len(output), has_output=True)]
+
+    def _remember(self, event: Event) -> None:
+        answer = event.get("response")
+        if isinstance(answer, dict):
+            self._answer = answer
+
+    def _terminal(self, output: list[Event], event: Event, now_s: int) -> Finish:
+        """The backend's ending. Its embedded status decides, not the event's name (vLLM sends
+        `response.completed` for incomplete ones too)."""
+        self._remember(event)
+        answer = event.get("response")
+        answer = answer if isinstance(answer, dict) else {}
+        status = answer.get("status")
+        if status not in ("completed", "incomplete", "failed", "cancelled"):
+            status = event["type"].removeprefix("response.")
+        if status == "cancelled":
+            return self._failed_after(
+                output, failure("The backend cancelled the response."), "upstream_cancelled", now_s
+            )
+        if status == "failed":
+            given = answer.get("error")
+            error = failures.of_event(given if isinstance(given, dict) else event)
+            return self._failed_after(output, error, "upstream_failed", now_s)
+        output += self._normaliser.settle(answer.get("output"))
+        return self._finish(output, Status(status), now_s, reason="upstream_ended")
+
+    def _one_answer(self, body: bytes, now_s: int) -> list[Command]:
+        """A backend that does not stream: its one Response is taken for the terminal event."""
+        answer = wire_events.parse(body)
+        if answer is None or not isinstance(answer.get("output"), list):
+            message = "The backend's answer is neither an event stream nor a Response object."
+            return [self._failed(failure(message), "bad_answer", now_s)]
+        return [self._terminal([], {"type": "response.completed", "response": answer}, now_s)]
+
+    def _failed(self, error: Failure, reason: str, now_s: int) -> Finish:
+        return self._failed_after([], error, reason, now_s)
+
+    def _failed_after(self, output: list[Event], error: Failure, reason: str, now_s: int) -> Finish:
+        return self._finish(output, Status.FAILED, now_s, error=error, reason=reason)
+
+    def _finish(
+        self, last: list[Event], status: Status, now_s: int, *, reason: str, error: Failure | None = None
+    ) -> Finish:
+        final = responses.ended(
+            self._response,
+            status=status,
+            output=self._normaliser.output(),
+            now_s=now_s,
+            answer=self._answer,
+            error=error,
+        )
+        # No `response.cancelled` exists for clients: a followed stream ends with `response.failed`, whose
+        # embedded response says `cancelled`.
+        name = Status.FAILED if status is Status.CANCELLED else status
+        first_seq = self._next_seq
+        events = self._encode([*last, {"type": f"response.{name}", "response": final}])
+        self._is_finished = True
+        return Finish(
+            Outcome(
+                status=status,
+                final=orjson.dumps(final),
+                first_seq=first_seq,
+                events=events,
+                event_count=len(last) + 1,
+                code=error["code"] if error else None,
+                reason=reason,
+            )
+        )
+
+    def _encode(self, events: list[Event]) -> bytes:
+        encoded = []
+        for event in events:
+            encoded.append(wire_events.frame(event, self._next_seq))
+            self._next_seq += 1
+        block = b"".join(encoded)
+        self._bytes_left -= len(block)
+        return block

@@ -1,0 +1,90 @@
+"""Ending a job from outside its run: cancelled, too late, or its run was lost.
+
+One way for all of them: take the job over, so that nobody else can write to it; make its machine anew from
+the events that were committed; let the machine end it. So the partial output of a cancelled, expired or
+crashed job is what its readers saw, to the event.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from gateway.config import BackgroundSettings
+from gateway.core.job import Claim, ClaimLost, Outcome
+from gateway.core.machine import Finish, Input, JobMachine
+from gateway.engine.clock import Clock
+from gateway.engine.credentials import Credentials
+from gateway.engine.followers import Followers
+from gateway.observe import Observer
+from gateway.store.port import JobStore
+
+_REPLAY_INLINE_BYTES_MAX = 256 * 2**10
+"""A longer log is parsed on a thread: it would hold up every stream of the process."""
+
+
+class Closer:
+    """Ends jobs.
+
+    Args:
+        abort: Stops a run of this process, and with it the backend's work.
+    """
+
+    def __init__(
+        self,
+        store: JobStore,
+        followers: Followers,
+        credentials: Credentials,
+        clock: Clock,
+        settings: BackgroundSettings,
+        observer: Observer,
+        abort: Callable[[str], None],
+    ) -> None:
+        self._store = store
+        self._followers = followers
+        self._credentials = credentials
+        self._clock = clock
+        self._settings = settings
+        self._observer = observer
+        self._abort = abort
+
+    async def close(self, response_id: str, ending: Input) -> bool:
+        """End a live job by `ending`; False if it was not live, or somebody else ended it meanwhile.
+
+        Raises:
+            StoreUnavailable: Its run may be over, but the job has not ended.
+        """
+        claim = await self._store.take_over(response_id)
+        if claim is None:
+            return False
+        self._abort(response_id)
+        return await self.finish(claim, ending)
+
+    async def finish(self, claim: Claim, ending: Input) -> bool:
+        """The second half: end a job that is already ours alone."""
+        stored = await self._store.all_events(claim.id)
+        now_s = self._clock.now_s()
+        if len(stored) > _REPLAY_INLINE_BYTES_MAX:
+            outcome = await asyncio.to_thread(self._outcome, claim, stored, ending, now_s)
+        else:
+            outcome = self._outcome(claim, stored, ending, now_s)
+        now_ms = self._clock.now_ms()
+        expires_at_ms = now_ms + int(self._settings.retention_s * 1000)
+        try:
+            await self._store.finish(claim, outcome, now_ms=now_ms, expires_at_ms=expires_at_ms)
+        except ClaimLost:
+            return False
+        self._credentials.forget(claim.id)
+        self._followers.committed(
+            claim.id, outcome.first_seq, outcome.event_count, outcome.events, is_end=True
+        )
+        ran_s = claim.job.ran_s(now_ms)
+        self._observer.job_finished(claim.id, outcome.status, outcome.code, outcome.reason, ran_s)
+        return True
+
+    def _outcome(self, claim: Claim, stored: bytes, ending: Input, now_s: int) -> Outcome:
+        machine = JobMachine.restored(claim.job, stored, events_bytes_max=self._settings.events_bytes_max)
+        for command in machine.receive(ending, now_s=now_s):
+            if isinstance(command, Finish):
+                return command.outcome
+        raise AssertionError(f"{ending!r} does not end a job")

@@ -1,0 +1,178 @@
+"""Readers of event streams: a cursor and a bell each, no queue.
+
+After a commit the same bytes wait for every reader in a short tail in memory; whoever has fallen behind it
+reads pages from the store until it has caught up. So a slow reader costs one socket buffer, and every
+reader, early or late, gets the bytes that were committed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, contextmanager
+from dataclasses import dataclass, field
+
+from gateway.config import StreamSettings
+from gateway.core.job import StoreUnavailable
+from gateway.engine.clock import Clock
+from gateway.observe import Observer
+from gateway.store.port import JobStore, Page
+from gateway.wire.errors import Fault, Refusal
+from gateway.wire.sse import KEEP_ALIVE, split_frames
+
+
+@dataclass(slots=True)
+class _Watched:
+    """One response with readers."""
+
+    bells: set[asyncio.Event] = field(default_factory=set)
+    tail: deque[tuple[int, Page]] = field(default_factory=deque)
+    tail_bytes: int = 0
+    is_gone: bool = False
+
+    def ring(self) -> None:
+        for bell in self.bells:
+            bell.set()
+
+
+class Followers:
+    """Everybody who reads a stream, by response."""
+
+    def __init__(self, store: JobStore, clock: Clock, settings: StreamSettings, observer: Observer) -> None:
+        self._store = store
+        self._clock = clock
+        self._settings = settings
+        self._observer = observer
+        self._watched: dict[str, _Watched] = {}
+        self._arrivals: dict[str, asyncio.Event] = {}
+        self._count = 0
+        self._is_closed = False
+
+    # -- for whoever writes
+
+    def is_watched(self, response_id: str) -> bool:
+        return response_id in self._watched
+
+    @contextmanager
+    def arrivals(self, response_id: str) -> Iterator[asyncio.Event]:
+        """An event that is set when a reader comes: what was not yet committed is wanted now."""
+        event = self._arrivals[response_id] = asyncio.Event()
+        try:
+            yield event
+        finally:
+            del self._arrivals[response_id]
+
+    def committed(self, response_id: str, first_seq: int, count: int, events: bytes, *, is_end: bool) -> None:
+        """These events are in the store. Call it after the commit, in order, and never before."""
+        watched = self._watched.get(response_id)
+        if watched is None:
+            return
+        watched.tail.append((first_seq, Page(events, first_seq + count - 1, is_end)))
+        watched.tail_bytes += len(events)
+        while watched.tail_bytes > self._settings.tail_bytes_max and len(watched.tail) > 1:
+            watched.tail_bytes -= len(watched.tail.popleft()[1].events)
+        watched.ring()
+
+    def gone(self, response_id: str) -> None:
+        """The response was deleted: its readers' streams end."""
+        if watched := self._watched.get(response_id):
+            watched.is_gone = True
+            watched.ring()
+
+    def close(self) -> None:
+        """End every stream, cleanly and at an event's end: the readers come back with their cursors."""
+        self._is_closed = True
+        for watched in self._watched.values():
+            watched.ring()
+
+    # -- for whoever reads
+
+    async def follow(self, response_id: str, tenant: bytes, *, after: int) -> AsyncGenerator[bytes, None]:
+        """The events after `after`, live, to the end of the response; whole events in each block.
+
+        Raises:
+            Refusal: Too many readers (before the first block).
+        """
+        with self._attached(response_id) as (watched, bell):
+            async with aclosing(self._pages(response_id, tenant, after, watched, bell)) as pages:
+                async for block in pages:
+                    yield block
+
+    async def _pages(
+        self, response_id: str, tenant: bytes, cursor: int, watched: _Watched, bell: asyncio.Event
+    ) -> AsyncGenerator[bytes, None]:
+        is_checked = False  # the store has said that it is this tenant's
+        while not (watched.is_gone or self._is_closed):
+            bell.clear()  # before the read: what comes after it rings again
+            page = _from_tail(watched, cursor) if is_checked else None
+            if page is None:
+                try:
+                    page = await self._store.page(
+                        response_id,
+                        tenant,
+                        after=cursor,
+                        bytes_max=self._settings.page_bytes_max,
+                        now_ms=self._clock.now_ms(),
+                    )
+                except StoreUnavailable:
+                    return
+                if page is None:
+                    return
+                is_checked = True
+            if page.events:
+                cursor = page.last_seq
+                yield page.events
+            if page.is_end:
+                return
+            if not page.events and not await _rang(bell, self._settings.heartbeat_s):
+                yield KEEP_ALIVE
+
+    @contextmanager
+    def _attached(self, response_id: str) -> Iterator[tuple[_Watched, asyncio.Event]]:
+        watched = self._watched.get(response_id)
+        if self._count >= self._settings.readers_max or (
+            watched and len(watched.bells) >= self._settings.readers_per_response_max
+        ):
+            message = "Too many open streams; close one, or poll."
+            raise Refusal(Fault.OVERLOADED, message, code="too_many_streams", retry_after_s=5)
+        if watched is None:
+            watched = self._watched[response_id] = _Watched()
+        bell = asyncio.Event()
+        watched.bells.add(bell)
+        self._count += 1
+        self._observer.followers.set(self._count)
+        if arrival := self._arrivals.get(response_id):
+            arrival.set()
+        try:
+            yield watched, bell
+        finally:
+            self._count -= 1
+            self._observer.followers.set(self._count)
+            watched.bells.discard(bell)
+            if not watched.bells:
+                del self._watched[response_id]
+
+
+def _from_tail(watched: _Watched, cursor: int) -> Page | None:
+    """What follows the cursor, if memory still has it; None: ask the store."""
+    tail = watched.tail
+    if not tail or cursor + 1 < tail[0][0] or cursor > tail[-1][1].last_seq:
+        return None
+    blocks = []
+    for first_seq, page in tail:
+        if first_seq > cursor:
+            blocks.append(page.events)
+        elif page.last_seq > cursor:  # the cursor is inside
+            blocks += split_frames(page.events)[cursor + 1 - first_seq :]
+    last = tail[-1][1]
+    return Page(b"".join(blocks), last.last_seq, last.is_end)
+
+
+async def _rang(bell: asyncio.Event, seconds: float) -> bool:
+    try:
+        async with asyncio.timeout(seconds):
+            await bell.wait()
+    except TimeoutError:
+        return False
+    return True

@@ -1,0 +1,214 @@
+"""What a client can do with responses: create, look at, cancel, delete, chain."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+from gateway.config import BackgroundSettings
+from gateway.core.acceptance import new_job
+from gateway.core.job import Job, PreviousGone, QueueFull, Status, StoreUnavailable
+from gateway.core.machine import CancelRequested, JobMachine
+from gateway.engine.clock import Clock
+from gateway.engine.closer import Closer
+from gateway.engine.credentials import CallerHeaders, Credentials
+from gateway.engine.followers import Followers
+from gateway.engine.runner import Runner
+from gateway.observe import Observer
+from gateway.store.port import JobStore, QueueLimits
+from gateway.wire import items, requests, responses
+from gateway.wire.errors import Fault, Refusal, invalid, not_found
+
+_CHAINABLE = frozenset({Status.COMPLETED, Status.INCOMPLETE})
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A create request, as the API hands it over.
+
+    Attributes:
+        response_id: New, from a CSPRNG.
+        target: Raw path and query of the backend call.
+        stored_headers: May lie on disk; `held_headers` may not.
+        is_previous_ours: Whether `previous_response_id` is to be found in this store; if not, it is the
+            backend's to resolve.
+    """
+
+    response_id: str
+    tenant: bytes
+    body: dict[str, Any]
+    target: str
+    stored_headers: dict[str, str]
+    held_headers: CallerHeaders
+    is_previous_ours: bool
+
+
+class Jobs:
+    """The responses of this gateway, for their clients."""
+
+    def __init__(
+        self,
+        store: JobStore,
+        runner: Runner,
+        closer: Closer,
+        followers: Followers,
+        credentials: Credentials,
+        clock: Clock,
+        settings: BackgroundSettings,
+        observer: Observer,
+    ) -> None:
+        self._store = store
+        self._runner = runner
+        self._closer = closer
+        self._followers = followers
+        self._credentials = credentials
+        self._clock = clock
+        self._settings = settings
+        self._observer = observer
+        self._limits = QueueLimits(settings.queue_max, settings.queue_per_tenant_max)
+        self._is_draining = False
+
+    def stop_accepting(self) -> None:
+        """From now on every `submit` is refused."""
+        self._is_draining = True
+
+    async def submit(self, submission: Submission) -> bytes:
+        """Accept a job; it is stored when this returns, and will run whatever its client does.
+
+        Returns:
+            JSON of the queued Response.
+
+        Raises:
+            Refusal: Nothing was accepted.
+        """
+        if self._is_draining:
+            raise Refusal(
+                Fault.UNAVAILABLE, "The gateway is shutting down.", code="shutting_down", retry_after_s=5
+            )
+        body = submission.body
+        previous_id = body.get("previous_response_id") if submission.is_previous_ours else None
+        if previous_id is not None:
+            await self._chainable(previous_id, submission.tenant)
+        job = new_job(
+            body,
+            response_id=submission.response_id,
+            tenant=submission.tenant,
+            previous_id=previous_id,
+            target=submission.target,
+            headers=submission.stored_headers,
+            shows_output=self._settings.resume == "any" or self._settings.partial_output,
+            now_ms=self._clock.now_ms(),
+            deadline_s=self._settings.deadline_s,
+        )
+        self._credentials.keep(job.id, submission.held_headers)
+        try:
+            # Shielded: a client that hangs up now must not leave a job that is stored but unknown to us.
+            await asyncio.shield(self._store.create(job, self._limits))
+        except asyncio.CancelledError:
+            self._runner.ring()
+            raise
+        except (QueueFull, PreviousGone, StoreUnavailable) as error:
+            self._credentials.forget(job.id)
+            raise _refusal(error, previous_id) from None
+        self._observer.job_accepted(job.id, job.tenant, job.is_streamed)
+        self._runner.ring()
+        return job.response
+
+    async def find(self, response_id: str, tenant: bytes) -> Job:
+        """A client's job. Raises: Refusal, the same one for every reason why there is none."""
+        job = await self._store.find(response_id, tenant, now_ms=self._clock.now_ms())
+        if job is None:
+            raise not_found(response_id)
+        return job
+
+    async def show(self, job: Job) -> bytes:
+        """JSON of the Response as its client sees it now."""
+        if job.final is not None:
+            return job.final
+        output = None
+        if self._settings.partial_output and job.status is Status.IN_PROGRESS:
+            stored = await self._store.all_events(job.id)
+            restored = JobMachine.restored(job, stored, events_bytes_max=self._settings.events_bytes_max)
+            output = restored.output()
+        return responses.running(job.response, job.status, output)
+
+    async def cancel(self, job: Job) -> Job:
+        """Cancel it. Returns the job as it then is: cancelled, or ended otherwise a moment before."""
+        while not job.status.is_terminal:
+            await self._closer.close(job.id, CancelRequested())
+            job = await self.find(job.id, job.tenant)
+        return job
+
+    async def delete(self, job: Job) -> None:
+        """Make it vanish; if it runs, the backend is told to stop. Raises: Refusal, if it is gone already."""
+        if not await self._store.delete(job.id, job.tenant, now_ms=self._clock.now_ms()):
+            raise not_found(job.id)
+        self._runner.abort(job.id)
+        self._credentials.forget(job.id)
+        self._followers.gone(job.id)
+        self._observer.job_deleted(job.id)
+
+    async def input_items(self, job: Job, query: requests.ListItems) -> bytes:
+        """One page of the input items, those of earlier turns included."""
+        call = await self._store.call_of(job.id)
+        if call is None:
+            raise not_found(job.id)
+        turns = await self._store.turns_before(job.id, job.tenant)
+        listed = items.listed(turns, job.id, call.input)
+        return items.page(
+            listed, limit=query.limit, order=query.order, after=query.after, before=query.before
+        )
+
+    async def expand(self, previous_id: str, tenant: bytes, new_input: Any) -> list[Any]:
+        """The `input` of a plain request that goes on from one of our responses. Raises: Refusal."""
+        previous = await self._chainable(previous_id, tenant)
+        call = await self._store.call_of(previous_id)
+        if call is None or previous.final is None:
+            raise previous_not_found(previous_id)
+        turns = await self._store.turns_before(previous_id, tenant)
+        return items.context([*turns, items.Turn(previous_id, call.input, previous.final)], new_input)
+
+    async def is_known(self, response_id: str, tenant: bytes) -> bool:
+        """Whether a client has this response here."""
+        return await self._store.find(response_id, tenant, now_ms=self._clock.now_ms()) is not None
+
+    async def _chainable(self, previous_id: str, tenant: bytes) -> Job:
+        previous = await self._store.find(previous_id, tenant, now_ms=self._clock.now_ms())
+        if previous is None:
+            raise previous_not_found(previous_id)
+        if previous.status in _CHAINABLE:
+            return previous
+        how = "is still" if not previous.status.is_terminal else "is"
+        raise invalid(
+            f"Response '{previous_id}' {how} {previous.status.value}; only a completed or incomplete response "
+            "can be continued.",
+            param="previous_response_id",
+            code="previous_response_not_ready"
+            if not previous.status.is_terminal
+            else "previous_response_not_usable",
+        )
+
+
+def previous_not_found(previous_id: str) -> Refusal:
+    """For unknown, expired, deleted and foreign ids alike."""
+    return invalid(
+        f"Previous response with id '{previous_id}' not found.",
+        param="previous_response_id",
+        code="previous_response_not_found",
+    )
+
+
+def _refusal(error: Exception, previous_id: str | None) -> Refusal:
+    match error:
+        case QueueFull(is_tenant=True):
+            message = "You have too many responses waiting; retry when some of them have started."
+            return Refusal(Fault.OVERLOADED, message, code="rate_limit_exceeded", retry_after_s=5)
+        case QueueFull():
+            message = "Too many responses are waiting; retry later."
+            return Refusal(Fault.OVERLOADED, message, code="rate_limit_exceeded", retry_after_s=10)
+        case PreviousGone():
+            return previous_not_found(str(previous_id))
+        case _:
+            message = "The gateway cannot store responses at the moment."
+            return Refusal(Fault.UNAVAILABLE, message, code="store_unavailable", retry_after_s=10)

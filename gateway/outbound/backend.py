@@ -1,0 +1,184 @@
+"""Background calls of the model server: always streamed, each on a connection of its own.
+
+What a backend does wrong comes out as an `UpstreamFailed` with a message for the client, in which neither
+an address nor a key stands. A refused connection is tried again, since nothing was sent; anything after
+that is not, since the backend may have begun to work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+import aiohttp
+
+from gateway.config import UpstreamSettings
+from gateway.core.call import BackendCall
+from gateway.core.machine import Input, UpstreamAnswer, UpstreamClosed, UpstreamFailed, UpstreamFrames
+from gateway.observe import Observer
+from gateway.outbound.client import FAILURES, backend_url, explain
+from gateway.wire.failures import failure, of_status
+from gateway.wire.sse import FrameTooLarge, SseDecoder
+
+_ERROR_BODY_BYTES_MAX = 64 * 2**10
+_BACKOFF_FIRST_S = 0.1
+_BACKOFF_MAX_S = 2.0
+
+
+class HttpBackend:
+    """The `Backend` behind the configured URL.
+
+    Args:
+        session: One that keeps no connections: a pooled one may have died, and a call sent into it
+            might or might not have reached the backend.
+        event_bytes_max: Of one event, and of an answer that is not a stream.
+    """
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        settings: UpstreamSettings,
+        *,
+        api_key: str | None,
+        event_bytes_max: int,
+        observer: Observer,
+    ) -> None:
+        self._session = session
+        self._settings = settings
+        self._api_key = api_key
+        self._event_bytes_max = event_bytes_max
+        self._observer = observer
+
+    async def stream(self, call: BackendCall) -> AsyncGenerator[Input, None]:
+        answer = await self._open(call)
+        if isinstance(answer, UpstreamFailed):
+            yield self._redacted(answer, call)
+            return
+        try:
+            async with aclosing(self._read(answer)) as items:
+                async for item in items:
+                    yield self._redacted(item, call) if isinstance(item, UpstreamFailed) else item
+        finally:
+            answer.close()  # not released to a pool: closing is what stops the model
+
+    async def _open(self, call: BackendCall) -> aiohttp.ClientResponse | UpstreamFailed:
+        url = backend_url(self._settings, call.target)
+        for attempt in range(1, self._settings.connect_attempts_max + 1):
+            started = time.perf_counter()
+            try:
+                async with asyncio.timeout(self._settings.head_timeout_s):
+                    answer = await self._session.post(
+                        url, data=call.body, headers=self._headers(call), allow_redirects=False
+                    )
+            except FAILURES as error:
+                reason, refusal = explain(error)
+                self._observer.upstream_failed("background", reason)
+                if reason == "unreachable" and attempt < self._settings.connect_attempts_max:
+                    await asyncio.sleep(_backoff_s(attempt))
+                    continue
+                return UpstreamFailed(failure(refusal.message), f"upstream_{reason}")
+            self._observer.upstream_answered("background", time.perf_counter() - started)
+            return answer
+        raise AssertionError("unreachable: the last attempt returns")
+
+    def _headers(self, call: BackendCall) -> dict[str, str]:
+        headers = {
+            **call.headers,
+            "Content-Type": "application/json",
+            "Accept": "text/event-stream",
+            "Accept-Encoding": "identity",
+            "Idempotency-Key": call.job_id,
+            "X-Request-Id": call.job_id,
+            "Via": "1.1 backburner",
+        }
+        if self._api_key is not None:
+            headers["Authorization"] = f"Bearer {self._api_key}"
+        elif call.credential is not None:
+            headers[call.credential.name] = call.credential.value
+        return headers
+
+    async def _read(self, answer: aiohttp.ClientResponse) -> AsyncGenerator[Input, None]:
+        problem = _not_a_stream(answer)
+        try:
+            if problem is not None:
+                yield problem
+            elif not 200 <= answer.status < 300:
+                body = await self._body(answer, _ERROR_BODY_BYTES_MAX)
+                yield UpstreamFailed(of_status(answer.status, body), "upstream_refused", answer.status)
+            elif answer.content_type == "application/json":
+                yield UpstreamAnswer(await self._body(answer, self._event_bytes_max))
+            else:
+                decoder = SseDecoder(self._event_bytes_max)
+                while chunk := await self._chunk(answer):
+                    if frames := decoder.feed(chunk):
+                        yield UpstreamFrames(frames)
+                if frames := decoder.close():
+                    yield UpstreamFrames(frames)
+                yield UpstreamClosed()
+        except FrameTooLarge:
+            yield UpstreamFailed(
+                failure("The backend sent more in one event than the gateway accepts."), "upstream_too_large"
+            )
+        except TimeoutError:
+            self._observer.upstream_failed("background", "timeout")
+            seconds = f"{self._settings.idle_timeout_s:g}"
+            yield UpstreamFailed(failure(f"The backend sent nothing for {seconds} s."), "upstream_timeout")
+        except FAILURES:
+            self._observer.upstream_failed("background", "cut")
+            yield UpstreamFailed(
+                failure("The connection to the backend broke before the response was complete."),
+                "upstream_cut",
+            )
+
+    async def _chunk(self, answer: aiohttp.ClientResponse) -> bytes:
+        async with asyncio.timeout(self._settings.idle_timeout_s):
+            return await answer.content.readany()
+
+    async def _body(self, answer: aiohttp.ClientResponse, bytes_max: int) -> bytes:
+        """A whole body; of a longer one, an error keeps its beginning and an answer is refused."""
+        chunks: list[bytes] = []
+        size = 0
+        while chunk := await self._chunk(answer):
+            chunks.append(chunk)
+            size += len(chunk)
+            if size > bytes_max:
+                if answer.status < 300:
+                    raise FrameTooLarge
+                break
+        return b"".join(chunks)[:bytes_max]
+
+    def _redacted(self, item: UpstreamFailed, call: BackendCall) -> UpstreamFailed:
+        """A backend may quote the key it refuses; nobody else gets to read it."""
+        message = item.failure["message"]
+        secrets = [self._api_key, call.credential.value if call.credential else None]
+        for secret in filter(None, secrets):
+            for text in (secret, secret.removeprefix("Bearer ")):
+                message = message.replace(text, "***") if len(text) >= _SECRET_CHARS_MIN else message
+        return UpstreamFailed({**item.failure, "message": message}, item.reason, item.status)
+
+
+_SECRET_CHARS_MIN = 6
+"""Shorter "keys" (`none`, `EMPTY`) are words that stand in ordinary messages."""
+
+
+def _not_a_stream(answer: aiohttp.ClientResponse) -> UpstreamFailed | None:
+    """What is wrong with a head that promises neither events, nor an object, nor a readable error."""
+    encoding = answer.headers.get("Content-Encoding", "identity")
+    if encoding != "identity":
+        message = "The backend compressed its answer, which it was asked not to do."
+        return UpstreamFailed(failure(message), "upstream_bad_encoding", answer.status)
+    if 300 <= answer.status < 400:
+        message = f"The backend answered with a redirect (status {answer.status}), which is not followed."
+        return UpstreamFailed(failure(message), "upstream_redirect", answer.status)
+    if answer.status < 300 and answer.content_type not in ("text/event-stream", "application/json"):
+        message = f"The backend answered with {answer.content_type!r} in place of an event stream."
+        return UpstreamFailed(failure(message), "upstream_bad_type", answer.status)
+    return None
+
+
+def _backoff_s(attempt: int) -> float:
+    """Full jitter: simultaneous failures must not come back simultaneously."""
+    return random.uniform(0, min(_BACKOFF_MAX_S, _BACKOFF_FIRST_S * 2**attempt))  # noqa: S311  not a secret

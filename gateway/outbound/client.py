@@ -1,0 +1,90 @@
+"""The HTTP client: one session, where it may call, and what its failures are called.
+
+The only place that knows aiohttp's exceptions: above it there are refusals. Nothing here retries,
+follows a redirect or keeps a cookie.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import aiohttp
+from aiohttp import hdrs
+from yarl import URL
+
+from gateway.config import UpstreamSettings
+from gateway.outbound.headers import is_sendable
+from gateway.wire.errors import Fault, Refusal, invalid
+
+IDLE_CONNECTION_S: Final = 4
+"""uvicorn closes idle connections at 5 s: sending into one that just closed is a needless 502."""
+
+FAILURES: Final = (aiohttp.ClientError, TimeoutError, OSError)
+"""What a call to the backend may raise; `explain` takes each of them."""
+
+
+def make_session(settings: UpstreamSettings) -> aiohttp.ClientSession:
+    """The client for every call to the backend; the caller closes it."""
+    return aiohttp.ClientSession(
+        # limit=0: pass-through has no cap of its own, and background calls are capped in the engine;
+        # aiohttp's 100 would let long streams starve everybody else.
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_CONNECTION_S),
+        # A shared jar would send the cookie that was set for one tenant with the next one's request.
+        cookie_jar=aiohttp.DummyCookieJar(),
+        # No HTTP_PROXY and no ~/.netrc: a request and its key go to the configured origin only.
+        trust_env=False,
+        # Bodies go through as they are; Content-Length and Content-Encoding then still hold.
+        auto_decompress=False,
+        # Headers that the caller did not send are not ours to invent.
+        skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
+        timeout=aiohttp.ClientTimeout(
+            total=None,  # a stream may run for hours
+            connect=settings.connect_timeout_s,  # with name resolution, which sock_connect leaves out
+            sock_connect=settings.connect_timeout_s,
+            sock_read=None,  # each call has its own
+        ),
+        middlewares=(_no_websocket_redirect,),
+    )
+
+
+def backend_url(settings: UpstreamSettings, raw_path_and_query: str) -> URL:
+    """Where a request goes: the backend's origin with the caller's request target, byte for byte.
+
+    Raises:
+        Refusal: The target is not a path. `@host/`, `http://host/` and the like would name another
+            server; a fragment would be cut off in silence.
+    """
+    target = raw_path_and_query
+    if not target.startswith("/") or "#" in target or not is_sendable(target):
+        raise invalid("The request target must be an absolute path, without a fragment.")
+    return URL(f"{URL(settings.url).origin()}{target}", encoded=True)
+
+
+def explain(error: BaseException) -> tuple[str, Refusal]:
+    """Why a call failed: the reason to count, and what to tell the client; never an address."""
+    if isinstance(error, (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)):
+        return "unreachable", Refusal(
+            Fault.BACKEND_UNREACHABLE, "The backend could not be reached.", code="backend_unreachable"
+        )
+    if isinstance(error, TimeoutError):
+        return "timeout", Refusal(
+            Fault.BACKEND_TIMEOUT, "The backend did not answer in time.", code="backend_timeout"
+        )
+    return "cut", Refusal(
+        Fault.BACKEND_UNREACHABLE,
+        "The backend broke the connection off before it answered.",
+        code="backend_disconnected",
+    )
+
+
+async def _no_websocket_redirect(
+    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
+    """`ws_connect` follows redirects and has no switch for it: credentials would go to any host."""
+    answer = await handler(request)
+    if hdrs.UPGRADE in request.headers and 300 <= answer.status < 400:
+        answer.close()
+        raise aiohttp.WSServerHandshakeError(
+            answer.request_info, answer.history, status=answer.status, message="Redirected"
+        )
+    return answer

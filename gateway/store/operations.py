@@ -1,0 +1,123 @@
+"""What one operation does on a connection: pieces of a transaction, and rows into values."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from typing import Any
+
+from gateway.core.job import FIRST_OUTPUT_SEQ, Claim, Job, NewJob, PreviousGone, QueueFull, Status
+from gateway.store.port import Page, QueueLimits
+from gateway.store.queries import QUERIES
+from gateway.wire.sse import split_frames
+
+
+def create(raw: sqlite3.Connection, job: NewJob, limits: QueueLimits) -> None:
+    total, of_tenant = raw.execute(QUERIES["count_queued"], {"tenant": job.tenant}).fetchone()
+    if total >= limits.total_max:
+        raise QueueFull(is_tenant=False)
+    if of_tenant >= limits.per_tenant_max:
+        raise QueueFull(is_tenant=True)
+    row = raw.execute(
+        QUERIES["insert_job"],
+        {
+            "id": job.id,
+            "tenant": job.tenant,
+            "previous_id": job.previous_id,
+            "next_seq": job.next_seq,
+            "is_streamed": int(job.is_streamed),
+            "is_followable": int(job.is_followable),
+            "is_rerunnable": int(job.is_rerunnable),
+            "created_at_ms": job.created_at_ms,
+            "deadline_ms": job.deadline_ms,
+        },
+    ).fetchone()
+    if job.previous_id is not None and row["previous"] is None:
+        raise PreviousGone  # it expired since it was looked up: never run without the context
+    raw.execute(
+        QUERIES["insert_call"],
+        {
+            "pk": row["pk"],
+            "response": job.response,
+            "request": job.request,
+            "input": job.input,
+            "target": job.target,
+            "headers": job.headers,
+        },
+    )
+    insert_segment(raw, row["pk"], 0, job.next_seq, job.events)
+
+
+def insert_segment(raw: sqlite3.Connection, pk: int, first_seq: int, count: int, events: bytes) -> None:
+    values = {"pk": pk, "first_seq": first_seq, "last_seq": first_seq + count - 1, "events": events}
+    raw.execute(QUERIES["insert_segment"], values)
+
+
+def claim(raw: sqlite3.Connection, owner: str, limit: int, attempts_max: int, now_ms: int) -> list[Claim]:
+    values = {"now_ms": now_ms, "attempts_max": attempts_max, "limit": limit}
+    claims = []
+    for waiting in raw.execute(QUERIES["waiting"], values).fetchall():
+        pk = waiting["pk"]
+        if waiting["next_seq"] > FIRST_OUTPUT_SEQ:
+            _rewind(raw, pk)
+        claimed = raw.execute(QUERIES["claim"], {"pk": pk, "owner": owner, "now_ms": now_ms}).fetchone()
+        claims.append(Claim(job_by_id(raw, claimed["id"])))
+    return claims
+
+
+def _rewind(raw: sqlite3.Connection, pk: int) -> None:
+    """Throw a lost attempt's output away; the lifecycle events before it stay, also in a shared segment."""
+    for segment in raw.execute(QUERIES["segments_from"], {"pk": pk, "seq": FIRST_OUTPUT_SEQ}).fetchall():
+        raw.execute(QUERIES["delete_segment"], {"pk": segment["pk"]})
+        kept = split_frames(segment["events"])[: max(0, FIRST_OUTPUT_SEQ - segment["first_seq"])]
+        if kept:
+            insert_segment(raw, pk, segment["first_seq"], len(kept), b"".join(kept))
+    raw.execute(QUERIES["rewind"], {"pk": pk, "seq": FIRST_OUTPUT_SEQ})
+
+
+def page(raw: sqlite3.Connection, values: dict[str, Any], after: int, bytes_max: int) -> Page | None:
+    events: list[bytes] = []
+    size, last_seq = 0, after
+    status: str | None = None
+    next_seq = 0
+    # One statement, and no cursor survives this function: it would pin an old snapshot.
+    with closing(raw.execute(QUERIES["events_after"], values)) as rows:
+        for row in rows:
+            status, next_seq = row["status"], row["next_seq"]
+            if row["events"] is None:
+                break
+            block: bytes = row["events"]
+            if row["first_seq"] <= after:  # the cursor is inside this segment
+                block = b"".join(split_frames(block)[after + 1 - row["first_seq"] :])
+            if events and size + len(block) > bytes_max:
+                break
+            events.append(block)
+            size += len(block)
+            last_seq = row["last_seq"]
+    if status is None:
+        return None
+    return Page(b"".join(events), last_seq, Status(status).is_terminal and last_seq >= next_seq - 1)
+
+
+def job_by_id(raw: sqlite3.Connection, response_id: str) -> Job:
+    return to_job(raw.execute(QUERIES["job_by_id"], {"id": response_id}).fetchone())
+
+
+def to_job(row: sqlite3.Row) -> Job:
+    return Job(
+        id=row["id"],
+        tenant=row["tenant"],
+        status=Status(row["status"]),
+        epoch=row["epoch"],
+        attempt=row["attempt"],
+        next_seq=row["next_seq"],
+        created_at_ms=row["created_at_ms"],
+        started_at_ms=row["started_at_ms"],
+        deadline_ms=row["deadline_ms"],
+        is_streamed=bool(row["is_streamed"]),
+        is_followable=bool(row["is_followable"]),
+        is_rerunnable=bool(row["is_rerunnable"]),
+        output_shown=bool(row["output_shown"]),
+        response=row["response"],
+        final=row["final"],
+    )

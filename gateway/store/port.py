@@ -1,0 +1,132 @@
+"""What the engine asks of a store. `SqliteStore` keeps it; `tests/store/test_contract.py` holds it to it.
+
+Every write is one transaction, and has happened when the call returns. Reads give whole results.
+All times are Unix milliseconds, given by the caller.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from gateway.core.job import Claim, Job, NewJob, Outcome, Status
+from gateway.wire.items import Turn
+
+
+@dataclass(frozen=True, slots=True)
+class QueueLimits:
+    """How many queued jobs there may be."""
+
+    total_max: int
+    per_tenant_max: int
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What was asked for: see `NewJob`."""
+
+    request: bytes
+    input: bytes
+    target: str
+    headers: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Events after a cursor, as many as fit.
+
+    Attributes:
+        events: Encoded, contiguous, the first one directly after the cursor.
+        last_seq: Sequence number of the last one; the cursor itself if there is none.
+        is_end: The job is over and nothing follows.
+    """
+
+    events: bytes
+    last_seq: int
+    is_end: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """Jobs by status, and when the longest-waiting queued one was accepted (None: none is waiting)."""
+
+    by_status: dict[Status, int]
+    oldest_queued_ms: int | None
+
+
+class JobStore(Protocol):
+    """A store of jobs and their events."""
+
+    async def create(self, job: NewJob, limits: QueueLimits) -> None:
+        """Accept a job.
+
+        Raises:
+            QueueFull: Nothing was written.
+            StoreUnavailable: Nothing was written.
+        """
+
+    async def find(self, response_id: str, tenant: bytes, *, now_ms: int) -> Job | None:
+        """A client's job; None if it is unknown, expired, deleted or another tenant's."""
+
+    async def call_of(self, response_id: str) -> Call | None:
+        """What a job was asked for."""
+
+    async def turns_before(self, response_id: str, tenant: bytes) -> list[Turn]:
+        """The turns that a job goes on from, oldest first."""
+
+    async def page(
+        self, response_id: str, tenant: bytes, *, after: int, bytes_max: int, now_ms: int
+    ) -> Page | None:
+        """Events after `after`; None if the job is not there (any more)."""
+
+    async def all_events(self, response_id: str) -> bytes:
+        """Every stored event of a job, encoded."""
+
+    async def claim(self, limit: int, *, attempts_max: int, now_ms: int) -> list[Claim]:
+        """Take up to `limit` waiting jobs, oldest first. Output of a lost, silent attempt is thrown away."""
+
+    async def append(
+        self, claim: Claim, first_seq: int, count: int, events: bytes, *, has_output: bool
+    ) -> None:
+        """Store the next events of a run.
+
+        Raises:
+            ClaimLost, StoreUnavailable: Nothing was written.
+        """
+
+    async def finish(self, claim: Claim, outcome: Outcome, *, now_ms: int, expires_at_ms: int) -> None:
+        """End a job: last events, status, final Response and expiry, in one transaction.
+
+        Raises:
+            ClaimLost, StoreUnavailable: Nothing was written.
+        """
+
+    async def take_over(self, response_id: str) -> Claim | None:
+        """Become the only one who may write to a live job; None if it is not live (any more)."""
+
+    async def release(self, claim: Claim, *, attempts_returned: int) -> None:
+        """Let somebody else run a silent job from its start. Raises: ClaimLost."""
+
+    async def delete(self, response_id: str, tenant: bytes, *, now_ms: int) -> bool:
+        """Make a job vanish, running or not. False if there was none."""
+
+    async def void_owners(self) -> None:
+        """Take every job from its owner: all of them are dead."""
+
+    async def orphans(self, *, attempts_max: int, limit: int) -> list[str]:
+        """Live jobs without an owner that must not be run again."""
+
+    async def overdue(self, *, now_ms: int, limit: int) -> list[str]:
+        """Live jobs past their deadline."""
+
+    async def sweep(self, *, now_ms: int) -> int:
+        """Purge some of what has expired or was deleted. Returns how many jobs; 0 when nothing is left."""
+
+    async def reclaim_space(self) -> None:
+        """Give freed pages back, and leave no deleted byte in the files."""
+
+    async def backlog(self, *, now_ms: int) -> Backlog:
+        """For the metrics."""
+
+    async def close(self) -> None:
+        """Finish what was asked for, then close. Nothing may be asked after."""

@@ -1,0 +1,182 @@
+-- Every statement of the store, by name. `:name` are parameters; nothing is ever formatted in.
+
+-- name: insert_job
+INSERT INTO job (id, tenant, previous, status, next_seq, is_streamed, is_followable, is_rerunnable,
+                 created_at_ms, deadline_ms)
+VALUES (:id, :tenant,
+        (SELECT pk FROM job WHERE id = :previous_id AND tenant = :tenant),
+        'queued', :next_seq, :is_streamed, :is_followable, :is_rerunnable, :created_at_ms, :deadline_ms)
+RETURNING pk, previous;
+
+-- name: insert_call
+INSERT INTO call (job, response, request, input, target, headers)
+VALUES (:pk, :response, :request, :input, :target, :headers);
+
+-- name: insert_segment
+INSERT INTO segment (job, first_seq, last_seq, events) VALUES (:pk, :first_seq, :last_seq, :events);
+
+-- name: insert_result
+INSERT INTO result (job, final) VALUES (:pk, :final);
+
+-- name: count_queued
+SELECT (SELECT count(*) FROM job WHERE status = 'queued'),
+       (SELECT count(*) FROM job WHERE status = 'queued' AND tenant = :tenant);
+
+-- name: find_job
+-- The only way to a job for a client: its id, its tenant, and not expired or deleted.
+SELECT job.*, call.response, result.final
+FROM job JOIN call ON call.job = job.pk LEFT JOIN result ON result.job = job.pk
+WHERE job.id = :id AND job.tenant = :tenant AND (job.expires_at_ms IS NULL OR job.expires_at_ms > :now_ms);
+
+-- name: job_by_id
+-- For the gateway's own work (run, recover, expire), where no client is asking.
+SELECT job.*, call.response, result.final
+FROM job JOIN call ON call.job = job.pk LEFT JOIN result ON result.job = job.pk
+WHERE job.id = :id;
+
+-- name: call_by_id
+SELECT call.request, call.input, call.target, call.headers
+FROM job JOIN call ON call.job = job.pk
+WHERE job.id = :id;
+
+-- name: turns_before
+-- The turns before a response, oldest first, in one read however long the chain is. A turn that has expired
+-- or was deleted since is still part of what came after it.
+WITH RECURSIVE chain (pk, depth) AS (
+    SELECT previous, 1 FROM job WHERE id = :id AND tenant = :tenant AND previous IS NOT NULL
+    UNION ALL
+    SELECT job.previous, chain.depth + 1 FROM chain JOIN job ON job.pk = chain.pk
+    WHERE job.previous IS NOT NULL
+)
+SELECT job.id, call.input, result.final
+FROM chain JOIN job ON job.pk = chain.pk JOIN call ON call.job = job.pk JOIN result ON result.job = job.pk
+ORDER BY chain.depth DESC;
+
+-- name: events_after
+-- Status and events from one snapshot, in one statement: a follower that saw them apart could miss the end.
+SELECT job.status, job.next_seq, segment.first_seq, segment.last_seq, segment.events
+FROM job LEFT JOIN segment ON segment.job = job.pk AND segment.last_seq > :after
+WHERE job.id = :id AND job.tenant = :tenant AND (job.expires_at_ms IS NULL OR job.expires_at_ms > :now_ms)
+ORDER BY segment.first_seq;
+
+-- name: all_events
+SELECT segment.events
+FROM job JOIN segment ON segment.job = job.pk
+WHERE job.id = :id
+ORDER BY segment.first_seq;
+
+-- name: waiting
+-- Work to be done, oldest first: queued jobs, and silent ones whose run was lost.
+SELECT pk, next_seq
+FROM job
+WHERE owner IS NULL AND status IN ('queued', 'in_progress')
+  AND not_before_ms <= :now_ms AND deadline_ms > :now_ms
+  AND (status = 'queued' OR (output_shown = 0 AND is_rerunnable = 1 AND attempt < :attempts_max))
+ORDER BY pk
+LIMIT :limit;
+
+-- name: claim
+UPDATE job
+SET status = 'in_progress', owner = :owner, epoch = epoch + 1, attempt = attempt + 1,
+    started_at_ms = coalesce(started_at_ms, :now_ms)
+WHERE pk = :pk
+RETURNING id;
+
+-- name: segments_from
+SELECT pk, first_seq, last_seq, events FROM segment
+WHERE job = :pk AND last_seq >= :seq
+ORDER BY first_seq;
+
+-- name: delete_segment
+DELETE FROM segment WHERE pk = :pk;
+
+-- name: rewind
+UPDATE job SET next_seq = :seq WHERE pk = :pk;
+
+-- name: append
+UPDATE job
+SET next_seq = :next_seq, output_shown = max(output_shown, is_followable * :has_output)
+WHERE id = :id AND epoch = :epoch AND status = 'in_progress' AND next_seq = :first_seq
+RETURNING pk;
+
+-- name: finish
+UPDATE job
+SET status = :status, next_seq = :next_seq, owner = NULL,
+    finished_at_ms = :now_ms, expires_at_ms = :expires_at_ms
+WHERE id = :id AND epoch = :epoch AND status IN ('queued', 'in_progress') AND next_seq = :first_seq
+RETURNING pk;
+
+-- name: take_over
+-- The first half of a cancel, a rescue or an expiry: from here on nobody else writes to the job.
+UPDATE job
+SET epoch = epoch + 1, owner = :owner
+WHERE id = :id AND status IN ('queued', 'in_progress')
+RETURNING id;
+
+-- name: release
+-- Give an interrupted, still silent job back, as if this attempt had not been.
+UPDATE job
+SET owner = NULL, epoch = epoch + 1, attempt = max(0, attempt - :attempts_returned)
+WHERE id = :id AND epoch = :epoch AND status IN ('queued', 'in_progress')
+RETURNING id;
+
+-- name: void_owners
+-- At start, with the file lock held: whoever owned a job is dead.
+UPDATE job SET owner = NULL, epoch = epoch + 1
+WHERE status IN ('queued', 'in_progress') AND owner IS NOT NULL;
+
+-- name: orphans
+-- Live jobs that nobody owns and nobody may claim: their run was lost after its output was shown, or too often.
+SELECT id
+FROM job
+WHERE owner IS NULL AND status = 'in_progress'
+  AND NOT (output_shown = 0 AND is_rerunnable = 1 AND attempt < :attempts_max)
+ORDER BY pk
+LIMIT :limit;
+
+-- name: overdue
+SELECT id
+FROM job
+WHERE status IN ('queued', 'in_progress') AND deadline_ms <= :now_ms
+ORDER BY deadline_ms
+LIMIT :limit;
+
+-- name: delete_live
+UPDATE job
+SET status = 'cancelled', epoch = epoch + 1, owner = NULL, finished_at_ms = :now_ms, expires_at_ms = 0
+WHERE id = :id AND tenant = :tenant AND status IN ('queued', 'in_progress')
+RETURNING id;
+
+-- name: delete_ended
+UPDATE job
+SET expires_at_ms = 0
+WHERE id = :id AND tenant = :tenant AND expires_at_ms > :now_ms
+RETURNING id;
+
+-- name: purge_segments
+DELETE FROM segment
+WHERE pk IN (SELECT segment.pk
+             FROM job JOIN segment ON segment.job = job.pk
+             WHERE job.expires_at_ms <= :now_ms
+             LIMIT :limit);
+
+-- name: purge_jobs
+-- Rows go, bodies with them, once no later turn leans on them and no event is left.
+DELETE FROM job
+WHERE pk IN (SELECT pk FROM job AS gone
+             WHERE gone.expires_at_ms <= :now_ms
+               AND NOT EXISTS (SELECT 1 FROM segment WHERE segment.job = gone.pk)
+               AND NOT EXISTS (SELECT 1 FROM job AS later WHERE later.previous = gone.pk)
+             LIMIT :limit);
+
+-- name: count_by_status
+SELECT status, count(*), min(created_at_ms)
+FROM job
+WHERE expires_at_ms IS NULL OR expires_at_ms > :now_ms
+GROUP BY status;
+
+-- name: get_meta
+SELECT value FROM meta WHERE key = :key;
+
+-- name: put_meta
+INSERT INTO meta (key, value) VALUES (:key, :value);

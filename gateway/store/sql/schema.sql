@@ -1,0 +1,78 @@
+-- The one file. Small, often-updated state stands in `job`; bodies stand apart, since SQLite rewrites a
+-- whole row, overflow pages included, at each update.
+
+CREATE TABLE meta (
+    key   TEXT PRIMARY KEY,
+    value BLOB NOT NULL
+) STRICT;
+
+CREATE TABLE job (
+    pk             INTEGER PRIMARY KEY,
+    id             TEXT    NOT NULL UNIQUE,
+    tenant         BLOB    NOT NULL CHECK (length(tenant) = 32),
+    -- The turn before this one. Its row stays, unseen, for as long as a later turn needs it as context.
+    previous       INTEGER REFERENCES job (pk),
+    status         TEXT    NOT NULL CHECK (status IN
+                       ('queued', 'in_progress', 'completed', 'failed', 'incomplete', 'cancelled')),
+    -- Fencing: every claim and take-over raises the epoch, every write must bring the present one.
+    epoch          INTEGER NOT NULL DEFAULT 0,
+    owner          TEXT,
+    attempt        INTEGER NOT NULL DEFAULT 0,
+    not_before_ms  INTEGER NOT NULL DEFAULT 0,
+    next_seq       INTEGER NOT NULL,
+    is_streamed    INTEGER NOT NULL CHECK (is_streamed IN (0, 1)),
+    is_followable  INTEGER NOT NULL CHECK (is_followable IN (0, 1)),
+    is_rerunnable  INTEGER NOT NULL CHECK (is_rerunnable IN (0, 1)),
+    output_shown   INTEGER NOT NULL DEFAULT 0 CHECK (output_shown IN (0, 1)),
+    created_at_ms  INTEGER NOT NULL,
+    deadline_ms    INTEGER NOT NULL,
+    started_at_ms  INTEGER,
+    finished_at_ms INTEGER,
+    -- Counted from the end. 0: deleted by its client, to be purged as soon as may be.
+    expires_at_ms  INTEGER,
+    CHECK ((status IN ('completed', 'failed', 'incomplete', 'cancelled')) = (finished_at_ms IS NOT NULL)),
+    CHECK ((finished_at_ms IS NULL) = (expires_at_ms IS NULL))
+) STRICT;
+
+CREATE INDEX job_waiting ON job (pk) WHERE owner IS NULL AND status IN ('queued', 'in_progress');
+CREATE INDEX job_queued_of_tenant ON job (tenant) WHERE status = 'queued';
+CREATE INDEX job_deadline ON job (deadline_ms) WHERE status IN ('queued', 'in_progress');
+CREATE INDEX job_expiry ON job (expires_at_ms) WHERE expires_at_ms IS NOT NULL;
+CREATE INDEX job_previous ON job (previous) WHERE previous IS NOT NULL;
+
+-- The state machine once more (gateway/core/job.py has it first): a wrong statement cannot break it.
+CREATE TRIGGER job_moves BEFORE UPDATE OF status ON job
+WHEN OLD.status <> NEW.status AND NOT (
+       (OLD.status = 'queued' AND NEW.status IN ('in_progress', 'cancelled', 'failed'))
+    OR (OLD.status = 'in_progress' AND NEW.status IN ('completed', 'failed', 'incomplete', 'cancelled')))
+BEGIN
+    SELECT RAISE(ABORT, 'illegal move of a job');
+END;
+
+-- What was asked for. `request` has no credential and no `input`, which stands beside it.
+CREATE TABLE call (
+    job      INTEGER PRIMARY KEY REFERENCES job (pk) ON DELETE CASCADE,
+    response BLOB NOT NULL,
+    request  BLOB NOT NULL,
+    input    BLOB NOT NULL,
+    target   TEXT NOT NULL,
+    headers  BLOB NOT NULL
+) STRICT;
+
+-- The Response at its end.
+CREATE TABLE result (
+    job   INTEGER PRIMARY KEY REFERENCES job (pk) ON DELETE CASCADE,
+    final BLOB NOT NULL
+) STRICT;
+
+-- Events, as they went to readers: the encoded events of one commit in one row.
+-- A rowid table with an index writes a sixth of what a clustered one does.
+CREATE TABLE segment (
+    pk        INTEGER PRIMARY KEY,
+    job       INTEGER NOT NULL REFERENCES job (pk) ON DELETE CASCADE,
+    first_seq INTEGER NOT NULL,
+    last_seq  INTEGER NOT NULL CHECK (last_seq >= first_seq),
+    events    BLOB    NOT NULL
+) STRICT;
+
+CREATE UNIQUE INDEX segment_order ON segment (job, first_seq);

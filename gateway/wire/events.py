@@ -1,0 +1,81 @@
+"""The event types of the Responses API, and how we write an event of ours.
+
+Source of the list: OpenAI's published specification, `ResponseStreamEvent` (2026-08). The official Node
+client throws on a type that it does not know, so nothing outside this list is ever stored.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from gateway.wire.sse import encode
+
+LIFECYCLE = frozenset({"response.created", "response.queued", "response.in_progress"})
+"""Sent by the gateway itself; a backend's own are read for what they say, and not passed on."""
+
+TERMINAL = frozenset({"response.completed", "response.failed", "response.incomplete", "response.cancelled"})
+"""`response.cancelled` is not in the specification, but some servers send it; we never do."""
+
+ITEM_EVENTS = frozenset(
+    f"response.{name}"
+    for group, verbs in {
+        "web_search_call": ("in_progress", "searching", "completed"),
+        "file_search_call": ("in_progress", "searching", "completed"),
+        "code_interpreter_call": ("in_progress", "interpreting", "completed"),
+        "code_interpreter_call_code": ("delta", "done"),
+        "image_generation_call": ("in_progress", "generating", "partial_image", "completed"),
+        "mcp_call": ("in_progress", "completed", "failed"),
+        "mcp_call_arguments": ("delta", "done"),
+        "mcp_list_tools": ("in_progress", "completed", "failed"),
+        "shell_call_command": ("added", "delta", "done"),
+        "shell_call_output_content": ("delta", "done"),
+    }.items()
+    for name in (f"{group}.{verb}" for verb in verbs)
+)
+"""Events about one item whose inner state we do not track: passed on with the right index."""
+
+AUDIO_EVENTS = frozenset(
+    {
+        "response.audio.delta",
+        "response.audio.done",
+        "response.audio.transcript.delta",
+        "response.audio.transcript.done",
+    }
+)
+"""Events that belong to no item."""
+
+Event = dict[str, Any]
+
+# Line ends to Python's str.splitlines (and so to some event-stream readers), but not to the standard.
+_LINE_SEPARATORS = (
+    ("\u2028".encode(), b"\\u2028"),
+    ("\u2029".encode(), b"\\u2029"),
+    ("\u0085".encode(), b"\\u0085"),
+)
+
+
+def frame(event: Event, sequence_number: int) -> bytes:
+    """The event as it goes to disk and to every reader: these bytes, never made again."""
+    event["sequence_number"] = sequence_number
+    json = orjson.dumps({"type": event["type"], "sequence_number": sequence_number, **event})
+    for raw, escaped in _LINE_SEPARATORS:
+        if raw in json:
+            json = json.replace(raw, escaped)
+    return encode(event["type"], json)
+
+
+def parse(data: bytes) -> Event | None:
+    """The event in a frame's data, or None if it is no JSON object.
+
+    Invalid UTF-8 is repaired with U+FFFD, as the HTML standard asks of an event-stream reader.
+    """
+    try:
+        event = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        try:
+            event = orjson.loads(data.decode("utf-8", "replace"))
+        except orjson.JSONDecodeError:
+            return None
+    return event if isinstance(event, dict) else None

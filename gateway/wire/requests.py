@@ -1,0 +1,348 @@
+"""What a client asks for: whose request it is, whether it is valid, and the body for the backend."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, ValidationError
+
+from gateway.wire.errors import Refusal, invalid
+
+INCLUDE = frozenset(
+    {
+        "code_interpreter_call.outputs",
+        "computer_call_output.output.image_url",
+        "file_search_call.results",
+        "message.input_image.image_url",
+        "message.output_text.logprobs",
+        "reasoning.encrypted_content",
+        "web_search_call.action.sources",
+        "web_search_call.results",
+    }
+)
+
+SIDE_EFFECT_TOOLS = frozenset(
+    {"mcp", "code_interpreter", "web_search", "web_search_preview", "shell", "local_shell", "computer"}
+)
+"""Tools that a backend runs itself with effects outside: a call with one is never made twice."""
+
+# A body without these bytes has neither key, however it is written ("\\u0062ackground" has a backslash-u).
+_WORTH_PARSING = re.compile(rb'"background"|"previous_response_id"|\\u')
+
+Strings = Annotated[StrictStr, Field(max_length=64 * 1024)]
+Number = Annotated[float, Field(strict=True)]
+
+
+class _CreateRequest(BaseModel):
+    """The fields whose types and bounds hold for every backend. All others pass untouched."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    model: Annotated[StrictStr, Field(min_length=1, max_length=1024)]
+    input: StrictStr | list[dict[str, Any]] | None = None
+    background: StrictBool | None = None
+    stream: StrictBool | None = None
+    store: StrictBool | None = None
+    instructions: StrictStr | list[dict[str, Any]] | None = None
+    previous_response_id: Strings | None = None
+    conversation: StrictStr | dict[str, Any] | None = None
+    prompt: dict[str, Any] | None = None
+    include: list[StrictStr] | None = None
+    metadata: dict[str, StrictStr] | None = None
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: StrictStr | dict[str, Any] | None = None
+    parallel_tool_calls: StrictBool | None = None
+    reasoning: dict[str, Any] | None = None
+    text: dict[str, Any] | None = None
+    stream_options: dict[str, Any] | None = None
+    temperature: Annotated[Number, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[Number, Field(ge=0, le=1)] | None = None
+    frequency_penalty: Annotated[Number, Field(ge=-2, le=2)] | None = None
+    presence_penalty: Annotated[Number, Field(ge=-2, le=2)] | None = None
+    top_logprobs: Annotated[StrictInt, Field(ge=0, le=20)] | None = None
+    max_output_tokens: Annotated[StrictInt, Field(ge=1)] | None = None
+    max_tool_calls: Annotated[StrictInt, Field(ge=1)] | None = None
+    service_tier: Strings | None = None
+    truncation: Literal["auto", "disabled"] | None = None
+    user: Strings | None = None
+    safety_identifier: Annotated[StrictStr, Field(max_length=64)] | None = None
+    prompt_cache_key: Strings | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plain:
+    """A request that goes to the backend byte for byte."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chained:
+    """A plain request that names a previous response: perhaps one of ours."""
+
+    body: dict[str, Any]
+    previous_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Background:
+    """A background create request, not yet validated."""
+
+    body: dict[str, Any]
+
+
+def classify(body: bytes) -> Plain | Chained | Background:
+    """Whose request is it? Only `"background": true` makes it ours.
+
+    A body that is no JSON object is the backend's to refuse, in its own words.
+    """
+    if not _WORTH_PARSING.search(body):
+        return Plain()
+    try:
+        parsed = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        if re.search(
+            rb'"background"\s*:\s*true', body
+        ):  # meant for us: refuse it in our words, with the place
+            raise invalid(
+                f"We could not parse the JSON body of your request: {error}", code="invalid_json"
+            ) from None
+        return Plain()
+    if not isinstance(parsed, dict):
+        return Plain()
+    if parsed.get("background") is True:
+        return Background(parsed)
+    previous = parsed.get("previous_response_id")
+    return Chained(parsed, previous) if isinstance(previous, str) and previous else Plain()
+
+
+def validate(body: dict[str, Any], *, accept_store_false: bool) -> None:
+    """Refuse a background create request that could never run, naming the field.
+
+    Raises:
+        Refusal: OpenAI-shaped, with `param` and `code`.
+    """
+    try:
+        request = _CreateRequest.model_validate(body)
+    except ValidationError as error:
+        raise _explain(error) from None
+    if request.input is None and not (request.prompt or request.previous_response_id or request.conversation):
+        raise invalid(
+            "Missing required parameter: 'input'.", param="input", code="missing_required_parameter"
+        )
+    if request.previous_response_id and request.conversation:
+        raise invalid(
+            "Mutually exclusive parameters: 'previous_response_id' and 'conversation'. "
+            "Provide only one of them.",
+            param="previous_response_id",
+            code="mutually_exclusive_parameters",
+        )
+    if request.store is False and not accept_store_false:
+        raise invalid(
+            "Background responses are kept for polling: 'background' requires 'store' to be true.",
+            param="store",
+            code="unsupported_parameter",
+        )
+    _validate_metadata(request.metadata or {})
+    for value in request.include or []:
+        check_include(value)
+
+
+def _validate_metadata(metadata: dict[str, str]) -> None:
+    if len(metadata) > 16:
+        raise invalid(
+            f"Too many pairs in 'metadata': at most 16, got {len(metadata)}.",
+            param="metadata",
+            code="object_above_max_properties",
+        )
+    for key, value in metadata.items():
+        if len(key) > 64:
+            raise invalid(
+                "A key in 'metadata' is longer than 64 characters.",
+                param="metadata",
+                code="string_above_max_length",
+            )
+        if len(value) > 512:
+            raise invalid(
+                f"The value of 'metadata.{key}' is longer than 512 characters.",
+                param=f"metadata.{key}",
+                code="string_above_max_length",
+            )
+
+
+_EXPECTED = {
+    "string_type": "a string",
+    "bool_type": "a boolean",
+    "int_type": "an integer",
+    "int_from_float": "an integer",
+    "float_type": "a number",
+    "list_type": "an array",
+    "dict_type": "an object",
+}
+_BOUNDS = {
+    "greater_than_equal": ("below_min_value", "at least", "ge"),
+    "less_than_equal": ("above_max_value", "at most", "le"),
+    "string_too_long": ("string_above_max_length", "at most this many characters:", "max_length"),
+    "string_too_short": ("string_below_min_length", "at least this many characters:", "min_length"),
+}
+_JSON_NAME = {
+    bool: "a boolean",
+    int: "an integer",
+    float: "a number",
+    str: "a string",
+    list: "an array",
+    dict: "an object",
+}
+
+
+def _explain(error: ValidationError) -> Refusal:
+    """The first problem, in the API's form. Never repeats the value: it may be long, or private."""
+    problems = error.errors(include_url=False)
+    field = str(problems[0]["loc"][0])
+    # Every branch of a union reports; the one that got furthest is the one that was meant.
+    same_field = [problem for problem in problems if problem["loc"][0] == field]
+    depth = max(len(problem["loc"]) for problem in same_field)
+    meant = [problem for problem in same_field if len(problem["loc"]) == depth]
+    first = meant[0]
+    # Between field and index pydantic puts the branch's name, which is no key of the request.
+    inner = (
+        first["loc"][1:] if field == "metadata" else [step for step in first["loc"] if isinstance(step, int)]
+    )
+    path = ".".join([field, *map(str, inner)])
+    if first["type"] == "missing" or (field == "model" and first["input"] is None):
+        return invalid(
+            f"Missing required parameter: '{field}'.", param=field, code="missing_required_parameter"
+        )
+    if first["type"] in _BOUNDS:
+        code, words, bound = _BOUNDS[first["type"]]
+        limit = first.get("ctx", {}).get(bound)
+        return invalid(f"Invalid value for '{field}': expected {words} {limit}.", param=field, code=code)
+    wanted = list(dict.fromkeys(_EXPECTED[p["type"]] for p in meant if p["type"] in _EXPECTED))
+    if wanted:
+        got = _JSON_NAME.get(type(first["input"]), "null")
+        return invalid(
+            f"Invalid type for '{path}': expected {' or '.join(wanted)}, but got {got} instead.",
+            param=path,
+            code="invalid_type",
+        )
+    return invalid(f"Invalid value for '{path}': {first['msg']}.", param=path)
+
+
+def check_include(value: str) -> None:
+    """Refuse an `include` value that the API does not have."""
+    if value not in INCLUDE:
+        known = ", ".join(sorted(INCLUDE))
+        raise invalid(f"Invalid value for 'include'. Supported values are: {known}.", param="include")
+
+
+def is_rerunnable(body: dict[str, Any]) -> bool:
+    """Whether the backend may be called a second time without doing something twice."""
+    tools = body.get("tools") or []
+    return not any(tool.get("type") in SIDE_EFFECT_TOOLS for tool in tools)
+
+
+def backend_body(body: dict[str, Any], *, input: Any) -> bytes:
+    """The body of the synchronous call: what the client sent, but streamed, foreground and not stored.
+
+    Unknown and vendor fields survive. `store` is false because the gateway is the store: a backend with a
+    store of its own would keep a second copy for as long as it likes.
+    """
+    call = {name: value for name, value in body.items() if name not in ("background", "previous_response_id")}
+    call["stream"] = True
+    call["store"] = False
+    if input is not None:
+        call["input"] = input
+    if isinstance(call.get("stream_options"), dict):
+        call["stream_options"] = {**call["stream_options"], "include_obfuscation": False}
+    return orjson.dumps(call)
+
+
+def chained_body(body: dict[str, Any], *, input: Any) -> bytes:
+    """A plain request whose `previous_response_id` was ours: the earlier turns stand in `input` instead."""
+    call = {name: value for name, value in body.items() if name != "previous_response_id"}
+    return orjson.dumps({**call, "input": input})
+
+
+@dataclass(frozen=True, slots=True)
+class Retrieve:
+    """A validated GET of one response. `after` is the last sequence number the reader has, or -1."""
+
+    is_stream: bool
+    after: int
+
+
+def parse_retrieve(query: Mapping[str, list[str]]) -> Retrieve:
+    """The query of `GET /responses/{id}`.
+
+    Raises:
+        Refusal: A malformed or unsupported parameter; nothing is silently ignored.
+    """
+    is_stream = _boolean(query, "stream")
+    _boolean(query, "include_obfuscation")  # accepted; stored events carry no obfuscation
+    _includes(query)
+    raw = _single(query, "starting_after")
+    if raw is None:
+        return Retrieve(is_stream, -1)
+    if not re.fullmatch(r"[0-9]{1,18}", raw):
+        raise invalid(
+            "Invalid value for 'starting_after': expected a non-negative integer.",
+            param="starting_after",
+            code="invalid_type",
+        )
+    if not is_stream:
+        raise invalid(
+            "'starting_after' can only be used with 'stream=true'.",
+            param="starting_after",
+            code="unsupported_parameter",
+        )
+    return Retrieve(is_stream, int(raw))
+
+
+@dataclass(frozen=True, slots=True)
+class ListItems:
+    """A validated GET of a response's input items."""
+
+    limit: int
+    order: str
+    after: str | None
+    before: str | None
+
+
+def parse_list_items(query: Mapping[str, list[str]]) -> ListItems:
+    """The query of `GET /responses/{id}/input_items`."""
+    _includes(query)
+    raw = _single(query, "limit") or "20"
+    if not re.fullmatch(r"[0-9]{1,4}", raw) or not 1 <= int(raw) <= 100:
+        raise invalid("Invalid value for 'limit': expected an integer from 1 to 100.", param="limit")
+    order = _single(query, "order") or "desc"
+    if order not in ("asc", "desc"):
+        raise invalid("Invalid value for 'order': expected 'asc' or 'desc'.", param="order")
+    return ListItems(int(raw), order, _single(query, "after") or None, _single(query, "before") or None)
+
+
+def _includes(query: Mapping[str, list[str]]) -> None:
+    for name in ("include", "include[]"):  # both SDKs send the second form
+        for value in query.get(name, []):
+            check_include(value)
+            if value == "reasoning.encrypted_content":
+                raise invalid(
+                    "Encrypted content cannot be requested for persisted responses.", param="include"
+                )
+
+
+def _single(query: Mapping[str, list[str]], name: str) -> str | None:
+    values = query.get(name, [])
+    if len(values) > 1:
+        raise invalid(f"'{name}' was given more than once.", param=name)
+    return values[0] if values else None
+
+
+def _boolean(query: Mapping[str, list[str]], name: str) -> bool:
+    raw = _single(query, name)
+    if raw is None or raw.lower() in ("false", "0", ""):
+        return False
+    if raw.lower() in ("true", "1"):
+        return True
+    raise invalid(f"Invalid value for '{name}': expected 'true' or 'false'.", param=name, code="invalid_type")
