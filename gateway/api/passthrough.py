@@ -223,6 +223,10 @@ class _Upload:
             return
         # Only now: a client that waits for it keeps its body while the backend is unreachable.
         _continue(self._request)
+        if not self._request.content.total_bytes:
+            # aiohttp holds the head back for the first piece, which may be long in coming; sent now,
+            # the backend can refuse an upload before it has begun.
+            yield b""
         while chunk := await self._read():
             if self._limit is not None:
                 self._limit.reschedule(asyncio.get_running_loop().time() + self._limit_s)
@@ -251,15 +255,22 @@ async def _drained(request: web.BaseRequest, stall_s: float) -> None:
         ConnectionError: It is gone.
         TimeoutError: It took no byte for `stall_s`.
     """
-    while (transport := request.transport) is not None:
-        left = transport.get_write_buffer_size()
-        try:
-            async with asyncio.timeout(stall_s):
-                return await request.writer.drain()
-        except TimeoutError:
-            if transport.get_write_buffer_size() >= left:
-                raise
-    raise ConnectionResetError("The client is gone.")
+    # A task, as aiohttp cannot wait for the same thing again once a timeout has cancelled it.
+    draining = asyncio.ensure_future(request.writer.drain())
+    try:
+        while True:
+            left = _unsent(request)
+            done, _ = await asyncio.wait({draining}, timeout=stall_s)
+            if done:
+                return draining.result()
+            if _unsent(request) >= left:
+                raise TimeoutError
+    finally:
+        draining.cancel()
+
+
+def _unsent(request: web.BaseRequest) -> int:
+    return request.transport.get_write_buffer_size() if request.transport is not None else 0
 
 
 def _continue(request: web.BaseRequest) -> None:

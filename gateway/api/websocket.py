@@ -68,6 +68,8 @@ async def tunnel(
     try:
         async with asyncio.timeout(settings.upstream.plain_head_timeout_s):
             backend = await _connect(request, session, settings, request_id, offered)
+    except Refusal as no_path:
+        return error_response(no_path)
     except aiohttp.WSServerHandshakeError as error:
         return _not_upgraded(error.status)
     except FAILURES as error:
@@ -79,7 +81,7 @@ async def tunnel(
     try:
         return await _join(request, backend, settings, request_id)
     finally:
-        await backend.close(code=WSCloseCode.GOING_AWAY)
+        await backend.close(code=WSCloseCode.GOING_AWAY)  # where there has been no tunnel
 
 
 async def _connect(
@@ -158,11 +160,17 @@ class _Tunnel:
         self._backend = backend
         self._stall_s = stall_s
         self._is_ending = False
+        self._code: int = WSCloseCode.GOING_AWAY
+        self._reason = b""
 
     async def run(self) -> None:
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._pump(self._client, self._backend, WSCloseCode.GOING_AWAY))
-            tasks.create_task(self._pump(self._backend, self._client, WSCloseCode.BAD_GATEWAY))
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._pump(self._client, self._backend, WSCloseCode.GOING_AWAY))
+                tasks.create_task(self._pump(self._backend, self._client, WSCloseCode.BAD_GATEWAY))
+        finally:
+            # A client's end of any kind cancels its handler, perhaps before the backend was told.
+            await self._backend.close(code=self._code, message=self._reason)
 
     async def _pump(self, source: _Socket, sink: _Socket, lost: WSCloseCode) -> None:
         """Everything from one side to the other.
@@ -177,15 +185,15 @@ class _Tunnel:
         if self._is_ending:
             return  # by the other pump, whose close has woken us
         self._is_ending = True
-        code: int = lost
-        reason = b""
+        self._code = lost
         if message.type is WSMsgType.CLOSE:
-            code = WSCloseCode.OK if message.data == _NO_STATUS else message.data
-            reason = (message.extra or "").encode()
+            self._code = WSCloseCode.OK if message.data == _NO_STATUS else message.data
+            self._reason = (message.extra or "").encode()
         elif isinstance(message.data, aiohttp.WebSocketError):  # too large, or not a frame at all
-            code = message.data.code
-        await sink.close(code=code, message=reason)
-        await source.close(code=code, message=reason)  # its close frame, returned (RFC 6455 §5.5.1)
+            self._code = message.data.code
+        await sink.close(code=self._code, message=self._reason)
+        # The source's own close frame, returned (RFC 6455 §5.5.1).
+        await source.close(code=self._code, message=self._reason)
 
 
 def _offered(request: web.BaseRequest) -> tuple[str, ...]:

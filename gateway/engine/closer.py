@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable
 
 from gateway.config import BackgroundSettings
-from gateway.core.job import Claim, ClaimLost, Outcome
+from gateway.core.job import Claim, ClaimLost, Outcome, StoreUnavailable
 from gateway.core.machine import Finish, Input, JobMachine
 from gateway.engine.clock import Clock
 from gateway.engine.credentials import Credentials
@@ -28,6 +28,7 @@ class Closer:
 
     Args:
         abort: Stops a run of this process, and with it the backend's work.
+        unsettled: Where an ending is noted that could not be stored.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class Closer:
         settings: BackgroundSettings,
         observer: Observer,
         abort: Callable[[str], None],
+        unsettled: dict[str, Input],
     ) -> None:
         self._store = store
         self._followers = followers
@@ -47,6 +49,7 @@ class Closer:
         self._settings = settings
         self._observer = observer
         self._abort = abort
+        self._unsettled = unsettled
 
     async def close(self, response_id: str, ending: Input) -> bool:
         """End a live job by `ending`; False if it was not live, or somebody else ended it meanwhile.
@@ -74,6 +77,9 @@ class Closer:
             await self._store.finish(claim, outcome, now_ms=now_ms, expires_at_ms=expires_at_ms)
         except ClaimLost:
             return False
+        except StoreUnavailable:
+            self._unsettled[claim.id] = ending
+            raise
         self._credentials.forget(claim.id)
         self._followers.committed(
             claim.id, outcome.first_seq, outcome.event_count, outcome.events, is_end=True

@@ -115,12 +115,9 @@ class Jobs:
         self._runner.ring()
         return job.response
 
-    async def find(self, response_id: str, tenant: bytes) -> Job:
-        """A client's job. Raises: Refusal, the same one for every reason why there is none."""
-        job = await self._store.find(response_id, tenant, now_ms=self._clock.now_ms())
-        if job is None:
-            raise not_found(response_id)
-        return job
+    async def find(self, response_id: str, tenant: bytes) -> Job | None:
+        """A client's job; None if it is unknown, expired, deleted or another's: there is no telling which."""
+        return await self._store.find(response_id, tenant, now_ms=self._clock.now_ms())
 
     async def show(self, job: Job) -> bytes:
         """JSON of the Response as its client sees it now."""
@@ -134,10 +131,17 @@ class Jobs:
         return responses.running(job.response, job.status, output)
 
     async def cancel(self, job: Job) -> Job:
-        """Cancel it. Returns the job as it then is: cancelled, or ended otherwise a moment before."""
+        """Cancel it. Returns the job as it then is: cancelled, or ended otherwise a moment before.
+
+        Raises:
+            Refusal: It was deleted meanwhile, or its end could not be stored.
+        """
         while not job.status.is_terminal:
             await self._closer.close(job.id, CancelRequested())
-            job = await self.find(job.id, job.tenant)
+            found = await self.find(job.id, job.tenant)
+            if found is None:
+                raise not_found(job.id)
+            job = found
         return job
 
     async def delete(self, job: Job) -> None:
@@ -169,24 +173,18 @@ class Jobs:
         turns = await self._store.turns_before(previous_id, tenant)
         return items.context([*turns, items.Turn(previous_id, call.input, previous.final)], new_input)
 
-    async def is_known(self, response_id: str, tenant: bytes) -> bool:
-        """Whether a client has this response here."""
-        return await self._store.find(response_id, tenant, now_ms=self._clock.now_ms()) is not None
-
     async def _chainable(self, previous_id: str, tenant: bytes) -> Job:
-        previous = await self._store.find(previous_id, tenant, now_ms=self._clock.now_ms())
+        previous = await self.find(previous_id, tenant)
         if previous is None:
             raise previous_not_found(previous_id)
         if previous.status in _CHAINABLE:
             return previous
-        how = "is still" if not previous.status.is_terminal else "is"
+        is_over = previous.status.is_terminal
         raise invalid(
-            f"Response '{previous_id}' {how} {previous.status.value}; only a completed or incomplete response "
-            "can be continued.",
+            f"Response '{previous_id}' is {'' if is_over else 'still '}{previous.status.value}; "
+            "only a completed or incomplete response can be continued.",
             param="previous_response_id",
-            code="previous_response_not_ready"
-            if not previous.status.is_terminal
-            else "previous_response_not_usable",
+            code="previous_response_not_usable" if is_over else "previous_response_not_ready",
         )
 
 

@@ -41,8 +41,8 @@ class _Run:
 class Runner:
     """Runs up to `concurrency_max` jobs at once.
 
-    Attributes:
-        unsettled: Jobs whose run ended without an ending, and why: the sweeper's to end.
+    Args:
+        unsettled: Where a job is noted whose run ended without an ending, with the ending it should get.
     """
 
     def __init__(
@@ -54,6 +54,7 @@ class Runner:
         clock: Clock,
         settings: BackgroundSettings,
         observer: Observer,
+        unsettled: dict[str, Input],
         *,
         concurrency_max: int,
     ) -> None:
@@ -69,7 +70,7 @@ class Runner:
         self._bell = asyncio.Event()
         self._runs: dict[str, _Run] = {}
         self._is_draining = False
-        self.unsettled: dict[str, Input] = {}
+        self._unsettled = unsettled
 
     def ring(self) -> None:
         """There may be work."""
@@ -114,10 +115,10 @@ class Runner:
         except* ClaimLost:
             self._observer.claim_lost(claim.id)
         except* StoreUnavailable as errors:
-            self.unsettled[claim.id] = _NOT_STORED
+            self._unsettled[claim.id] = _NOT_STORED
             line("store_unavailable", level=logging.ERROR, doing="run", reason=str(errors.exceptions[0]))
         except* Exception:
-            self.unsettled[claim.id] = _DEFECT
+            self._unsettled[claim.id] = _DEFECT
             line("defect", level=logging.ERROR, id=claim.id, exc_info=True)
         finally:
             del self._runs[claim.id]

@@ -7,10 +7,9 @@ import logging
 
 from gateway.config import BackgroundSettings, StoreSettings
 from gateway.core.job import StoreUnavailable
-from gateway.core.machine import Abandoned, DeadlinePassed
+from gateway.core.machine import Abandoned, DeadlinePassed, Input
 from gateway.engine.clock import Clock
 from gateway.engine.closer import Closer
-from gateway.engine.runner import Runner
 from gateway.observe import Observer, line
 from gateway.store.port import JobStore
 
@@ -23,13 +22,17 @@ _LIMIT = 100
 
 
 class Sweeper:
-    """One round a second for what must end, one in `sweep_interval_s` for what must go."""
+    """One round a second for what must end, one in `sweep_interval_s` for what must go.
+
+    Args:
+        unsettled: Jobs whose run or whose ending could not be stored, and the ending they should get.
+    """
 
     def __init__(
         self,
         store: JobStore,
         closer: Closer,
-        runner: Runner,
+        unsettled: dict[str, Input],
         clock: Clock,
         background: BackgroundSettings,
         settings: StoreSettings,
@@ -37,7 +40,7 @@ class Sweeper:
     ) -> None:
         self._store = store
         self._closer = closer
-        self._runner = runner
+        self._unsettled = unsettled
         self._clock = clock
         self._attempts_max = background.attempts_max if background.recovery == "rerun_if_silent" else 1
         self._interval_ms = settings.sweep_interval_s * 1000
@@ -60,9 +63,9 @@ class Sweeper:
             await self._closer.close(response_id, DeadlinePassed())
         for response_id in await self._store.orphans(attempts_max=self._attempts_max, limit=_LIMIT):
             await self._closer.close(response_id, INTERRUPTED)
-        for response_id, ending in list(self._runner.unsettled.items()):
+        for response_id, ending in list(self._unsettled.items()):
             await self._closer.close(response_id, ending)
-            del self._runner.unsettled[response_id]
+            del self._unsettled[response_id]
         if now_ms - self._swept_at_ms >= self._interval_ms:
             self._swept_at_ms = now_ms
             await self.sweep()

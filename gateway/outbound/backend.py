@@ -42,13 +42,13 @@ class HttpBackend:
         session: aiohttp.ClientSession,
         settings: UpstreamSettings,
         *,
-        api_key: str | None,
         event_bytes_max: int,
         observer: Observer,
     ) -> None:
         self._session = session
         self._settings = settings
-        self._api_key = api_key
+        key = settings.api_key
+        self._api_key = None if key is None else key.get_secret_value()
         self._event_bytes_max = event_bytes_max
         self._observer = observer
 

@@ -23,12 +23,19 @@ FAILURES: Final = (aiohttp.ClientError, TimeoutError, OSError)
 """What a call to the backend may raise; `explain` takes each of them."""
 
 
-def make_session(settings: UpstreamSettings) -> aiohttp.ClientSession:
-    """The client for every call to the backend; the caller closes it."""
+def make_session(settings: UpstreamSettings, *, keeps_connections: bool = True) -> aiohttp.ClientSession:
+    """A client for calls to the backend; the caller closes it.
+
+    Args:
+        keeps_connections: False for background calls. A pooled connection may just have died, and then
+            nobody could say whether the backend has begun to work; theirs are few and long.
+    """
     return aiohttp.ClientSession(
         # limit=0: pass-through has no cap of its own, and background calls are capped in the engine;
         # aiohttp's 100 would let long streams starve everybody else.
-        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_CONNECTION_S),
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_CONNECTION_S)
+        if keeps_connections
+        else aiohttp.TCPConnector(limit=0, force_close=True),
         # A shared jar would send the cookie that was set for one tenant with the next one's request.
         cookie_jar=aiohttp.DummyCookieJar(),
         # No HTTP_PROXY and no ~/.netrc: a request and its key go to the configured origin only.

@@ -92,7 +92,8 @@ def to_backend(
 def background_headers(headers: CIMultiDictProxy[str]) -> dict[str, str]:
     """Those of the caller's headers that go with a background call; its credential is not here."""
     kept: dict[str, str] = {}
-    for name, value in _from_caller(headers):
+    for istr, value in _from_caller(headers):
+        name = str(istr)  # a plain string: the headers are stored as JSON
         if name.lower() not in _NOT_WITH_BACKGROUND:
             # RFC 9110 §5.3: repeated fields may be joined, and a dict has one value for a name.
             kept[name] = f"{kept[name]}, {value}" if name in kept else value

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import secrets
 import sqlite3
-from pathlib import Path
 
+from gateway.config import StoreSettings
 from gateway.store.file import DatabaseRefused
 from gateway.store.queries import QUERIES, SCHEMA
 
@@ -15,14 +15,15 @@ _PAGE_BYTES = 4096
 _VACUUM_PAGES = 200
 
 
-def prepare_writer(raw: sqlite3.Connection, path: Path, durability: str, bytes_max: int) -> bytes:
+def prepare_writer(raw: sqlite3.Connection, settings: StoreSettings) -> bytes:
     """Settings of the writing connection, the schema if the file is new, and the file's pepper."""
+    path = settings.database
     raw.row_factory = sqlite3.Row
     try:
         is_new = raw.execute("PRAGMA schema_version").fetchone()[0] == 0
         raw.execute("PRAGMA auto_vacuum = INCREMENTAL")  # only takes hold before the first table
         raw.execute("PRAGMA journal_mode = WAL")
-        raw.execute(f"PRAGMA synchronous = {'FULL' if durability == 'disk' else 'NORMAL'}")
+        raw.execute(f"PRAGMA synchronous = {'FULL' if settings.durability == 'disk' else 'NORMAL'}")
         raw.execute("PRAGMA foreign_keys = ON")
         raw.execute("PRAGMA secure_delete = ON")
         raw.execute("PRAGMA temp_store = MEMORY")
@@ -31,7 +32,7 @@ def prepare_writer(raw: sqlite3.Connection, path: Path, durability: str, bytes_m
         raw.execute("PRAGMA mmap_size = 0")
         raw.execute("PRAGMA wal_autocheckpoint = 1000")
         raw.execute("PRAGMA journal_size_limit = 67108864")
-        raw.execute(f"PRAGMA max_page_count = {max(256, bytes_max // _PAGE_BYTES)}")
+        raw.execute(f"PRAGMA max_page_count = {max(256, settings.database_bytes_max // _PAGE_BYTES)}")
         if is_new:
             raw.executescript(f"BEGIN IMMEDIATE;{SCHEMA};PRAGMA application_id={_APPLICATION_ID};COMMIT")
             raw.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")

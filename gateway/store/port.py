@@ -128,5 +128,8 @@ class JobStore(Protocol):
     async def backlog(self, *, now_ms: int) -> Backlog:
         """For the metrics."""
 
+    async def sizes(self) -> dict[str, int]:
+        """Bytes on disk, by kind of file."""
+
     async def close(self) -> None:
         """Finish what was asked for, then close. Nothing may be asked after."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import secrets
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import aiosqlite
 
+from gateway.config import StoreSettings
 from gateway.core.job import Claim, ClaimLost, Job, NewJob, Outcome, Status
 from gateway.store import operations
 from gateway.store.file import DatabaseLock
@@ -30,8 +32,15 @@ class SqliteStore:
     """The `JobStore` of one process. Open it with `open`; it must be closed."""
 
     def __init__(
-        self, lock: DatabaseLock, writer: Writer, writing: Any, readers: list[Any], pepper: bytes
+        self,
+        path: Path,
+        lock: DatabaseLock,
+        writer: Writer,
+        writing: aiosqlite.Connection,
+        readers: list[aiosqlite.Connection],
+        pepper: bytes,
     ) -> None:
+        self._path = path
         self._lock = lock
         self._writer = writer
         self._writing = writing
@@ -42,35 +51,30 @@ class SqliteStore:
         """Random bytes of this file, from which tenants are derived."""
 
     @classmethod
-    async def open(
-        cls,
-        path: Path,
-        *,
-        durability: Literal["disk", "process"],
-        bytes_max: int,
-        readers: int,
-        busy_timeout_s: float,
-        on_commit: Callable[[int, float], None],
-    ) -> SqliteStore:
+    async def open(cls, settings: StoreSettings, *, on_commit: Callable[[int, float], None]) -> SqliteStore:
         """Open the file, or make it.
+
+        Args:
+            on_commit: Told the number of operations and the seconds of every commit.
 
         Raises:
             DatabaseInUse: Another process has it.
             DatabaseRefused: It is not ours, of another version, damaged, or readable by others.
         """
+        path, timeout_s = settings.database, settings.busy_timeout_s
         lock = DatabaseLock(path)
-        uri = path.absolute().as_uri()  # noqa: ASYNC240  only joins strings
+        uri = path.absolute().as_uri()
         opened: list[aiosqlite.Connection] = []
         try:
-            writing = await aiosqlite.connect(path, isolation_level=None, timeout=busy_timeout_s)
+            writing = await aiosqlite.connect(path, isolation_level=None, timeout=timeout_s)
             opened.append(writing)
-            pepper = await on_thread(writing, lambda raw: prepare_writer(raw, path, durability, bytes_max))
-            for _ in range(readers):
+            pepper = await on_thread(writing, lambda raw: prepare_writer(raw, settings))
+            for _ in range(settings.readers):
                 reader = await aiosqlite.connect(
                     f"{uri}?mode=ro",
                     uri=True,
                     isolation_level=None,
-                    timeout=busy_timeout_s,
+                    timeout=timeout_s,
                 )
                 opened.append(reader)
                 await on_thread(reader, prepare_reader)
@@ -79,7 +83,7 @@ class SqliteStore:
                 await connection.close()
             lock.release()
             raise
-        return cls(lock, Writer(writing, on_commit), writing, opened[1:], pepper)
+        return cls(path, lock, Writer(writing, on_commit), writing, opened[1:], pepper)
 
     async def close(self) -> None:
         await self._writer.close()
@@ -121,6 +125,9 @@ class SqliteStore:
         counts = dict.fromkeys(Status, 0) | {Status(row[0]): row[1] for row in rows}
         oldest = next((row[2] for row in rows if row[0] == Status.QUEUED), None)
         return Backlog(counts, oldest)
+
+    async def sizes(self) -> dict[str, int]:
+        return await asyncio.to_thread(_sizes, self._path)
 
     # -- running
 
@@ -229,3 +236,8 @@ class SqliteStore:
 
     async def _all(self, query: str, **values: Any) -> list[Row]:
         return await self._read(lambda raw: raw.execute(QUERIES[query], values).fetchall())
+
+
+def _sizes(path: Path) -> dict[str, int]:
+    files = {"db": path, "wal": path.with_name(path.name + "-wal")}
+    return {name: file.stat().st_size if file.exists() else 0 for name, file in files.items()}

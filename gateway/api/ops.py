@@ -1,0 +1,60 @@
+"""The admin port: is it alive, is it ready, what is going on."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+
+import orjson
+from aiohttp import web
+
+from gateway.observe import Observer
+
+
+class Ops:
+    """The one handler of the admin port.
+
+    Args:
+        measure: Brings the gauges up to date before a scrape; raises if the store does not answer.
+    """
+
+    def __init__(self, observer: Observer, measure: Callable[[], Awaitable[None]]) -> None:
+        self._observer = observer
+        self._measure = measure
+        self.is_draining = False
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """`/healthz`, `/readyz`, `/metrics`."""
+        path = request.raw_path.partition("?")[0]
+        if request.method not in ("GET", "HEAD"):
+            return _json(405, {"error": "only GET"})
+        match path:
+            case "/healthz":
+                return _json(200, {"status": "alive"})
+            case "/readyz":
+                return await self._ready()
+            case "/metrics":
+                await self._try_measure()
+                text = "text/plain; version=0.0.4; charset=utf-8"
+                return web.Response(body=self._observer.exposition(), headers={"Content-Type": text})
+        return _json(404, {"error": "no such page; there are /healthz, /readyz and /metrics"})
+
+    async def _ready(self) -> web.Response:
+        store = await self._try_measure()
+        is_ready = store and not self.is_draining
+        state = {
+            "status": "ready" if is_ready else "not ready",
+            "draining": self.is_draining,
+            "store": "ok" if store else "unavailable",
+        }
+        return _json(200 if is_ready else 503, state)
+
+    async def _try_measure(self) -> bool:
+        try:
+            await self._measure()
+        except Exception:  # whatever it is, the store does not answer; the page must
+            return False
+        return True
+
+
+def _json(status: int, body: Mapping[str, object]) -> web.Response:
+    return web.Response(status=status, body=orjson.dumps(body), content_type="application/json")

@@ -1,0 +1,119 @@
+"""Which request is ours: decided by method and raw path, before anything is parsed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Awaitable, Callable
+from urllib.parse import unquote
+
+import aiohttp
+from aiohttp import web
+
+from gateway.api.errors import error_response
+from gateway.api.passthrough import Passthrough
+from gateway.api.responses import Responses
+from gateway.api.websocket import is_upgrade, tunnel
+from gateway.config import Settings
+from gateway.observe import Observer, line
+from gateway.wire.errors import Fault, Refusal
+
+Handler = Callable[[web.BaseRequest, str], Awaitable[web.StreamResponse]]
+
+_NOT_IDS = frozenset({"input_tokens", "compact"})
+"""Endpoints of the backend's that have the shape of `/responses/{id}`."""
+
+
+class Router:
+    """The one handler of the public port.
+
+    Args:
+        base_path: The backend's, e.g. `/v1`: the gateway serves the same paths.
+    """
+
+    def __init__(
+        self,
+        responses: Responses,
+        passthrough: Passthrough,
+        session: aiohttp.ClientSession,
+        settings: Settings,
+        observer: Observer,
+        *,
+        base_path: str,
+    ) -> None:
+        self._responses = responses
+        self._passthrough = passthrough
+        self._session = session
+        self._settings = settings
+        self._observer = observer
+        self._collection = f"{base_path}/responses"
+        self._under_way = 0
+        self._idle = asyncio.Event()
+
+    async def idle(self) -> None:
+        """Wait until no request is being answered."""
+        while self._under_way:
+            self._idle.clear()
+            await self._idle.wait()
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer a request; whatever goes wrong, with an error that says so."""
+        request_id = f"req_{secrets.token_hex(16)}"
+        self._under_way += 1
+        try:
+            response = await self._answer(request, request_id)
+        finally:
+            self._under_way -= 1
+            self._idle.set()
+        if not response.prepared:
+            response.headers["X-Request-Id"] = request_id
+            response.headers["Server"] = "backburner"
+            response.headers.setdefault("Cache-Control", "no-store")
+            response.headers["X-Content-Type-Options"] = "nosniff"
+        return response
+
+    async def _answer(self, request: web.BaseRequest, request_id: str) -> web.StreamResponse:
+        try:
+            return await self._handler(request)(request, request_id)
+        except Refusal as refusal:
+            response = error_response(refusal)
+        except Exception:
+            line("defect", level=logging.ERROR, request=request_id, exc_info=True)
+            response = error_response(Refusal(Fault.INTERNAL, "The gateway failed.", code="internal_error"))
+        self._observer.request_refused(response.status)
+        return response
+
+    def _handler(self, request: web.BaseRequest) -> Handler:
+        path = request.raw_path.partition("?")[0]
+        if is_upgrade(request):
+            return self._tunnel
+        if path == self._collection and request.method == "POST":
+            return self._responses.create
+        if path.startswith(f"{self._collection}/"):
+            return self._for_one(request.method, path[len(self._collection) + 1 :].split("/"))
+        return self._forward
+
+    def _for_one(self, method: str, segments: list[str]) -> Handler:
+        raw_id = segments[0]
+        found = {
+            ("GET",): self._responses.retrieve,
+            ("DELETE",): self._responses.delete,
+            ("POST", "cancel"): self._responses.cancel,
+            ("GET", "input_items"): self._responses.input_items,
+        }.get((method, *segments[1:]))
+        if found is None or not raw_id or raw_id in _NOT_IDS:
+            return self._forward
+        return lambda request, request_id: found(request, unquote(raw_id), request_id)
+
+    async def _forward(self, request: web.BaseRequest, request_id: str) -> web.StreamResponse:
+        return await self._passthrough.forward(request, request_id=request_id)
+
+    async def _tunnel(self, request: web.BaseRequest, request_id: str) -> web.StreamResponse:
+        return await tunnel(
+            request,
+            session=self._session,
+            settings=self._settings,
+            request_id=request_id,
+            observer=self._observer,
+        )

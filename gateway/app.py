@@ -1,0 +1,184 @@
+"""Wiring: builds the rooms from the settings, opens the ports, and closes everything in order."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
+
+import uvloop
+from aiohttp import http_parser, web
+from pydantic import SecretStr
+from yarl import URL
+
+from gateway import __version__
+from gateway.api.ops import Ops
+from gateway.api.passthrough import Passthrough
+from gateway.api.responses import Responses
+from gateway.api.router import Router
+from gateway.config import ServerSettings, Settings
+from gateway.engine.engine import Engine
+from gateway.observe import Observer, configure_logging, line
+from gateway.outbound.backend import HttpBackend
+from gateway.outbound.client import make_session
+from gateway.store.file import DatabaseInUse, DatabaseRefused
+from gateway.store.sqlite import SqliteStore
+
+# sysexits.h: what a supervisor can tell apart.
+EX_SOFTWARE, EX_TEMPFAIL, EX_CONFIG = 70, 75, 78
+
+_CLOSING_GRACE_S = 3.0
+"""After the drain: for the last bytes of answers."""
+
+Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+
+
+def serve(settings: Settings) -> int:
+    """Run until SIGTERM or SIGINT. Returns the exit status; a second signal ends the process at once."""
+    configure_logging(settings.log.level, settings.log.format)
+    if http_parser.HttpRequestParser is http_parser.HttpRequestParserPy:
+        return _refused(
+            "aiohttp runs without its C parser, whose strictness the gateway relies on", EX_CONFIG
+        )
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(_serve(settings))
+    except DatabaseInUse as error:
+        return _refused(str(error), EX_TEMPFAIL)
+    except (DatabaseRefused, OSError) as error:
+        return _refused(str(error), EX_CONFIG)
+
+
+def _refused(reason: str, status: int) -> int:
+    line("refused", level=logging.ERROR, reason=reason)
+    return status
+
+
+async def _serve(settings: Settings) -> int:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, _stop_or_exit, stop, number)
+    async with running(settings) as gateway:
+        line(
+            "listening",
+            version=__version__,
+            url=gateway.url,
+            admin=gateway.admin_url,
+            upstream=settings.upstream.url,
+            database=str(settings.store.database),
+            durability=settings.store.durability,
+            sqlite=sqlite3.sqlite_version,
+        )
+        waits = [asyncio.create_task(event.wait()) for event in (stop, gateway.failed)]
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
+        line("draining", timeout_s=settings.server.drain_timeout_s)
+    line("stopped")
+    return EX_SOFTWARE if gateway.failed.is_set() else 0
+
+
+def _stop_or_exit(stop: asyncio.Event, number: signal.Signals) -> None:
+    if stop.is_set():
+        os._exit(128 + number)  # asked twice: as good as a crash, which the store survives
+    stop.set()
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A gateway that answers.
+
+    Attributes:
+        url: What a client uses as `base_url`.
+        failed: Set if it cannot go on.
+    """
+
+    url: str
+    admin_url: str
+    failed: asyncio.Event
+
+
+@asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[Running]:
+    """A gateway, from its first answer to the end of its drain.
+
+    Raises:
+        DatabaseInUse, DatabaseRefused: The file cannot be used.
+        OSError: A port cannot be listened on.
+    """
+    settings = _with_key(settings)
+    server, upstream = settings.server, settings.upstream
+    base_path = URL(upstream.url).raw_path.rstrip("/") or "/v1"
+    observer = Observer()
+    observer.durability.labels(settings.store.durability).set(1)
+    async with AsyncExitStack() as stack:
+        store = await SqliteStore.open(settings.store, on_commit=observer.committed)
+        stack.push_async_callback(store.close)
+        session = await stack.enter_async_context(make_session(upstream))
+        unpooled = await stack.enter_async_context(make_session(upstream, keeps_connections=False))
+        backend = HttpBackend(
+            unpooled, upstream, event_bytes_max=settings.background.event_bytes_max, observer=observer
+        )
+        engine = Engine(store, backend, settings, observer)
+        passthrough = Passthrough(session, settings, observer)
+        responses = Responses(
+            engine.jobs,
+            engine.followers,
+            passthrough,
+            settings,
+            observer,
+            base_path=base_path,
+            pepper=store.pepper,
+        )
+        router = Router(responses, passthrough, session, settings, observer, base_path=base_path)
+        ops = Ops(observer, engine.measure)
+        stack.push_async_callback(engine.stop)
+        failed = await engine.start()
+        admin_port = await _listen(stack, ops.handle, server.admin_host, server.admin_port, server)
+        port = await _listen(stack, router.handle, server.host, server.port, server)
+        yield Running(
+            f"{_origin(server.host, port)}{base_path}", _origin(server.admin_host, admin_port), failed
+        )
+        ops.is_draining = True
+        observer.draining.set(1)
+        deadline = asyncio.get_running_loop().time() + server.drain_timeout_s
+        await engine.drain(server.drain_timeout_s)
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(deadline):
+                await router.idle()
+
+
+def _with_key(settings: Settings) -> Settings:
+    """The settings with the backend's key read, once, from wherever it is."""
+    key = settings.upstream.read_api_key()
+    update = {"api_key": None if key is None else SecretStr(key), "api_key_file": None}
+    return settings.model_copy(update={"upstream": settings.upstream.model_copy(update=update)})
+
+
+async def _listen(
+    stack: AsyncExitStack, handler: Handler, host: str, port: int, settings: ServerSettings
+) -> int:
+    """Open a port until the stack unwinds. Returns the port, for 0 the one that was free."""
+    server = web.Server(
+        handler,
+        handler_cancellation=True,  # a client that hangs up ends what is done for it
+        auto_decompress=False,  # bodies pass as they are
+        keepalive_timeout=settings.keepalive_timeout_s,
+        access_log=None,
+    )
+    runner = web.ServerRunner(server, shutdown_timeout=_CLOSING_GRACE_S)
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    site = web.TCPSite(runner, host, port, backlog=1024)
+    await site.start()
+    return int(runner.addresses[0][1])
+
+
+def _origin(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

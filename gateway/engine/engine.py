@@ -1,0 +1,101 @@
+"""The engine as one piece: its parts, its tasks, and its stop."""
+
+from __future__ import annotations
+
+import asyncio
+
+from gateway.config import Settings
+from gateway.core.call import Backend
+from gateway.core.job import Status
+from gateway.core.machine import Input
+from gateway.engine.clock import Clock
+from gateway.engine.closer import Closer
+from gateway.engine.credentials import Credentials
+from gateway.engine.followers import Followers
+from gateway.engine.handover import hand_over, take_stock
+from gateway.engine.jobs import Jobs
+from gateway.engine.runner import Runner
+from gateway.engine.sweeper import Sweeper
+from gateway.observe import Observer
+from gateway.store.port import JobStore
+
+
+class Engine:
+    """Everything between the API and the ports.
+
+    Attributes:
+        jobs: What clients can do with responses.
+        followers: Readers of event streams.
+    """
+
+    def __init__(self, store: JobStore, backend: Backend, settings: Settings, observer: Observer) -> None:
+        background = settings.background
+        unsettled: dict[str, Input] = {}
+        self._store = store
+        self._settings = background
+        self._observer = observer
+        self._clock = clock = Clock()
+        self._credentials = credentials = Credentials()
+        self.followers = followers = Followers(store, clock, settings.stream, observer)
+        self._runner = runner = Runner(
+            store,
+            backend,
+            followers,
+            credentials,
+            clock,
+            background,
+            observer,
+            unsettled,
+            concurrency_max=settings.upstream.concurrency_max,
+        )
+        self._closer = Closer(
+            store, followers, credentials, clock, background, observer, runner.abort, unsettled
+        )
+        self._sweeper = Sweeper(store, self._closer, unsettled, clock, background, settings.store, observer)
+        self.jobs = Jobs(store, runner, self._closer, followers, credentials, clock, background, observer)
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> asyncio.Event:
+        """Take up what the last process left, and begin to run jobs.
+
+        Returns:
+            Set when a task of the engine has died, which only a defect can do: time to stop.
+        """
+        await take_stock(self._store)
+        failed = asyncio.Event()
+
+        def died(task: asyncio.Task[None]) -> None:
+            if not task.cancelled() and (error := task.exception()) is not None:
+                self._observer.task_died(task.get_name(), error)
+                failed.set()
+
+        for name, work in (("runner", self._runner.run()), ("sweeper", self._sweeper.run())):
+            task = asyncio.create_task(work, name=name)
+            task.add_done_callback(died)
+            self._tasks.append(task)
+        return failed
+
+    async def drain(self, timeout_s: float) -> None:
+        """Accept nothing more, let running jobs end, hand over the rest, and end every stream."""
+        self.jobs.stop_accepting()
+        stopped = await self._runner.drain(timeout_s)
+        await hand_over(stopped, self._store, self._closer, self._settings, self._observer)
+        self.followers.close()
+
+    async def stop(self) -> None:
+        """End the engine's tasks."""
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def measure(self) -> None:
+        """Bring the gauges up to date. Raises, if the store does not answer."""
+        now_ms = self._clock.now_ms()
+        backlog = await self._store.backlog(now_ms=now_ms)
+        for status in Status:
+            self._observer.jobs.labels(status.value).set(backlog.by_status[status])
+        oldest_ms = backlog.oldest_queued_ms
+        self._observer.queue_age.set(0 if oldest_ms is None else (now_ms - oldest_ms) / 1000)
+        for file, size in (await self._store.sizes()).items():
+            self._observer.database_bytes.labels(file).set(size)

@@ -1,0 +1,204 @@
+"""Each header rule by itself, in both directions; see the comments in the module for the reasons."""
+
+from __future__ import annotations
+
+import pytest
+from multidict import CIMultiDict, CIMultiDictProxy
+
+from gateway.outbound.headers import background_headers, credential, to_backend, to_client
+from gateway.wire.errors import Fault, Refusal
+
+
+def headers(*pairs: tuple[str, str]) -> CIMultiDictProxy[str]:
+    return CIMultiDictProxy(CIMultiDict(pairs))
+
+
+def sent(*pairs: tuple[str, str], api_key: str | None = None, keep_length: bool = True) -> CIMultiDict[str]:
+    return to_backend(headers(*pairs), request_id="req_ours", api_key=api_key, keep_length=keep_length)
+
+
+def answered(*pairs: tuple[str, str]) -> CIMultiDict[str]:
+    return to_client(headers(*pairs), request_id="req_ours")
+
+
+OURS = {"x-request-id", "via"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Connection",
+        "Keep-Alive",
+        "Proxy-Connection",
+        "Proxy-Authorization",
+        "Proxy-Anything",
+        "TE",
+        "Trailer",
+        "Transfer-Encoding",
+        "Upgrade",
+        "HTTP2-Settings",
+        "Host",
+        "Expect",
+        "Cookie",
+        "Forwarded",
+        "X-Forwarded-For",
+        "X-Forwarded-Anything",
+        "X-Real-IP",
+        "Idempotency-Key",
+        "Last-Event-ID",
+        "X_Forwarded_For",
+        "content.length",
+    ],
+)
+@pytest.mark.parametrize("spell", [str, str.upper, str.lower])
+def test_dropped_on_the_way_to_the_backend(name: str, spell: type[str]) -> None:
+    assert {key.lower() for key in sent((spell(name), "1"))} == OURS
+    assert background_headers(headers((spell(name), "1"))) == {}
+
+
+@pytest.mark.parametrize(
+    "name", ["User-Agent", "Accept", "Content-Type", "Content-Encoding", "OpenAI-Beta", "Via"]
+)
+def test_kept_on_the_way_to_the_backend(name: str) -> None:
+    assert sent((name, "as it was")).getall(name)[0] == "as it was"
+
+
+def test_what_connection_names_is_dropped_too() -> None:
+    result = sent(
+        ("Connection", "close, X-One"),
+        ("Connection", " x-two "),
+        ("X-One", "1"),
+        ("X-Two", "2"),
+        ("X-Three", "3"),
+    )
+    assert {key.lower() for key in result} == OURS | {"x-three"}
+
+
+def test_callers_request_id_is_replaced() -> None:
+    assert sent(("X-Request-Id", "theirs"), ("x-request-id", "more")).getall("X-Request-Id") == ["req_ours"]
+
+
+def test_via_follows_those_before_it() -> None:
+    assert sent(("Via", "1.1 nginx")).getall("Via") == ["1.1 nginx", "1.1 backburner"]
+
+
+def test_repeated_headers_stay_repeated_in_one_spelling() -> None:
+    result = sent(("X-Tag", "a"), ("x-tag", "b"))
+    assert [(name, value) for name, value in result.items() if name.lower() == "x-tag"] == [
+        ("X-Tag", "a"),
+        ("X-Tag", "b"),
+    ]
+
+
+def test_values_that_cannot_be_sent_are_dropped() -> None:
+    not_utf8 = b"caf\xe9".decode("utf-8", "surrogateescape")
+    assert "X-Name" not in sent(("X-Name", not_utf8))
+    assert "X-Name" not in answered(("X-Name", not_utf8))
+    assert "X-Name" not in answered(("X-Name", "a\x01b"))
+    assert sent(("X-Name", "café"))["X-Name"] == "café"
+
+
+@pytest.mark.parametrize(("keep", "expected"), [(True, "5"), (False, None)])
+def test_content_length_goes_with_an_unchanged_body_only(keep: bool, expected: str | None) -> None:
+    assert sent(("Content-Length", "5"), keep_length=keep).get("Content-Length") == expected
+
+
+@pytest.mark.parametrize("name", ["Authorization", "api-key", "X-Api-Key"])
+def test_callers_credential_goes_on_unless_the_backend_has_a_key(name: str) -> None:
+    assert sent((name, "Bearer theirs"))[name] == "Bearer theirs"
+    result = sent((name, "Bearer theirs"), api_key="k")
+    assert result.getall("Authorization") == ["Bearer k"]
+    assert "Bearer theirs" not in result.values()
+
+
+def test_background_call_gets_the_callers_headers_without_those_of_body_answer_and_credential() -> None:
+    result = background_headers(
+        headers(
+            ("User-Agent", "sdk/1"),
+            ("OpenAI-Organization", "org"),
+            ("X-Tag", "a"),
+            ("x-tag", "b"),
+            ("Via", "1.1 nginx"),
+            ("X-Request-Id", "theirs"),
+            *((name, "1") for name in ("Accept", "Accept-Encoding", "Content-Length", "Content-Type")),
+            *((name, "1") for name in ("Content-Encoding", "Authorization", "api-key", "x-api-key")),
+        )
+    )
+    assert result == {
+        "User-Agent": "sdk/1",
+        "OpenAI-Organization": "org",
+        "X-Tag": "a, b",
+        "Via": "1.1 nginx",
+    }
+
+
+@pytest.mark.parametrize("name", ["Authorization", "API-Key", "X-Api-Key"])
+def test_credential_is_found_under_each_name(name: str) -> None:
+    assert credential(headers(("Accept", "x"), (name, "v"))) == (name.lower(), "v")
+
+
+def test_no_credential_is_none() -> None:
+    assert credential(headers(("Accept", "x"))) is None
+
+
+@pytest.mark.parametrize("second", ["Authorization", "authorization", "api-key", "x-api-key"])
+def test_second_credential_is_refused_without_naming_it(second: str) -> None:
+    with pytest.raises(Refusal) as caught:
+        credential(headers(("Authorization", "Bearer secret-1"), (second, "secret-2")))
+    assert caught.value.fault is Fault.INVALID
+    assert "secret" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Connection",
+        "Keep-Alive",
+        "Proxy-Authenticate",
+        "Proxy-Connection",
+        "TE",
+        "Trailer",
+        "Transfer-Encoding",
+        "Upgrade",
+        "Set-Cookie",
+        "Set_Cookie",
+        "X-Accel-Redirect",
+        "X.Accel.Redirect",
+        "Alt-Svc",
+    ],
+)
+def test_dropped_on_the_way_to_the_client(name: str) -> None:
+    assert set(answered((name, "1"))) == {"Server", "X-Request-Id", "X-Content-Type-Options", "Cache-Control"}
+
+
+def test_what_the_backends_connection_names_is_dropped_too() -> None:
+    assert "X-One" not in answered(("Connection", "x-one"), ("X-One", "1"))
+
+
+def test_answer_says_what_it_must() -> None:
+    result = answered(("Server", "uvicorn"), ("X-Request-Id", "theirs"), ("X-Content-Type-Options", "x"))
+    assert result.getall("Server") == ["backburner"]
+    assert result.getall("X-Request-Id") == ["req_ours"]
+    assert result.getall("X-Content-Type-Options") == ["nosniff"]
+    assert result.getall("Cache-Control") == ["no-store"]
+    assert "X-Accel-Buffering" not in result
+
+
+def test_backends_cache_control_stands() -> None:
+    assert answered(("cache-control", "max-age=60")).getall("Cache-Control") == ["max-age=60"]
+
+
+def test_event_stream_is_not_buffered_by_nginx() -> None:
+    result = answered(("Content-Type", "text/event-stream; charset=utf-8"), ("X-Accel-Buffering", "yes"))
+    assert result.getall("X-Accel-Buffering") == ["no"]
+
+
+def test_body_headers_and_repeats_reach_the_client_as_they_are() -> None:
+    pairs = (
+        ("Content-Length", "5"),
+        ("Content-Encoding", "gzip"),
+        ("Content-Type", "a/b"),
+        ("Vary", "one"),
+        ("Vary", "two"),
+    )
+    assert list(answered(*pairs).items())[:5] == list(pairs)

@@ -1,0 +1,237 @@
+"""The command line: exit statuses, what goes to which stream, and the health check."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import yaml
+
+from gateway import __version__
+from gateway.__main__ import main
+from gateway.config import NAMES, Settings
+
+ROOT = Path(__file__).parent.parent
+URL = "http://model:8000/v1"
+SECRET = "sk-very-secret"
+
+
+@pytest.fixture(autouse=True)
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory and an environment that says nothing to us."""
+    monkeypatch.chdir(tmp_path)
+    for variable in list(os.environ):
+        if variable.startswith("BACKBURNER_"):
+            monkeypatch.delenv(variable)
+    return tmp_path
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
+    """What `serve` was called with; it returns 7 at once."""
+    calls: list[Settings] = []
+
+    def serve(settings: Settings) -> int:
+        calls.append(settings)
+        return 7
+
+    app = ModuleType("gateway.app")
+    app.serve = serve  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "gateway.app", app)
+    return calls
+
+
+def status_of(*argv: str) -> int | str | None:
+    with pytest.raises(SystemExit) as left:
+        main(list(argv))
+    return left.value.code
+
+
+def run(*argv: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "gateway", *argv],
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environ},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+# serve
+
+
+def test_serve_runs_with_the_flags_and_exits_with_the_status_of_the_gateway(served: list[Settings]) -> None:
+    Path("key").write_text(SECRET)
+    Path("key").chmod(0o600)
+    Path("config.yaml").write_text("log: {level: error, format: text}\n")
+    flags = "--upstream http://model:8000/v1 --host 0.0.0.0 --port 1 --admin-port 2 --database d.db"
+    more = "--retention-s 3 --log-level debug --api-key-file key --config config.yaml"
+    assert status_of("serve", *flags.split(), *more.split()) == 7
+    (settings,) = served
+    assert settings.upstream.url == URL
+    assert settings.upstream.read_api_key() == SECRET
+    assert (settings.server.host, settings.server.port, settings.server.admin_port) == ("0.0.0.0", 1, 2)
+    assert settings.store.database == Path("d.db")
+    assert settings.background.retention_s == 3
+    assert (settings.log.level, settings.log.format) == ("debug", "text")
+
+
+@pytest.mark.parametrize("command", ["serve", "check-config"])
+def test_bad_settings_exit_78_with_every_problem_on_stderr(
+    command: str, served: list[Settings], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert status_of(command, "--port", "x", "--retention-s", "0") == 78
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert len(err.splitlines()) == 3
+    assert all(line.startswith("backburner: ") for line in err.splitlines())
+    assert (
+        "backburner: --retention-s: background.retention_s: Input should be greater than 0 (got 0)\n" in err
+    )
+    assert served == []
+
+
+def test_the_module_is_the_command(workplace: Path) -> None:
+    done = run("serve", BACKBURNER_LOG__LEVEL="loud", BACKBURNER_UPSTREAM__API_KEY=f"{SECRET} {SECRET}")
+    assert done.returncode == 78
+    assert done.stdout == ""
+    assert [line.partition(":")[0] for line in done.stderr.splitlines()] == ["backburner"] * 3
+    assert SECRET not in done.stderr
+    done = run("--version")
+    assert (done.returncode, done.stdout) == (0, f"backburner {__version__}\n")
+
+
+# check-config
+
+
+def test_check_config_prints_the_settings_in_force_and_their_origins(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("config.yaml").write_text(
+        f"upstream:\n  url: {URL}\nlog: {{level: info}}\nstore: {{database: a b.db}}\n"
+    )
+    monkeypatch.setenv("BACKBURNER_UPSTREAM__API_KEY", SECRET)
+    assert status_of("check-config", "--config", "config.yaml", "--port", "1") == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert SECRET not in out
+    lines = [line.strip() for line in out.splitlines() if "#" in line]
+    assert lines == [
+        "port: 1  # --port",
+        f"url: {URL}  # config.yaml:2",
+        "api_key: '***'  # environment BACKBURNER_UPSTREAM__API_KEY",
+        "database: a b.db  # config.yaml:4",
+    ]
+    document = yaml.safe_load(out)
+    assert sorted(f"{section}.{key}" for section, keys in document.items() for key in keys) == sorted(NAMES)
+    assert document["server"]["keepalive_timeout_s"] == 75
+
+
+def test_what_check_config_prints_is_a_settings_file(capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--upstream", URL, "--host", "::", "--retention-s", "0.5", "--database", "null"]
+    assert status_of("check-config", *flags) == 0
+    first = capsys.readouterr().out
+    Path("config.yaml").write_text(first)
+    assert status_of("check-config", "--config", "config.yaml") == 0
+    second = capsys.readouterr().out
+    assert yaml.safe_load(second) == yaml.safe_load(first)
+    assert "retention_s: 0.5  # config.yaml:" in second
+
+
+def test_the_example_passes_check_config(capsys: pytest.CaptureFixture[str]) -> None:
+    assert status_of("check-config", "--config", str(ROOT / "config.example.yaml")) == 0
+    commented = [line for line in capsys.readouterr().out.splitlines() if "#" in line]
+    assert [line.split()[0] for line in commented] == ["url:"]
+
+
+# Misuse
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        [],
+        ["frobnicate"],
+        ["serve", "--api-key", SECRET],
+        ["serve", f"--api-key={SECRET}"],
+        ["serve", SECRET],
+        ["check-config", "--upstream"],
+    ],
+)
+def test_a_wrong_command_line_exits_2_and_repeats_no_value(
+    argv: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert status_of(*argv) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "backburner" in err
+    assert SECRET not in err
+
+
+# healthcheck
+
+
+class _Health(BaseHTTPRequestHandler):
+    status = 200
+
+    def do_GET(self) -> None:
+        self.send_response(self.status if self.path == "/healthz" else 404)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Keep the test's output clean."""
+
+
+@pytest.fixture(params=[200])
+def admin_port(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The port of a server whose /healthz answers with the status given as parameter."""
+    handler = type("Health", (_Health,), {"status": request.param})
+    with HTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield str(server.server_port)
+        server.shutdown()
+        thread.join()
+
+
+def test_a_healthy_gateway_exits_0(
+    admin_port: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")  # would refuse: not to be used
+    assert status_of("healthcheck", "--admin-port", admin_port) == 0
+    monkeypatch.setenv("BACKBURNER_SERVER__ADMIN_PORT", admin_port)
+    monkeypatch.setenv("BACKBURNER_SERVER__ADMIN_HOST", "0.0.0.0")
+    assert status_of("healthcheck") == 0
+    assert run("healthcheck").returncode == 0
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("admin_port", [503, 204, 404], indirect=True)
+def test_any_answer_but_200_exits_1(admin_port: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert status_of("healthcheck", "--admin-port", admin_port) == 1
+    assert capsys.readouterr().err.startswith(f"backburner: http://127.0.0.1:{admin_port}/healthz: ")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+def test_nobody_listening_exits_1(host: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as bound:  # bound, so that nobody else gets the port, and not listening
+        bound.bind(("127.0.0.1", 0))
+        port = str(bound.getsockname()[1])
+        assert status_of("healthcheck", "--admin-host", host, "--admin-port", port) == 1
+    assert f"http://127.0.0.1:{port}/healthz" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("port", ["x", "99999999", "1 2"])
+def test_a_port_that_is_none_exits_1(port: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert status_of("healthcheck", "--admin-port", port) == 1
+    assert capsys.readouterr().err.startswith("backburner: ")
