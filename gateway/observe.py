@@ -119,7 +119,6 @@ class Observer:
         line(
             "job",
             id=response_id,
-            frm="queued",
             to="in_progress",
             attempt=attempt,
             waited_s=round(waited_s, 3),
