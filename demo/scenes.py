@@ -18,6 +18,8 @@ from demo.proof import Check, TapeTransport
 from demo.screen import Screen
 
 PROMPT = "Tell me a short story about an absent-minded lighthouse keeper."
+PROMPT_TO_A_REAL_MODEL = "Tell me a long story about an absent-minded lighthouse keeper."
+"""Real servers are fast: a short story would be over before the connection can drop."""
 LONG_PROMPT = "Tell me a long story about a ship that never arrives."
 DROP_AFTER_WORDS = 20
 """About a third of the simulated model's short story."""
@@ -39,13 +41,17 @@ class Cast:
     simulation_url: str | None
     words_per_second: float
 
+    @property
+    def prompt(self) -> str:
+        return PROMPT if self.simulation_url else PROMPT_TO_A_REAL_MODEL
+
 
 def outlive_the_reader(cast: Cast) -> tuple[str, list[Check]]:
     """Start a job, lose the connection, come back, and prove that nothing was lost; also returns its id."""
     screen = cast.screen
     screen.step("Submit a background job", "client.responses.create(…, background=True, stream=True)")
-    screen.fact("prompt", PROMPT)
-    stream = cast.client.responses.create(model=cast.model, input=PROMPT, background=True, stream=True)
+    screen.fact("prompt", cast.prompt)
+    stream = cast.client.responses.create(model=cast.model, input=cast.prompt, background=True, stream=True)
     numbers: list[int] = []
     job_id = _read_until_drop(stream, numbers, screen)
     stream.close()

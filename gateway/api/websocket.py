@@ -7,6 +7,7 @@ inflate to gigabytes. Whatever ends one side ends the other.
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Final, TypeAlias
 
 import aiohttp
@@ -81,7 +82,7 @@ async def tunnel(
     try:
         return await _join(request, backend, settings, request_id)
     finally:
-        await backend.close(code=WSCloseCode.GOING_AWAY)  # where there has been no tunnel
+        await _hang_up(backend, WSCloseCode.GOING_AWAY, b"")  # where there has been no tunnel
 
 
 async def _connect(
@@ -170,7 +171,7 @@ class _Tunnel:
                 tasks.create_task(self._pump(self._backend, self._client, WSCloseCode.BAD_GATEWAY))
         finally:
             # A client's end of any kind cancels its handler, perhaps before the backend was told.
-            await self._backend.close(code=self._code, message=self._reason)
+            await _hang_up(self._backend, self._code, self._reason)
 
     async def _pump(self, source: _Socket, sink: _Socket, lost: WSCloseCode) -> None:
         """Everything from one side to the other.
@@ -191,9 +192,22 @@ class _Tunnel:
             self._reason = (message.extra or "").encode()
         elif isinstance(message.data, aiohttp.WebSocketError):  # too large, or not a frame at all
             self._code = message.data.code
-        await sink.close(code=self._code, message=self._reason)
-        # The source's own close frame, returned (RFC 6455 §5.5.1).
-        await source.close(code=self._code, message=self._reason)
+        await self._close(sink)
+        await self._close(source)  # its own close frame, returned (RFC 6455 §5.5.1)
+
+    async def _close(self, end: _Socket) -> None:
+        if end is self._backend:
+            await _hang_up(self._backend, self._code, self._reason)
+        else:
+            async with asyncio.timeout(self._stall_s):  # behind what the client has yet to read
+                await self._client.close(code=self._code, message=self._reason)
+
+
+async def _hang_up(backend: aiohttp.ClientWebSocketResponse[bool], code: int, reason: bytes) -> None:
+    """Close in good order if that is quick; aiohttp's own limit starts again with each message."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_CLOSE_REPLY_S):
+            await backend.close(code=code, message=reason)
 
 
 def _offered(request: web.BaseRequest) -> tuple[str, ...]:

@@ -57,14 +57,28 @@ class Closer:
         Raises:
             StoreUnavailable: Its run may be over, but the job has not ended.
         """
+        # Shielded: a client that asks for a cancel and hangs up must not leave a job that nobody runs.
+        return await asyncio.shield(self._close(response_id, ending))
+
+    async def finish(self, claim: Claim, ending: Input) -> bool:
+        """The second half: end a job that is already ours alone."""
+        try:
+            await self._finish(claim, ending)
+        except ClaimLost:
+            return False
+        except StoreUnavailable:
+            self._unsettled[claim.id] = ending
+            raise
+        return True
+
+    async def _close(self, response_id: str, ending: Input) -> bool:
         claim = await self._store.take_over(response_id)
         if claim is None:
             return False
         self._abort(response_id)
         return await self.finish(claim, ending)
 
-    async def finish(self, claim: Claim, ending: Input) -> bool:
-        """The second half: end a job that is already ours alone."""
+    async def _finish(self, claim: Claim, ending: Input) -> None:
         stored = await self._store.all_events(claim.id)
         now_s = self._clock.now_s()
         if len(stored) > _REPLAY_INLINE_BYTES_MAX:
@@ -73,20 +87,13 @@ class Closer:
             outcome = self._outcome(claim, stored, ending, now_s)
         now_ms = self._clock.now_ms()
         expires_at_ms = now_ms + int(self._settings.retention_s * 1000)
-        try:
-            await self._store.finish(claim, outcome, now_ms=now_ms, expires_at_ms=expires_at_ms)
-        except ClaimLost:
-            return False
-        except StoreUnavailable:
-            self._unsettled[claim.id] = ending
-            raise
+        await self._store.finish(claim, outcome, now_ms=now_ms, expires_at_ms=expires_at_ms)
         self._credentials.forget(claim.id)
         self._followers.committed(
             claim.id, outcome.first_seq, outcome.event_count, outcome.events, is_end=True
         )
         ran_s = claim.job.ran_s(now_ms)
         self._observer.job_finished(claim.id, outcome.status, outcome.code, outcome.reason, ran_s)
-        return True
 
     def _outcome(self, claim: Claim, stored: bytes, ending: Input, now_s: int) -> Outcome:
         machine = JobMachine.restored(claim.job, stored, events_bytes_max=self._settings.events_bytes_max)

@@ -28,13 +28,21 @@ class Engine:
         followers: Readers of event streams.
     """
 
-    def __init__(self, store: JobStore, backend: Backend, settings: Settings, observer: Observer) -> None:
+    def __init__(
+        self,
+        store: JobStore,
+        backend: Backend,
+        settings: Settings,
+        observer: Observer,
+        *,
+        clock: Clock | None = None,
+    ) -> None:
         background = settings.background
         unsettled: dict[str, Input] = {}
         self._store = store
         self._settings = background
         self._observer = observer
-        self._clock = clock = Clock()
+        self._clock = clock = clock or Clock()
         self._credentials = credentials = Credentials()
         self.followers = followers = Followers(store, clock, settings.stream, observer)
         self._runner = runner = Runner(
@@ -78,9 +86,11 @@ class Engine:
     async def drain(self, timeout_s: float) -> None:
         """Accept nothing more, let running jobs end, hand over the rest, and end every stream."""
         self.jobs.stop_accepting()
-        stopped = await self._runner.drain(timeout_s)
-        await hand_over(stopped, self._store, self._closer, self._settings, self._observer)
-        self.followers.close()
+        try:
+            stopped = await self._runner.drain(timeout_s)
+            await hand_over(stopped, self._store, self._closer, self._settings, self._observer)
+        finally:
+            self.followers.close()
 
     async def stop(self) -> None:
         """End the engine's tasks."""

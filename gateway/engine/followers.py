@@ -68,6 +68,10 @@ class Followers:
         watched = self._watched.get(response_id)
         if watched is None:
             return
+        if watched.tail and first_seq != watched.tail[-1][1].last_seq + 1:
+            # A run that was stopped while it waited for its last commit never told of it.
+            watched.tail.clear()
+            watched.tail_bytes = 0
         watched.tail.append((first_seq, Page(events, first_seq + count - 1, is_end)))
         watched.tail_bytes += len(events)
         while watched.tail_bytes > self._settings.tail_bytes_max and len(watched.tail) > 1:

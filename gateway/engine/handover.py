@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+
 from gateway.config import BackgroundSettings
-from gateway.core.job import Claim, ClaimLost
+from gateway.core.job import Claim, ClaimLost, StoreUnavailable
 from gateway.core.machine import Abandoned
 from gateway.engine.closer import Closer
-from gateway.observe import Observer
+from gateway.observe import Observer, line
 from gateway.store.port import JobStore
 
 _SHUT_DOWN = Abandoned(
@@ -27,15 +29,18 @@ async def hand_over(
     """At a stop, after the runs were stopped: silent jobs go back to be run again from their start, and the
     attempt does not count; the others fail with what they had."""
     for stopped in claims:
-        claim = await store.take_over(stopped.id)
-        if claim is None:
-            continue
-        may_rerun = settings.recovery == "rerun_if_silent" and claim.job.may_rerun(settings.attempts_max + 1)
-        if not may_rerun:
-            await closer.finish(claim, _SHUT_DOWN)
-            continue
         try:
+            claim = await store.take_over(stopped.id)
+            if claim is None:
+                continue
+            reruns = settings.recovery == "rerun_if_silent"
+            if not (reruns and claim.job.may_rerun(settings.attempts_max + 1)):
+                await closer.finish(claim, _SHUT_DOWN)
+                continue
             await store.release(claim, attempts_returned=1)
         except ClaimLost:
+            continue
+        except StoreUnavailable as error:  # as after a crash, the next start sees to it
+            line("store_unavailable", level=logging.ERROR, doing="hand over", reason=str(error))
             continue
         observer.job_released(claim.id, "shutdown")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from gateway.config import BackgroundSettings
 from gateway.core.acceptance import new_job
-from gateway.core.job import Job, PreviousGone, QueueFull, Status, StoreUnavailable
+from gateway.core.job import Job, NewJob, PreviousGone, QueueFull, Status, StoreUnavailable
 from gateway.core.machine import CancelRequested, JobMachine
 from gateway.engine.clock import Clock
 from gateway.engine.closer import Closer
@@ -101,31 +103,37 @@ class Jobs:
             now_ms=self._clock.now_ms(),
             deadline_s=self._settings.deadline_s,
         )
-        self._credentials.keep(job.id, submission.held_headers)
         try:
             # Shielded: a client that hangs up now must not leave a job that is stored but unknown to us.
-            await asyncio.shield(self._store.create(job, self._limits))
-        except asyncio.CancelledError:
-            self._runner.ring()
-            raise
+            await asyncio.shield(self._accept(job, submission.held_headers))
         except (QueueFull, PreviousGone, StoreUnavailable) as error:
-            self._credentials.forget(job.id)
             raise _refusal(error, previous_id) from None
+        return job.response
+
+    async def _accept(self, job: NewJob, held: CallerHeaders) -> None:
+        self._credentials.keep(job.id, held)
+        try:
+            await self._store.create(job, self._limits)
+        except BaseException:
+            self._credentials.forget(job.id)
+            raise
         self._observer.job_accepted(job.id, job.tenant, job.is_streamed)
         self._runner.ring()
-        return job.response
 
     async def find(self, response_id: str, tenant: bytes) -> Job | None:
         """A client's job; None if it is unknown, expired, deleted or another's: there is no telling which."""
-        return await self._store.find(response_id, tenant, now_ms=self._clock.now_ms())
+        with _refusing():
+            return await self._store.find(response_id, tenant, now_ms=self._clock.now_ms())
 
     async def show(self, job: Job) -> bytes:
         """JSON of the Response as its client sees it now."""
         if job.final is not None:
             return job.final
         output = None
-        if self._settings.partial_output and job.status is Status.IN_PROGRESS:
-            stored = await self._store.all_events(job.id)
+        # `is_followable`: the settings may have been others when it was accepted: it may yet be run again.
+        if self._settings.partial_output and job.is_followable and job.status is Status.IN_PROGRESS:
+            with _refusing():
+                stored = await self._store.all_events(job.id)
             restored = JobMachine.restored(job, stored, events_bytes_max=self._settings.events_bytes_max)
             output = restored.output()
         return responses.running(job.response, job.status, output)
@@ -137,7 +145,8 @@ class Jobs:
             Refusal: It was deleted meanwhile, or its end could not be stored.
         """
         while not job.status.is_terminal:
-            await self._closer.close(job.id, CancelRequested())
+            with _refusing():
+                await self._closer.close(job.id, CancelRequested())
             found = await self.find(job.id, job.tenant)
             if found is None:
                 raise not_found(job.id)
@@ -146,6 +155,12 @@ class Jobs:
 
     async def delete(self, job: Job) -> None:
         """Make it vanish; if it runs, the backend is told to stop. Raises: Refusal, if it is gone already."""
+        with _refusing():
+            await asyncio.shield(
+                self._delete(job)
+            )  # a client that hangs up must not leave its readers waiting
+
+    async def _delete(self, job: Job) -> None:
         if not await self._store.delete(job.id, job.tenant, now_ms=self._clock.now_ms()):
             raise not_found(job.id)
         self._runner.abort(job.id)
@@ -155,10 +170,11 @@ class Jobs:
 
     async def input_items(self, job: Job, query: requests.ListItems) -> bytes:
         """One page of the input items, those of earlier turns included."""
-        call = await self._store.call_of(job.id)
+        with _refusing():
+            call = await self._store.call_of(job.id)
+            turns = await self._store.turns_before(job.id, job.tenant)
         if call is None:
             raise not_found(job.id)
-        turns = await self._store.turns_before(job.id, job.tenant)
         listed = items.listed(turns, job.id, call.input)
         return items.page(
             listed, limit=query.limit, order=query.order, after=query.after, before=query.before
@@ -167,10 +183,11 @@ class Jobs:
     async def expand(self, previous_id: str, tenant: bytes, new_input: Any) -> list[Any]:
         """The `input` of a plain request that goes on from one of our responses. Raises: Refusal."""
         previous = await self._chainable(previous_id, tenant)
-        call = await self._store.call_of(previous_id)
+        with _refusing():
+            call = await self._store.call_of(previous_id)
+            turns = await self._store.turns_before(previous_id, tenant)
         if call is None or previous.final is None:
             raise previous_not_found(previous_id)
-        turns = await self._store.turns_before(previous_id, tenant)
         return items.context([*turns, items.Turn(previous_id, call.input, previous.final)], new_input)
 
     async def _chainable(self, previous_id: str, tenant: bytes) -> Job:
@@ -195,6 +212,14 @@ def previous_not_found(previous_id: str) -> Refusal:
         param="previous_response_id",
         code="previous_response_not_found",
     )
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    try:
+        yield
+    except StoreUnavailable as error:
+        raise _refusal(error, None) from None
 
 
 def _refusal(error: Exception, previous_id: str | None) -> Refusal:

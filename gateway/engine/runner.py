@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import time
 from contextlib import aclosing
@@ -69,6 +70,7 @@ class Runner:
         self._attempts_max = settings.attempts_max if settings.recovery == "rerun_if_silent" else 1
         self._bell = asyncio.Event()
         self._runs: dict[str, _Run] = {}
+        self._claiming = asyncio.Lock()
         self._is_draining = False
         self._unsettled = unsettled
 
@@ -86,7 +88,8 @@ class Runner:
         async with asyncio.TaskGroup() as group:
             while True:
                 self._bell.clear()
-                await self._claim_some(group)
+                async with self._claiming:
+                    await self._claim_some(group)
                 try:
                     async with asyncio.timeout(_POLL_S):
                         await self._bell.wait()
@@ -107,6 +110,8 @@ class Runner:
             self._observer.job_started(claim.id, claim.job.attempt, (now_ms - claim.job.created_at_ms) / 1000)
             task = group.create_task(self._run_one(claim), name=f"run-{claim.id}")
             self._runs[claim.id] = _Run(claim, task)
+            # Not by the coroutine: that of a task cancelled before its first step never runs.
+            task.add_done_callback(functools.partial(self._ended, claim.id))
         self._observer.running.set(len(self._runs))
 
     async def _run_one(self, claim: Claim) -> None:
@@ -120,10 +125,11 @@ class Runner:
         except* Exception:
             self._unsettled[claim.id] = _DEFECT
             line("defect", level=logging.ERROR, id=claim.id, exc_info=True)
-        finally:
-            del self._runs[claim.id]
-            self._observer.running.set(len(self._runs))
-            self._bell.set()
+
+    def _ended(self, response_id: str, _task: asyncio.Task[None]) -> None:
+        del self._runs[response_id]
+        self._observer.running.set(len(self._runs))
+        self._bell.set()
 
     async def _attempt(self, claim: Claim) -> None:
         machine = JobMachine(claim.job, events_bytes_max=self._settings.events_bytes_max)
@@ -176,7 +182,8 @@ class Runner:
     async def drain(self, timeout_s: float) -> list[Claim]:
         """Start nothing more, let what runs end, and stop the rest. Returns the claims of the stopped."""
         self._is_draining = True
-        tasks = [run.task for run in self._runs.values()]
+        async with self._claiming:  # what is being claimed just now is a run, too
+            tasks = [run.task for run in self._runs.values()]
         if tasks:
             await asyncio.wait(tasks, timeout=timeout_s)
         stopped = [run.claim for run in self._runs.values()]

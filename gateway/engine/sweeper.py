@@ -63,9 +63,13 @@ class Sweeper:
             await self._closer.close(response_id, DeadlinePassed())
         for response_id in await self._store.orphans(attempts_max=self._attempts_max, limit=_LIMIT):
             await self._closer.close(response_id, INTERRUPTED)
-        for response_id, ending in list(self._unsettled.items()):
-            await self._closer.close(response_id, ending)
-            del self._unsettled[response_id]
+        for response_id in list(self._unsettled):
+            ending = self._unsettled.pop(response_id)  # before the call, which may note it anew
+            try:
+                await self._closer.close(response_id, ending)
+            except StoreUnavailable:
+                self._unsettled.setdefault(response_id, ending)
+                raise
         if now_ms - self._swept_at_ms >= self._interval_ms:
             self._swept_at_ms = now_ms
             await self.sweep()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import sqlite3
+from pathlib import Path
 
 from gateway.config import StoreSettings
 from gateway.store.file import DatabaseRefused
@@ -21,6 +22,8 @@ def prepare_writer(raw: sqlite3.Connection, settings: StoreSettings) -> bytes:
     raw.row_factory = sqlite3.Row
     try:
         is_new = raw.execute("PRAGMA schema_version").fetchone()[0] == 0
+        if not is_new:
+            _refuse_foreign(raw, path)  # first: the settings below write to the file
         raw.execute("PRAGMA auto_vacuum = INCREMENTAL")  # only takes hold before the first table
         raw.execute("PRAGMA journal_mode = WAL")
         raw.execute(f"PRAGMA synchronous = {'FULL' if settings.durability == 'disk' else 'NORMAL'}")
@@ -34,20 +37,29 @@ def prepare_writer(raw: sqlite3.Connection, settings: StoreSettings) -> bytes:
         raw.execute("PRAGMA journal_size_limit = 67108864")
         raw.execute(f"PRAGMA max_page_count = {max(256, settings.database_bytes_max // _PAGE_BYTES)}")
         if is_new:
-            raw.executescript(f"BEGIN IMMEDIATE;{SCHEMA};PRAGMA application_id={_APPLICATION_ID};COMMIT")
-            raw.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-            raw.execute(QUERIES["put_meta"], {"key": "pepper", "value": secrets.token_bytes(32)})
-        if raw.execute("PRAGMA application_id").fetchone()[0] != _APPLICATION_ID:
-            raise DatabaseRefused(f"{path} is a SQLite file of some other program")
-        found = raw.execute("PRAGMA user_version").fetchone()[0]
-        if found != SCHEMA_VERSION:
-            raise DatabaseRefused(f"{path} has schema version {found}; this program knows {SCHEMA_VERSION}")
+            _create(raw)
         check = raw.execute("PRAGMA quick_check(1)").fetchone()[0]
         if check != "ok":
             raise DatabaseRefused(f"{path} is damaged: {check}")
         return bytes(raw.execute(QUERIES["get_meta"], {"key": "pepper"}).fetchone()[0])
     except sqlite3.DatabaseError as error:
         raise DatabaseRefused(f"{path} cannot be used: {error}") from None
+
+
+def _refuse_foreign(raw: sqlite3.Connection, path: Path) -> None:
+    if raw.execute("PRAGMA application_id").fetchone()[0] != _APPLICATION_ID:
+        raise DatabaseRefused(f"{path} is a SQLite file of some other program")
+    found = raw.execute("PRAGMA user_version").fetchone()[0]
+    if found != SCHEMA_VERSION:
+        raise DatabaseRefused(f"{path} has schema version {found}; this program knows {SCHEMA_VERSION}")
+
+
+def _create(raw: sqlite3.Connection) -> None:
+    """All in one transaction: a file half made by a process that was killed would be refused for ever."""
+    marks = f"PRAGMA application_id = {_APPLICATION_ID};PRAGMA user_version = {SCHEMA_VERSION};"
+    raw.executescript(f"BEGIN IMMEDIATE;{SCHEMA};{marks}")
+    raw.execute(QUERIES["put_meta"], {"key": "pepper", "value": secrets.token_bytes(32)})
+    raw.execute("COMMIT")
 
 
 def prepare_reader(raw: sqlite3.Connection) -> None:

@@ -1,6 +1,7 @@
 """What the engine asks of a store. `SqliteStore` keeps it; `tests/store/test_contract.py` holds it to it.
 
-Every write is one transaction, and has happened when the call returns. Reads give whole results.
+Every write is one transaction, and has happened when the call returns. Reads give whole results. Any call
+may raise `StoreUnavailable`.
 All times are Unix milliseconds, given by the caller.
 """
 
@@ -62,6 +63,7 @@ class JobStore(Protocol):
 
         Raises:
             QueueFull: Nothing was written.
+            PreviousGone: The turn it goes on from is not there (any more); nothing was written.
             StoreUnavailable: Nothing was written.
         """
 

@@ -7,6 +7,7 @@ import itertools
 import secrets
 import sqlite3
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,7 +20,7 @@ from gateway.store.file import DatabaseLock
 from gateway.store.opening import prepare_reader, prepare_writer, reclaim_pages, truncate_wal
 from gateway.store.port import Backlog, Call, Page, QueueLimits
 from gateway.store.queries import QUERIES
-from gateway.store.writer import Writer, on_thread
+from gateway.store.writer import Writer, on_thread, unavailable
 from gateway.wire.items import Turn
 
 T = TypeVar("T")
@@ -86,12 +87,18 @@ class SqliteStore:
         return cls(path, lock, Writer(writing, on_commit), writing, opened[1:], pepper)
 
     async def close(self) -> None:
-        await self._writer.close()
-        for reader in self._readers:
-            await reader.close()
-        await on_thread(self._writing, truncate_wal)
-        await self._writing.close()
-        self._lock.release()
+        try:
+            await self._writer.close()
+            for reader in self._readers:
+                await reader.close()
+            with suppress(
+                sqlite3.Error
+            ):  # all is committed; what stays in the log is there at the next start
+                await on_thread(self._writing, truncate_wal)
+        finally:  # the thread of a connection that is not closed would keep the process alive
+            for connection in (*self._readers, self._writing):
+                await connection.close()
+            self._lock.release()
 
     # -- accepting and reading
 
@@ -229,7 +236,10 @@ class SqliteStore:
     # -- reading
 
     async def _read(self, operation: Callable[[sqlite3.Connection], T]) -> T:
-        return await on_thread(next(self._next_reader), operation)
+        try:
+            return await on_thread(next(self._next_reader), operation)
+        except sqlite3.Error as error:
+            raise unavailable(error) from None
 
     async def _one(self, query: str, **values: Any) -> Row | None:
         return await self._read(lambda raw: raw.execute(QUERIES[query], values).fetchone())

@@ -64,8 +64,15 @@ class Writer:
         return cast(T, await future)
 
     async def outside_transaction(self, operation: Callable[[sqlite3.Connection], T]) -> T:
-        """Run `operation` between two commits, for what SQLite allows in no transaction."""
-        return await on_thread(self._connection, operation)
+        """Run `operation` between two commits, for what SQLite allows in no transaction.
+
+        Raises:
+            StoreUnavailable: It failed.
+        """
+        try:
+            return await on_thread(self._connection, operation)
+        except sqlite3.Error as error:
+            raise unavailable(error) from None
 
     async def close(self) -> None:
         """Commit what was asked for, then stop."""
@@ -84,7 +91,7 @@ class Writer:
                 try:
                     await on_thread(self._connection, functools.partial(_commit, batch))
                 except sqlite3.Error as error:
-                    failure = StoreUnavailable(f"{type(error).__name__}: {error}")
+                    failure = unavailable(error)
                 self._on_commit(len(batch), time.perf_counter() - started)
                 for asked in batch:
                     _answer(asked, failure)
@@ -119,6 +126,11 @@ def _commit(batch: list[_Asked], connection: sqlite3.Connection) -> None:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+
+
+def unavailable(error: sqlite3.Error) -> StoreUnavailable:
+    """What the rest of the gateway gets to see of it."""
+    return StoreUnavailable(f"{type(error).__name__}: {error}")
 
 
 async def on_thread(connection: aiosqlite.Connection, operation: Callable[[sqlite3.Connection], T]) -> T:

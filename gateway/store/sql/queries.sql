@@ -4,7 +4,8 @@
 INSERT INTO job (id, tenant, previous, status, next_seq, is_streamed, is_followable, is_rerunnable,
                  created_at_ms, deadline_ms)
 VALUES (:id, :tenant,
-        (SELECT pk FROM job WHERE id = :previous_id AND tenant = :tenant),
+        (SELECT pk FROM job WHERE id = :previous_id AND tenant = :tenant
+                              AND (expires_at_ms IS NULL OR expires_at_ms > :created_at_ms)),
         'queued', :next_seq, :is_streamed, :is_followable, :is_rerunnable, :created_at_ms, :deadline_ms)
 RETURNING pk, previous;
 

@@ -1,0 +1,30 @@
+# syntax=docker/dockerfile:1
+FROM python:3.11-slim-bookworm AS build
+WORKDIR /build
+RUN python -m venv /opt/backburner
+COPY requirements/runtime.txt requirements/demo.txt ./
+# hatchling (the build backend) comes from the demo lock, and stays behind in this stage.
+RUN /opt/backburner/bin/pip install --no-cache-dir --require-hashes --only-binary :all: -r runtime.txt \
+ && python -m venv /opt/tools \
+ && /opt/tools/bin/pip install --no-cache-dir --require-hashes --only-binary :all: -r demo.txt
+COPY pyproject.toml README.md LICENSE ./
+COPY gateway gateway
+RUN /opt/tools/bin/python -m hatchling build -t wheel -d /wheel \
+ && /opt/backburner/bin/pip install --no-cache-dir --no-deps /wheel/*.whl \
+ && /opt/backburner/bin/python -m compileall -q /opt/backburner/lib
+
+FROM python:3.11-slim-bookworm
+ENV PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 \
+    BACKBURNER_SERVER__HOST=0.0.0.0 \
+    BACKBURNER_SERVER__ADMIN_HOST=0.0.0.0 \
+    BACKBURNER_STORE__DATABASE=/data/backburner.db
+COPY --from=build /opt/backburner /opt/backburner
+RUN install -d -o 65532 -g 65532 -m 0700 /data
+USER 65532:65532
+VOLUME /data
+EXPOSE 9000 9001
+HEALTHCHECK --interval=10s --timeout=5s --start-period=10s \
+    CMD ["/opt/backburner/bin/python", "-I", "-m", "gateway", "healthcheck"]
+# -I: nothing outside the image is ever imported.
+ENTRYPOINT ["/opt/backburner/bin/python", "-I", "-m", "gateway"]
+CMD ["serve"]

@@ -1,0 +1,56 @@
+# The commands of a checkout. Each makes its own virtualenv, from hash-locked requirements.
+#
+#   make demo                                  see it work, against a bundled simulation
+#   make demo UPSTREAM=http://host:8000/v1 MODEL=name     ... against a real server
+#   make test                                  set up and run all tests
+#   make check                                 format, lint, imports, types (CI runs it too)
+#   make lock                                  resolve the requirements anew
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+LOCKED := $(PIP) --require-hashes --only-binary :all:
+
+.PHONY: demo test check lock clean
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/.demo
+	@$(BIN)/python -m demo.play $(if $(UPSTREAM),--upstream $(UPSTREAM)) $(if $(MODEL),--model $(MODEL)) $(ARGS)
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+	$(BIN)/backburner check-config --config config.example.yaml > /dev/null
+
+lock:
+	for set in runtime demo dev; do \
+	  extra=$$( [ $$set = runtime ] || echo --extra $$set ); \
+	  uv pip compile --quiet pyproject.toml $$extra --universal --python-version 3.11 --generate-hashes \
+	    --no-emit-index-url --no-emit-find-links --no-header --no-annotate --output-file requirements/$$set.txt; \
+	done
+
+clean:
+	rm -rf $(VENV)
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one: make PYTHON=python3.11")'
+	@echo "Making a virtualenv in $(VENV) ..."
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "python3 -m venv failed; on Debian: apt-get install python3-venv"; exit 1; }
+
+$(VENV)/.demo: $(VENV)/bin/python requirements/demo.txt pyproject.toml
+	@echo "Installing the locked requirements (once) ..."
+	@$(LOCKED) -r requirements/demo.txt
+	@$(PIP) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/bin/python requirements/dev.txt pyproject.toml
+	@echo "Installing the locked requirements (once) ..."
+	@$(LOCKED) -r requirements/dev.txt
+	@$(PIP) --no-deps --no-build-isolation --editable .
+	@touch $@ $(VENV)/.demo

@@ -1,0 +1,60 @@
+"""Fixtures: the gateway's process, the model servers behind it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from demo.model_server import ModelServer, listening, make_app
+from tests.acceptance.harness import Gateway
+from tests.acceptance.replay import ReplayServer
+
+StartGateway = Callable[..., Awaitable[Gateway]]
+
+
+@pytest.fixture(autouse=True)
+def _loopback_needs_no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+@pytest.fixture
+async def replay_server() -> AsyncIterator[ReplayServer]:
+    """The model server that replays recordings."""
+    server = ReplayServer()
+    await server.start()
+    yield server
+    await server.stop()
+
+
+@pytest.fixture
+async def demo_server() -> AsyncIterator[str]:
+    """The demo's model server, fast; its base URL."""
+    async with listening(make_app(ModelServer(words_per_second=400)), "127.0.0.1", 0) as root:
+        yield f"{root}/v1"
+
+
+@pytest.fixture
+async def start_gateway(tmp_path: Path, replay_server: ReplayServer) -> AsyncIterator[StartGateway]:
+    """Starts gateways: flags as arguments, environment as keywords; ends them, each with status 0."""
+    started: list[Gateway] = []
+
+    async def start(*flags: str, upstream: str | None = None, **environ: object) -> Gateway:
+        database = tmp_path / f"gateway-{len(started)}.db"
+        gateway = Gateway(upstream or replay_server.url, database, *flags, **environ)
+        started.append(gateway)
+        return await gateway.start()
+
+    yield start
+    replay_server.release_all()
+    for gateway in started:
+        await gateway.close()
+
+
+@pytest.fixture
+async def gateway(start_gateway: StartGateway) -> Gateway:
+    """A gateway with default settings in front of `replay_server`."""
+    return await start_gateway()

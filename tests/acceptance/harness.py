@@ -1,0 +1,258 @@
+"""The gateway as its users meet it: a process, a socket, a file, and the official client.
+
+Nothing is replaced inside the process. What it does is learned from its log lines and its answers, so a
+test waits for a line or an event and never for a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import aiohttp
+import orjson
+from openai import AsyncOpenAI
+
+ROOT = Path(__file__).resolve().parents[2]
+KEY = "sk-acceptance-canary-0123456789"
+WAIT_S = 20.0
+"""Bound of every wait; nothing here should take more than a second or two."""
+
+T = TypeVar("T")
+
+
+async def within(awaitable: Awaitable[T], seconds: float = WAIT_S) -> T:
+    """The result, or TimeoutError: a test never hangs."""
+    async with asyncio.timeout(seconds):
+        return await awaitable
+
+
+def frames(stream: bytes) -> list[bytes]:
+    """The whole events of a stream, comments left out."""
+    return [part + b"\n\n" for part in stream.split(b"\n\n")[:-1] if not part.startswith(b":")]
+
+
+def payload(frame: bytes) -> dict[str, Any]:
+    """The JSON of one event."""
+    parsed: dict[str, Any] = orjson.loads(frame[frame.index(b"\ndata: ") + 7 :])
+    return parsed
+
+
+def numbers(events: list[bytes]) -> list[int]:
+    return [payload(event)["sequence_number"] for event in events]
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer as it came over the wire; names of headers in lower case."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        return orjson.loads(self.body)
+
+    @property
+    def error(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.json()["error"]
+        return found
+
+
+class Gateway:
+    """One `backburner serve`, which can be ended in every way and started again on its file.
+
+    Attributes:
+        lines: The log of the running process, parsed.
+        stderr: Everything all processes of this gateway wrote there.
+    """
+
+    def __init__(self, upstream: str, database: Path, *flags: str, **environ: object) -> None:
+        self.database = database
+        self.upstream = upstream
+        self.flags = flags
+        self.url = self.admin = ""
+        self.lines: list[dict[str, Any]] = []
+        self.stderr = bytearray()
+        self._environ = {name: str(value) for name, value in environ.items()}
+        self._process: asyncio.subprocess.Process | None = None
+        self._reading: asyncio.Task[None] | None = None
+        self._news = asyncio.Event()
+        self._clients: list[AsyncOpenAI] = []
+        self._session: aiohttp.ClientSession | None = None
+
+    # -- the process
+
+    async def start(self) -> Gateway:
+        """Start, and return when it listens."""
+        self.lines = []
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("BACKBURNER_")}
+        self._process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "gateway", "serve", "--upstream", self.upstream, "--port", "0"),
+            *("--admin-port", "0", "--database", str(self.database), *self.flags),
+            cwd=self.database.parent,
+            env={**clean, "PYTHONPATH": str(ROOT), **self._environ},
+            stderr=asyncio.subprocess.PIPE,
+        )
+        self._reading = asyncio.create_task(self._read())
+        said = await self.line(event="listening")
+        self.url, self.admin = said["url"], said["admin"]
+        return self
+
+    async def _read(self) -> None:
+        assert self._process is not None
+        assert self._process.stderr is not None
+        async for line in self._process.stderr:
+            self.stderr += line
+            self.lines.append(orjson.loads(line) if line.startswith(b"{") else {"event": line.decode()})
+            self._news.set()
+        self.lines.append({"event": "process ended"})
+        self._news.set()
+
+    async def line(self, **fields: object) -> dict[str, Any]:
+        """The first log line with these fields, said already or still to come."""
+        async with asyncio.timeout(WAIT_S):
+            while True:
+                for line in self.lines:
+                    if fields.items() <= line.items():
+                        return line
+                assert self.lines[-1:] != [{"event": "process ended"}], self.stderr.decode()
+                self._news.clear()
+                await self._news.wait()
+
+    def send(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    async def exit_status(self) -> int:
+        """Wait for the end of the process, and of what it had to say."""
+        assert self._process is not None
+        assert self._reading is not None
+        status = await within(self._process.wait(), 60)
+        await within(self._reading)
+        return status
+
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.returncode is None
+
+    async def stop(self) -> int:
+        """SIGTERM, and the exit status."""
+        self.send(signal.SIGTERM)
+        return await self.exit_status()
+
+    async def kill9(self) -> None:
+        """As good as a power cut for the process: it gets to do nothing more."""
+        self.send(signal.SIGKILL)
+        await self.exit_status()
+
+    async def restart(self) -> None:
+        """A new process with the same settings on the same file; it has new ports."""
+        await self.start()
+
+    async def close(self) -> None:
+        """End whatever is left. A process that still runs must leave in good order."""
+        for client in self._clients:
+            await client.close()
+        if self._session is not None:
+            await self._session.close()
+        if self.is_running:
+            assert await self.stop() == 0, self.stderr.decode()
+        complaints = [line for line in self.lines if line.get("level") in ("error", "critical")]
+        assert complaints == []
+        assert b"Traceback" not in self.stderr, self.stderr.decode()
+
+    # -- its clients
+
+    def client(self, api_key: str = KEY) -> AsyncOpenAI:
+        """The unmodified official client; retries off, so that each call is one call."""
+        client = AsyncOpenAI(base_url=self.url, api_key=api_key, max_retries=0, timeout=WAIT_S)
+        self._clients.append(client)
+        return client
+
+    @property
+    def http(self) -> aiohttp.ClientSession:
+        """For what the official client hides: bytes."""
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                auto_decompress=False, timeout=aiohttp.ClientTimeout(total=WAIT_S)
+            )
+        return self._session
+
+    async def call(
+        self, method: str, path: str, body: bytes | dict[str, Any] | None = None, *, key: str | None = KEY
+    ) -> Reply:
+        """One request, its whole answer."""
+        headers = {"Content-Type": "application/json"} if body is not None else {}
+        if key is not None:
+            headers["Authorization"] = f"Bearer {key}"
+        data = orjson.dumps(body) if isinstance(body, dict) else body
+        async with self.http.request(method, self.url + path, data=data, headers=headers) as answer:
+            named = {name.lower(): value for name, value in answer.headers.items()}
+            return Reply(answer.status, named, await answer.read())
+
+    @asynccontextmanager
+    async def events(
+        self, path: str, body: dict[str, Any] | None = None, *, key: str = KEY
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        """A stream, event by event as bytes; leaving the block hangs up."""
+        method = "GET" if body is None else "POST"
+        headers = {"Authorization": f"Bearer {key}"}
+        async with self.http.request(method, self.url + path, json=body, headers=headers) as answer:
+            assert answer.status == 200, await answer.read()
+            assert answer.headers["Content-Type"] == "text/event-stream; charset=utf-8"
+            yield _frames_of(answer)
+            answer.close()
+
+    async def replay(self, response_id: str, *, after: int | None = None, key: str = KEY) -> bytes:
+        """A whole stream, to its end."""
+        cursor = "" if after is None else f"&starting_after={after}"
+        answer = await self.call("GET", f"/responses/{response_id}?stream=true{cursor}", key=key)
+        assert answer.status == 200, answer.body
+        return answer.body
+
+    async def ended(self, response_id: str) -> dict[str, Any]:
+        """The final object of a response, as soon as there is one."""
+        await self.log_of_end(response_id)
+        answer = await self.call("GET", f"/responses/{response_id}")
+        assert answer.status == 200, answer.body
+        found: dict[str, Any] = answer.json()
+        return found
+
+    async def log_of_end(self, response_id: str) -> dict[str, Any]:
+        """The log line by which a response ended."""
+        async with asyncio.timeout(WAIT_S):
+            while True:
+                for line in self.lines:
+                    if line.get("id") == response_id and line.get("to") in _ENDS:
+                        return line
+                self._news.clear()
+                await self._news.wait()
+
+    async def metric(self, sample: str) -> float:
+        """One sample of /metrics, e.g. `backburner_jobs{status="queued"}`; 0 if it never moved."""
+        async with self.http.get(f"{self.admin}/metrics") as answer:
+            for line in (await answer.text()).splitlines():
+                name, _, value = line.rpartition(" ")
+                if name == sample:
+                    return float(value)
+        return 0.0
+
+
+_ENDS = frozenset({"completed", "incomplete", "failed", "cancelled"})
+
+
+async def _frames_of(answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    buffer = b""
+    async for chunk in answer.content.iter_any():
+        *whole, buffer = (buffer + chunk).split(b"\n\n")
+        for part in whole:
+            if not part.startswith(b":"):
+                yield part + b"\n\n"
