@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 
@@ -21,6 +21,7 @@ from gateway.api.ops import Ops
 from gateway.api.passthrough import Passthrough
 from gateway.api.responses import Responses
 from gateway.api.router import Router
+from gateway.api.server import Handler, Server
 from gateway.config import ServerSettings, Settings
 from gateway.engine.engine import Engine
 from gateway.observe import Observer, configure_logging, line
@@ -34,8 +35,6 @@ EX_SOFTWARE, EX_TEMPFAIL, EX_CONFIG = 70, 75, 78
 
 _CLOSING_GRACE_S = 3.0
 """After the drain: for the last bytes of answers."""
-
-Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
 def serve(settings: Settings) -> int:
@@ -165,14 +164,7 @@ async def _listen(
     stack: AsyncExitStack, handler: Handler, host: str, port: int, settings: ServerSettings
 ) -> int:
     """Open a port until the stack unwinds. Returns the port, for 0 the one that was free."""
-    server = web.Server(
-        handler,
-        handler_cancellation=True,  # a client that hangs up ends what is done for it
-        auto_decompress=False,  # bodies pass as they are
-        keepalive_timeout=settings.keepalive_timeout_s,
-        access_log=None,
-    )
-    runner = web.ServerRunner(server, shutdown_timeout=_CLOSING_GRACE_S)
+    runner = web.ServerRunner(Server(handler, settings), shutdown_timeout=_CLOSING_GRACE_S)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     site = web.TCPSite(runner, host, port, backlog=1024)

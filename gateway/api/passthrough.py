@@ -222,7 +222,7 @@ class _Upload:
                 yield self._body[start : start + _SLICE_BYTES]
             return
         # Only now: a client that waits for it keeps its body while the backend is unreachable.
-        _continue(self._request)
+        continue_if_expected(self._request)
         if not self._request.content.total_bytes:
             # aiohttp holds the head back for the first piece, which may be long in coming; sent now,
             # the backend can refuse an upload before it has begun.
@@ -273,7 +273,8 @@ def _unsent(request: web.BaseRequest) -> int:
     return request.transport.get_write_buffer_size() if request.transport is not None else 0
 
 
-def _continue(request: web.BaseRequest) -> None:
+def continue_if_expected(request: web.BaseRequest) -> None:
+    """Ask for the body of a client that waits to be asked (RFC 9110 §10.1.1)."""
     expects = request.headers.get(hdrs.EXPECT, "").lower() == "100-continue"
     if expects and request.version >= HttpVersion11 and request.transport is not None:
         request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")

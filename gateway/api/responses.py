@@ -9,7 +9,7 @@ from urllib.parse import parse_qs
 
 from aiohttp import web
 
-from gateway.api.passthrough import Passthrough
+from gateway.api.passthrough import Passthrough, continue_if_expected
 from gateway.api.streaming import stream_events
 from gateway.api.tenants import tenant_of
 from gateway.config import Settings
@@ -130,7 +130,7 @@ class Responses:
         if body.get("stream") is True:
             self._observer.replays.labels("create").inc()
             blocks = self._followers.follow(response_id, caller.tenant, after=-1)
-            return await self._stream(request, blocks)
+            return await self._stream(request, blocks, caller.request_id)
         return self._json(queued, Status.QUEUED)
 
     async def _backend_knows(self, request: web.BaseRequest, caller: Caller, response_id: str) -> bool:
@@ -163,7 +163,8 @@ class Responses:
                 code="invalid_request_error",
             )
         self._observer.replays.labels("start" if query.after < 0 else "cursor").inc()
-        return await self._stream(request, self._followers.follow(job.id, job.tenant, after=query.after))
+        blocks = self._followers.follow(job.id, job.tenant, after=query.after)
+        return await self._stream(request, blocks, request_id)
 
     async def cancel(self, request: web.BaseRequest, response_id: str, request_id: str) -> web.StreamResponse:
         """200 for a live or cancelled one, 400 for one that ended otherwise; never 409, which SDKs retry."""
@@ -218,10 +219,10 @@ class Responses:
         return response
 
     async def _stream(
-        self, request: web.BaseRequest, blocks: AsyncGenerator[bytes, None]
+        self, request: web.BaseRequest, blocks: AsyncGenerator[bytes, None], request_id: str
     ) -> web.StreamResponse:
         stall_timeout_s = self._settings.server.write_stall_timeout_s
-        return await stream_events(request, blocks, stall_timeout_s=stall_timeout_s)
+        return await stream_events(request, blocks, request_id=request_id, stall_timeout_s=stall_timeout_s)
 
 
 def _query(request: web.BaseRequest) -> dict[str, list[str]]:
@@ -232,6 +233,7 @@ async def _read(request: web.BaseRequest, bytes_max: int) -> bytes:
     """The body, whole: only so can its `background` be seen."""
     if (request.content_length or 0) > bytes_max:
         raise _too_large(bytes_max)
+    continue_if_expected(request)
     chunks: list[bytes] = []
     size = 0
     async for chunk in request.content.iter_any():

@@ -80,6 +80,8 @@ class Router:
             response = error_response(refusal)
         except Exception:
             line("defect", level=logging.ERROR, request=request_id, exc_info=True)
+            if request.writer.output_size > 0 and request.transport is not None:
+                request.transport.abort()  # a part must not be taken for the whole
             response = error_response(Refusal(Fault.INTERNAL, "The gateway failed.", code="internal_error"))
         self._observer.request_refused(response.status)
         return response

@@ -13,11 +13,17 @@ _HEADERS = {
     "Cache-Control": "no-cache",
     "Connection": "keep-alive",
     "X-Accel-Buffering": "no",  # nginx would hold events back
+    "Server": "backburner",
+    "X-Content-Type-Options": "nosniff",
 }
 
 
 async def stream_events(
-    request: web.BaseRequest, blocks: AsyncGenerator[bytes, None], *, stall_timeout_s: float
+    request: web.BaseRequest,
+    blocks: AsyncGenerator[bytes, None],
+    *,
+    request_id: str,
+    stall_timeout_s: float,
 ) -> web.StreamResponse:
     """Write whole events until there are no more, the reader goes, or it stops reading.
 
@@ -27,7 +33,7 @@ async def stream_events(
     Raises:
         Refusal: By the first block; nothing was sent.
     """
-    response = web.StreamResponse(headers=_HEADERS)
+    response = web.StreamResponse(headers={**_HEADERS, "X-Request-Id": request_id})
     async with aclosing(blocks):
         block = await anext(blocks, None)
         await response.prepare(request)

@@ -134,4 +134,4 @@ class JobStore(Protocol):
         """Bytes on disk, by kind of file."""
 
     async def close(self) -> None:
-        """Finish what was asked for, then close. Nothing may be asked after."""
+        """Finish what was asked for, then close. Nothing may be asked after. Again: does nothing."""

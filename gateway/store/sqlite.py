@@ -47,6 +47,7 @@ class SqliteStore:
         self._writing = writing
         self._readers = readers
         self._next_reader = itertools.cycle(readers)
+        self._is_closed = False
         self._owner = secrets.token_hex(8)
         self.pepper = pepper
         """Random bytes of this file, from which tenants are derived."""
@@ -87,6 +88,9 @@ class SqliteStore:
         return cls(path, lock, Writer(writing, on_commit), writing, opened[1:], pepper)
 
     async def close(self) -> None:
+        if self._is_closed:
+            return
+        self._is_closed = True
         try:
             await self._writer.close()
             for reader in self._readers:

@@ -45,7 +45,7 @@ class Recording:
     """
 
     name: str
-    asked: Any
+    asked: bytes | None
     status: int
     headers: dict[str, str]
     body: bytes
@@ -70,7 +70,7 @@ def recording(name: str) -> Recording:
     pairs = (line.partition(":") for line in headers)
     return Recording(
         name,
-        orjson.loads(asked[0]) if asked and _CUT not in asked[0] and asked[0].startswith("{") else None,
+        asked[0].encode() if asked and _CUT not in asked[0] else None,
         int(status),
         {key.lower(): value.strip() for key, _, value in pairs if key.lower() not in _OF_ONE_CONNECTION},
         body,

@@ -48,7 +48,9 @@ async def test_input_items_are_paged_through_in_both_orders(
         assert len({item.id for item in items}) == len(words)
     page = await client.responses.input_items.list(created.id, order=order, limit=2)
     assert page.has_more
-    last = await gateway.call("GET", f"/responses/{created.id}/input_items?order={order}&after={page.data[1].id}")
+    last = await gateway.call(
+        "GET", f"/responses/{created.id}/input_items?order={order}&after={page.data[1].id}"
+    )
     assert [item["id"] for item in last.json()["data"]][:1] == [last.json()["first_id"]]
     assert (len(last.json()["data"]), last.json()["has_more"]) == (3, False)
     await gateway.ended(created.id)

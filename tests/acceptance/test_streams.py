@@ -24,6 +24,18 @@ async def test_create_streams_the_whole_response_and_numbers_its_events_from_zer
     assert numbers(seen) == list(range(len(seen)))
 
 
+async def test_a_stream_says_what_proxies_browsers_and_support_need_to_know(gateway: Gateway) -> None:
+    answer = await gateway.call("POST", "/responses", ASK)
+    assert answer.headers["cache-control"] == "no-cache"
+    assert answer.headers["x-accel-buffering"] == "no"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["x-request-id"].startswith("req_")
+    assert answer.headers["server"] == "backburner"
+    assert b"\nid:" not in answer.body
+    assert b"retry:" not in answer.body
+    assert b"[DONE]" not in answer.body
+
+
 async def test_a_reader_dropped_at_every_event_resumes_with_the_same_bytes(
     gateway: Gateway, replay_server: ReplayServer
 ) -> None:

@@ -560,12 +560,8 @@ async def test_a_sweep_takes_what_has_expired_and_nothing_else(store: JobStore) 
 
 async def test_a_sweep_goes_in_pieces_between_which_others_can_write(store: JobStore) -> None:
     await asyncio.gather(*(create(store, f"j{number}") for number in range(1100)))
-    for number in range(1100):
-        store_delete = store.delete(f"j{number}", TENANT, now_ms=NOW)
-        if number % 100:
-            asyncio.ensure_future(store_delete)
-        else:
-            await store_delete
+    deleted = await asyncio.gather(*(store.delete(f"j{n}", TENANT, now_ms=NOW) for n in range(1100)))
+    assert all(deleted)
     rounds = [await store.sweep(now_ms=NOW) for _ in range(8)]
     assert max(rounds) <= 500
     assert rounds[-1] == 0

@@ -1,0 +1,322 @@
+"""The real store against a small model of what it promises, under any order of calls, crashes included."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import tempfile
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, rule
+
+from gateway.config import StoreSettings
+from gateway.core.job import TRANSITIONS, Claim, ClaimLost, NewJob, Outcome, PreviousGone, Status
+from gateway.store.port import QueueLimits
+from gateway.store.sqlite import SqliteStore
+from gateway.wire.sse import encode, split_frames
+
+T = TypeVar("T")
+
+TENANT = b"t" * 32
+PLENTY = QueueLimits(10_000, 10_000)
+ATTEMPTS_MAX = 2
+RETENTION_MS = 100
+
+
+@dataclass
+class Modelled:
+    """What the store has acknowledged about one job."""
+
+    pk: int
+    status: Status
+    events: list[bytes]
+    deadline_ms: int
+    is_followable: bool
+    is_rerunnable: bool
+    previous: str | None
+    epoch: int = 0
+    attempt: int = 0
+    is_owned: bool = False
+    output_shown: bool = False
+    expires_at_ms: int | None = None
+
+    def move(self, status: Status) -> None:
+        assert status in TRANSITIONS[self.status], f"{self.status} -> {status}"
+        self.status = status
+
+    def may_rerun(self) -> bool:
+        return self.is_rerunnable and not self.output_shown and self.attempt < ATTEMPTS_MAX
+
+
+def event(number: int, text: str) -> bytes:
+    return encode("response.test", b'{"sequence_number":%d,"text":"%b"}' % (number, text.encode()))
+
+
+class StoreMachine(RuleBasedStateMachine):
+    jobs = Bundle("jobs")
+    claims = Bundle("claims")
+    """Of every holder there ever was: most of them are stale."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop = asyncio.new_event_loop()
+        self.directory = tempfile.TemporaryDirectory()
+        self.path = Path(self.directory.name) / "model.db"
+        self.now_ms = 1000
+        self.model: dict[str, Modelled] = {}
+        self.made = 0
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        return self.loop.run_until_complete(work)
+
+    @initialize()
+    def open(self) -> None:
+        # Not flushed to disk: what power loss does is not asked here, and it costs most of the time.
+        options = StoreSettings(database=self.path, durability="process", readers=1)
+        self.store = self.run(SqliteStore.open(options, on_commit=lambda *_: None))
+
+    def teardown(self) -> None:
+        if hasattr(self, "store"):
+            self.run(self.store.close())
+        self.loop.close()
+        self.directory.cleanup()
+
+    # -- what is asked of the store
+
+    @rule(
+        target=jobs,
+        previous=st.one_of(st.none(), jobs),
+        is_followable=st.booleans(),
+        is_rerunnable=st.booleans(),
+        deadline_ms=st.sampled_from([50, 1_000_000]),
+    )
+    def create(self, previous: str | None, is_followable: bool, is_rerunnable: bool, deadline_ms: int) -> Any:
+        self.made += 1
+        name = f"j{self.made}"
+        first = [event(0, name), event(1, name)]
+        new = NewJob(
+            id=name,
+            tenant=TENANT,
+            previous_id=previous,
+            created_at_ms=self.now_ms,
+            deadline_ms=self.now_ms + deadline_ms,
+            response=b"{}",
+            request=b"{}",
+            input=name.encode(),
+            target="/",
+            headers=b"{}",
+            is_streamed=is_followable,
+            is_followable=is_followable,
+            is_rerunnable=is_rerunnable,
+            events=b"".join(first),
+            next_seq=2,
+        )
+        if previous is not None and not self.is_there(previous):
+            with pytest.raises(PreviousGone):
+                self.run(self.store.create(new, PLENTY))
+            return multiple()
+        self.run(self.store.create(new, PLENTY))
+        self.model[name] = Modelled(
+            self.made, Status.QUEUED, first, new.deadline_ms, is_followable, is_rerunnable, previous
+        )
+        return name
+
+    @rule(target=claims, limit=st.integers(1, 3))
+    def claim(self, limit: int) -> Any:
+        waiting = [
+            name
+            for name, job in self.model.items()
+            if not job.is_owned
+            and job.deadline_ms > self.now_ms
+            and (job.status is Status.QUEUED or (job.status is Status.IN_PROGRESS and job.may_rerun()))
+        ]
+        got = self.run(self.store.claim(limit, attempts_max=ATTEMPTS_MAX, now_ms=self.now_ms))
+        assert [claim.id for claim in got] == waiting[:limit]
+        for claim in got:
+            job = self.model[claim.id]
+            if job.status is Status.QUEUED:
+                job.move(Status.IN_PROGRESS)
+            job.is_owned, job.epoch, job.attempt = True, job.epoch + 1, job.attempt + 1
+            job.events = job.events[:3]
+            assert (claim.epoch, claim.job.attempt) == (job.epoch, job.attempt)
+            assert claim.job.next_seq == len(job.events)
+        return multiple(*got)
+
+    def is_present(self, claim: Claim) -> bool:
+        job = self.model.get(claim.id)
+        return job is not None and job.epoch == claim.epoch and not job.status.is_terminal
+
+    @rule(
+        claim=claims, count=st.integers(1, 4), skew=st.sampled_from([0, 0, 0, 0, -1, 1]), output=st.booleans()
+    )
+    def append(self, claim: Claim, count: int, skew: int, output: bool) -> None:
+        job = self.model.get(claim.id)
+        first = (len(job.events) if job else 3) + skew
+        events = [event(first + n, f"epoch {claim.epoch}") for n in range(count)]
+        work = self.store.append(claim, first, count, b"".join(events), has_output=output)
+        if job and self.is_present(claim) and job.status is Status.IN_PROGRESS and skew == 0:
+            self.run(work)
+            job.events += events
+            job.output_shown = job.output_shown or (output and job.is_followable)
+        else:
+            with pytest.raises(ClaimLost):
+                self.run(work)
+
+    def _finish(self, claim: Claim, status: Status, skew: int = 0) -> None:
+        job = self.model.get(claim.id)
+        first = (len(job.events) if job else 3) + skew
+        last = event(first, f"terminal {claim.epoch}")
+        outcome = Outcome(status, status.value.encode(), first, last, 1, None, "test")
+        work = self.store.finish(claim, outcome, now_ms=self.now_ms, expires_at_ms=self.now_ms + RETENTION_MS)
+        if not (job and self.is_present(claim) and skew == 0):
+            with pytest.raises(ClaimLost):
+                self.run(work)
+        elif status not in TRANSITIONS[job.status]:
+            with pytest.raises(sqlite3.IntegrityError, match="illegal move"):
+                self.run(work)
+        else:
+            self.run(work)
+            job.move(status)
+            job.events.append(last)
+            job.is_owned, job.expires_at_ms = False, self.now_ms + RETENTION_MS
+
+    @rule(
+        claim=claims,
+        status=st.sampled_from([status for status in Status if status.is_terminal]),
+        skew=st.sampled_from([0, 0, 0, 1, -1]),
+    )
+    def finish(self, claim: Claim, status: Status, skew: int) -> None:
+        self._finish(claim, status, skew)
+
+    @rule(claim=claims, returned=st.integers(0, 1))
+    def release(self, claim: Claim, returned: int) -> None:
+        if not self.is_present(claim):
+            with pytest.raises(ClaimLost):
+                self.run(self.store.release(claim, attempts_returned=returned))
+            return
+        self.run(self.store.release(claim, attempts_returned=returned))
+        job = self.model[claim.id]
+        job.is_owned, job.epoch, job.attempt = False, job.epoch + 1, max(0, job.attempt - returned)
+
+    @rule(target=claims, name=jobs, finishes=st.booleans())
+    def cancel(self, name: str, finishes: bool) -> Any:
+        """Both halves, or only the first: then the holder stays, and may be overtaken in its turn."""
+        claim = self.run(self.store.take_over(name))
+        job = self.model.get(name)
+        if job is None or job.status.is_terminal:
+            assert claim is None
+            return multiple()
+        assert claim is not None
+        job.is_owned, job.epoch = True, job.epoch + 1
+        if finishes:
+            self._finish(claim, Status.CANCELLED)
+        return claim
+
+    @rule(name=jobs)
+    def delete(self, name: str) -> None:
+        assert self.run(self.store.delete(name, TENANT, now_ms=self.now_ms)) is self.is_there(name)
+        if self.is_there(name):
+            job = self.model[name]
+            if not job.status.is_terminal:
+                job.move(Status.CANCELLED)
+                job.epoch += 1
+            job.is_owned, job.expires_at_ms = False, 0
+
+    @rule(passed_ms=st.sampled_from([1, 60, 150]))
+    def time_passes(self, passed_ms: int) -> None:
+        self.now_ms += passed_ms
+
+    @rule()
+    def sweep(self) -> None:
+        while self.run(self.store.sweep(now_ms=self.now_ms)):
+            pass
+        self.run(self.store.reclaim_space())
+        while gone := [name for name in self.model if not self.is_there(name) and not self.is_leant_on(name)]:
+            for name in gone:
+                del self.model[name]
+        for name, job in self.model.items():
+            if not self.is_there(name):
+                job.events = []
+
+    @rule(last_words=st.booleans())
+    def crash(self, last_words: bool) -> None:
+        """The process dies: nothing more is committed, and the next one opens the file as it lies."""
+        dead = self.store
+
+        async def die() -> None:
+            # The thread is stopped where it stands, and neither the writer nor the checkpoint has its say.
+            dead._writer._task.cancel()
+            for connection in (*dead._readers, dead._writing):
+                connection.stop()
+            dead._lock.release()
+
+        if last_words:
+            self.run(self.store.close())
+        else:
+            self.run(die())
+        self.open()
+        self.run(self.store.void_owners())
+        for job in self.model.values():
+            if job.is_owned and not job.status.is_terminal:
+                job.is_owned, job.epoch = False, job.epoch + 1
+
+    # -- what always holds
+
+    def is_there(self, name: str) -> bool:
+        job = self.model.get(name)
+        return job is not None and (job.expires_at_ms is None or job.expires_at_ms > self.now_ms)
+
+    def is_leant_on(self, name: str) -> bool:
+        return any(job.previous == name for job in self.model.values())
+
+    @invariant()
+    def every_job_is_as_acknowledged(self) -> None:
+        for number in range(1, self.made + 1):
+            name = f"j{number}"
+            job = self.run(self.store.find(name, TENANT, now_ms=self.now_ms))
+            page = self.run(self.store.page(name, TENANT, after=-1, bytes_max=2**20, now_ms=self.now_ms))
+            if not self.is_there(name):
+                assert job is None
+                assert page is None
+                continue
+            expected = self.model[name]
+            assert job is not None
+            assert page is not None
+            assert job.status is expected.status
+            assert job.next_seq == len(expected.events)
+            assert split_frames(page.events) == expected.events
+            assert page.is_end is expected.status.is_terminal
+            assert job.final == (expected.status.value.encode() if expected.status.is_terminal else None)
+            numbers = [int(e.split(b'"sequence_number":')[1].split(b",")[0]) for e in expected.events]
+            assert numbers == list(range(len(numbers)))
+            assert sum(b"terminal" in e for e in expected.events) == expected.status.is_terminal
+
+    @invariant()
+    def nobody_is_forgotten(self) -> None:
+        orphans = self.run(self.store.orphans(attempts_max=ATTEMPTS_MAX, limit=1000))
+        assert orphans == [
+            name
+            for name, job in self.model.items()
+            if job.status is Status.IN_PROGRESS and not job.is_owned and not job.may_rerun()
+        ]
+        overdue = self.run(self.store.overdue(now_ms=self.now_ms, limit=1000))
+        assert set(overdue) == {
+            name
+            for name, job in self.model.items()
+            if not job.status.is_terminal and job.deadline_ms <= self.now_ms
+        }
+
+
+TestStoreMachine = StoreMachine.TestCase
+TestStoreMachine.settings = settings(
+    max_examples=30,
+    stateful_step_count=30,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
