@@ -26,6 +26,7 @@ HEALTHCHECK_TIMEOUT_S = 3
 
 _HELP = {
     "upstream.url": ("URL", "base URL of the model server, e.g. http://localhost:8000/v1"),
+    "upstream.api": ("API", "what it speaks: responses, chat, or auto to ask it once"),
     "upstream.api_key_file": ("PATH", "file with the key for the model server, readable by its owner only"),
     "server.host": ("HOST", "address to listen on"),
     "server.port": ("PORT", "port to listen on; 0 picks a free one"),

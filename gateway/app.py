@@ -17,6 +17,7 @@ from pydantic import SecretStr
 from yarl import URL
 
 from gateway import __version__
+from gateway.api.callers import Callers
 from gateway.api.ops import Ops
 from gateway.api.passthrough import Passthrough
 from gateway.api.responses import Responses
@@ -126,15 +127,13 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         )
         engine = Engine(store, backend, settings, observer)
         passthrough = Passthrough(session, settings, observer)
-        responses = Responses(
-            engine.jobs,
-            engine.followers,
+        callers = Callers(
             passthrough,
-            settings,
-            observer,
             base_path=base_path,
             pepper=store.pepper,
+            is_seen_by_backend=upstream.api_key is None,
         )
+        responses = Responses(engine, passthrough, callers, settings, observer)
         router = Router(responses, passthrough, session, settings, observer, base_path=base_path)
         ops = Ops(observer, engine.measure)
         stack.push_async_callback(engine.stop)

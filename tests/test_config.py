@@ -464,14 +464,14 @@ def test_a_key_and_a_key_file_together_are_refused(file: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("mode", [0o640, 0o604, 0o644])
+@pytest.mark.parametrize("mode", [0o604, 0o644, 0o666])
 def test_a_key_file_that_others_can_read_is_refused_with_its_mode(file: Path, mode: int) -> None:
     key_file = Path("key")
     key_file.write_text(SECRET)
     key_file.chmod(mode)
     (problem,) = problems(upstream("  api_key_file: key\n"))
     assert problem == (
-        "config.yaml:3: upstream.api_key_file: can be read by others than its owner "
+        "config.yaml:3: upstream.api_key_file: can be read by everybody "
         f"(mode 0{mode:o}): chmod 600 it (got key)"
     )
 

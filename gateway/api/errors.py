@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import orjson
 from aiohttp import web
 
 from gateway.wire.errors import Fault, Refusal
+from gateway.wire.failures import Failure
 
 STATUS: dict[Fault, int] = {
     Fault.INVALID: 400,
@@ -17,6 +19,25 @@ STATUS: dict[Fault, int] = {
     Fault.UNAVAILABLE: 503,
     Fault.BACKEND_TIMEOUT: 504,
 }
+
+
+_OF_REASON = {"upstream_unreachable": 502, "upstream_timeout": 504}
+
+
+def backend_error_response(status: int | None, reason: str, failure: Failure) -> web.Response:
+    """The error answer of a plain request that the backend did not answer well.
+
+    Args:
+        status: The backend's own, which is passed on; without one (or with that of a success which then
+            failed), one that says what happened.
+    """
+    if status is None or status < 400:
+        status = _OF_REASON.get(reason, 502)
+    kind = "invalid_request_error" if status < 500 and status != 429 else "server_error"
+    if status == 429:
+        kind = "rate_limit_error"
+    error = {"message": failure["message"], "type": kind, "param": None, "code": failure["code"]}
+    return web.Response(status=status, body=orjson.dumps({"error": error}), content_type="application/json")
 
 
 def error_response(refusal: Refusal) -> web.Response:

@@ -2,45 +2,27 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
 from urllib.parse import parse_qs
 
 from aiohttp import web
 
+from gateway.api.callers import Caller, Callers, new_response_id, split_headers
 from gateway.api.passthrough import Passthrough, continue_if_expected
+from gateway.api.plain import PlainCreate
 from gateway.api.streaming import stream_events
-from gateway.api.tenants import tenant_of
 from gateway.config import Settings
-from gateway.core.call import Credential
 from gateway.core.job import Status
-from gateway.engine.credentials import CallerHeaders
-from gateway.engine.followers import Followers
-from gateway.engine.jobs import Jobs, Submission, previous_not_found
+from gateway.engine.engine import Engine
+from gateway.engine.jobs import Submission, previous_not_found
 from gateway.observe import Observer
-from gateway.outbound.headers import background_headers, credential
 from gateway.wire import requests, responses
 from gateway.wire.errors import Fault, Refusal, invalid, not_found
 
 _MISSING = frozenset({404, 405, 501})
 """A backend that answers so has no such response, or no store at all."""
 
-_STORABLE_HEADERS = frozenset(
-    {"accept-language", "openai-beta", "openai-organization", "openai-project", "user-agent"}
-)
-"""Headers known to hold no secret: they may lie on disk beside a job. All others stay in memory."""
-
 _QUERY_OF_CREATE = frozenset({"api-version", "beta"})
-
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Who asks, and under which id the request is logged."""
-
-    tenant: bytes
-    credential: Credential | None
-    request_id: str
 
 
 class Responses:
@@ -48,29 +30,19 @@ class Responses:
 
     def __init__(
         self,
-        jobs: Jobs,
-        followers: Followers,
+        engine: Engine,
         passthrough: Passthrough,
+        callers: Callers,
         settings: Settings,
         observer: Observer,
-        *,
-        base_path: str,
-        pepper: bytes,
     ) -> None:
-        self._jobs = jobs
-        self._followers = followers
+        self._jobs = engine.jobs
+        self._followers = engine.followers
         self._passthrough = passthrough
+        self._callers = callers
+        self._plain = PlainCreate(engine, passthrough, callers, settings.server.write_stall_timeout_s)
         self._settings = settings
         self._observer = observer
-        self._base_path = base_path
-        self._pepper = pepper
-        self._sends_own_key = settings.upstream.api_key is not None
-
-    def caller(self, request: web.BaseRequest, request_id: str) -> Caller:
-        """Who is asking. Raises: Refusal, if it brings more than one credential."""
-        found = credential(request.headers)
-        own = Credential(*found) if found else None
-        return Caller(tenant_of(own, self._pepper), own, request_id)
 
     # -- POST /responses
 
@@ -79,21 +51,12 @@ class Responses:
         if request.headers.get("Content-Encoding", "identity") != "identity":
             return await self._passthrough.forward(request, request_id=request_id)  # not readable here
         body = await _read(request, self._settings.server.body_bytes_max)
-        match requests.classify(body):
-            case requests.Background(parsed):
-                if len(body) > self._settings.background.body_bytes_max:
-                    raise _too_large(self._settings.background.body_bytes_max)
-                return await self._create_background(request, parsed, self.caller(request, request_id))
-            case requests.Chained(parsed, previous_id):
-                caller = self.caller(request, request_id)
-                if await self._jobs.find(previous_id, caller.tenant) is not None:
-                    items = await self._jobs.expand(previous_id, caller.tenant, parsed.get("input"))
-                    body = requests.chained_body(parsed, input=items)
-                elif responses.OUR_ID.match(previous_id) and not await self._backend_knows(
-                    request, caller, previous_id
-                ):
-                    raise previous_not_found(previous_id)
-        return await self._passthrough.forward(request, request_id=request_id, body=body)
+        kind = requests.classify(body)
+        if not isinstance(kind, requests.Background):
+            return await self._plain.answer(request, body, kind, request_id)
+        if len(body) > self._settings.background.body_bytes_max:
+            raise _too_large(self._settings.background.body_bytes_max)
+        return await self._create_background(request, kind.body, self._callers.of(request, request_id))
 
     async def _create_background(
         self, request: web.BaseRequest, body: dict[str, object], caller: Caller
@@ -111,19 +74,17 @@ class Responses:
         is_ours = False
         if isinstance(previous_id, str):
             is_ours = await self._jobs.find(previous_id, caller.tenant) is not None
-            if not is_ours and not await self._backend_knows(request, caller, previous_id):
+            if not is_ours and not await self._callers.backend_knows(request, caller, previous_id):
                 raise previous_not_found(previous_id)
-        headers = background_headers(request.headers)
-        stored = {name: value for name, value in headers.items() if name.lower() in _STORABLE_HEADERS}
-        others = {name: value for name, value in headers.items() if name not in stored}
-        response_id = f"resp_{secrets.token_hex(24)}"
+        stored, held = split_headers(request, caller)
+        response_id = new_response_id()
         submission = Submission(
             response_id=response_id,
             tenant=caller.tenant,
             body=body,
             target=request.raw_path,
             stored_headers=stored,
-            held_headers=CallerHeaders(caller.credential, others),
+            held_headers=held,
             is_previous_ours=is_ours,
         )
         queued = await self._jobs.submit(submission)
@@ -133,23 +94,13 @@ class Responses:
             return await self._stream(request, blocks, caller.request_id)
         return self._json(queued, Status.QUEUED)
 
-    async def _backend_knows(self, request: web.BaseRequest, caller: Caller, response_id: str) -> bool:
-        """Whether a response that is not here is in the backend's own store, for this caller.
-
-        With a key of our own in the call, the backend could not tell one caller from another.
-        """
-        if self._sends_own_key or "/" in response_id or "?" in response_id or "#" in response_id:
-            return False
-        target = f"{self._base_path}/responses/{response_id}"
-        return await self._passthrough.knows(request, request_id=caller.request_id, target=target)
-
     # -- /responses/{id}
 
     async def retrieve(
         self, request: web.BaseRequest, response_id: str, request_id: str
     ) -> web.StreamResponse:
         """Poll, or stream from the start or from a cursor."""
-        caller = self.caller(request, request_id)
+        caller = self._callers.of(request, request_id)
         job = await self._jobs.find(response_id, caller.tenant)
         if job is None:
             return await self._ask_backend(request, caller, response_id)
@@ -168,7 +119,7 @@ class Responses:
 
     async def cancel(self, request: web.BaseRequest, response_id: str, request_id: str) -> web.StreamResponse:
         """200 for a live or cancelled one, 400 for one that ended otherwise; never 409, which SDKs retry."""
-        caller = self.caller(request, request_id)
+        caller = self._callers.of(request, request_id)
         job = await self._jobs.find(response_id, caller.tenant)
         if job is None:
             return await self._ask_backend(request, caller, response_id)
@@ -182,7 +133,7 @@ class Responses:
 
     async def delete(self, request: web.BaseRequest, response_id: str, request_id: str) -> web.StreamResponse:
         """Gone for every reader when this answers; a running one is stopped first."""
-        caller = self.caller(request, request_id)
+        caller = self._callers.of(request, request_id)
         job = await self._jobs.find(response_id, caller.tenant)
         if job is None:
             return await self._ask_backend(request, caller, response_id)
@@ -193,7 +144,7 @@ class Responses:
         self, request: web.BaseRequest, response_id: str, request_id: str
     ) -> web.StreamResponse:
         """What the response was asked with, earlier turns included, page by page."""
-        caller = self.caller(request, request_id)
+        caller = self._callers.of(request, request_id)
         job = await self._jobs.find(response_id, caller.tenant)
         if job is None:
             return await self._ask_backend(request, caller, response_id)
@@ -204,7 +155,7 @@ class Responses:
         self, request: web.BaseRequest, caller: Caller, response_id: str
     ) -> web.StreamResponse:
         """An id that is not here may be the backend's own; if it is not, the answer is ours."""
-        if not self._sends_own_key:
+        if self._callers.is_seen_by_backend:
             answer = await self._passthrough.probe(request, request_id=caller.request_id, missing=_MISSING)
             if answer is not None:
                 return answer

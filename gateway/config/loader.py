@@ -26,6 +26,7 @@ _KEYS: dict[str, list[str]] = {
 NAMES = tuple(f"{section}.{key}" for section, keys in _KEYS.items() for key in keys)
 FLAGS = {
     "upstream.url": "--upstream",
+    "upstream.api": "--api",
     "upstream.api_key_file": "--api-key-file",
     "server.host": "--host",
     "server.port": "--port",

@@ -54,6 +54,14 @@ class UpstreamSettings(Section):
     """Sent instead of the caller's credential. Prefer the environment or `api_key_file`."""
     api_key_file: Path | None = None
     """The same, from a file that nobody but its owner may read."""
+    api: Literal["auto", "responses", "chat"] = "auto"
+    """What it speaks: `/responses`, or `/chat/completions` only. `auto` asks it once."""
+    developer_role: bool = False
+    """Chat: it knows the role `developer`; else such messages are sent as `system`."""
+    max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    """Chat: its name for the limit on generated tokens."""
+    reasoning_field: Literal["none", "reasoning_content", "reasoning"] = "none"
+    """Chat: where the reasoning of earlier turns goes in a message, if it wants it back."""
     concurrency_max: Count = 256
     """Background calls under way at once; the rest wait in the queue."""
     connect_timeout_s: Seconds = 5

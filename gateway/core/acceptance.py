@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from gateway.core.job import NewJob
+from gateway.core.job import Job, NewJob, Status
 from gateway.wire import events, responses
 from gateway.wire.requests import is_rerunnable
 
@@ -54,4 +54,26 @@ def new_job(
         is_rerunnable=is_rerunnable(body),
         events=b"".join(events.frame(event, number) for number, event in enumerate(first)),
         next_seq=len(first),
+    )
+
+
+def foreground_job(body: dict[str, Any], *, response_id: str, tenant: bytes, now_ms: int) -> Job:
+    """The run of a plain request, which is answered while it lasts and waits in no queue."""
+    response = responses.accepted(body, response_id=response_id, created_at=now_ms // 1000, background=False)
+    return Job(
+        id=response_id,
+        tenant=tenant,
+        status=Status.IN_PROGRESS,
+        epoch=0,
+        attempt=1,
+        next_seq=0,
+        created_at_ms=now_ms,
+        started_at_ms=now_ms,
+        deadline_ms=0,
+        is_streamed=body.get("stream") is True,
+        is_followable=True,
+        is_rerunnable=False,
+        output_shown=False,
+        response=orjson.dumps(response),
+        final=None,
     )

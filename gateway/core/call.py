@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from gateway.core.machine import Input
+from gateway.wire.calls import Speech
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,13 @@ class BackendCall:
 
 class Backend(Protocol):
     """A model server."""
+
+    async def speech(self, credential: Credential | None) -> Speech:
+        """How to talk to it; found out by asking, once, unless the settings say it.
+
+        Args:
+            credential: The caller's, for a server that answers nothing without one.
+        """
 
     def stream(self, call: BackendCall) -> AsyncGenerator[Input, None]:
         """Make the call; what comes back, item by item. Never raises for what a backend does wrong.

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from gateway.wire.failures import Failure
+
 
 class Status(StrEnum):
     """The API's own six."""
@@ -130,7 +132,7 @@ class Outcome:
     Attributes:
         final: JSON of the Response.
         events: The last events, encoded, from `first_seq`; the terminal one is among them.
-        code: The API's error code, for `failed`.
+        error: For `failed`.
         reason: For the log: no text of a client or a backend.
     """
 
@@ -139,8 +141,13 @@ class Outcome:
     first_seq: int
     events: bytes
     event_count: int
-    code: str | None
+    error: Failure | None
     reason: str
+
+    @property
+    def code(self) -> str | None:
+        """The API's error code."""
+        return self.error["code"] if self.error else None
 
 
 class ClaimLost(Exception):

@@ -13,12 +13,13 @@ from typing import Any, assert_never
 
 import orjson
 
-from gateway.core.job import FIRST_OUTPUT_SEQ, Job, Outcome, Status
+from gateway.core.job import Job, Outcome, Status
 from gateway.wire import events as wire_events
 from gateway.wire import failures, responses
 from gateway.wire.events import LIFECYCLE, TERMINAL, Event
 from gateway.wire.failures import Failure, failure
 from gateway.wire.normalise import Normaliser
+from gateway.wire.readers import NotAnEvent, Reader, ResponsesReader
 from gateway.wire.sse import Frame, data_of, split_frames
 
 
@@ -107,16 +108,22 @@ class Finish:
 
 Command = Append | Finish
 
+BACKGROUND = ("response.created", "response.queued", "response.in_progress")
+FOREGROUND = ("response.created", "response.in_progress")
+"""The events before output, in the order in which both official clients want them."""
+
 
 class JobMachine:
     """One run of one job.
 
     Args:
         events_bytes_max: All stored events of the job together; more fails it.
+        reader: Knows the API that the backend speaks.
     """
 
-    def __init__(self, job: Job, *, events_bytes_max: int) -> None:
+    def __init__(self, job: Job, *, events_bytes_max: int, reader: Reader | None = None) -> None:
         self._job = job
+        self._reader = reader or ResponsesReader()
         self._response: dict[str, Any] = orjson.loads(job.response)
         self._normaliser = Normaliser(job.id)
         self._next_seq = job.next_seq
@@ -150,14 +157,14 @@ class JobMachine:
             case Started():
                 return self._started()
             case UpstreamFrames(frames):
-                return self._frames(frames, now_s)
+                return self._events((event for frame in frames for event in self._reader.read(frame)), now_s)
             case UpstreamAnswer(body):
-                return self._one_answer(body, now_s)
+                return self._events(self._answer_of(body), now_s)
             case UpstreamFailed(error, reason, _):
                 return [self._failed(error, reason, now_s)]
             case UpstreamClosed():
-                message = "The backend closed the stream before the response was complete."
-                return [self._failed(failure(message), "upstream_closed_early", now_s)]
+                commands = self._events(self._reader.end(), now_s)
+                return commands if self._is_finished else [*commands, self._closed_early(now_s)]
             case CancelRequested():
                 return [self._finish([], Status.CANCELLED, now_s, reason="cancelled")]
             case DeadlinePassed():
@@ -169,35 +176,42 @@ class JobMachine:
                 assert_never(item)
 
     def _started(self) -> list[Command]:
-        if self._next_seq >= FIRST_OUTPUT_SEQ:  # a second attempt: told already
+        order = BACKGROUND if self._response["background"] else FOREGROUND
+        names = order[self._next_seq :]  # what a reader was told already is not told again
+        if not names:
             return []
         self._response["status"] = Status.IN_PROGRESS
-        event = {"type": "response.in_progress", "response": self._response}
-        return [Append(self._encode([event]), 1, has_output=False)]
+        events = [{"type": name, "response": self._response} for name in names]
+        return [Append(self._encode(events), len(events), has_output=False)]
 
-    def _frames(self, frames: Iterable[Frame], now_s: int) -> list[Command]:
+    def _events(self, events: Iterable[Event], now_s: int) -> list[Command]:
         output: list[Event] = []
-        for frame in frames:
-            if frame.data == b"[DONE]":
-                continue
-            event = wire_events.parse(frame.data)
-            if event is None:
-                message = "The backend sent an event that is not a JSON object."
-                return self._with(output, self._failed_after(output, failure(message), "bad_event", now_s))
-            kind = event.get("type") or frame.event
-            if not isinstance(kind, str):
-                continue
-            event["type"] = kind
-            if kind == "error" or (not kind.startswith("response.") and event.get("error")):
-                error = failures.of_event(event)
-                return self._with(output, self._failed_after(output, error, "upstream_error_event", now_s))
-            if kind in TERMINAL:
-                return self._with(output, self._terminal(output, event, now_s))
-            if kind in LIFECYCLE:
-                self._remember(event)
-            else:
-                output += self._normaliser.feed(event)
+        try:
+            for event in events:
+                kind = event["type"]
+                if kind == "error" or (not kind.startswith("response.") and event.get("error")):
+                    error = failures.of_event(event)
+                    return self._with(
+                        output, self._failed_after(output, error, "upstream_error_event", now_s)
+                    )
+                if kind in TERMINAL:
+                    return self._with(output, self._terminal(output, event, now_s))
+                if kind in LIFECYCLE:
+                    self._remember(event)
+                else:
+                    output += self._normaliser.feed(event)
+        except NotAnEvent as problem:
+            error = failure(str(problem))
+            return self._with(output, self._failed_after(output, error, "bad_event", now_s))
         return self._with(output, None)
+
+    def _answer_of(self, body: bytes) -> Iterable[Event]:
+        """A backend that does not stream: what its one answer means, and nothing after it."""
+        yield from self._reader.answer(body)
+
+    def _closed_early(self, now_s: int) -> Finish:
+        message = "The backend closed the stream before the response was complete."
+        return self._failed(failure(message), "upstream_closed_early", now_s)
 
     def _with(self, output: list[Event], finish: Finish | None) -> list[Command]:
         """The commands for some output and, perhaps, the ending that took it in."""
@@ -233,16 +247,8 @@ class JobMachine:
             given = answer.get("error")
             error = failures.of_event(given if isinstance(given, dict) else event)
             return self._failed_after(output, error, "upstream_failed", now_s)
-        output += self._normaliser.settle(answer.get("output"))
+        output += self._normaliser.settle(answer.get("output"), status)
         return self._finish(output, Status(status), now_s, reason="upstream_ended")
-
-    def _one_answer(self, body: bytes, now_s: int) -> list[Command]:
-        """A backend that does not stream: its one Response is taken for the terminal event."""
-        answer = wire_events.parse(body)
-        if answer is None or not isinstance(answer.get("output"), list):
-            message = "The backend's answer is neither an event stream nor a Response object."
-            return [self._failed(failure(message), "bad_answer", now_s)]
-        return [self._terminal([], {"type": "response.completed", "response": answer}, now_s)]
 
     def _failed(self, error: Failure, reason: str, now_s: int) -> Finish:
         return self._failed_after([], error, reason, now_s)
@@ -274,7 +280,7 @@ class JobMachine:
                 first_seq=first_seq,
                 events=events,
                 event_count=len(last) + 1,
-                code=error["code"] if error else None,
+                error=error,
                 reason=reason,
             )
         )

@@ -12,6 +12,7 @@ from gateway.engine.clock import Clock
 from gateway.engine.closer import Closer
 from gateway.engine.credentials import Credentials
 from gateway.engine.followers import Followers
+from gateway.engine.foreground import Foreground
 from gateway.engine.handover import hand_over, take_stock
 from gateway.engine.jobs import Jobs
 from gateway.engine.runner import Runner
@@ -26,6 +27,7 @@ class Engine:
     Attributes:
         jobs: What clients can do with responses.
         followers: Readers of event streams.
+        foreground: Plain requests to a backend for which the gateway has to speak.
     """
 
     def __init__(
@@ -60,7 +62,10 @@ class Engine:
             store, followers, credentials, clock, background, observer, runner.abort, unsettled
         )
         self._sweeper = Sweeper(store, self._closer, unsettled, clock, background, settings.store, observer)
-        self.jobs = Jobs(store, runner, self._closer, followers, credentials, clock, background, observer)
+        self.jobs = Jobs(
+            store, backend, runner, self._closer, followers, credentials, clock, background, observer
+        )
+        self.foreground = Foreground(backend, clock, background)
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> asyncio.Event:

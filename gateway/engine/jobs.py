@@ -10,6 +10,7 @@ from typing import Any
 
 from gateway.config import BackgroundSettings
 from gateway.core.acceptance import new_job
+from gateway.core.call import Backend
 from gateway.core.job import Job, NewJob, PreviousGone, QueueFull, Status, StoreUnavailable
 from gateway.core.machine import CancelRequested, JobMachine
 from gateway.engine.clock import Clock
@@ -52,6 +53,7 @@ class Jobs:
     def __init__(
         self,
         store: JobStore,
+        backend: Backend,
         runner: Runner,
         closer: Closer,
         followers: Followers,
@@ -61,6 +63,7 @@ class Jobs:
         observer: Observer,
     ) -> None:
         self._store = store
+        self._backend = backend
         self._runner = runner
         self._closer = closer
         self._followers = followers
@@ -92,6 +95,8 @@ class Jobs:
         previous_id = body.get("previous_response_id") if submission.is_previous_ours else None
         if previous_id is not None:
             await self._chainable(previous_id, submission.tenant)
+        speech = await self._backend.speech(submission.held_headers.credential)
+        speech.body({**body, "previous_response_id": None} if previous_id else body, body.get("input"))
         job = new_job(
             body,
             response_id=submission.response_id,

@@ -10,7 +10,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from gateway.config import BackgroundSettings
-from gateway.core.call import Backend, BackendCall, Credential
+from gateway.core.call import Backend, BackendCall
 from gateway.core.job import Claim, ClaimLost, StoreUnavailable
 from gateway.core.machine import Abandoned, Append, Finish, Input, JobMachine, Started, UpstreamFailed
 from gateway.engine.clock import Clock
@@ -19,7 +19,9 @@ from gateway.engine.followers import Followers
 from gateway.engine.joblog import JobLog
 from gateway.observe import Observer, line
 from gateway.store.port import JobStore
-from gateway.wire.calls import headers_of, request_body
+from gateway.wire import calls
+from gateway.wire.errors import Refusal
+from gateway.wire.failures import failure
 
 _POLL_S = 1.0
 """Behind the bell, for work whose bell nobody rang."""
@@ -132,16 +134,41 @@ class Runner:
         self._bell.set()
 
     async def _attempt(self, claim: Claim) -> None:
-        machine = JobMachine(claim.job, events_bytes_max=self._settings.events_bytes_max)
         log = JobLog(claim, self._store, self._followers, self._clock, self._settings, self._observer)
         async with asyncio.TaskGroup() as group:
             committing = group.create_task(log.run(), name=f"commit-{claim.id}")
-            if not await self._obey(claim, log, machine, Started()):
-                await self._call(claim, log, machine)
+            await self._call(claim, log)
             committing.cancel()
 
-    async def _call(self, claim: Claim, log: JobLog, machine: JobMachine) -> None:
-        call, has_lost_credential = await self._backend_call(claim)
+    async def _call(self, claim: Claim, log: JobLog) -> None:
+        stored = await self._store.call_of(claim.id)
+        if stored is None:  # deleted since
+            raise ClaimLost
+        held = self._credentials.of(claim.id)
+        credential = held.credential if held else None
+        request = calls.request_of(stored.request)
+        speech = await self._backend.speech(credential)
+        machine = JobMachine(
+            claim.job,
+            events_bytes_max=self._settings.events_bytes_max,
+            reader=speech.reader(claim.id, request),
+        )
+        if await self._obey(claim, log, machine, Started()):
+            return
+        turns = await self._store.turns_before(claim.id, claim.job.tenant)
+        try:
+            body = speech.body(request, calls.input_of(stored.input, turns))
+        except Refusal as refusal:  # found out too late to refuse the request
+            unsayable = UpstreamFailed(failure(refusal.message, "invalid_prompt"), "unsupported_by_backend")
+            await self._obey(claim, log, machine, unsayable)
+            return
+        headers = {**calls.headers_of(stored.headers), **(held.others if held else {})}
+        call = BackendCall(claim.id, speech.target(stored.target), body, headers, credential)
+        await self._read(call, claim, log, machine, has_lost_credential=held is None)
+
+    async def _read(
+        self, call: BackendCall, claim: Claim, log: JobLog, machine: JobMachine, *, has_lost_credential: bool
+    ) -> None:
         started: float | None = time.monotonic()
         async with aclosing(self._backend.stream(call)) as items:
             async for item in items:
@@ -166,18 +193,6 @@ class Runner:
                     self._observer.job_finished(claim.id, outcome.status, outcome.code, outcome.reason, ran_s)
                     return True
         return False
-
-    async def _backend_call(self, claim: Claim) -> tuple[BackendCall, bool]:
-        """The call to make, and whether the caller's credential for it is lost."""
-        call = await self._store.call_of(claim.id)
-        if call is None:  # deleted since
-            raise ClaimLost
-        turns = await self._store.turns_before(claim.id, claim.job.tenant)
-        held = self._credentials.of(claim.id)
-        credential: Credential | None = held.credential if held else None
-        headers = {**headers_of(call.headers), **(held.others if held else {})}
-        body = request_body(call.request, call.input, turns)
-        return BackendCall(claim.id, call.target, body, headers, credential), held is None
 
     async def drain(self, timeout_s: float) -> list[Claim]:
         """Start nothing more, let what runs end, and stop the rest. Returns the claims of the stopped."""

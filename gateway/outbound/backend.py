@@ -16,10 +16,13 @@ from contextlib import aclosing
 import aiohttp
 
 from gateway.config import UpstreamSettings
-from gateway.core.call import BackendCall
+from gateway.core.call import BackendCall, Credential
 from gateway.core.machine import Input, UpstreamAnswer, UpstreamClosed, UpstreamFailed, UpstreamFrames
 from gateway.observe import Observer
 from gateway.outbound.client import FAILURES, backend_url, explain
+from gateway.outbound.detect import find_api
+from gateway.wire.calls import Api, Speech
+from gateway.wire.chat_request import ChatOptions
 from gateway.wire.failures import failure, of_status
 from gateway.wire.sse import FrameTooLarge, SseDecoder
 
@@ -51,6 +54,18 @@ class HttpBackend:
         self._api_key = None if key is None else key.get_secret_value()
         self._event_bytes_max = event_bytes_max
         self._observer = observer
+        self._api = None if settings.api == "auto" else Api(settings.api)
+        self._chat = ChatOptions(
+            has_developer_role=settings.developer_role,
+            max_tokens_field=settings.max_tokens_field,
+            reasoning_field=None if settings.reasoning_field == "none" else settings.reasoning_field,
+        )
+
+    async def speech(self, credential: Credential | None) -> Speech:
+        if self._api is None:
+            headers = self._authorization(credential)
+            self._api = await find_api(self._session, self._settings, headers)
+        return Speech(self._api or Api.RESPONSES, self._chat)
 
     async def stream(self, call: BackendCall) -> AsyncGenerator[Input, None]:
         answer = await self._open(call)
@@ -94,11 +109,12 @@ class HttpBackend:
             "X-Request-Id": call.job_id,
             "Via": "1.1 backburner",
         }
+        return headers | self._authorization(call.credential)
+
+    def _authorization(self, credential: Credential | None) -> dict[str, str]:
         if self._api_key is not None:
-            headers["Authorization"] = f"Bearer {self._api_key}"
-        elif call.credential is not None:
-            headers[call.credential.name] = call.credential.value
-        return headers
+            return {"Authorization": f"Bearer {self._api_key}"}
+        return {credential.name: credential.value} if credential is not None else {}
 
     async def _read(self, answer: aiohttp.ClientResponse) -> AsyncGenerator[Input, None]:
         problem = _not_a_stream(answer)

@@ -1,17 +1,65 @@
-"""The body of a backend call, from what was stored of a request."""
+"""The call that a stored request becomes, in the API that its backend speaks."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
 import orjson
 
+from gateway.wire.chat_request import ChatOptions, chat_body, custom_tools
 from gateway.wire.items import Turn, context
+from gateway.wire.readers import ChatReader, Reader, ResponsesReader
 from gateway.wire.requests import backend_body
 
 
-def request_body(request: bytes, input: bytes, turns: list[Turn]) -> bytes:
-    """The synchronous, streamed request; earlier turns of this gateway stand before the new input."""
-    new_input = orjson.loads(input)
-    return backend_body(orjson.loads(request), input=context(turns, new_input) if turns else new_input)
+class Api(StrEnum):
+    """What a backend speaks."""
+
+    RESPONSES = "responses"
+    CHAT = "chat"
+
+
+@dataclass(frozen=True, slots=True)
+class Speech:
+    """How to talk to one backend.
+
+    Attributes:
+        chat: Its ways, where it speaks chat completions.
+    """
+
+    api: Api = Api.RESPONSES
+    chat: ChatOptions = field(default_factory=ChatOptions)
+
+    def body(self, request: dict[str, Any], input: Any) -> bytes:
+        """The body of a streamed call. Raises: Refusal, if the API cannot say it."""
+        if self.api is Api.CHAT:
+            return chat_body(request, input=input, options=self.chat)
+        return backend_body(request, input=input)
+
+    def target(self, target: str) -> str:
+        """Where a call goes whose client asked for `…/responses`."""
+        if self.api is Api.RESPONSES:
+            return target
+        path, question, query = target.partition("?")
+        return f"{path.removesuffix('/responses')}/chat/completions{question}{query}"
+
+    def reader(self, response_id: str, request: dict[str, Any]) -> Reader:
+        """What makes events of the answer."""
+        return ChatReader(response_id, custom_tools(request)) if self.api is Api.CHAT else ResponsesReader()
+
+
+def request_of(stored: bytes) -> dict[str, Any]:
+    """A stored request."""
+    request: dict[str, Any] = orjson.loads(stored)
+    return request
+
+
+def input_of(stored: bytes, turns: list[Turn]) -> Any:
+    """A stored input, after the turns that it goes on from."""
+    new_input = orjson.loads(stored)
+    return context(turns, new_input) if turns else new_input
 
 
 def headers_of(stored: bytes) -> dict[str, str]:

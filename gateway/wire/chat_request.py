@@ -1,7 +1,7 @@
 """A Responses request as a chat-completions request, for backends that speak only that.
 
 What has a counterpart is mapped; what has none is refused with the field's name, never dropped in silence.
-Fields that neither API knows (`top_k`, `chat_template_kwargs`, …) go along as they are.
+Fields that this API does not know (`top_k`, `chat_template_kwargs`, …) go along as they are.
 """
 
 from __future__ import annotations
@@ -11,15 +11,13 @@ from typing import Any
 
 import orjson
 
-from gateway.wire.chat_messages import messages_of
+from gateway.wire.chat_messages import CUSTOM_TOOL_ARGUMENT, expect, messages_of, unsupported
 from gateway.wire.errors import Refusal, invalid
 
 Body = dict[str, Any]
 
-CUSTOM_TOOL_ARGUMENT = "input"
-"""A custom tool takes one text; as a function it takes an object with this one string."""
-
-_UNSUPPORTED = ("conversation", "prompt", "context_management")
+# `messages` is what we make of `input`; of several choices (`n`) a response could show only one.
+_UNSUPPORTED = ("conversation", "prompt", "context_management", "previous_response_id", "messages")
 _MAPPED = frozenset(
     {
         "background",
@@ -28,7 +26,7 @@ _MAPPED = frozenset(
         "instructions",
         "max_output_tokens",
         "max_tool_calls",  # of built-in tools only, of which a chat backend has none
-        "previous_response_id",
+        "n",
         "reasoning",
         "store",  # the gateway is the store
         "stream",
@@ -62,10 +60,11 @@ def chat_body(body: Body, *, input: Any, options: ChatOptions) -> bytes:
     """The chat request for a Responses request, streamed.
 
     Args:
+        body: The request. A `previous_response_id` in it is one that was not expanded into `input`.
         input: The items, those of earlier turns included.
 
     Raises:
-        Refusal: A field or an item has no counterpart in chat completions.
+        Refusal: A field or an item is malformed, or has no counterpart in chat completions.
     """
     _refuse_unsupported(body)
     call: Body = {name: value for name, value in body.items() if name not in _MAPPED and value is not None}
@@ -75,24 +74,21 @@ def chat_body(body: Body, *, input: Any, options: ChatOptions) -> bytes:
         has_developer_role=options.has_developer_role,
         reasoning_field=options.reasoning_field,
     )
-    call |= _tools(body)
-    call |= _text(body.get("text") or {})
-    if effort := (body.get("reasoning") or {}).get("effort"):
-        call["reasoning_effort"] = effort
+    call |= _tools(body) | _text(body) | _reasoning(body) | _logprobs(body)
     if body.get("max_output_tokens") is not None:
         call[options.max_tokens_field] = body["max_output_tokens"]
-    if body.get("top_logprobs") or "message.output_text.logprobs" in (body.get("include") or []):
-        call["logprobs"] = True
-        if body.get("top_logprobs"):
-            call["top_logprobs"] = body["top_logprobs"]
     call["stream"] = True
-    call["stream_options"] = {"include_usage": True}
-    return orjson.dumps(call)
+    call["stream_options"] = _stream_options(body)
+    try:
+        return orjson.dumps(call)
+    except orjson.JSONEncodeError:
+        raise invalid("The request is nested too deeply, or not JSON.", code="invalid_json") from None
 
 
 def custom_tools(body: Body) -> frozenset[str]:
     """The names of the custom tools of a request: a call of one comes back as a function call."""
-    return frozenset(tool["name"] for tool in body.get("tools") or [] if tool.get("type") == "custom")
+    tools = [tool for tool in body.get("tools") or [] if isinstance(tool, dict)]
+    return frozenset(str(tool.get("name")) for tool in tools if tool.get("type") == "custom")
 
 
 def _refuse_unsupported(body: Body) -> None:
@@ -101,8 +97,8 @@ def _refuse_unsupported(body: Body) -> None:
             raise _unsupported(name)
     if body.get("truncation") not in (None, "disabled"):
         raise _unsupported("truncation")
-    if body.get("previous_response_id") is not None:  # one of ours has been expanded already
-        raise _unsupported("previous_response_id")
+    if body.get("n") not in (None, 1):
+        raise _unsupported("n")
 
 
 def _unsupported(param: str) -> Refusal:
@@ -113,47 +109,43 @@ def _unsupported(param: str) -> Refusal:
     )
 
 
-def _tools(body: Body) -> Body:
-    tools = body.get("tools") or []
-    choice = body.get("tool_choice")
-    if isinstance(choice, dict) and choice.get("type") == "allowed_tools":
-        allowed = {tool.get("name") for tool in choice.get("tools") or []}
-        tools = [tool for tool in tools if tool.get("name") in allowed]
-        choice = choice.get("mode", "auto")
-    elif isinstance(choice, dict):
-        if choice.get("type") not in ("function", "custom"):
-            raise _unsupported("tool_choice")
-        choice = {"type": "function", "function": {"name": choice.get("name")}}
-    mapped: Body = {}
-    if tools:
-        mapped["tools"] = [_tool(tool, position) for position, tool in enumerate(tools)]
-    if choice is not None and (tools or choice != "auto"):
-        mapped["tool_choice"] = choice
-    return mapped
+def _object(body: Body, name: str, known: tuple[str, ...]) -> Body:
+    """A field that is an object, with nothing in it that would be lost."""
+    value = expect(dict, body.get(name) or {}, name)
+    for key in value.keys() - set(known):
+        if value[key] is not None:
+            raise _unsupported(f"{name}.{key}")
+    return value
 
 
-def _tool(tool: Body, position: int) -> Body:
-    if tool.get("type") == "function":
-        function = {name: tool[name] for name in _FUNCTION_FIELDS if tool.get(name) is not None}
-    elif tool.get("type") == "custom":
-        text = {CUSTOM_TOOL_ARGUMENT: {"type": "string"}}
-        parameters = {"type": "object", "properties": text, "required": [CUSTOM_TOOL_ARGUMENT]}
-        function = {"name": tool.get("name"), "parameters": parameters}
-        if tool.get("description") is not None:
-            function["description"] = tool["description"]
-    else:
-        raise _unsupported(f"tools.{position}")
-    return {"type": "function", "function": function}
+def _stream_options(body: Body) -> Body:
+    # Obfuscation never gets into stored events; the usage must.
+    given = expect(dict, body.get("stream_options") or {}, "stream_options")
+    return {k: v for k, v in given.items() if k != "include_obfuscation"} | {"include_usage": True}
 
 
-_FUNCTION_FIELDS = ("name", "description", "parameters", "strict")
+def _reasoning(body: Body) -> Body:
+    # A summary is a digest of what the client may not see; here it sees all of it.
+    effort = _object(body, "reasoning", ("effort", "summary", "generate_summary")).get("effort")
+    return {} if effort is None else {"reasoning_effort": effort}
 
 
-def _text(text: Body) -> Body:
+def _logprobs(body: Body) -> Body:
+    include = expect(list, body.get("include") or [], "include")
+    if "reasoning.encrypted_content" in include:  # the others are about tools that are refused, or input
+        raise _unsupported("include")
+    count = body.get("top_logprobs")
+    if not count and "message.output_text.logprobs" not in include:
+        return {}
+    return {"logprobs": True} | ({"top_logprobs": count} if count else {})
+
+
+def _text(body: Body) -> Body:
+    text = _object(body, "text", ("format", "verbosity"))
     mapped: Body = {}
     if text.get("verbosity") is not None:
         mapped["verbosity"] = text["verbosity"]
-    form = text.get("format") or {"type": "text"}
+    form = expect(dict, text.get("format") or {"type": "text"}, "text.format")
     match form.get("type"):
         case "text":
             pass
@@ -168,3 +160,72 @@ def _text(text: Body) -> Body:
 
 
 _SCHEMA_FIELDS = ("name", "description", "schema", "strict")
+
+
+def _tools(body: Body) -> Body:
+    given = expect(list, body.get("tools") or [], "tools")
+    tools = [_tool(tool, f"tools.{position}") for position, tool in enumerate(given)]
+    choice = body.get("tool_choice")
+    if isinstance(choice, dict):
+        if choice.get("type") == "allowed_tools":
+            tools = _allowed(tools, choice)
+            choice = choice.get("mode") or "auto"
+        elif choice.get("type") in ("function", "custom"):
+            choice = {"type": "function", "function": {"name": _name(choice, "tool_choice")}}
+        else:
+            raise _unsupported("tool_choice")
+    elif choice is not None:
+        expect(str, choice, "tool_choice")
+    mapped: Body = {"tools": tools} if tools else {}
+    # Some servers refuse any choice where there is nothing to choose from.
+    if choice is not None and (tools or choice not in ("auto", "none")):
+        mapped["tool_choice"] = choice
+    return mapped
+
+
+def _allowed(tools: list[Body], choice: Body) -> list[Body]:
+    """Chat has no choice among some tools: the backend is only told of these."""
+    if choice.get("mode") not in (None, "auto", "required"):
+        raise invalid("Invalid value for 'tool_choice.mode'.", param="tool_choice.mode")
+    offered = {tool["function"]["name"] for tool in tools}
+    allowed = set()
+    for position, tool in enumerate(expect(list, choice.get("tools"), "tool_choice.tools")):
+        param = f"tool_choice.tools.{position}"
+        name = _name(expect(dict, tool, param), param)
+        if name not in offered:
+            raise invalid(f"Invalid value for '{param}': no such tool in 'tools'.", param=param)
+        allowed.add(name)
+    return [tool for tool in tools if tool["function"]["name"] in allowed]
+
+
+def _tool(tool: Any, param: str) -> Body:
+    tool = expect(dict, tool, param)
+    match tool.get("type"):
+        case "function":
+            fields: tuple[str, ...] = ("name", "description", "parameters", "strict")
+            function = {name: tool[name] for name in fields if tool.get(name) is not None}
+        case "custom":
+            fields = ("name", "description", "format")
+            form = expect(dict, tool.get("format") or {"type": "text"}, f"{param}.format")
+            if form.get("type") != "text":
+                raise unsupported(f"{param}.format", "grammars of custom tools are")
+            argument = {CUSTOM_TOOL_ARGUMENT: {"type": "string"}}
+            schema = {"type": "object", "properties": argument, "required": [CUSTOM_TOOL_ARGUMENT]}
+            function = {"name": tool.get("name"), "parameters": schema}
+            if tool.get("description") is not None:
+                function["description"] = tool["description"]
+        case kind:
+            raise unsupported(param, f"tools of type '{kind}' are")
+    function["name"] = _name(tool, param)
+    for name in ("defer_loading", "allowed_callers"):  # of tool search and of programmatic calling
+        if tool.get(name):
+            raise _unsupported(f"{param}.{name}")
+    extra = {name: value for name, value in tool.items() if name not in fields and value is not None}
+    return {**extra, "type": "function", "function": function}
+
+
+def _name(value: Body, param: str) -> str:
+    name = expect(str, value.get("name"), f"{param}.name")
+    if not name:
+        raise invalid(f"Invalid value for '{param}.name': it is empty.", param=f"{param}.name")
+    return name

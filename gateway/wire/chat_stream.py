@@ -12,22 +12,48 @@ from typing import Any
 
 import orjson
 
-from gateway.wire.chat_request import CUSTOM_TOOL_ARGUMENT
+from gateway.wire.chat_fields import logprobs_of, object_of, objects_of, text_of, usage_of
+from gateway.wire.chat_messages import CUSTOM_TOOL_ARGUMENT
 from gateway.wire.events import Event
 
-_INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
+_INCOMPLETE = {
+    "length": "max_output_tokens",
+    "max_tokens": "max_output_tokens",  # names of other APIs, which some gateways let through
+    "model_length": "max_output_tokens",
+    "content_filter": "content_filter",
+}
+_BROKEN = frozenset({"abort", "error"})
+"""Reasons that servers have of their own: the answer is not whole, through no limit of the request."""
 
 
 @dataclass(slots=True)
 class _Call:
     """A tool call that is being streamed; announced once its name is known."""
 
-    item_id: str
+    item_id: str | None = None
     call_id: str | None = None
     name: str = ""
     arguments: list[str] = field(default_factory=list)
     is_custom: bool = False
-    is_open: bool = False
+
+    def is_whole(self) -> bool:
+        try:
+            return isinstance(orjson.loads("".join(self.arguments)), dict)
+        except orjson.JSONDecodeError:
+            return False
+
+
+@dataclass(slots=True)
+class _Message:
+    """A message that is being streamed.
+
+    Attributes:
+        text, logprobs: Of the text part that is open.
+    """
+
+    item_id: str
+    text: list[str] = field(default_factory=list)
+    logprobs: list[Any] = field(default_factory=list)
 
 
 class ChatStream:
@@ -42,143 +68,76 @@ class ChatStream:
         self._custom_tools = custom_tools
         self._count = 0
         self._reasoning: str | None = None
-        self._message: str | None = None
-        self._logprobs: list[Any] = []
-        self._text: list[str] = []
+        self._message: _Message | None = None
         self._calls: dict[int, _Call] = {}
         self._finish_reason: str | None = None
         self._answer: dict[str, Any] = {}
 
     def feed(self, chunk: dict[str, Any]) -> list[Event]:
         """The events of one chunk."""
-        for name in ("model", "service_tier", "usage"):
-            if chunk.get(name) is not None:
+        for name, kind in (("model", str), ("service_tier", str), ("usage", dict)):
+            if isinstance(chunk.get(name), kind):
                 self._answer[name] = chunk[name]
-        choices = chunk.get("choices")
-        choice = next((c for c in choices or [] if isinstance(c, dict) and not c.get("index")), None)
+        # Of several choices a response can show one.
+        choice = next((c for c in objects_of(chunk.get("choices")) if not c.get("index")), None)
         if choice is None:
             return []
+        if isinstance(choice.get("usage"), dict):
+            self._answer["usage"] = choice["usage"]
+        if isinstance(reason := choice.get("finish_reason"), str) and reason:
+            self._finish_reason = reason
+        delta = object_of(choice.get("delta") or choice.get("message"))
         events: list[Event] = []
-        delta = choice.get("delta") or choice.get("message") or {}
-        if thought := _text_of(delta, "reasoning_content") or _text_of(delta, "reasoning"):
+        if thought := text_of(delta, "reasoning_content") or text_of(delta, "reasoning"):
             events += self._think(thought)
-        if text := _text_of(delta, "content"):
-            events += self._speak("response.output_text.delta", text, choice.get("logprobs"))
-        if refusal := _text_of(delta, "refusal"):
-            events += self._speak("response.refusal.delta", refusal, None)
-        calls = delta.get("tool_calls")
-        if not calls and delta.get("function_call"):  # before there were several
+        events += self._say(text_of(delta, "content"), logprobs_of(choice))
+        if refusal := text_of(delta, "refusal"):
+            events += self._refuse(refusal)
+        calls = objects_of(delta.get("tool_calls"))
+        if not calls and isinstance(delta.get("function_call"), dict):  # before there were several
             calls = [{"index": 0, "function": delta["function_call"]}]
-        for position, call in enumerate(calls or []):
+        for position, call in enumerate(calls):
             events += self._call(call, position)
-        self._finish_reason = choice.get("finish_reason") or self._finish_reason
         return events
 
-    def end(self) -> list[Event]:
-        """The last events, at the end of the stream; none if the backend never said why it stopped."""
-        if self._finish_reason is None:
+    def end(self, *, default: str | None = None) -> list[Event]:
+        """The last events, at the end of the stream; none if the backend never said why it stopped.
+
+        Args:
+            default: The finish reason of a backend that has said none.
+        """
+        finish, self._finish_reason = self._finish_reason or default, None
+        if finish is None:
             return []
-        reason = _INCOMPLETE.get(self._finish_reason)
+        if finish in _BROKEN:
+            return [{"type": "error", "message": f"The backend gave up on the answer ({finish})."}]
+        reason = _INCOMPLETE.get(finish)
         status = "incomplete" if reason else "completed"
-        events = self._close_reasoning()
-        events += self._close_message(status)
+        events = self._close_reasoning() + self._close_message(status)
         for call in self._calls.values():
             events += self._close_call(call, status)
-        answer: dict[str, Any] = {
-            **self._answer,
-            "status": status,
-            "usage": _usage(self._answer.get("usage")),
-        }
+        self._calls = {}
+        answer = {**self._answer, "status": status, "usage": usage_of(self._answer.get("usage"))}
         if reason:
             answer["incomplete_details"] = {"reason": reason}
-        self._finish_reason = None
         return [*events, {"type": f"response.{status}", "response": answer}]
 
-    def _new_id(self, prefix: str) -> str:
+    def _open(self, prefix: str, item: dict[str, Any]) -> tuple[str, Event]:
+        # Made up as the normaliser does it: the n-th item is n in both, so no two get the same id.
+        item_id = f"{prefix}_{self._seed}{self._count:08x}"
         self._count += 1
-        return f"{prefix}_{self._seed}{self._count - 1:08x}"
+        return item_id, {"type": "response.output_item.added", "item": {"id": item_id, **item}}
+
+    # -- reasoning
 
     def _think(self, thought: str) -> list[Event]:
         events: list[Event] = []
         if self._reasoning is None:
             events += self._close_message("completed")
-            self._reasoning = self._new_id("rs")
-            item = {"id": self._reasoning, "type": "reasoning", "summary": [], "content": []}
-            events.append({"type": "response.output_item.added", "item": item})
+            self._reasoning, added = self._open("rs", {"type": "reasoning", "summary": [], "content": []})
+            events.append(added)
         events.append({"type": "response.reasoning_text.delta", "item_id": self._reasoning, "delta": thought})
         return events
-
-    def _speak(self, kind: str, text: str, logprobs: Any) -> list[Event]:
-        events = self._close_reasoning()
-        if self._message is None:
-            self._message = self._new_id("msg")
-            item = {"id": self._message, "type": "message", "role": "assistant", "content": []}
-            events.append({"type": "response.output_item.added", "item": item})
-        event: Event = {"type": kind, "item_id": self._message, "delta": text}
-        if isinstance(logprobs, dict) and logprobs.get("content"):
-            event["logprobs"] = [_logprob(entry) for entry in logprobs["content"]]
-            self._logprobs += event["logprobs"]
-        self._text.append(text)
-        return [*events, event]
-
-    def _call(self, fragment: dict[str, Any], position: int) -> list[Event]:
-        index = fragment.get("index")
-        index = index if isinstance(index, int) else position
-        function = fragment.get("function") or {}
-        call = self._calls.get(index)
-        events: list[Event] = []
-        if (
-            call is not None
-            and fragment.get("id")
-            and function.get("name")
-            and fragment["id"] != call.call_id
-        ):
-            # Some servers give every call the index 0: a new id with a new name is a new call.
-            events += self._close_call(self._calls.pop(index), "completed")
-            call = None
-        if call is None:
-            events += self._close_reasoning() + self._close_message("completed")
-            call = self._calls[index] = _Call(self._new_id("fc"))
-        call.call_id = call.call_id or fragment.get("id")
-        call.name = call.name or function.get("name") or ""
-        arguments = function.get("arguments")
-        if isinstance(arguments, dict):  # an object, where the API says a string
-            arguments = orjson.dumps(arguments).decode()
-        if arguments:
-            call.arguments.append(arguments)
-        if not call.name:
-            return events
-        if not call.is_open:
-            events += self._open_call(call)
-            arguments = "".join(call.arguments)
-        if arguments and not call.is_custom:
-            events.append(
-                {
-                    "type": "response.function_call_arguments.delta",
-                    "item_id": call.item_id,
-                    "delta": arguments,
-                }
-            )
-        return events
-
-    def _open_call(self, call: _Call) -> list[Event]:
-        call.is_open = True
-        call.is_custom = call.name in self._custom_tools
-        kind = "custom_tool_call" if call.is_custom else "function_call"
-        call_id = call.call_id or f"call_{call.item_id.removeprefix('fc_')}"
-        item = {"id": call.item_id, "type": kind, "call_id": call_id, "name": call.name}
-        return [{"type": "response.output_item.added", "item": item}]
-
-    def _close_call(self, call: _Call, status: str) -> list[Event]:
-        if not call.is_open:
-            return []
-        item: dict[str, Any] = {"id": call.item_id, "type": "function_call", "status": status}
-        if call.is_custom:
-            item |= {"type": "custom_tool_call", "input": _custom_input("".join(call.arguments))}
-        elif not call.arguments:
-            item["arguments"] = "{}"
-        call.is_open = False
-        return [{"type": "response.output_item.done", "item": item}]
 
     def _close_reasoning(self) -> list[Event]:
         if self._reasoning is None:
@@ -187,20 +146,132 @@ class ChatStream:
         self._reasoning = None
         return [{"type": "response.output_item.done", "item": item}]
 
-    def _close_message(self, status: str) -> list[Event]:
-        if self._message is None:
+    # -- message
+
+    def _say(self, text: str, logprobs: list[Any]) -> list[Event]:
+        if not text:
+            if self._message is not None:  # half a character: its text comes with the next token
+                self._message.logprobs += logprobs
             return []
-        item: dict[str, Any] = {"id": self._message, "type": "message", "status": status}
-        if self._logprobs:
-            text = "".join(self._text)
-            item["content"] = [{"type": "output_text", "text": text, "logprobs": self._logprobs}]
-        self._message, self._logprobs, self._text = None, [], []
-        return [{"type": "response.output_item.done", "item": item}]
+        message, events = self._open_message()
+        message.text.append(text)
+        message.logprobs += logprobs
+        event = {"type": "response.output_text.delta", "item_id": message.item_id, "delta": text}
+        return [*events, {**event, "logprobs": logprobs}]
+
+    def _refuse(self, refusal: str) -> list[Event]:
+        message, events = self._open_message()
+        events += self._close_text(message)
+        event = {"type": "response.refusal.delta", "item_id": message.item_id, "delta": refusal}
+        return [*events, event]
+
+    def _open_message(self) -> tuple[_Message, list[Event]]:
+        events = self._close_reasoning()
+        if self._message is None:
+            item_id, added = self._open("msg", {"type": "message", "role": "assistant", "content": []})
+            self._message = _Message(item_id)
+            events.append(added)
+        return self._message, events
+
+    def _close_text(self, message: _Message) -> list[Event]:
+        """The end of a text part, said only where there is something to say: the logprobs of all of it."""
+        text, logprobs = "".join(message.text), message.logprobs
+        message.text, message.logprobs = [], []
+        if not text or not logprobs:
+            return []
+        part = {"type": "output_text", "text": text, "logprobs": logprobs}
+        place = {"item_id": message.item_id}
+        return [
+            {"type": "response.output_text.done", **place, "text": text, "logprobs": logprobs},
+            {"type": "response.content_part.done", **place, "part": part},
+        ]
+
+    def _close_message(self, status: str) -> list[Event]:
+        message, self._message = self._message, None
+        if message is None:
+            return []
+        item = {"id": message.item_id, "type": "message", "status": status}
+        return [*self._close_text(message), {"type": "response.output_item.done", "item": item}]
+
+    # -- calls
+
+    def _call(self, fragment: dict[str, Any], position: int) -> list[Event]:
+        function = object_of(fragment.get("function"))
+        given_id, name = text_of(fragment, "id"), text_of(function, "name")
+        slot = self._slot(fragment.get("index"), given_id, name, position)
+        call = self._calls.get(slot)
+        events: list[Event] = []
+        if call is not None and _is_another(call, given_id, name):
+            events += self._close_call(self._calls.pop(slot), "completed")
+            call = None
+        if call is None:
+            events += self._close_reasoning() + self._close_message("completed")
+            call = self._calls[slot] = _Call()
+        call.call_id = call.call_id or given_id or None
+        call.name = call.name or name
+        arguments = _arguments_of(function)
+        if arguments:
+            call.arguments.append(arguments)
+        if not call.name:
+            return events
+        if call.item_id is None:
+            events += self._open_call(call)
+            arguments = "".join(call.arguments)
+        if arguments and not call.is_custom:
+            kind = "response.function_call_arguments.delta"
+            events.append({"type": kind, "item_id": call.item_id, "delta": arguments})
+        return events
+
+    def _slot(self, index: Any, given_id: str, name: str, position: int) -> int:
+        """Which call a fragment is about: by index, else by id, else by its place in the chunk."""
+        if isinstance(index, int):
+            return index
+        if not name:
+            for slot, call in self._calls.items():
+                if given_id and call.call_id == given_id:
+                    return slot
+        return position
+
+    def _open_call(self, call: _Call) -> list[Event]:
+        call.is_custom = call.name in self._custom_tools
+        kind, prefix = ("custom_tool_call", "ctc") if call.is_custom else ("function_call", "fc")
+        item = {"type": kind, "name": call.name}
+        if call.call_id:
+            item["call_id"] = call.call_id
+        call.item_id, added = self._open(prefix, item)
+        return [added]
+
+    def _close_call(self, call: _Call, status: str) -> list[Event]:
+        events: list[Event] = []
+        arguments = "".join(call.arguments)
+        if call.item_id is None:
+            if not arguments and not call.call_id:
+                return []
+            events += self._open_call(call)  # it never got a name; the client is shown what there is
+        if call.is_whole():
+            status = "completed"  # whatever was cut, it was not this call
+        elif not arguments and status == "completed":
+            arguments = "{}"
+        text = {"input": _custom_input(arguments)} if call.is_custom else {"arguments": arguments}
+        kind = "custom_tool_call" if call.is_custom else "function_call"
+        item = {"id": call.item_id, "type": kind, "status": status, **text}
+        return [*events, {"type": "response.output_item.done", "item": item}]
 
 
-def _text_of(delta: dict[str, Any], name: str) -> str | None:
-    value = delta.get(name)
-    return value if isinstance(value, str) and value else None
+def _is_another(call: _Call, given_id: str, name: str) -> bool:
+    """Whether a fragment begins another call. Some servers give every call the index 0, or none."""
+    if not call.name or not (name or given_id):
+        return False
+    if given_id and call.call_id:
+        return given_id != call.call_id and (bool(name) or call.is_whole())
+    return bool(name) and (call.is_whole() or (name != call.name and not call.arguments))
+
+
+def _arguments_of(function: dict[str, Any]) -> str:
+    value = function.get("arguments")
+    if value is None or isinstance(value, str):
+        return value or ""
+    return orjson.dumps(value).decode()  # an object, where the API says a string
 
 
 def _custom_input(arguments: str) -> str:
@@ -210,33 +281,3 @@ def _custom_input(arguments: str) -> str:
         return arguments
     text = value.get(CUSTOM_TOOL_ARGUMENT) if isinstance(value, dict) else None
     return text if isinstance(text, str) else arguments
-
-
-def _logprob(entry: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "token": entry.get("token", ""),
-        "bytes": entry.get("bytes") or [],
-        "logprob": entry.get("logprob", 0.0),
-        "top_logprobs": [
-            {
-                "token": top.get("token", ""),
-                "bytes": top.get("bytes") or [],
-                "logprob": top.get("logprob", 0.0),
-            }
-            for top in entry.get("top_logprobs") or []
-        ],
-    }
-
-
-def _usage(usage: Any) -> dict[str, Any] | None:
-    if not isinstance(usage, dict):
-        return None
-    prompt = usage.get("prompt_tokens_details") or {}
-    completion = usage.get("completion_tokens_details") or {}
-    return {
-        "input_tokens": usage.get("prompt_tokens") or 0,
-        "output_tokens": usage.get("completion_tokens") or 0,
-        "total_tokens": usage.get("total_tokens"),
-        "input_tokens_details": {"cached_tokens": prompt.get("cached_tokens") or 0},
-        "output_tokens_details": {"reasoning_tokens": completion.get("reasoning_tokens") or 0},
-    }

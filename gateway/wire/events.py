@@ -6,6 +6,7 @@ client throws on a type that it does not know, so nothing outside this list is e
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import orjson
@@ -18,23 +19,24 @@ LIFECYCLE = frozenset({"response.created", "response.queued", "response.in_progr
 TERMINAL = frozenset({"response.completed", "response.failed", "response.incomplete", "response.cancelled"})
 """`response.cancelled` is not in the specification, but some servers send it; we never do."""
 
-ITEM_EVENTS = frozenset(
-    f"response.{name}"
-    for group, verbs in {
-        "web_search_call": ("in_progress", "searching", "completed"),
-        "file_search_call": ("in_progress", "searching", "completed"),
-        "code_interpreter_call": ("in_progress", "interpreting", "completed"),
-        "code_interpreter_call_code": ("delta", "done"),
-        "image_generation_call": ("in_progress", "generating", "partial_image", "completed"),
-        "mcp_call": ("in_progress", "completed", "failed"),
-        "mcp_call_arguments": ("delta", "done"),
-        "mcp_list_tools": ("in_progress", "completed", "failed"),
-        "shell_call_command": ("added", "delta", "done"),
-        "shell_call_output_content": ("delta", "done"),
+ITEM_EVENTS = {
+    f"response.{item_type}{ending}": item_type
+    for item_type, endings in {
+        "web_search_call": (".in_progress", ".searching", ".completed"),
+        "file_search_call": (".in_progress", ".searching", ".completed"),
+        "code_interpreter_call": (
+            *(".in_progress", ".interpreting", ".completed"),
+            *("_code.delta", "_code.done"),
+        ),
+        "image_generation_call": (".in_progress", ".generating", ".partial_image", ".completed"),
+        "mcp_call": (".in_progress", ".completed", ".failed", "_arguments.delta", "_arguments.done"),
+        "mcp_list_tools": (".in_progress", ".completed", ".failed"),
+        "shell_call": ("_command.added", "_command.delta", "_command.done"),
+        "shell_call_output": ("_content.delta", "_content.done"),
     }.items()
-    for name in (f"{group}.{verb}" for verb in verbs)
-)
-"""Events about one item whose inner state we do not track: passed on with the right index."""
+    for ending in endings
+}
+"""Events about one item whose inner state we do not track, with its type: passed on with the right index."""
 
 AUDIO_EVENTS = frozenset(
     {
@@ -75,7 +77,15 @@ def parse(data: bytes) -> Event | None:
         event = orjson.loads(data)
     except orjson.JSONDecodeError:
         try:
-            event = orjson.loads(data.decode("utf-8", "replace"))
-        except orjson.JSONDecodeError:
+            event = _repaired(data.decode("utf-8", "replace"))
+        except (ValueError, RecursionError):
             return None
     return event if isinstance(event, dict) else None
+
+
+def _repaired(text: str) -> Any:
+    """What servers write that JSON does not have: Python's NaN, and half of a surrogate pair, which is what a
+    JavaScript proxy makes of an emoji that it cuts in two."""
+    value = json.loads(text, parse_constant=lambda _: None)
+    utf16 = json.dumps(value, ensure_ascii=False).encode("utf-16", "surrogatepass")
+    return orjson.loads(utf16.decode("utf-16", "replace"))

@@ -87,7 +87,7 @@ def _read(value: Any) -> tuple[str | None, str | None]:
         message = detail if isinstance(detail, str) else orjson.dumps(detail).decode() if detail else None
     names = (value.get("code"), value.get("type"))
     code = next((name for name in names if isinstance(name, str) and name in _CODES), None)
-    return code, message
+    return code, message or None
 
 
 def _code_of(status: int) -> str:

@@ -65,7 +65,11 @@ def listed(turns: list[Turn], current_id: str, current_input: bytes) -> list[Ite
     for turn in turns:
         items += _identified(turn.response_id, orjson.loads(turn.input))
         items += orjson.loads(turn.final)["output"]
-    return items + _identified(current_id, orjson.loads(current_input))
+    items += _identified(current_id, orjson.loads(current_input))
+    # A client may have sent an earlier item once more. The later one stands for both: a pager that met an id
+    # twice would go in circles.
+    last = {item["id"]: n for n, item in enumerate(items)}
+    return [item for n, item in enumerate(items) if last[item["id"]] == n]
 
 
 def _identified(response_id: str, value: Any) -> list[Item]:
@@ -75,7 +79,7 @@ def _identified(response_id: str, value: Any) -> list[Item]:
 def _identify(response_id: str, position: int, item: Item) -> Item:
     kind = item.get("type") or "message"
     full: Item = {"type": kind, **{name: value for name, value in item.items() if name != "type"}}
-    if not full.get("id"):
+    if not isinstance(full.get("id"), str) or not full["id"]:
         digest = hashlib.sha256(f"{response_id}/{position}".encode()).hexdigest()[:48]
         full["id"] = f"{_ID_PREFIX.get(kind, 'item')}_{digest}"
     if kind == "message":

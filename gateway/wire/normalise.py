@@ -4,7 +4,8 @@ Servers leave out indexes, item ids, opening or closing events, reuse an index f
 content parts across items (docs/backends.md says which). The official Node client rejects a stream for any
 of these. So each event is tied to an item and a part that we keep, gets their ids and indexes, and whatever
 should have come before it and did not is made up first. What a client is shown adds up: the deltas of a part
-are its text, the done items are the output.
+are its text, the done items are the output. Only where a backend ends a text with another one than it sent
+in pieces is its last word taken.
 """
 
 from __future__ import annotations
@@ -67,21 +68,23 @@ class Normaliser:
             return list(self._other(event))
         return [event] if kind in AUDIO_EVENTS else []
 
-    def settle(self, output: Any) -> list[Event]:
+    def settle(self, output: Any, open_status: str) -> list[Event]:
         """Make the stream add up to the backend's final output, at its successful end.
 
         Args:
             output: The `output` of the backend's final object. Items that were never streamed are streamed
                 now; items that are still open are closed with what it says of them.
+            open_status: Of items that are still open and that it does not mention.
         """
         final = [item for item in output if isinstance(item, dict)] if isinstance(output, list) else []
-        by_id = {
-            str(item.get("id")): known for item in final if (known := self._by_id.get(str(item.get("id"))))
-        }
-        unnamed = [known for known in self._items if known not in by_id.values()]
-        events: list[Event] = []
+        named: list[OutputItem | None] = []
         for item in final:
-            known = by_id.get(str(item.get("id"))) or _take(unnamed, str(item.get("type") or "message"))
+            known = self._by_id.get(str(item.get("id")))
+            named.append(known if known and known.type == _type_of(item) and known not in named else None)
+        unnamed = [known for known in self._items if known not in named]
+        events: list[Event] = []
+        for item, known in zip(final, named, strict=True):
+            known = known or _take(unnamed, _type_of(item))
             if known is None:
                 events += self._add(item, {})
                 known = self._items[-1]
@@ -89,7 +92,7 @@ class Normaliser:
                 events += self._finish(known, item)
         for known in self._items:
             if not known.is_done:
-                events += self._finish(known, known.shown("completed"))
+                events += self._finish(known, known.shown(open_status))
         return events
 
     def output(self, open_status: str = "incomplete") -> list[Item]:
@@ -103,10 +106,10 @@ class Normaliser:
         yield self._item_event("response.output_item.added", opened, dict(opened.fields))
 
     def _announce(self, item: Item, event: Event) -> OutputItem:
-        kind = str(item.get("type") or "message")
+        kind = _type_of(item)
         given_id = item.get("id")
         own_id = given_id if isinstance(given_id, str) and given_id and given_id not in self._ids else None
-        fields: Item = {"type": kind, **item}
+        fields: Item = {**item, "type": kind}
         fields["id"] = own_id or self._made_up(_ID_PREFIX.get(kind, "item"))
         if kind == "message":
             fields |= {"role": "assistant", "status": "in_progress", "content": []}
@@ -124,23 +127,29 @@ class Normaliser:
         opened = OutputItem(len(self._items), fields["id"], fields)
         self._items.append(opened)
         self._ids.add(opened.id)
-        for key in (given_id, event.get("item_id"), opened.id):
+        self._by_id[opened.id] = opened
+        for key in (event.get("item_id"), given_id):
             if isinstance(key, str) and key:
                 self._by_id[key] = opened
+                opened.given_id = key
+        if own_id is None and isinstance(given_id, str):
+            self._by_id.pop(given_id, None)  # the id of several items names none of them
         if isinstance(number := event.get("output_index"), int):
             self._by_number[number] = opened
+            opened.given_index = number
         return opened
 
     def _made_up(self, prefix: str) -> str:
         return f"{prefix}_{self._seed}{len(self._items):08x}"
 
-    def _find(self, event: Event, item_type: str | None) -> OutputItem | None:
+    def _find(self, event: Event, item_type: str) -> OutputItem | None:
         """The open item that an event is about: by id, else by the backend's index, else the newest."""
         number = event.get("output_index")
         named = self._by_id.get(str(event.get("item_id")))
         numbered = self._by_number.get(number) if isinstance(number, int) else None
-        for known in chain((named, numbered), reversed(self._items)):
-            if known is not None and not known.is_done and item_type in (None, known.type):
+        newest = (known for known in reversed(self._items) if known.may_be_meant(event))
+        for known in chain((named, numbered), newest):
+            if known is not None and not known.is_done and known.type == item_type:
                 return known
         return None
 
@@ -154,7 +163,7 @@ class Normaliser:
 
     def _finish_item(self, item: Item, event: Event) -> Iterable[Event]:
         reference = {**event, "item_id": item.get("id")}
-        known = self._find(reference, str(item.get("type") or "message"))
+        known = self._find(reference, _type_of(item))
         if known is None:
             yield from self._add(item, {**event, "item_id": None})
             known = self._items[-1]
@@ -182,8 +191,8 @@ class Normaliser:
                 yield from self._close_part(known, open_part, None)
             if known.parts[holder]:
                 final[holder] = [part.shown() for part in known.parts[holder]]
-        status = item.get("status")
-        if known.type in ("message", *ARGUMENTS):
+        if known.type in ("message", *ARGUMENTS) or final.get("status") == "in_progress":
+            status = item.get("status")
             final["status"] = status if status in ("completed", "incomplete") else "completed"
         if known.type == "message":
             final["role"] = "assistant"
@@ -216,11 +225,11 @@ class Normaliser:
     def _open_part(
         self, known: OutputItem, kind: TextKind, part: dict[str, Any], number: Any
     ) -> Iterable[Event]:
-        fields = {"type": kind.type, kind.key: "", **part}
+        fields = dict(part)
         if kind.type == "output_text":
             fields["annotations"] = fields.get("annotations") or []
             fields["logprobs"] = fields.get("logprobs") or []
-        fields[kind.key] = ""
+        fields |= {"type": kind.type, kind.key: ""}
         siblings = known.parts[kind.holder]
         opened = Part(kind, len(siblings), fields)
         siblings.append(opened)
@@ -231,12 +240,12 @@ class Normaliser:
     def _part_for(self, known: OutputItem, kind: TextKind, number: Any) -> tuple[Part, list[Event]]:
         """The open part of this kind that an event is about, opened now if it was never announced."""
         siblings = known.parts[kind.holder]
-        found = known.part_by_number.get((kind.holder, number)) if isinstance(number, int) else None
-        found = found or (siblings[-1] if siblings else None)
-        if found is None or found.is_closed or found.kind is not kind:
-            events = list(self._open_part(known, kind, {}, number))
-            return siblings[-1], events
-        return found, []
+        numbered = known.part_by_number.get((kind.holder, number)) if isinstance(number, int) else None
+        for found in (numbered, *siblings[-1:]):
+            if found is not None and found.kind is kind and not found.is_closed:
+                return found, []
+        events = list(self._open_part(known, kind, {}, number))
+        return siblings[-1], events
 
     def _text(self, event: Event, kind: TextKind, *, is_delta: bool) -> Iterable[Event]:
         known, events = self._find_or_add(event, kind.item)
@@ -348,9 +357,13 @@ class Normaliser:
         yield done
 
     def _other(self, event: Event) -> Iterable[Event]:
-        known = self._find(event, None)
+        known = self._find(event, ITEM_EVENTS[event["type"]])
         if known is not None:
             yield {**event, "item_id": known.id, "output_index": known.index}
+
+
+def _type_of(item: Item) -> str:
+    return str(item.get("type") or "message")
 
 
 def _take(items: list[OutputItem], item_type: str) -> OutputItem | None:

@@ -71,6 +71,10 @@ ARGUMENTS = {
 }
 
 
+_NEVER_INCOMPLETE = frozenset({"web_search_call", "image_generation_call"})
+"""Items whose status has no such value: what was cut off has failed."""
+
+
 @dataclass(slots=True)
 class Text:
     """A text that grows by deltas and is then done."""
@@ -105,7 +109,11 @@ class Part:
 
 @dataclass(slots=True)
 class OutputItem:
-    """An item that we have announced."""
+    """An item that we have announced.
+
+    Attributes:
+        given_id, given_index: What the backend calls it, where it has said so.
+    """
 
     index: int
     id: str
@@ -114,10 +122,24 @@ class OutputItem:
     part_by_number: dict[tuple[str, int], Part] = field(default_factory=dict)
     arguments: Text = field(default_factory=Text)
     is_done: bool = False
+    given_id: str | None = None
+    given_index: int | None = None
 
     @property
     def type(self) -> str:
         return str(self.fields.get("type"))
+
+    def may_be_meant(self, event: dict[str, Any]) -> bool:
+        """Whether an event by an id or index that we do not know may be about this item.
+
+        A backend whose ids change between the opening of an item and its text is given the benefit of the
+        doubt once: an item that has text already is told from another by its id.
+        """
+        number, name = event.get("output_index"), event.get("item_id")
+        if isinstance(number, int) and self.given_index is not None:
+            return number == self.given_index
+        is_empty = not (self.arguments.pieces or self.parts["content"] or self.parts["summary"])
+        return is_empty or not name or self.given_id in (None, name)
 
     def shown(self, status: str) -> Item:
         """The item as it stands; `status` if it is not done."""
@@ -130,5 +152,6 @@ class OutputItem:
             if parts:
                 item[holder] = [part.shown() for part in parts]
         if "status" in item or self.type in ("message", "function_call"):
-            item["status"] = status
+            is_cut = status == "incomplete" and self.type in _NEVER_INCOMPLETE
+            item["status"] = "failed" if is_cut else status
         return item

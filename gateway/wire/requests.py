@@ -25,10 +25,9 @@ INCLUDE = frozenset(
     }
 )
 
-SIDE_EFFECT_TOOLS = frozenset(
-    {"mcp", "code_interpreter", "web_search", "web_search_preview", "shell", "local_shell", "computer"}
-)
-"""Tools that a backend runs itself with effects outside: a call with one is never made twice."""
+SIDE_EFFECT_TOOLS = ("mcp", "code_interpreter", "web_search", "shell", "local_shell", "computer")
+"""How the types begin of tools that a backend runs itself with effects outside (some end in a date): a call
+with one is never made twice."""
 
 # A body without these bytes has neither key, however it is written ("\\u0062ackground" has a backslash-u).
 _WORTH_PARSING = re.compile(rb'"background"|"previous_response_id"|\\u')
@@ -148,6 +147,15 @@ def validate(body: dict[str, Any], *, accept_store_false: bool) -> None:
     _validate_metadata(request.metadata or {})
     for value in request.include or []:
         check_include(value)
+    _validate_depth(body)
+
+
+def _validate_depth(body: dict[str, Any]) -> None:
+    """What is read can be nested deeper than what is written, and events hold the request a little deeper."""
+    try:
+        orjson.dumps([[[[body]]]])
+    except TypeError:
+        raise invalid("The request is nested too deeply: at most 250 levels.") from None
 
 
 def _validate_metadata(metadata: dict[str, str]) -> None:
@@ -240,16 +248,17 @@ def check_include(value: str) -> None:
 def is_rerunnable(body: dict[str, Any]) -> bool:
     """Whether the backend may be called a second time without doing something twice."""
     tools = body.get("tools") or []
-    return not any(tool.get("type") in SIDE_EFFECT_TOOLS for tool in tools)
+    return not any(str(tool.get("type")).startswith(SIDE_EFFECT_TOOLS) for tool in tools)
 
 
 def backend_body(body: dict[str, Any], *, input: Any) -> bytes:
     """The body of the synchronous call: what the client sent, but streamed, foreground and not stored.
 
     Unknown and vendor fields survive. `store` is false because the gateway is the store: a backend with a
-    store of its own would keep a second copy for as long as it likes.
+    store of its own would keep a second copy for as long as it likes. A `previous_response_id` that is still
+    here is the backend's own.
     """
-    call = {name: value for name, value in body.items() if name not in ("background", "previous_response_id")}
+    call = {name: value for name, value in body.items() if name != "background"}
     call["stream"] = True
     call["store"] = False
     if input is not None:

@@ -57,8 +57,10 @@ _OURS = frozenset(
 )
 
 
-def accepted(request: dict[str, Any], *, response_id: str, created_at: int) -> Response:
-    """The queued Response for a validated create request.
+def accepted(
+    request: dict[str, Any], *, response_id: str, created_at: int, background: bool = True
+) -> Response:
+    """The Response for a validated create request: queued, or in progress at once if it is a plain one.
 
     Args:
         created_at: Unix seconds.
@@ -67,8 +69,8 @@ def accepted(request: dict[str, Any], *, response_id: str, created_at: int) -> R
         "id": response_id,
         "object": "response",
         "created_at": created_at,
-        "status": "queued",
-        "background": True,
+        "status": "queued" if background else "in_progress",
+        "background": background,
         "completed_at": None,
         "error": None,
         "incomplete_details": None,
@@ -154,11 +156,18 @@ def ended(
     return final
 
 
+_COUNTS = frozenset({"input_tokens", "output_tokens", "total_tokens"})
+
+
 def usage(value: Any) -> dict[str, Any] | None:
     """A backend's usage with every key that the SDKs' types require; None if it sent none."""
     if not isinstance(value, dict):
         return None
-    given = {name: item for name, item in value.items() if item is not None}
+    given = {
+        name: item
+        for name, item in value.items()
+        if item is not None and (name not in _COUNTS or isinstance(item, int))
+    }
     counts = {"input_tokens": 0, "output_tokens": 0, **given}
     return {
         "total_tokens": counts["input_tokens"] + counts["output_tokens"],

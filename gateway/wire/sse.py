@@ -13,7 +13,8 @@ from dataclasses import dataclass
 KEEP_ALIVE = b": keep-alive\n\n"
 """A comment: no event, no sequence number, but bytes on the wire."""
 
-_BLANK_LINE = re.compile(rb"\r\n\r\n|\n\n|\r\r|\n\r\n|\r\n\n|\r\n\r(?!\n)")
+_BLANK_LINE = re.compile(rb"(?:\r\n|\n|\r(?!\n)){2}")
+_BLANK_LINE_BYTES_MAX = 4
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 _BOM = b"\xef\xbb\xbf"
 
@@ -60,7 +61,7 @@ class SseDecoder:
         limit = len(buffer) - 1 if buffer.endswith(b"\r") else len(buffer)
         frames: list[Frame] = []
         start = 0
-        position = max(0, self._scanned - 3)  # a blank line is at most four bytes: it may have begun earlier
+        position = max(0, self._scanned - _BLANK_LINE_BYTES_MAX + 1)  # it may have begun earlier
         while match := _BLANK_LINE.search(buffer, position, limit):
             if match.start() - start > self._frame_bytes_max:
                 raise FrameTooLarge
@@ -69,7 +70,7 @@ class SseDecoder:
             start = position = match.end()
         del buffer[:start]
         self._scanned = limit - start
-        if len(buffer) > self._frame_bytes_max:
+        if len(buffer) >= self._frame_bytes_max + _BLANK_LINE_BYTES_MAX:  # its end may be a blank line's
             raise FrameTooLarge
         return frames
 

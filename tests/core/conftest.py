@@ -143,9 +143,12 @@ def ran(begin: Callable[..., Played], heard: Callable[..., list[Input]]) -> Call
 
 
 @pytest.fixture(scope="session")
-def check() -> Callable[[Sequence[Event]], None]:
-    """Fails for a stream that a strict client would refuse."""
-    return lambda events: StrictReader().read(events)
+def check() -> Callable[..., None]:
+    """Fails for a stream that a strict client would refuse, or whose texts do not add up.
+
+    `is_true`: the backend's deltas are what it says at the end that they were.
+    """
+    return lambda events, is_true=True: StrictReader(is_true).read(events)
 
 
 _LIFECYCLE = ["response.created", "response.queued", "response.in_progress"]
@@ -183,7 +186,8 @@ class ReadItem:
 class StrictReader:
     """Reads a stream as the strictest client does."""
 
-    def __init__(self) -> None:
+    def __init__(self, is_true: bool) -> None:
+        self.is_true = is_true
         self.items: list[ReadItem] = []
 
     def read(self, events: Sequence[Event]) -> None:
@@ -268,8 +272,8 @@ class StrictReader:
         if verb == "delta":
             part.text += event["delta"]
             return
-        assert event[key] == part.text
-        part.is_text_done = True
+        assert event[key] == part.text or not self.is_true
+        part.text, part.is_text_done = event[key], True
 
     def _arguments(self, event: Event, verb: str, item_type: str) -> None:
         found = self._located(event)
@@ -277,8 +281,9 @@ class StrictReader:
         if verb == "delta":
             found.arguments += event["delta"]
             return
-        assert event[_CALLS[item_type]] == found.arguments
-        found.is_arguments_done = True
+        full = event[_CALLS[item_type]]
+        assert full == found.arguments or not self.is_true
+        found.arguments, found.is_arguments_done = full, True
 
     def _done(self, event: Event) -> None:
         item = event["item"]

@@ -256,6 +256,9 @@ def is_decidable(faults: set[str], is_interleaved: bool) -> bool:
     is_anonymous = bool(faults & _NAMELESS) and bool(faults & _NUMBERLESS)
     if is_anonymous and (is_interleaved or {"no item.added", "no item.done"} <= faults):
         return False
+    is_unending = is_interleaved or "no item.done" in faults
+    if is_unending and "no item.added" in faults and faults & {"same ids", "same index"}:
+        return False
     if {"no part.added", "no text.done"} <= faults:  # the next part of an item cannot be told from the last
         return False
     if {"other ids in the end", "other order in the end"} <= faults or is_anonymous:
@@ -339,7 +342,7 @@ def test_single_fault_loses_nothing(
     is_interleaved=st.booleans(),
     is_named_in_data=st.booleans(),
 )
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=1000, deadline=None)
 def test_several_faults_at_once_lose_nothing(
     turn: Turn,
     faults: set[str],
@@ -365,7 +368,7 @@ def test_the_official_client_has_types_for_all_of_it(
 
 
 @given(turn=turns, faults=st.sets(st.sampled_from(list(DAMAGE)), max_size=24), data=st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=1000, deadline=None)
 def test_any_mixture_in_any_order_and_cut_anywhere_is_accepted_by_a_strict_client(
     turn: Turn, faults: set[str], data: st.DataObject, ran: Callable[..., Any], check: Callable[..., None]
 ) -> None:
@@ -374,4 +377,5 @@ def test_any_mixture_in_any_order_and_cut_anywhere_is_accepted_by_a_strict_clien
         if name in faults:
             events = damage(events)
     shuffled = data.draw(st.permutations(events)) if data.draw(st.booleans()) else events
-    check(ran(body_of(shuffled[: data.draw(st.integers(0, len(shuffled)))])).events)
+    kept = shuffled[: data.draw(st.integers(0, len(shuffled)))]
+    check(ran(body_of(kept)).events, is_true=False)

@@ -390,7 +390,8 @@ async def test_a_page_starts_directly_after_every_cursor_also_inside_a_segment(
 async def test_pages_of_any_size_add_up_to_all_events(
     store: JobStore, sliced: list[bytes], bytes_max: int
 ) -> None:
-    cursor, pages = -1, []
+    cursor = -1
+    pages: list[Page] = []
     while not pages or not pages[-1].is_end:
         pages.append(await page(store, "a", cursor, bytes_max))
         assert pages[-1].events, "a page without progress would be asked for for ever"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import sqlite3
 import tempfile
 from collections.abc import Coroutine
@@ -244,22 +245,17 @@ class StoreMachine(RuleBasedStateMachine):
             if not self.is_there(name):
                 job.events = []
 
-    @rule(last_words=st.booleans())
-    def crash(self, last_words: bool) -> None:
-        """The process dies: nothing more is committed, and the next one opens the file as it lies."""
-        dead = self.store
-
-        async def die() -> None:
-            # The thread is stopped where it stands, and neither the writer nor the checkpoint has its say.
-            dead._writer._task.cancel()
-            for connection in (*dead._readers, dead._writing):
-                connection.stop()
-            dead._lock.release()
-
-        if last_words:
+    @rule(is_clean=st.booleans())
+    def restart(self, is_clean: bool) -> None:
+        """The process ends, or is killed: then the next one finds the file and its log as they lay."""
+        before = self.path
+        self.path = Path(self.directory.name) / f"model-{len(list(Path(self.directory.name).iterdir()))}.db"
+        if is_clean:
             self.run(self.store.close())
-        else:
-            self.run(die())
+        for suffix in ("", "-wal"):
+            if (left := before.with_name(before.name + suffix)).exists():
+                shutil.copy(left, self.path.with_name(self.path.name + suffix))
+        self.run(self.store.close())
         self.open()
         self.run(self.store.void_owners())
         for job in self.model.values():

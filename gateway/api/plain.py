@@ -1,0 +1,100 @@
+"""Plain create requests: passed on, or answered by us where the backend speaks chat completions only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+from gateway.api.callers import Caller, Callers, credential_for_asking, new_response_id, split_headers
+from gateway.api.errors import backend_error_response
+from gateway.api.passthrough import Passthrough
+from gateway.api.streaming import stream_events
+from gateway.engine.credentials import CallerHeaders
+from gateway.engine.engine import Engine
+from gateway.engine.foreground import BackendRefused, Plain
+from gateway.engine.jobs import previous_not_found
+from gateway.wire import requests, responses
+from gateway.wire.calls import Api, Speech
+from gateway.wire.errors import invalid
+
+
+class PlainCreate:
+    """Answers `POST /responses` without `"background": true`."""
+
+    def __init__(
+        self, engine: Engine, passthrough: Passthrough, callers: Callers, stall_timeout_s: float
+    ) -> None:
+        self._jobs = engine.jobs
+        self._foreground = engine.foreground
+        self._passthrough = passthrough
+        self._callers = callers
+        self._stall_timeout_s = stall_timeout_s
+
+    async def answer(
+        self,
+        request: web.BaseRequest,
+        body: bytes,
+        kind: requests.Plain | requests.Chained,
+        request_id: str,
+    ) -> web.StreamResponse:
+        """The backend's answer, byte for byte; for a chat backend, the Response made of its answer."""
+        speech = await self._foreground.speech(credential_for_asking(request))
+        if speech.api is Api.CHAT:
+            return await self._translated(request, body, self._callers.of(request, request_id), speech)
+        if isinstance(kind, requests.Chained):
+            body = await self._with_context(request, body, kind, self._callers.of(request, request_id))
+        return await self._passthrough.forward(request, request_id=request_id, body=body)
+
+    async def _with_context(
+        self, request: web.BaseRequest, body: bytes, chained: requests.Chained, caller: Caller
+    ) -> bytes:
+        """The body with our earlier turns in it; as it came, if they are the backend's."""
+        previous_id = chained.previous_id
+        if await self._jobs.find(previous_id, caller.tenant) is not None:
+            items = await self._jobs.expand(previous_id, caller.tenant, chained.body.get("input"))
+            return requests.chained_body(chained.body, input=items)
+        looks_ours = responses.OUR_ID.match(previous_id)
+        if looks_ours and not await self._callers.backend_knows(request, caller, previous_id):
+            raise previous_not_found(
+                previous_id
+            )  # not sent on: some backends would answer without the context
+        return body
+
+    async def _translated(
+        self, request: web.BaseRequest, body: bytes, caller: Caller, speech: Speech
+    ) -> web.StreamResponse:
+        parsed = _object(body)
+        requests.validate(parsed, accept_store_false=True)
+        items = parsed.get("input")
+        previous_id = parsed.get("previous_response_id")
+        if previous_id is not None:
+            if await self._jobs.find(previous_id, caller.tenant) is None:
+                raise previous_not_found(previous_id)
+            items = await self._jobs.expand(previous_id, caller.tenant, items)
+        stored, held = split_headers(request, caller)
+        headers = CallerHeaders(held.credential, {**stored, **held.others})
+        plain = Plain(new_response_id(), caller.tenant, parsed, items, request.raw_path, headers)
+        try:
+            if parsed.get("stream") is True:
+                blocks = self._foreground.stream(plain, speech)
+                return await stream_events(
+                    request, blocks, request_id=caller.request_id, stall_timeout_s=self._stall_timeout_s
+                )
+            answer = await self._foreground.finish(plain, speech)
+        except BackendRefused as refused:
+            return backend_error_response(refused.status, refused.reason, refused.failure)
+        return web.Response(body=answer, content_type="application/json")
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    try:
+        parsed = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise invalid(
+            f"We could not parse the JSON body of your request: {error}", code="invalid_json"
+        ) from None
+    if not isinstance(parsed, dict):
+        raise invalid("The body of your request must be a JSON object.", code="invalid_json")
+    return parsed

@@ -1,0 +1,124 @@
+"""Plain responses where the gateway has to speak for a backend that knows chat completions only.
+
+The same machine as for background responses makes the same events; they go to the one client that waits,
+and to nobody else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+
+from gateway.config import BackgroundSettings
+from gateway.core.acceptance import foreground_job
+from gateway.core.call import Backend, BackendCall, Credential
+from gateway.core.machine import Append, Command, Finish, Input, JobMachine, Started, UpstreamFailed
+from gateway.engine.clock import Clock
+from gateway.engine.credentials import CallerHeaders
+from gateway.wire.calls import Speech
+from gateway.wire.failures import Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Plain:
+    """A plain create request.
+
+    Attributes:
+        input: Earlier turns included.
+    """
+
+    response_id: str
+    tenant: bytes
+    body: dict[str, Any]
+    input: Any
+    target: str
+    headers: CallerHeaders
+
+
+class BackendRefused(Exception):
+    """There is no response, only an error.
+
+    Attributes:
+        status: The backend's HTTP status; None if it did not come to one.
+    """
+
+    def __init__(self, failure: Failure, reason: str, status: int | None) -> None:
+        super().__init__(reason)
+        self.failure = failure
+        self.reason = reason
+        self.status = status
+
+
+class Foreground:
+    """Runs plain requests; each lives as long as its client waits."""
+
+    def __init__(self, backend: Backend, clock: Clock, settings: BackgroundSettings) -> None:
+        self._backend = backend
+        self._clock = clock
+        self._settings = settings
+
+    async def speech(self, credential: Credential | None) -> Speech:
+        """How the backend is talked to."""
+        return await self._backend.speech(credential)
+
+    async def finish(self, plain: Plain, speech: Speech) -> bytes:
+        """JSON of the whole Response. Raises: BackendRefused; Refusal, if the API cannot say it."""
+        async with aclosing(self._run(plain, speech)) as commands:
+            async for command in commands:
+                if isinstance(command, Finish):
+                    return command.outcome.final
+        raise AssertionError("a run ends with a Finish")
+
+    async def stream(self, plain: Plain, speech: Speech) -> AsyncGenerator[bytes, None]:
+        """Its events as they come. Raises: as `finish`, by the first block."""
+        async with aclosing(self._run(plain, speech, is_streamed=True)) as commands:
+            async for command in commands:
+                match command:
+                    case Append():
+                        yield command.events
+                    case Finish(outcome):
+                        yield outcome.events
+
+    async def _run(
+        self, plain: Plain, speech: Speech, *, is_streamed: bool = False
+    ) -> AsyncGenerator[Command, None]:
+        """The commands of one run, the last of them a Finish."""
+        job = foreground_job(
+            plain.body, response_id=plain.response_id, tenant=plain.tenant, now_ms=self._clock.now_ms()
+        )
+        machine = JobMachine(
+            job,
+            events_bytes_max=self._settings.events_bytes_max,
+            reader=speech.reader(plain.response_id, plain.body),
+        )
+        call = BackendCall(
+            plain.response_id,
+            speech.target(plain.target),
+            speech.body({**plain.body, "previous_response_id": None}, plain.input),
+            plain.headers.others,
+            plain.headers.credential,
+        )
+        async with aclosing(self._backend.stream(call)) as items:
+            item: Input = await anext(items)
+            if isinstance(item, UpstreamFailed):
+                raise BackendRefused(item.failure, item.reason, item.status)
+            for command in machine.receive(Started(), now_s=self._clock.now_s()):
+                yield command
+            while True:
+                for command in machine.receive(item, now_s=self._clock.now_s()):
+                    _raise_if_failed(command, item, is_streamed)
+                    yield command
+                    if isinstance(command, Finish):
+                        return
+                item = await anext(items)
+
+
+def _raise_if_failed(command: Command, item: Input, is_streamed: bool) -> None:
+    """A client that waits for one object gets an error as an HTTP error; a stream has begun with 200."""
+    if is_streamed or not isinstance(command, Finish):
+        return
+    if command.outcome.error is not None:
+        status = item.status if isinstance(item, UpstreamFailed) else None
+        raise BackendRefused(command.outcome.error, command.outcome.reason, status)

@@ -1,0 +1,79 @@
+"""The official Node client, whose accumulator is stricter than Python's: `node/scenarios.test.mjs`."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.harness import Gateway, within
+from tests.acceptance.replay import ReplayServer, recorded
+
+SCENARIOS = Path(__file__).parent / "node"
+SERVERS = ("vllm", "vllm-store", "llama-slow", "transformers")
+INSTALL_TIMEOUT_S = 90
+RUN_TIMEOUT_S = 100
+
+
+@pytest.fixture(scope="session")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the scenarios and the locked client, installed once for each lock file."""
+    for program in ("node", "npm"):
+        if shutil.which(program) is None:
+            pytest.skip(f"{program} is not installed: the Node client cannot be tried")
+    digest = hashlib.sha256((SCENARIOS / "package-lock.json").read_bytes()).hexdigest()[:16]
+    place = tmp_path_factory.getbasetemp().parent / f"node-sdk-{digest}"
+    place.mkdir(exist_ok=True)
+    for source in SCENARIOS.iterdir():
+        if source.is_file():
+            shutil.copy(source, place)
+    if not (place / "node_modules" / ".package-lock.json").exists():  # npm writes it last
+        done = subprocess.run(
+            ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"],
+            cwd=place,
+            capture_output=True,
+            text=True,
+            timeout=INSTALL_TIMEOUT_S,
+            check=False,
+        )
+        if done.returncode != 0:
+            if "EINTEGRITY" in done.stderr or os.environ.get("CI"):
+                pytest.fail(f"npm ci: {done.stderr[-2000:]}")
+            pytest.skip(f"npm ci failed, perhaps without a network: {done.stderr[-300:]}")
+    return place
+
+
+async def test_the_node_sdk_plays_every_scenario(
+    workplace: Path, gateway: Gateway, replay_server: ReplayServer
+) -> None:
+    names = [name for server in SERVERS for name in recorded(server, is_stream=True)]
+    assert len(names) >= 20
+    process = await asyncio.create_subprocess_exec(
+        *("node", "--test", "--test-reporter=tap", "scenarios.test.mjs"),
+        cwd=workplace,
+        env={
+            **os.environ,
+            "GATEWAY_URL": gateway.url,
+            "MODEL_SERVER_URL": replay_server.url,
+            "RECORDED_STREAMS": json.dumps(names),
+        },
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    try:
+        output, _ = await within(process.communicate(), RUN_TIMEOUT_S)
+    except TimeoutError:
+        process.kill()
+        output, _ = await process.communicate()
+    told = output.decode()
+    assert process.returncode == 0, told
+    counts = dict(re.findall(r"^# (pass|fail|skipped|cancelled) (\d+)$", told, re.MULTILINE))
+    assert int(counts["pass"]) >= len(names) + 12
+    assert [counts[name] for name in ("fail", "skipped", "cancelled")] == ["0", "0", "0"]

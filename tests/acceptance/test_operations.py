@@ -1,0 +1,187 @@
+"""The admin port, the log, the metrics, and what must never be found in any of them or on disk."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from openai import NotFoundError
+
+from tests.acceptance.conftest import StartGateway
+from tests.acceptance.harness import KEY, WAIT_S, Gateway, within
+from tests.acceptance.replay import ReplayServer, json_answer, replay
+
+PROMPT = "canary-prompt-7f3a91"
+OUTPUT = "canary-output-5b22e0"
+HEADER = "canary-header-c0ffee"
+QUERY = "canary-query-99aa01"
+
+
+def _answer(text: str) -> dict[str, object]:
+    part = {"type": "output_text", "text": text, "annotations": []}
+    item = {"id": "msg_1", "type": "message", "role": "assistant", "status": "completed", "content": [part]}
+    return {"id": "resp_1", "object": "response", "status": "completed", "model": "tiny", "output": [item]}
+
+
+def _files(database: Path) -> bytes:
+    """All bytes of the database, its log and its shared memory."""
+    paths = sorted(database.parent.glob(f"{database.name}*"))
+    assert database in paths
+    return b"".join(path.read_bytes() for path in paths)
+
+
+async def test_the_admin_port_tells_health_readiness_and_metrics(
+    gateway: Gateway, replay_server: ReplayServer
+) -> None:
+    for path, status in (("/healthz", "alive"), ("/readyz", "ready")):
+        async with gateway.http.get(f"{gateway.admin}{path}") as answer:
+            assert (answer.status, (await answer.json())["status"]) == (200, status)
+    async with gateway.http.get(f"{gateway.admin}/v1/responses/x") as answer:
+        assert answer.status == 404
+    async with gateway.http.post(f"{gateway.admin}/metrics") as answer:
+        assert answer.status == 405
+    held = replay_server.script(
+        replay("vllm/responses-stream", hold_after=6), replay("vllm/responses-error-bad-model-stream")
+    )
+    client = gateway.client()
+    stream = await client.responses.create(model="tiny", input="A", background=True, stream=True)
+    await within(held.held.wait())
+    assert await gateway.metric('backburner_jobs{status="in_progress"}') == 1
+    assert await gateway.metric("backburner_running") == 1
+    assert await gateway.metric("backburner_followers") == 1
+    failing = await client.responses.create(model="tiny", input="B", background=True)
+    await gateway.ended(failing.id)
+    held.release.set()
+    events = [event async for event in stream]
+    await client.responses.create(model="tiny", input="C")
+    with pytest.raises(NotFoundError):
+        await client.responses.retrieve("resp_" + "0" * 48)
+    moved = {
+        'backburner_jobs{status="completed"}': 1,
+        'backburner_jobs{status="failed"}': 1,
+        "backburner_jobs_accepted_total": 2,
+        'backburner_jobs_finished_total{code="",outcome="completed"}': 1,
+        'backburner_jobs_finished_total{code="invalid_prompt",outcome="failed"}': 1,
+        'backburner_run_seconds_count{outcome="completed"}': 1,
+        'backburner_replays_total{position="create"}': 1,
+        'backburner_passthrough_requests_total{method="POST",status="200"}': 1,
+        'backburner_requests_refused_total{status="404"}': 1,
+        "backburner_queue_wait_seconds_count": 2,
+        "backburner_ttft_seconds_count": 1,
+        "backburner_running": 0,
+        "backburner_followers": 0,
+        "backburner_draining": 0,
+    }
+    assert {name: await gateway.metric(name) for name in moved} == moved
+    assert await gateway.metric("backburner_events_total") >= len(events) - 3
+    assert await gateway.metric("backburner_commit_seconds_count") >= 4
+    assert await gateway.metric('backburner_database_bytes{file="db"}') > 0
+    assert await gateway.metric('backburner_durability_info{level="disk"}') == 1
+
+
+async def test_every_transition_is_one_line_with_id_and_reason(
+    gateway: Gateway, replay_server: ReplayServer
+) -> None:
+    held = replay_server.script(replay("vllm/responses-stream", hold_after=4))
+    client = gateway.client()
+    created = await client.responses.create(model="tiny", input="A", background=True)
+    await within(held.held.wait())
+    await client.responses.cancel(created.id)
+    await client.responses.delete(created.id)
+    told = [line for line in gateway.lines if line.get("id") == created.id]
+    assert [line["to"] for line in told] == ["queued", "in_progress", "cancelled", "deleted"]
+    assert told[2]["reason"] == "cancelled"
+    assert {line["event"] for line in told} == {"job"}
+
+
+async def test_no_credential_and_no_content_is_told_to_anybody_else(
+    gateway: Gateway, replay_server: ReplayServer
+) -> None:
+    """Canaries in every place that a client and a model server can write to."""
+    client = gateway.client()
+    headers = {"X-Vendor-Key": HEADER}
+    replay_server.script(
+        json_answer(_answer(OUTPUT)),
+        json_answer({"error": {"message": f"Bad key {KEY} for tiny"}}, 401),
+        json_answer(_answer(OUTPUT)),
+    )
+    done = await client.responses.create(model="tiny", input=PROMPT, background=True, extra_headers=headers)
+    assert OUTPUT in str(await gateway.ended(done.id))
+    refused = await client.responses.create(model="tiny", input=PROMPT, background=True)
+    failed = await gateway.ended(refused.id)
+    assert failed["error"]["message"] == "Bad key *** for tiny"
+    await client.responses.create(model="tiny", input=PROMPT, extra_query={"q": QUERY})
+    errors = [
+        await gateway.call("POST", "/responses", {"background": True, "input": PROMPT, "store": PROMPT}),
+        await gateway.call("GET", f"/responses/resp_x?stream={QUERY}"),
+        await gateway.call("GET", f"/responses/{done.id}?stream={QUERY}"),
+        await gateway.call("POST", "/responses", f'{{"background": true, "{PROMPT}'.encode()),
+    ]
+    async with gateway.http.get(f"{gateway.admin}/metrics") as answer:
+        metrics = await answer.read()
+    on_disk = _files(gateway.database)
+    assert await gateway.stop() == 0
+    secrets = (KEY, KEY.removeprefix("sk-"), HEADER)
+    for place, text in {
+        "log": bytes(gateway.stderr),
+        "metrics": metrics,
+        "errors": b"".join(error.body for error in errors),
+    }.items():
+        for canary in (*secrets, PROMPT, OUTPUT, QUERY):
+            assert canary.encode() not in text, (place, canary)
+    for found in (on_disk, _files(gateway.database)):
+        assert not [secret for secret in secrets if secret.encode() in found]
+        assert OUTPUT.encode() in found  # so the search would have found the others
+
+
+async def test_an_expired_response_is_gone_and_its_bytes_leave_the_files(
+    start_gateway: StartGateway, replay_server: ReplayServer
+) -> None:
+    gateway = await start_gateway("--retention-s", "1", BACKBURNER_STORE__SWEEP_INTERVAL_S="1")
+    replay_server.script(json_answer(_answer(OUTPUT)))
+    client = gateway.client()
+    created = await client.responses.create(model="tiny", input=PROMPT, background=True, stream=True)
+    events = [event async for event in created]
+    first = events[0]
+    assert first.type == "response.created"
+    assert PROMPT.encode() in _files(gateway.database)
+    path = f"/responses/{first.response.id}"
+    async with _deadline():
+        while (gone := await gateway.call("GET", path)).status == 200:
+            pass
+    assert gone.status == 404
+    assert gone.error["message"] == f"Response with id '{first.response.id}' not found."
+    with pytest.raises(NotFoundError):
+        await client.responses.retrieve(first.response.id, stream=True)
+    async with _deadline():
+        while not await gateway.metric("backburner_responses_swept_total"):
+            pass
+    for canary in (PROMPT, OUTPUT, first.response.id):
+        assert canary.encode() not in _files(gateway.database)
+
+
+async def test_a_deleted_responses_bytes_leave_the_files(
+    start_gateway: StartGateway, replay_server: ReplayServer
+) -> None:
+    gateway = await start_gateway(BACKBURNER_STORE__SWEEP_INTERVAL_S="1")
+    replay_server.script(json_answer(_answer(OUTPUT)))
+    client = gateway.client()
+    created = await client.responses.create(model="tiny", input=PROMPT, background=True)
+    await gateway.ended(created.id)
+    await client.responses.delete(created.id)
+    async with _deadline():
+        while not await gateway.metric("backburner_responses_swept_total"):
+            pass
+    for canary in (PROMPT, OUTPUT, created.id):
+        assert canary.encode() not in _files(gateway.database)
+
+
+async def test_the_database_is_readable_by_its_owner_only(gateway: Gateway) -> None:
+    for path in gateway.database.parent.glob(f"{gateway.database.name}*"):
+        assert path.stat().st_mode & 0o077 == 0, path
+
+
+def _deadline() -> asyncio.Timeout:
+    """Around polling: each turn of it is a request, and the last one ends it."""
+    return asyncio.timeout(WAIT_S)

@@ -1,0 +1,335 @@
+"""An engine on a real file, with a model server that plays a recorded answer and stops where a test says."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from gateway.config import Settings
+from gateway.core.call import BackendCall, Credential
+from gateway.core.job import Job
+from gateway.core.machine import Input, UpstreamClosed, UpstreamFrames
+from gateway.engine.clock import Clock
+from gateway.engine.credentials import CallerHeaders
+from gateway.engine.engine import Engine
+from gateway.engine.jobs import Submission
+from gateway.observe import Observer
+from gateway.store.port import JobStore
+from gateway.store.sqlite import SqliteStore
+from gateway.wire.sse import KEEP_ALIVE, SseDecoder, data_of, split_frames
+
+PATIENCE_S = 20
+TRANSCRIPT = Path(__file__).parents[1] / "transcripts" / "vllm" / "responses-stream.txt"
+TENANT, OTHER = b"t" * 32, b"o" * 32
+
+_recorded = TRANSCRIPT.read_bytes()
+FRAMES = SseDecoder(2**20).feed(_recorded[_recorded.index(b"event: ") :])
+assert len(FRAMES) > 20
+
+
+def frames(start: int = 0, stop: int | None = None) -> UpstreamFrames:
+    """Some of the recorded answer: 0 and 1 are lifecycle, 4 to 20 text, the last one is its end."""
+    return UpstreamFrames(FRAMES[start:stop])
+
+
+class Hold:
+    """A place in a script where the model server stops until told to go on."""
+
+    def __init__(self) -> None:
+        self.reached = asyncio.Event()
+        self.go = asyncio.Event()
+
+    async def here(self) -> None:
+        async with asyncio.timeout(PATIENCE_S):
+            await self.reached.wait()
+
+
+Step = Input | Hold | Exception
+ALL: Sequence[Step] = [*(frames(n, n + 4) for n in range(0, len(FRAMES), 4)), UpstreamClosed()]
+
+
+class ScriptedBackend:
+    """Plays `script`, or for a job that `scripts` names, that one."""
+
+    def __init__(self) -> None:
+        self.script: Sequence[Step] = ALL
+        self.scripts: dict[str, Sequence[Step]] = {}
+        self.calls: list[BackendCall] = []
+        self.open = 0
+        self.open_max = 0
+        self._closed: dict[str, asyncio.Event] = {}
+
+    async def stream(self, call: BackendCall) -> AsyncGenerator[Input, None]:
+        self.calls.append(call)
+        self.open += 1
+        self.open_max = max(self.open_max, self.open)
+        try:
+            for step in self.scripts.get(call.job_id, self.script):
+                if isinstance(step, Hold):
+                    step.reached.set()
+                    await step.go.wait()
+                elif isinstance(step, Exception):
+                    raise step
+                else:
+                    yield step
+        finally:
+            self.open -= 1
+            self._closed.setdefault(call.job_id, asyncio.Event()).set()
+
+    def calls_of(self, response_id: str) -> list[BackendCall]:
+        return [call for call in self.calls if call.job_id == response_id]
+
+    async def closed(self, response_id: str) -> None:
+        """Its iterator was closed: a real one would have closed its connection."""
+        async with asyncio.timeout(PATIENCE_S):
+            await self._closed.setdefault(response_id, asyncio.Event()).wait()
+
+
+class SetClock(Clock):
+    """Time stands still until a test moves it."""
+
+    def __init__(self) -> None:
+        self.ms = 1_800_000_000_000
+
+    def now_ms(self) -> int:
+        return self.ms
+
+    def advance(self, seconds: float) -> None:
+        self.ms += int(seconds * 1000)
+
+
+class Signals(Observer):
+    """What happened to each job, in order; and a way to wait for it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[str, str]] = []
+        self._news = asyncio.Event()
+
+    def _note(self, response_id: str, what: str) -> None:
+        self.seen.append((response_id, what))
+        self._news.set()
+
+    def job_started(self, response_id: str, attempt: int, waited_s: float) -> None:
+        super().job_started(response_id, attempt, waited_s)
+        self._note(response_id, "started")
+
+    def job_finished(
+        self, response_id: str, outcome: str, code: str | None, reason: str, ran_s: float | None
+    ) -> None:
+        super().job_finished(response_id, outcome, code, reason, ran_s)
+        self._note(response_id, reason)
+        self._note(response_id, "finished")
+
+    def job_released(self, response_id: str, reason: str) -> None:
+        super().job_released(response_id, reason)
+        self._note(response_id, "released")
+
+    def claim_lost(self, response_id: str) -> None:
+        super().claim_lost(response_id)
+        self._note(response_id, "claim lost")
+
+    def of(self, response_id: str) -> list[str]:
+        return [what for name, what in self.seen if name == response_id]
+
+    async def until(self, response_id: str, what: str) -> None:
+        async with asyncio.timeout(PATIENCE_S):
+            while (response_id, what) not in self.seen:
+                self._news.clear()
+                await self._news.wait()
+
+
+class Wrapped:
+    """A store that passes everything on; tests override what they want to be in the way of."""
+
+    def __init__(self, store: JobStore) -> None:
+        self.inner = store
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+
+class House:
+    """One process: a store, an engine, and what a client can do with them."""
+
+    def __init__(self, store: Any, settings: Settings, backend: ScriptedBackend, clock: SetClock) -> None:
+        self.store = store
+        self.settings = settings
+        self.backend = backend
+        self.clock = clock
+        self.observer = Signals()
+        self.engine = Engine(store, backend, settings, self.observer, clock=clock)
+        self.jobs = self.engine.jobs
+        self.failed = asyncio.Event()
+
+    async def start(self) -> None:
+        self.failed = await self.engine.start()
+
+    async def kill(self) -> None:
+        """As near as one process can get: nothing is drained or handed over, the file just lies there."""
+        await self.engine.stop()
+        await self.store.close()
+
+    # -- what a client does
+
+    async def submit(
+        self,
+        *,
+        stream: bool = False,
+        tenant: bytes = TENANT,
+        previous: str | None = None,
+        credential: Credential | None = None,
+        **body: Any,
+    ) -> str:
+        response_id = f"resp_{next(_numbers):048x}"
+        given = {"model": "tiny", "input": "Count to 5.", "background": True, "stream": stream, **body}
+        if previous is not None:
+            given["previous_response_id"] = previous
+        submission = Submission(
+            response_id=response_id,
+            tenant=tenant,
+            body=given,
+            target="/v1/responses",
+            stored_headers={"user-agent": "test"},
+            held_headers=CallerHeaders(credential, {"x-held": "1"}),
+            is_previous_ours=previous is not None,
+        )
+        answer = orjson.loads(await self.jobs.submit(submission))
+        assert (answer["id"], answer["status"]) == (response_id, "queued")
+        return response_id
+
+    async def job(self, response_id: str) -> Job:
+        job = await self.jobs.find(response_id, TENANT)
+        assert job is not None
+        return job
+
+    async def shown(self, response_id: str) -> dict[str, Any]:
+        """The Response as a GET shows it."""
+        found: dict[str, Any] = orjson.loads(await self.jobs.show(await self.job(response_id)))
+        return found
+
+    async def ended(self, response_id: str) -> dict[str, Any]:
+        """The Response, once it has ended."""
+        await self.observer.until(response_id, "finished")
+        return await self.shown(response_id)
+
+    async def cancel(self, response_id: str) -> dict[str, Any]:
+        async with asyncio.timeout(PATIENCE_S):
+            job = await self.jobs.cancel(await self.job(response_id))
+        found: dict[str, Any] = orjson.loads(await self.jobs.show(job))
+        return found
+
+    async def stream(self, response_id: str, after: int = -1, tenant: bytes = TENANT) -> bytes:
+        """All that a reader gets, without heartbeats."""
+        blocks = []
+        async with asyncio.timeout(PATIENCE_S):
+            async with aclosing(self.engine.followers.follow(response_id, tenant, after=after)) as stream:
+                async for block in stream:
+                    if block != KEEP_ALIVE:
+                        assert split_frames(block), "whole events only"
+                        blocks.append(block)
+        return b"".join(blocks)
+
+    async def stored(self, response_id: str) -> list[dict[str, Any]]:
+        """The stored events; contiguous, and with one terminal event at most."""
+        events = parsed(await self.store.all_events(response_id))
+        assert [event["sequence_number"] for event in events] == list(range(len(events)))
+        terminal = [event for event in events if is_terminal(event)]
+        assert len(terminal) <= 1
+        assert not terminal or events[-1] is terminal[0]
+        return events
+
+    async def tick(self) -> None:
+        """One round of the sweeper."""
+        await self.engine._sweeper.run_once()
+
+
+_numbers = itertools.count(1)
+
+
+def parsed(stream: bytes) -> list[dict[str, Any]]:
+    return [orjson.loads(data_of(frame)) for frame in split_frames(stream)]
+
+
+def is_terminal(event: dict[str, Any]) -> bool:
+    return event["type"] in ("response.completed", "response.failed", "response.incomplete")
+
+
+class Kit:
+    """The names above, for the tests: a conftest cannot be imported."""
+
+    Hold = Hold
+    Wrapped = Wrapped
+    TENANT = TENANT
+    OTHER = OTHER
+    ALL = ALL
+    PATIENCE_S = PATIENCE_S
+    frames = staticmethod(frames)
+    parsed = staticmethod(parsed)
+    is_terminal = staticmethod(is_terminal)
+
+
+@pytest.fixture
+def kit() -> type[Kit]:
+    return Kit
+
+
+@pytest.fixture
+def backend() -> ScriptedBackend:
+    return ScriptedBackend()
+
+
+@pytest.fixture
+def clock() -> SetClock:
+    return SetClock()
+
+
+Build = Callable[..., Awaitable[House]]
+
+
+@pytest.fixture
+async def build(tmp_path: Path, backend: ScriptedBackend, clock: SetClock) -> AsyncIterator[Build]:
+    """Builds a house on the one file of the test; the one before must have been killed or closed."""
+    houses: list[House] = []
+
+    async def builder(
+        *,
+        background: dict[str, Any] | None = None,
+        stream: dict[str, Any] | None = None,
+        concurrency_max: int = 256,
+        database_bytes_max: int = 4 * 2**30,
+        wrap: Callable[[JobStore], Any] = lambda store: store,
+        is_started: bool = True,
+    ) -> House:
+        settings = Settings.model_validate(
+            {
+                "upstream": {"url": "http://backend.test/v1", "concurrency_max": concurrency_max},
+                "background": {"flush_ms": 5, **(background or {})},
+                "stream": stream or {},
+                "store": {"database": tmp_path / "engine.db", "database_bytes_max": database_bytes_max},
+            }
+        )
+        store = await SqliteStore.open(settings.store, on_commit=lambda *_: None)
+        house = House(wrap(store), settings, backend, clock)
+        houses.append(house)
+        if is_started:
+            await house.start()
+        return house
+
+    yield builder
+    for house in houses:
+        await house.engine.stop()
+        await house.store.close()
+        assert not house.failed.is_set(), "a task of the engine died"
+
+
+@pytest.fixture
+async def house(build: Build) -> House:
+    return await build()

@@ -1,0 +1,353 @@
+"""Readers of event streams: the same bytes for everybody, after their commit and not before."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing, suppress
+from typing import Any
+
+import pytest
+
+from gateway.core.job import StoreUnavailable
+from gateway.core.machine import UpstreamClosed
+from gateway.wire.errors import Fault, Refusal
+from gateway.wire.sse import KEEP_ALIVE, split_frames
+
+
+async def take(house: Any, response_id: str, count: int) -> bytes:
+    """The first so many events, read live."""
+    got: list[bytes] = []
+    async with asyncio.timeout(10):
+        async with aclosing(house.engine.followers.follow(response_id, b"t" * 32, after=-1)) as stream:
+            async for block in stream:
+                got += [] if block == KEEP_ALIVE else split_frames(block)
+                if len(got) >= count:
+                    break
+    return b"".join(got[:count])
+
+
+async def test_readers_from_every_cursor_get_the_same_bytes(build: Any, kit: Any) -> None:
+    house = await build(stream={"readers_per_response_max": 100})
+    holds = [kit.Hold() for _ in range(3)]
+    script = [kit.frames(0, 3), holds[0], kit.frames(3, 9), holds[1], kit.frames(9, 15), holds[2]]
+    house.backend.script = [*script, kit.frames(15), UpstreamClosed()]
+    response_id = await house.submit(stream=True)
+    readers = []
+    for hold in holds:  # some come before there is anything to see, some in between, some after the end
+        readers += [(after, asyncio.create_task(house.stream(response_id, after))) for after in range(-1, 4)]
+        await hold.here()
+        hold.go.set()
+    await house.ended(response_id)
+    whole = split_frames(await house.store.all_events(response_id))
+    assert len(whole) > 20
+    readers += [(after, asyncio.create_task(house.stream(response_id, after))) for after in range(-1, 40)]
+    for after, reader in readers:
+        assert await reader == b"".join(whole[after + 1 :])
+    await house.stored(response_id)
+    assert house.engine.followers._watched == {}
+
+
+async def test_no_reader_sees_an_event_before_its_commit(build: Any, kit: Any) -> None:
+    class Slow(kit.Wrapped):  # type: ignore[misc]
+        def __init__(self, store: Any) -> None:
+            super().__init__(store)
+            self.committed = b""
+
+        async def _slowly(self) -> None:
+            for _ in range(20):  # readers get every chance to see too much
+                await asyncio.sleep(0)
+
+        async def append(self, claim: Any, first_seq: int, count: int, events: bytes, **options: Any) -> None:
+            await self._slowly()
+            self.committed += events  # from here on the commit may have happened
+            await self.inner.append(claim, first_seq, count, events, **options)
+
+        async def finish(self, claim: Any, outcome: Any, **options: Any) -> None:
+            await self._slowly()
+            self.committed += outcome.events
+            await self.inner.finish(claim, outcome, **options)
+
+    house = await build(wrap=Slow)
+    response_id = await house.submit(stream=True)
+    house.store.committed = await house.store.all_events(response_id)
+
+    async def read() -> bytes:
+        got = b""
+        async with aclosing(house.engine.followers.follow(response_id, kit.TENANT, after=-1)) as stream:
+            async for block in stream:
+                got += block
+                assert house.store.committed.startswith(got), "seen before it was kept"
+        return got
+
+    async with asyncio.timeout(10):
+        results = await asyncio.gather(*(read() for _ in range(10)))
+    assert set(results) == {await house.store.all_events(response_id)}
+
+
+async def test_a_failed_commit_is_never_shown(build: Any, kit: Any) -> None:
+    class Failing(kit.Wrapped):  # type: ignore[misc]
+        async def append(self, claim: Any, first_seq: int, *arguments: Any, **options: Any) -> None:
+            if first_seq > 3:
+                raise StoreUnavailable("disk full")
+            await self.inner.append(claim, first_seq, *arguments, **options)
+
+    house = await build(wrap=Failing)
+    hold = kit.Hold()
+    house.backend.script = [kit.frames(0, 3), hold, kit.frames(3, 8), kit.Hold()]
+    response_id = await house.submit(stream=True)
+    reader = asyncio.create_task(house.stream(response_id))
+    await hold.here()
+    await take(house, response_id, 4)
+    hold.go.set()
+    await house.backend.closed(response_id)
+    await house.tick()
+    assert (await house.ended(response_id))["status"] == "failed"
+    assert kit.parsed(await reader) == await house.stored(response_id)
+
+
+@pytest.mark.parametrize("after", [30, 10_000])
+async def test_a_reader_that_starts_past_the_end_stops_with_it(house: Any, kit: Any, after: int) -> None:
+    hold = kit.Hold()
+    house.backend.script = [kit.frames(0, 8), hold, kit.frames(8), UpstreamClosed()]
+    response_id = await house.submit(stream=True)
+    early = asyncio.create_task(house.stream(response_id, after))
+    await hold.here()
+    hold.go.set()
+    await house.ended(response_id)
+    assert await early == b""
+    assert await house.stream(response_id, after) == b""
+
+
+async def test_a_slow_reader_falls_back_to_the_store_and_catches_up(build: Any, kit: Any) -> None:
+    pages = []
+
+    class Counting(kit.Wrapped):  # type: ignore[misc]
+        async def page(self, response_id: str, tenant: bytes, **options: Any) -> Any:
+            pages.append(options["after"])
+            return await self.inner.page(response_id, tenant, **options)
+
+    house = await build(stream={"tail_bytes_max": 1024, "page_bytes_max": 1024}, wrap=Counting)
+    holds = [kit.Hold() for _ in range(18)]
+    script = [step for number, hold in enumerate(holds) for step in (hold, kit.frames(number, number + 1))]
+    house.backend.script = [*script, kit.frames(18), UpstreamClosed()]
+    response_id = await house.submit(stream=True)
+    slow = house.engine.followers.follow(response_id, kit.TENANT, after=-1)
+    fast = house.engine.followers.follow(response_id, kit.TENANT, after=-1)
+    async with aclosing(slow), aclosing(fast), asyncio.timeout(10):
+        got, whole = await anext(slow), await anext(fast)
+        await holds[0].here()
+        for number, hold in enumerate(holds):  # a commit for each: somebody keeps up
+            hold.go.set()
+            if number > 1:  # the first two are lifecycle, which makes no event here
+                whole += await anext(fast)
+        async for block in fast:
+            whole += block
+        tail = house.engine.followers._watched[response_id]
+        assert tail.tail_bytes <= 1024 or len(tail.tail) == 1
+        behind = len(pages)
+        async for block in slow:
+            got += block
+    assert got == whole == await house.store.all_events(response_id)
+    assert len(pages) > behind + 1, "it was meant to need the store"
+    assert len(split_frames(whole)) > 20
+
+
+async def test_a_reader_that_keeps_up_needs_the_store_once(build: Any, kit: Any) -> None:
+    pages = []
+
+    class Counting(kit.Wrapped):  # type: ignore[misc]
+        async def page(self, *arguments: Any, **options: Any) -> Any:
+            pages.append(options["after"])
+            return await self.inner.page(*arguments, **options)
+
+    house = await build(wrap=Counting)
+    hold = kit.Hold()
+    house.backend.script = [kit.frames(0, 3), hold, *kit.ALL[1:]]
+    response_id = await house.submit(stream=True)
+    await hold.here()
+    await take(house, response_id, 4)
+    pages.clear()
+    reader = asyncio.create_task(house.stream(response_id, 3))
+    async with asyncio.timeout(10):
+        while not pages:
+            await asyncio.sleep(0)
+    hold.go.set()
+    await reader
+    assert len(pages) <= 2  # the second, if nothing had yet been committed while it watched
+
+
+async def test_a_commit_nobody_told_of_leaves_no_hole_in_a_stream(build: Any, kit: Any) -> None:
+    """A run that is stopped while its last commit is under way: it happens, and the run tells nobody."""
+    reached, go = asyncio.Event(), asyncio.Event()
+
+    class Slow(kit.Wrapped):  # type: ignore[misc]
+        async def append(self, claim: Any, first_seq: int, *arguments: Any, **options: Any) -> None:
+            work = asyncio.ensure_future(self.inner.append(claim, first_seq, *arguments, **options))
+            if first_seq > 4:
+                await work
+                reached.set()
+                await go.wait()  # committed; but whoever waits here is stopped before it hears
+            await work
+
+    house = await build(wrap=Slow)
+    first = kit.Hold()
+    house.backend.script = [kit.frames(0, 4), first, kit.frames(4, 8), kit.Hold()]
+    response_id = await house.submit(stream=True)
+    reader = house.engine.followers.follow(response_id, kit.TENANT, after=-1)
+    async with aclosing(reader), asyncio.timeout(10):
+        got = b""
+        while len(split_frames(got)) < 5:
+            got += await anext(reader)
+        first.go.set()
+        await reached.wait()
+        await house.engine.drain(0)
+        with suppress(StopAsyncIteration):
+            while True:
+                got += await anext(reader)
+    whole = await house.store.all_events(response_id)
+    assert whole.startswith(got), "a hole in the stream"
+    assert (await house.shown(response_id))["status"] == "failed"
+
+
+def test_a_gap_in_what_is_told_empties_the_tail(house_of_followers: Any) -> None:
+    followers, watched = house_of_followers
+    followers.committed("a", 0, 2, b"x\n\ny\n\n", is_end=False)
+    followers.committed("a", 5, 1, b"z\n\n", is_end=False)
+    assert [first for first, _ in watched.tail] == [5]
+    assert watched.tail_bytes == 3
+
+
+@pytest.fixture
+def house_of_followers(clock: Any) -> Any:
+    from gateway.config import StreamSettings
+    from gateway.engine.followers import Followers, _Watched
+    from gateway.observe import Observer
+
+    no_store: Any = None
+    followers = Followers(no_store, clock, StreamSettings(), Observer())
+    watched = followers._watched["a"] = _Watched()
+    return followers, watched
+
+
+async def test_a_reader_that_arrives_does_not_wait_for_the_flush(build: Any, kit: Any) -> None:
+    house = await build(background={"flush_ms": 10_000})
+    hold = kit.Hold()
+    house.backend.script = [kit.frames(0, 8), hold]
+    response_id = await house.submit(stream=True)
+    await hold.here()
+    assert len(split_frames(await house.store.all_events(response_id))) == 2, "nobody was watching"
+    async with asyncio.timeout(5):
+        await take(house, response_id, 9)
+
+
+# -- limits
+
+
+async def test_a_response_has_so_many_readers_and_the_next_is_refused(build: Any, kit: Any) -> None:
+    house = await build(stream={"readers_per_response_max": 2, "readers_max": 3}, is_started=False)
+    first, second = await house.submit(stream=True), await house.submit(stream=True)
+    followers = house.engine.followers
+    async with aclosing(followers.follow(first, kit.TENANT, after=-1)) as one:
+        async with aclosing(followers.follow(first, kit.TENANT, after=-1)) as two:
+            await anext(one)
+            await anext(two)
+            with pytest.raises(Refusal) as of_response:
+                await anext(followers.follow(first, kit.TENANT, after=-1))
+            assert (of_response.value.fault, of_response.value.retry_after_s) == (Fault.OVERLOADED, 5)
+            async with aclosing(followers.follow(second, kit.TENANT, after=-1)) as three:
+                await anext(three)
+                with pytest.raises(Refusal):
+                    await anext(followers.follow(second, kit.TENANT, after=-1))
+        async with aclosing(followers.follow(first, kit.TENANT, after=-1)) as again:
+            await anext(again)  # a place that was left is free
+    assert followers._count == 0
+    assert followers._watched == {}
+
+
+async def test_a_silent_stream_has_heartbeats_that_are_no_events(build: Any, kit: Any) -> None:
+    house = await build(stream={"heartbeat_s": 0.01})
+    hold = kit.Hold()
+    house.backend.script = [kit.frames(0, 4), hold, kit.frames(4), UpstreamClosed()]
+    response_id = await house.submit(stream=True)
+    blocks = []
+    async with asyncio.timeout(10):
+        async with aclosing(house.engine.followers.follow(response_id, kit.TENANT, after=-1)) as stream:
+            async for block in stream:
+                blocks.append(block)
+                if hold.reached.is_set() and blocks.count(KEEP_ALIVE) >= 3:
+                    hold.go.set()
+    assert blocks.count(KEEP_ALIVE) >= 3
+    events = b"".join(block for block in blocks if block != KEEP_ALIVE)
+    assert events == await house.store.all_events(response_id)
+
+
+# -- endings
+
+
+@pytest.mark.parametrize("case", ["foreign", "unknown"])
+async def test_a_stream_of_what_is_not_there_is_empty(house: Any, kit: Any, case: str) -> None:
+    response_id = await house.submit(stream=True)
+    if case == "foreign":
+        assert await house.stream(response_id, tenant=kit.OTHER) == b""
+    else:
+        assert await house.stream("resp_" + "f" * 48) == b""
+
+
+async def test_a_foreign_reader_gets_nothing_of_a_tail_in_memory(house: Any, kit: Any) -> None:
+    hold = kit.Hold()
+    house.backend.script = [kit.frames(0, 8), hold, kit.frames(8), UpstreamClosed()]
+    response_id = await house.submit(stream=True)
+    owner = asyncio.create_task(house.stream(response_id))
+    await hold.here()
+    await take(house, response_id, 9)
+    assert await house.stream(response_id, tenant=kit.OTHER) == b""
+    hold.go.set()
+    assert kit.is_terminal(kit.parsed(await owner)[-1])
+
+
+async def test_closing_ends_every_stream_at_an_event_s_end(house: Any, kit: Any) -> None:
+    house.backend.script = [kit.frames(0, 8), kit.Hold()]
+    ids = [await house.submit(stream=True) for _ in range(3)]
+    readers = [asyncio.create_task(house.stream(response_id)) for response_id in ids for _ in range(3)]
+    for response_id in ids:
+        await take(house, response_id, 9)
+    house.engine.followers.close()
+    for reader in readers:
+        assert len(kit.parsed(await reader)) == 9
+    assert await house.stream(ids[0]) == b""  # and no new one begins
+
+
+async def test_a_delete_whose_client_has_gone_still_ends_the_streams(build: Any, kit: Any) -> None:
+    deleted, go = asyncio.Event(), asyncio.Event()
+
+    class Slow(kit.Wrapped):  # type: ignore[misc]
+        async def delete(self, *arguments: Any, **options: Any) -> Any:
+            found = await self.inner.delete(*arguments, **options)
+            deleted.set()
+            await go.wait()
+            return found
+
+    house = await build(wrap=Slow)
+    house.backend.script = [kit.frames(0, 8), kit.Hold()]
+    response_id = await house.submit(stream=True)
+    reader = asyncio.create_task(house.stream(response_id))
+    await take(house, response_id, 9)
+    client = asyncio.create_task(house.jobs.delete(await house.job(response_id)))
+    await deleted.wait()
+    client.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await client
+    go.set()
+    assert len(kit.parsed(await reader)) == 9
+    await house.backend.closed(response_id)
+
+
+async def test_a_store_that_does_not_answer_ends_the_stream(build: Any, kit: Any) -> None:
+    house = await build(is_started=False)
+    response_id = await house.submit(stream=True)
+
+    async def fails(*_: Any, **__: Any) -> Any:
+        raise StoreUnavailable("disk")
+
+    house.store.page = fails
+    assert await house.stream(response_id) == b""

@@ -1,0 +1,483 @@
+"""What a client can do with a response, from its acceptance to its end."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import orjson
+import pytest
+
+from gateway.core.call import Credential
+from gateway.core.job import Status, StoreUnavailable
+from gateway.core.machine import CancelRequested, UpstreamAnswer, UpstreamClosed, UpstreamFailed
+from gateway.wire.errors import Fault, Refusal
+from gateway.wire.failures import failure
+
+TEXT = "one two three four five"
+
+
+def text_of(response: dict[str, Any]) -> str:
+    return "".join(part["text"] for item in response["output"] for part in item["content"])
+
+
+# -- running
+
+
+async def test_what_was_accepted_is_run_to_its_end(house: Any, kit: Any) -> None:
+    key = Credential("Authorization", "Bearer caller")
+    response_id = await house.submit(metadata={"k": "v"}, credential=key)
+    response = await house.ended(response_id)
+    assert (response["id"], response["status"], response["background"]) == (response_id, "completed", True)
+    assert response["metadata"] == {"k": "v"}
+    assert text_of(response).startswith(TEXT)
+    (call,) = house.backend.calls
+    assert (call.job_id, call.target, call.credential) == (response_id, "/v1/responses", key)
+    assert call.headers == {"user-agent": "test", "x-held": "1"}
+    sent = orjson.loads(call.body)
+    assert sent["stream"] is True
+    assert "background" not in sent or sent["background"] is False
+    types = [event["type"] for event in await house.stored(response_id)]
+    assert types[:3] == ["response.created", "response.queued", "response.in_progress"]
+    assert types[-1] == "response.completed"
+    assert house.observer.of(response_id) == ["started", "upstream_ended", "finished"]
+    assert house.engine._credentials.of(response_id) is None, "held no longer than needed"
+
+
+async def test_an_answer_that_is_no_stream_completes_too(house: Any, kit: Any) -> None:
+    answer = orjson.loads(kit.frames(-1).frames[0].data)["response"]
+    house.backend.script = [UpstreamAnswer(orjson.dumps(answer))]
+    response = await house.ended(await house.submit())
+    assert response["status"] == "completed"
+    assert text_of(response).startswith(TEXT)
+
+
+async def test_a_backend_that_breaks_off_fails_the_response_with_its_partial_output(
+    house: Any, kit: Any
+) -> None:
+    house.backend.script = [kit.frames(0, 6), UpstreamClosed()]
+    response = await house.ended(await house.submit())
+    assert (response["status"], response["error"]["code"]) == ("failed", "server_error")
+    assert text_of(response) == "one two three four"
+    assert response["output"][0]["status"] == "incomplete"
+
+
+@pytest.mark.parametrize("after_output", [False, True])
+async def test_a_defect_in_a_run_fails_its_response_and_no_other(
+    house: Any, kit: Any, after_output: bool
+) -> None:
+    head = [kit.frames(0, 6)] if after_output else []
+    hold = kit.Hold()
+    house.backend.script = [*head, hold, RuntimeError("secret detail")]
+    broken = await house.submit()
+    await hold.here()
+    hold.go.set()
+    house.backend.script = kit.ALL
+    fine = await house.submit()
+    assert (await house.ended(fine))["status"] == "completed"
+    await house.backend.closed(broken)
+    await until_noted(house, broken)
+    await house.tick()
+    response = await house.ended(broken)
+    assert response["status"] == "failed"
+    assert response["error"]["message"] == "The gateway failed while it ran this response."
+    await house.stored(broken)
+
+
+async def until_noted(house: Any, response_id: str) -> None:
+    """The run is over; its ending is left to the sweeper, which may have been there already."""
+    async with asyncio.timeout(10):
+        while response_id in house.engine._runner._runs:
+            await asyncio.wait([house.engine._runner._runs[response_id].task])
+
+
+async def test_no_more_jobs_run_at_once_than_allowed(build: Any) -> None:
+    house = await build(concurrency_max=3)
+    ids = await asyncio.gather(*(house.submit() for _ in range(20)))
+    for response_id in ids:
+        assert (await house.ended(response_id))["status"] == "completed"
+    assert house.backend.open_max == 3
+
+
+async def test_the_third_of_two_waits_until_one_of_the_running_ends(build: Any, kit: Any) -> None:
+    house = await build(concurrency_max=2)
+    first, second, third = kit.Hold(), kit.Hold(), kit.Hold()
+    house.backend.script = [first, *kit.ALL]
+    a = await house.submit()
+    await first.here()
+    house.backend.script = [second, *kit.ALL]
+    b = await house.submit()
+    await second.here()
+    house.backend.script = [third, *kit.ALL]
+    c = await house.submit()
+    assert (await house.job(c)).status is Status.QUEUED
+    first.go.set()
+    await third.here()
+    assert (await house.job(a)).status is Status.COMPLETED
+    assert (await house.job(b)).status is Status.IN_PROGRESS
+    assert house.backend.open_max == 2
+    second.go.set()
+    third.go.set()
+    await house.ended(b)
+    await house.ended(c)
+
+
+async def test_a_full_queue_refuses_and_says_when_to_come_back(build: Any, kit: Any) -> None:
+    house = await build(background={"queue_max": 2, "queue_per_tenant_max": 1}, is_started=False)
+    await house.submit()
+    with pytest.raises(Refusal) as own:
+        await house.submit()
+    assert (own.value.fault, own.value.retry_after_s) == (Fault.OVERLOADED, 5)
+    await house.submit(tenant=kit.OTHER)
+    with pytest.raises(Refusal) as everybody:
+        await house.submit(tenant=b"3" * 32)
+    assert (everybody.value.fault, everybody.value.retry_after_s) == (Fault.OVERLOADED, 10)
+    assert len(house.engine._credentials._held) == 2, "those of the refused are not kept"
+
+
+async def test_a_client_that_hangs_up_while_it_is_accepted_leaves_a_job_that_runs(
+    build: Any, kit: Any
+) -> None:
+    asked = asyncio.Event()
+    go = asyncio.Event()
+
+    class Slow(kit.Wrapped):  # type: ignore[misc]
+        async def create(self, *arguments: Any) -> None:
+            asked.set()
+            await go.wait()
+            await self.inner.create(*arguments)
+
+    house = await build(wrap=Slow)
+    key = Credential("Authorization", "Bearer caller")
+    client = asyncio.create_task(house.submit(credential=key))
+    await asked.wait()
+    client.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await client
+    go.set()
+    async with asyncio.timeout(10):
+        while not house.observer.seen or house.observer.seen[-1][1] != "finished":
+            house.observer._news.clear()
+            await house.observer._news.wait()
+    (call,) = house.backend.calls
+    assert call.credential == key
+    assert (await house.job(call.job_id)).status is Status.COMPLETED
+
+
+# -- cancelling
+
+
+async def test_a_queued_response_is_cancelled_before_it_runs(build: Any, kit: Any) -> None:
+    house = await build(is_started=False)
+    response_id = await house.submit(stream=True)
+    response = await house.cancel(response_id)
+    assert (response["status"], response["output"]) == ("cancelled", [])
+    await house.start()
+    await house.ended(await house.submit())  # the runner has been through the queue
+    assert house.backend.calls_of(response_id) == []
+    assert kit.parsed(await house.stream(response_id)) == await house.stored(response_id)
+
+
+async def test_cancelling_a_running_response_stops_the_backend_and_keeps_what_was_seen(
+    house: Any, kit: Any
+) -> None:
+    hold = kit.Hold()
+    house.backend.script = [kit.frames(0, 6), hold]
+    response_id = await house.submit(stream=True)
+    reader = asyncio.create_task(house.stream(response_id))
+    await hold.here()
+    await seen_by_store(house, response_id, 6)
+    response = await house.cancel(response_id)
+    await house.backend.closed(response_id)
+    assert response["status"] == "cancelled"
+    assert response["error"] is None
+    assert text_of(response) == "one two three four"
+    assert [item["status"] for item in response["output"]] == ["incomplete"]
+    events = kit.parsed(await reader)
+    assert events == await house.stored(response_id)
+    assert events[-1]["type"] == "response.failed"
+    assert events[-1]["response"] == response
+    assert house.backend.open == 0
+
+
+async def seen_by_store(house: Any, response_id: str, count: int) -> None:
+    """So many events are committed."""
+    async with asyncio.timeout(10):
+        got = b""
+        stream = house.engine.followers.follow(response_id, b"t" * 32, after=-1)
+        async for block in stream:
+            got += block
+            if got.count(b"\n\n") >= count:
+                break
+        await stream.aclose()
+
+
+async def test_cancelling_twice_gives_the_same_object(house: Any, kit: Any) -> None:
+    hold = kit.Hold()
+    house.backend.script = [kit.frames(0, 6), hold]
+    response_id = await house.submit()
+    await hold.here()
+    both = await asyncio.gather(house.cancel(response_id), house.cancel(response_id))
+    third = await house.cancel(response_id)
+    assert both[0] == both[1] == third
+    assert third["status"] == "cancelled"
+    assert (await house.stored(response_id))[-1]["response"] == third
+    assert house.observer.of(response_id).count("finished") == 1
+
+
+async def test_cancelling_an_ended_response_changes_nothing(house: Any) -> None:
+    response_id = await house.submit()
+    before = await house.ended(response_id)
+    assert await house.cancel(response_id) == before
+
+
+@pytest.mark.parametrize("is_streamed", [False, True])
+async def test_a_cancel_that_races_the_end_leaves_one_terminal_event(
+    build: Any, kit: Any, is_streamed: bool
+) -> None:
+    """Fired before and after every call that the run makes of the store, and some turns later."""
+
+    class Racing(kit.Wrapped):  # type: ignore[misc]
+        points = 0
+        cancel: asyncio.Task[Any] | None = None
+
+        async def _point(self) -> None:
+            self.points += 1
+            if self.points == at:
+                self.cancel = asyncio.create_task(house.jobs.cancel(job))
+                for _ in range(lag):
+                    await asyncio.sleep(0)
+
+        def __getattr__(self, name: str) -> Any:
+            method = getattr(self.inner, name)
+            if name not in ("call_of", "turns_before", "append", "finish"):
+                return method
+
+            async def between(*arguments: Any, **options: Any) -> Any:
+                await self._point()
+                result = await method(*arguments, **options)
+                await self._point()
+                return result
+
+            return between
+
+    house = await build(wrap=Racing, is_started=False, background={"flush_ms": 0})
+    await house.engine._sweeper.run_once()
+    endings = []
+    running = asyncio.create_task(house.engine._runner.run())
+    for lag in (0, 1, 2, 5):
+        for at in range(1, 16):
+            house.store.points, house.store.cancel = 0, None
+            response_id = await house.submit(stream=is_streamed)
+            job = await house.job(response_id)
+            reader = asyncio.create_task(house.stream(response_id))
+            response = await house.ended(response_id)
+            if house.store.cancel is None:
+                await house.jobs.cancel(job)
+            else:
+                assert (await house.store.cancel).status == response["status"]
+            events = await house.stored(response_id)
+            assert kit.is_terminal(events[-1])
+            assert events[-1]["response"] == response == await house.shown(response_id)
+            assert kit.parsed(await reader) == events
+            assert house.observer.of(response_id).count("finished") == 1
+            endings.append(response["status"])
+            await until_noted(house, response_id)
+    assert set(endings) == {"cancelled", "completed"}, "the race was never one"
+    assert house.engine._runner._runs == {}
+    assert house.engine._runner._unsettled == {}
+    assert house.backend.open == 0
+    running.cancel()
+    await asyncio.wait([running])
+
+
+async def test_a_cancel_that_meets_the_claim_gives_the_place_back(build: Any, kit: Any) -> None:
+    """Both in one commit: the run is stopped before its first step."""
+
+    class Meeting(kit.Wrapped):  # type: ignore[misc]
+        taken: asyncio.Task[Any] | None = None
+
+        async def claim(self, *arguments: Any, **options: Any) -> Any:
+            claiming = asyncio.ensure_future(self.inner.claim(*arguments, **options))
+            await asyncio.sleep(0)
+            if victim and self.taken is None:
+                self.taken = asyncio.create_task(house.engine._closer.close(victim, CancelRequested()))
+            return await claiming
+
+    victim = ""
+    house = await build(wrap=Meeting, concurrency_max=1, is_started=False)
+    victim = await house.submit()
+    await house.start()
+    assert (await house.ended(victim))["status"] == "cancelled"
+    other = await house.submit()
+    assert (await house.ended(other))["status"] == "completed"
+    assert victim not in house.engine._runner._runs
+
+
+async def test_a_client_that_asks_for_a_cancel_and_hangs_up_gets_it(build: Any, kit: Any) -> None:
+    taken, go = asyncio.Event(), asyncio.Event()
+
+    class Slow(kit.Wrapped):  # type: ignore[misc]
+        async def take_over(self, response_id: str) -> Any:
+            claim = await self.inner.take_over(response_id)
+            taken.set()
+            await go.wait()
+            return claim
+
+    house = await build(wrap=Slow)
+    hold = kit.Hold()
+    house.backend.script = [kit.frames(0, 6), hold]
+    response_id = await house.submit()
+    await hold.here()
+    client = asyncio.create_task(house.cancel(response_id))
+    await taken.wait()
+    client.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await client
+    go.set()
+    assert (await house.ended(response_id))["status"] == "cancelled"
+    await house.backend.closed(response_id)
+
+
+# -- deleting
+
+
+async def test_deleting_a_running_response_stops_the_backend_and_ends_the_streams(
+    house: Any, kit: Any
+) -> None:
+    hold = kit.Hold()
+    house.backend.script = [kit.frames(0, 6), hold, kit.frames(6), UpstreamClosed()]
+    response_id = await house.submit(stream=True)
+    reader = asyncio.create_task(house.stream(response_id))
+    await hold.here()
+    await house.jobs.delete(await house.job(response_id))
+    await house.backend.closed(response_id)
+    assert not any(kit.is_terminal(event) for event in kit.parsed(await reader))
+    assert await house.jobs.find(response_id, kit.TENANT) is None
+    assert await house.stream(response_id) == b""
+    assert house.engine._credentials.of(response_id) is None
+
+
+async def test_deleting_twice_is_not_found(house: Any) -> None:
+    response_id = await house.submit()
+    await house.ended(response_id)
+    job = await house.job(response_id)
+    await house.jobs.delete(job)
+    with pytest.raises(Refusal) as refusal:
+        await house.jobs.delete(job)
+    assert refusal.value.fault is Fault.NOT_FOUND
+
+
+async def test_a_response_deleted_while_it_is_cancelled_is_not_found(build: Any, kit: Any) -> None:
+    house = await build(is_started=False)
+    job = await house.job(await house.submit())
+    await house.jobs.delete(job)
+    with pytest.raises(Refusal) as refusal:
+        await house.jobs.cancel(job)
+    assert refusal.value.fault is Fault.NOT_FOUND
+
+
+@pytest.mark.parametrize("method", ["find", "take_over", "delete"])
+async def test_a_store_that_does_not_answer_is_a_refusal_and_no_defect(
+    build: Any, kit: Any, method: str
+) -> None:
+    async def fails(*_: Any, **__: Any) -> Any:
+        raise StoreUnavailable("disk")
+
+    house = await build(is_started=False)
+    response_id = await house.submit()
+    job = await house.job(response_id)
+    setattr(house.store, method, fails)
+    act = {
+        "find": lambda: house.jobs.find(response_id, kit.TENANT),
+        "take_over": lambda: house.jobs.cancel(job),
+        "delete": lambda: house.jobs.delete(job),
+    }[method]
+    with pytest.raises(Refusal) as refusal:
+        await act()
+    assert refusal.value.fault is Fault.UNAVAILABLE
+
+
+# -- chaining
+
+
+async def test_a_later_turn_carries_the_earlier_ones_but_not_their_instructions(house: Any) -> None:
+    first = await house.submit(input="first question", instructions="Be brief.")
+    answer = await house.ended(first)
+    second = await house.submit(input=[{"role": "user", "content": "second"}], previous=first)
+    await house.ended(second)
+    third = await house.submit(input="third", previous=second, instructions="Be long.")
+    await house.ended(third)
+    (call,) = house.backend.calls_of(third)
+    sent = orjson.loads(call.body)
+    again = (await house.shown(second))["output"]
+    assert sent["input"] == [
+        {"role": "user", "content": "first question"},
+        *answer["output"],
+        {"role": "user", "content": "second"},
+        *again,
+        {"role": "user", "content": "third"},
+    ]
+    assert sent["instructions"] == "Be long."
+    assert "previous_response_id" not in sent
+    (call,) = house.backend.calls_of(second)
+    assert orjson.loads(call.body).get("instructions") is None
+    assert (await house.shown(third))["previous_response_id"] == second
+
+
+async def test_a_plain_request_is_expanded_with_the_earlier_turns(house: Any, kit: Any) -> None:
+    first = await house.submit(input="first question")
+    answer = await house.ended(first)
+    expanded = await house.jobs.expand(first, kit.TENANT, "now")
+    question = {"role": "user", "content": "first question"}
+    assert expanded == [question, *answer["output"], {"role": "user", "content": "now"}]
+    with pytest.raises(Refusal):
+        await house.jobs.expand(first, kit.OTHER, "now")
+
+
+@pytest.mark.parametrize("state", ["queued", "in_progress"])
+async def test_a_response_that_still_runs_cannot_be_continued(build: Any, kit: Any, state: str) -> None:
+    house = await build(is_started=False)
+    hold = kit.Hold()
+    house.backend.script = [hold]
+    first = await house.submit()
+    if state == "in_progress":
+        await house.start()
+        await hold.here()
+    with pytest.raises(Refusal, match=f"is still {state}") as refusal:
+        await house.submit(previous=first)
+    assert refusal.value.code == "previous_response_not_ready"
+    assert refusal.value.param == "previous_response_id"
+
+
+@pytest.mark.parametrize("state", ["failed", "cancelled"])
+async def test_a_response_that_went_wrong_cannot_be_continued(house: Any, kit: Any, state: str) -> None:
+    hold = kit.Hold()
+    house.backend.script = [hold, UpstreamFailed(failure("No."), "upstream_refused", 400)]
+    first = await house.submit()
+    await hold.here()
+    if state == "cancelled":
+        await house.cancel(first)
+    hold.go.set()
+    assert (await house.ended(first))["status"] == state
+    with pytest.raises(Refusal, match=f"is {state}") as refusal:
+        await house.submit(previous=first)
+    assert refusal.value.code == "previous_response_not_usable"
+
+
+@pytest.mark.parametrize("case", ["unknown", "foreign", "deleted", "expired"])
+async def test_previous_responses_that_are_not_there_are_refused_alike(
+    house: Any, kit: Any, case: str
+) -> None:
+    first = await house.submit(tenant=kit.OTHER if case == "foreign" else kit.TENANT)
+    await house.observer.until(first, "finished")
+    if case == "unknown":
+        first = "resp_" + "f" * 48
+    elif case == "deleted":
+        await house.jobs.delete(await house.job(first))
+    elif case == "expired":
+        house.clock.advance(house.settings.background.retention_s)
+    with pytest.raises(Refusal) as refusal:
+        await house.submit(previous=first)
+    assert refusal.value.code == "previous_response_not_found"
+    assert refusal.value.message == f"Previous response with id '{first}' not found."

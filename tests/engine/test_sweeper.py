@@ -1,0 +1,216 @@
+"""Time and trouble: deadlines, retention, and runs whose ending could not be stored."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from gateway.core.job import StoreUnavailable
+from gateway.core.machine import UpstreamClosed
+from gateway.wire.errors import Refusal
+
+
+async def test_a_response_past_its_deadline_fails_with_its_partial_output(build: Any, kit: Any) -> None:
+    house = await build(background={"deadline_s": 60})
+    hold = kit.Hold()
+    house.backend.script = [kit.frames(0, 6), hold]
+    response_id = await house.submit(stream=True)
+    reader = asyncio.create_task(house.stream(response_id))
+    await hold.here()
+    async with asyncio.timeout(10):
+        while len(await house.stored(response_id)) < 7:
+            await asyncio.sleep(0)
+    await house.tick()
+    assert (await house.shown(response_id))["status"] == "in_progress"
+    house.clock.advance(60)
+    await house.tick()
+    response = await house.ended(response_id)
+    assert (response["status"], response["error"]["code"]) == ("failed", "server_error")
+    assert "deadline" in response["error"]["message"]
+    assert response["output"][0]["content"][0]["text"] == "one two three four"
+    await house.backend.closed(response_id)
+    assert kit.parsed(await reader) == await house.stored(response_id)
+
+
+async def test_a_response_that_waited_past_its_deadline_fails_without_a_call(build: Any) -> None:
+    house = await build(is_started=False)
+    response_id = await house.submit()
+    house.clock.advance(house.settings.background.deadline_s)
+    await house.start()
+    assert (await house.ended(response_id))["status"] == "failed"
+    assert house.backend.calls == []
+
+
+async def test_a_response_is_gone_when_its_retention_is_over_and_then_its_bytes(house: Any, kit: Any) -> None:
+    response_id = await house.submit()
+    await house.ended(response_id)
+    house.clock.advance(house.settings.background.retention_s - 0.001)
+    await house.tick()
+    assert await house.jobs.find(response_id, kit.TENANT) is not None
+    house.clock.advance(0.001)
+    assert await house.jobs.find(response_id, kit.TENANT) is None
+    assert await house.stream(response_id) == b""
+    assert await house.store.all_events(response_id) != b""
+    house.clock.advance(house.settings.store.sweep_interval_s)
+    await house.tick()
+    assert await house.store.all_events(response_id) == b""
+    assert await house.store.call_of(response_id) is None
+    assert house.observer.registry.get_sample_value("backburner_responses_swept_total") == 1
+
+
+async def test_a_running_response_is_not_swept_however_long_it_takes(build: Any, kit: Any) -> None:
+    house = await build(background={"deadline_s": 604_800})
+    hold = kit.Hold()
+    house.backend.script = [hold, *kit.ALL]
+    response_id = await house.submit()
+    await hold.here()
+    house.clock.advance(600_000)
+    await house.tick()
+    hold.go.set()
+    assert (await house.ended(response_id))["status"] == "completed"
+    house.clock.advance(house.settings.background.retention_s - 1)  # counted from its end
+    await house.tick()
+    assert (await house.shown(response_id))["status"] == "completed"
+
+
+async def test_a_run_that_could_not_store_its_events_fails_when_the_store_is_back(
+    build: Any, kit: Any
+) -> None:
+    class Failing(kit.Wrapped):  # type: ignore[misc]
+        is_full = False
+        refused = asyncio.Event()
+
+        async def append(self, *arguments: Any, **options: Any) -> None:
+            if self.is_full:
+                self.refused.set()
+                raise StoreUnavailable("disk full")
+            await self.inner.append(*arguments, **options)
+
+        async def take_over(self, *arguments: Any) -> Any:
+            if self.is_full:
+                raise StoreUnavailable("disk full")
+            return await self.inner.take_over(*arguments)
+
+    house = await build(wrap=Failing)
+    hold = kit.Hold()
+    house.backend.script = [kit.frames(0, 6), hold, kit.frames(6, 9), kit.Hold()]
+    response_id = await house.submit(stream=True)
+    reader = asyncio.create_task(house.stream(response_id))
+    await hold.here()
+    async with asyncio.timeout(10):
+        while len(await house.stored(response_id)) < 7:
+            await asyncio.sleep(0)
+    house.store.is_full = True
+    hold.go.set()
+    await house.store.refused.wait()
+    await house.backend.closed(response_id)
+    async with asyncio.timeout(10):
+        while response_id in house.engine._runner._runs:
+            await asyncio.sleep(0)
+    with pytest.raises(StoreUnavailable):
+        await house.tick()
+    assert (await house.shown(response_id))["status"] == "in_progress"
+    house.store.is_full = False
+    await house.tick()
+    response = await house.ended(response_id)
+    assert response["status"] == "failed"
+    assert "could not store" in response["error"]["message"]
+    assert response["output"][0]["content"][0]["text"] == "one two three four"
+    assert kit.parsed(await reader) == await house.stored(response_id)
+    await house.tick()
+    assert house.observer.of(response_id).count("finished") == 1
+
+
+@pytest.mark.parametrize("method", ["finish", "all_events"])
+async def test_a_cancel_that_could_not_be_stored_is_refused_and_carried_out_later(
+    build: Any, kit: Any, method: str
+) -> None:
+    class Failing(kit.Wrapped):  # type: ignore[misc]
+        broken = ""
+
+        async def finish(self, *arguments: Any, **options: Any) -> None:
+            if self.broken == "finish":
+                raise StoreUnavailable("disk full")
+            await self.inner.finish(*arguments, **options)
+
+        async def all_events(self, *arguments: Any) -> Any:
+            if self.broken == "all_events":
+                raise StoreUnavailable("disk")
+            return await self.inner.all_events(*arguments)
+
+    house = await build(wrap=Failing)
+    hold = kit.Hold()
+    house.backend.script = [kit.frames(0, 6), hold]
+    response_id = await house.submit()
+    await hold.here()
+    house.store.broken = method
+    with pytest.raises(Refusal) as refusal:
+        await house.cancel(response_id)
+    assert refusal.value.code == "store_unavailable"
+    await house.backend.closed(response_id)  # stopped it is, all the same
+    house.store.broken = ""
+    await house.tick()
+    assert (await house.ended(response_id))["status"] == "cancelled"
+
+
+async def test_a_store_that_fails_while_the_gateway_runs_does_not_end_it(build: Any, kit: Any) -> None:
+    class Failing(kit.Wrapped):  # type: ignore[misc]
+        is_broken = False
+        asked = 0
+
+        def __getattr__(self, name: str) -> Any:
+            if self.__dict__.get("is_broken") and name in ("claim", "overdue", "orphans", "sweep"):
+
+                async def fails(*_: Any, **__: Any) -> Any:
+                    raise StoreUnavailable("disk")
+
+                return fails
+            return super().__getattr__(name)
+
+    house = await build(wrap=Failing)
+    house.store.is_broken = True
+    response_id = await house.submit()
+    with pytest.raises(StoreUnavailable):
+        await house.tick()
+    house.store.is_broken = False
+    assert (await house.ended(response_id))["status"] == "completed"  # by the poll behind the bell
+    assert not house.failed.is_set()
+
+
+async def test_the_gauges_tell_what_waits_and_for_how_long(build: Any, kit: Any) -> None:
+    house = await build(is_started=False)
+    await house.submit()
+    house.clock.advance(7)
+    await house.submit()
+    await house.engine.measure()
+    read = house.observer.registry.get_sample_value
+    assert read("backburner_jobs", {"status": "queued"}) == 2
+    assert read("backburner_jobs", {"status": "completed"}) == 0
+    assert read("backburner_queue_oldest_seconds") == 7
+
+
+async def test_a_full_file_refuses_new_responses_and_goes_on_with_the_rest(build: Any, kit: Any) -> None:
+    """Real, by the page limit of SQLite: what is there can be read and deleted, and then there is room."""
+    house = await build(
+        background={"body_bytes_max": 1024 * 1024, "events_bytes_max": 1024**2, "event_bytes_max": 1024**2},
+        database_bytes_max=1024 * 1024,
+    )
+    done = await house.submit()
+    await house.ended(done)
+    fillers: list[str] = []
+    refusal = None
+    while refusal is None and len(fillers) < 100:
+        try:
+            fillers.append(await house.submit(input="x" * 100_000))
+        except Refusal as error:
+            refusal = error
+    assert refusal is not None
+    assert refusal.code == "store_unavailable"
+    assert (await house.shown(done))["status"] == "completed"
+    for response_id in fillers:
+        await house.jobs.delete(await house.job(response_id))
+    await house.engine._sweeper.sweep()
+    house.backend.script = [*kit.ALL[:-1], UpstreamClosed()]
+    assert (await house.ended(await house.submit()))["status"] == "completed"

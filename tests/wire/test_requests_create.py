@@ -1,0 +1,281 @@
+"""Create requests: whose they are, what is refused and how, and what goes to the backend."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateway.wire.errors import Fault, Refusal
+from gateway.wire.requests import (
+    INCLUDE,
+    Background,
+    Chained,
+    Plain,
+    backend_body,
+    chained_body,
+    classify,
+    is_rerunnable,
+    validate,
+)
+
+VALID: dict[str, Any] = {"model": "tiny", "input": "Hello", "background": True}
+
+
+def refusal(body: dict[str, Any], *, accept_store_false: bool = False) -> Refusal:
+    with pytest.raises(Refusal) as caught:
+        validate(body, accept_store_false=accept_store_false)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{}",
+        b"null",
+        b"[]",
+        b'"background"',
+        b'["background", true]',
+        b'{"model": "tiny", "input": "Hello"}',
+        b'{"background": false}',
+        b'{"background": null}',
+        b'{"background": "true"}',
+        b'{"background": 1}',
+        b'{"input": "\\"background\\": true"}',
+        b'{"input": {"background": true}}',
+        b'{"Background": true}',
+        b'{"previous_response_id": null}',
+        b'{"previous_response_id": ""}',
+        b'{"previous_response_id": 5}',
+        b'{"background": true, "background": false}',
+        b'{"background": false,',
+        b'{"previous_response_id": "resp_1",',
+        b"\xff\xfe\x00",
+    ],
+    ids=repr,
+)
+def test_is_the_backends_own_business(body: bytes) -> None:
+    assert classify(body) == Plain()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"background": true}',
+        b'{"background":true}',
+        b'{\n"background"\t:\r\ntrue }',
+        b'{"\\u0062ackground": true}',
+        b'{"backgroun\\u0064": true}',
+        b'{"\\u0062\\u0061\\u0063\\u006b\\u0067\\u0072\\u006f\\u0075\\u006e\\u0064": true}',
+        b'{"background": false, "background": true}',
+        b'{"background": true, "previous_response_id": "resp_1"}',
+    ],
+    ids=repr,
+)
+def test_is_a_background_request(body: bytes) -> None:
+    assert isinstance(classify(body), Background)
+
+
+@pytest.mark.parametrize("spelling", [b"previous_response_id", b"previous\\u005fresponse_id"])
+@pytest.mark.parametrize("background", [b"", b'"background": false, '])
+def test_is_a_chained_request(spelling: bytes, background: bytes) -> None:
+    body = b"{" + background + b'"' + spelling + b'": "resp_1"}'
+    assert classify(body) == Chained(orjson.loads(body), "resp_1")
+
+
+@pytest.mark.parametrize("body", [b'{"background": true', b'{"background" : true, "input": }'])
+def test_background_request_that_is_no_json_is_refused_in_our_words(body: bytes) -> None:
+    with pytest.raises(Refusal) as caught:
+        classify(body)
+    assert (caught.value.fault, caught.value.code) == (Fault.INVALID, "invalid_json")
+
+
+@given(value=st.recursive(st.none() | st.booleans() | st.text("ab"), lambda inner: st.dictionaries(
+    st.sampled_from(["background", "previous_response_id", "input"]), inner)))  # fmt: skip
+@settings(max_examples=200, deadline=None)
+def test_only_a_true_background_at_the_top_makes_it_ours(value: Any) -> None:
+    is_ours = isinstance(value, dict) and value.get("background") is True
+    for body in (orjson.dumps(value), orjson.dumps(value).replace(b"b", b"\\u0062")):
+        assert isinstance(classify(body), Background) == is_ours
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"input": None, "prompt": {"id": "pmpt_1"}},
+        {"input": None, "previous_response_id": "resp_1"},
+        {"input": None, "conversation": "conv_1"},
+        {"input": []},
+        {"input": [{"role": "user", "content": "Hello"}], "conversation": {"id": "conv_1"}},
+        {"temperature": 0, "top_p": 1, "top_logprobs": 20, "max_output_tokens": 1},
+        {"temperature": 2.0, "presence_penalty": -2, "frequency_penalty": 2},
+        {"store": True, "stream": None, "truncation": "auto", "include": sorted(INCLUDE)},
+        {"metadata": {f"{n}".zfill(64): "x" * 512 for n in range(16)}},
+        {"vendor_field": {"any": ["thing"]}, "guided_json": {}, "min_p": 0.1},
+        {"tools": [{"type": "mcp"}, {"type": ["odd"]}], "tool_choice": {"type": "mcp"}},
+        {"safety_identifier": "x" * 64, "model": "m" * 1024},
+    ],
+    ids=repr,
+)
+def test_is_valid(more: dict[str, Any]) -> None:
+    validate({**VALID, **more}, accept_store_false=False)
+
+
+@pytest.mark.parametrize(
+    ("more", "param", "code", "words"),
+    [
+        ({"model": None}, "model", "missing_required_parameter", "Missing required parameter: 'model'."),
+        ({"model": ""}, "model", "string_below_min_length", "at least this many characters: 1"),
+        ({"model": "m" * 1025}, "model", "string_above_max_length", "1024"),
+        ({"model": 5}, "model", "invalid_type", "expected a string, but got an integer"),
+        ({"input": None}, "input", "missing_required_parameter", "'input'"),
+        ({"input": 5}, "input", "invalid_type", "expected a string or an array, but got an integer"),
+        ({"input": {"role": "user"}}, "input", "invalid_type", "a string or an array"),
+        ({"input": [{}, "x"]}, "input.1", "invalid_type", "expected an object, but got a string"),
+        ({"stream": "true"}, "stream", "invalid_type", "expected a boolean, but got a string"),
+        ({"store": 0}, "store", "invalid_type", "expected a boolean, but got an integer"),
+        ({"store": False}, "store", "unsupported_parameter", "'store'"),
+        ({"instructions": 1.5}, "instructions", "invalid_type", "got a number"),
+        ({"tools": {}}, "tools", "invalid_type", "expected an array, but got an object"),
+        ({"tools": [1]}, "tools.0", "invalid_type", "expected an object"),
+        ({"temperature": 2.1}, "temperature", "above_max_value", "at most 2"),
+        ({"temperature": -1}, "temperature", "below_min_value", "at least 0"),
+        ({"temperature": "hot"}, "temperature", "invalid_type", "expected a number"),
+        ({"temperature": True}, "temperature", "invalid_type", "got a boolean"),
+        ({"top_p": 1.5}, "top_p", "above_max_value", "1"),
+        ({"top_logprobs": 21}, "top_logprobs", "above_max_value", "20"),
+        ({"top_logprobs": 1.0}, "top_logprobs", "invalid_type", "expected an integer"),
+        ({"max_output_tokens": 0}, "max_output_tokens", "below_min_value", "at least 1"),
+        ({"max_tool_calls": "1"}, "max_tool_calls", "invalid_type", "expected an integer"),
+        ({"truncation": "some"}, "truncation", "invalid_value", "'auto' or 'disabled'"),
+        ({"user": "u" * 70_000}, "user", "string_above_max_length", "65536"),
+        ({"safety_identifier": "x" * 65}, "safety_identifier", "string_above_max_length", "64"),
+        ({"reasoning": "high"}, "reasoning", "invalid_type", "expected an object"),
+        ({"text": []}, "text", "invalid_type", "got an array"),
+        ({"metadata": []}, "metadata", "invalid_type", "expected an object"),
+        ({"metadata": {"a": 1}}, "metadata.a", "invalid_type", "expected a string"),
+        ({"metadata": {"k" * 65: "v"}}, "metadata", "string_above_max_length", "64"),
+        ({"metadata": {"k": "v" * 513}}, "metadata.k", "string_above_max_length", "512"),
+        ({"metadata": {str(n): "" for n in range(17)}}, "metadata", "object_above_max_properties", "17"),
+        ({"include": ["nothing"]}, "include", "invalid_value", "Supported values are"),
+        ({"include": "nothing"}, "include", "invalid_type", "expected an array"),
+        (
+            {"previous_response_id": "resp_1", "conversation": "conv_1"},
+            "previous_response_id",
+            "mutually_exclusive_parameters",
+            "only one",
+        ),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_is_refused(more: dict[str, Any], param: str, code: str, words: str) -> None:
+    error = refusal({**VALID, **more})
+    assert (error.fault, error.param, error.code) == (Fault.INVALID, param, code)
+    assert words in error.message
+    assert orjson.loads(error.body())["error"] == {
+        "message": error.message,
+        "type": "invalid_request_error",
+        "param": param,
+        "code": code,
+    }
+
+
+def test_missing_model_is_named() -> None:
+    error = refusal({"input": "Hello", "background": True})
+    assert (error.param, error.code) == ("model", "missing_required_parameter")
+
+
+def test_refusal_never_repeats_a_value() -> None:
+    for name in ("model", "stream", "tools", "temperature", "truncation", "metadata", "max_output_tokens"):
+        assert "sk-secret" not in refusal({**VALID, name: ["sk-secret"]}).message
+
+
+def test_store_false_is_taken_where_the_settings_say_so() -> None:
+    validate({**VALID, "store": False}, accept_store_false=True)
+
+
+@pytest.mark.parametrize("depth", [251, 300, 1000])
+def test_nesting_that_could_not_be_written_is_refused(depth: int) -> None:
+    deep = orjson.loads(b"[" * depth + b"]" * depth)
+    assert refusal({**VALID, "vendor": deep}).fault is Fault.INVALID
+
+
+@given(more=st.dictionaries(
+    st.sampled_from(["model", "input", "tools", "metadata", "temperature", "conversation", "include", "text"]),
+    st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=5),
+))  # fmt: skip
+@settings(max_examples=200, deadline=None)
+def test_any_body_is_either_valid_or_refused(more: dict[str, Any]) -> None:
+    try:
+        validate({**VALID, **more}, accept_store_false=False)
+    except Refusal as error:
+        assert error.fault is Fault.INVALID
+        assert error.param
+        assert error.code
+
+
+def test_backend_gets_the_vendor_fields_streamed_in_the_foreground_and_not_stored() -> None:
+    body = {
+        "model": "tiny",
+        "background": True,
+        "stream": False,
+        "store": True,
+        "guided_json": {"a": [1]},
+        "n": None,
+    }
+    assert orjson.loads(backend_body(body, input=[{"role": "user", "content": "Hi"}])) == {
+        "model": "tiny",
+        "stream": True,
+        "store": False,
+        "guided_json": {"a": [1]},
+        "n": None,
+        "input": [{"role": "user", "content": "Hi"}],
+    }  # fmt: skip
+
+
+def test_backends_own_previous_response_is_left_for_it_to_resolve() -> None:
+    call = orjson.loads(backend_body({"model": "tiny", "previous_response_id": "resp_theirs"}, input="Hi"))
+    assert call["previous_response_id"] == "resp_theirs"
+
+
+def test_request_without_input_stays_without() -> None:
+    assert "input" not in orjson.loads(backend_body({"prompt": {"id": "p"}}, input=None))
+
+
+def test_backend_is_told_not_to_obfuscate_where_stream_options_are_given() -> None:
+    options = {"include_obfuscation": True, "include_usage": True}
+    call = orjson.loads(backend_body({"stream_options": options}, input="x"))
+    assert call["stream_options"] == {"include_obfuscation": False, "include_usage": True}
+    assert options["include_obfuscation"] is True, "the stored request was changed"
+
+
+def test_chained_request_has_its_context_in_place_of_the_id() -> None:
+    body = {"model": "tiny", "previous_response_id": "resp_1", "stream": False, "x": 1, "input": "Hi"}
+    assert orjson.loads(chained_body(body, input=[1])) == {"model": "tiny", "stream": False, "x": 1, "input": [1]}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("tools", "expected"),
+    [
+        (None, True),
+        ([], True),
+        ([{"type": "function", "name": "mcp"}], True),
+        ([{"type": "custom"}, {"type": "file_search"}, {}], True),
+        ([{"type": ["mcp"]}, {"type": None}, {"type": {}}], True),
+        ([{"type": "function"}, {"type": "mcp"}], False),
+        ([{"type": "code_interpreter"}], False),
+        ([{"type": "web_search"}], False),
+        ([{"type": "web_search_preview_2025_03_11"}], False),
+        ([{"type": "web_search_2025_08_26"}], False),
+        ([{"type": "local_shell"}], False),
+        ([{"type": "shell"}], False),
+        ([{"type": "computer_use_preview"}], False),
+    ],
+)
+def test_request_with_a_tool_that_acts_is_not_run_twice(tools: Any, expected: bool) -> None:
+    assert is_rerunnable({"tools": tools}) is expected
