@@ -8,7 +8,7 @@ crashed job is what its readers saw, to the event.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from gateway.config import BackgroundSettings
 from gateway.core.job import Claim, ClaimLost, Outcome, StoreUnavailable
@@ -27,6 +27,7 @@ class Closer:
     """Ends jobs.
 
     Args:
+        flush: Commits what a run of this process has received so far.
         abort: Stops a run of this process, and with it the backend's work.
         unsettled: Where an ending is noted that could not be stored.
     """
@@ -39,6 +40,7 @@ class Closer:
         clock: Clock,
         settings: BackgroundSettings,
         observer: Observer,
+        flush: Callable[[str], Awaitable[None]],
         abort: Callable[[str], None],
         unsettled: dict[str, Input],
     ) -> None:
@@ -48,6 +50,7 @@ class Closer:
         self._clock = clock
         self._settings = settings
         self._observer = observer
+        self._flush = flush
         self._abort = abort
         self._unsettled = unsettled
 
@@ -72,6 +75,7 @@ class Closer:
         return True
 
     async def _close(self, response_id: str, ending: Input) -> bool:
+        await self._flush(response_id)
         claim = await self._store.take_over(response_id)
         if claim is None:
             return False

@@ -59,7 +59,7 @@ class Engine:
             concurrency_max=settings.upstream.concurrency_max,
         )
         self._closer = Closer(
-            store, followers, credentials, clock, background, observer, runner.abort, unsettled
+            store, followers, credentials, clock, background, observer, runner.flush, runner.abort, unsettled
         )
         self._sweeper = Sweeper(store, self._closer, unsettled, clock, background, settings.store, observer)
         self.jobs = Jobs(

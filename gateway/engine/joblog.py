@@ -67,8 +67,7 @@ class JobLog:
                 await self._has_some.wait()
                 if not self._followers.is_watched(self._claim.id):
                     await self._linger(arrival)
-                async with self._writing:
-                    await self._commit()
+                await self.flush()
 
     async def _linger(self, arrival: asyncio.Event) -> None:
         """Nobody can have seen these events: wait for more, until a reader comes or the time is up."""
@@ -89,6 +88,11 @@ class JobLog:
         await self._store.append(self._claim, first_seq, count, events, has_output=has_output)
         self._observer.events.inc(count)
         self._followers.committed(self._claim.id, first_seq, count, events, is_end=False)
+
+    async def flush(self) -> None:
+        """Commit what is waiting, now. Raises: as `run`."""
+        async with self._writing:
+            await self._commit()
 
     async def finish(self, outcome: Outcome) -> None:
         """Commit what is left together with the ending.

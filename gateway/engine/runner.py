@@ -6,7 +6,7 @@ import asyncio
 import functools
 import logging
 import time
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 
 from gateway.config import BackgroundSettings
@@ -39,6 +39,7 @@ _DEFECT = Abandoned("The gateway failed while it ran this response.", "defect")
 class _Run:
     claim: Claim
     task: asyncio.Task[None]
+    log: JobLog
 
 
 class Runner:
@@ -85,6 +86,12 @@ class Runner:
         if run := self._runs.get(response_id):
             run.task.cancel()
 
+    async def flush(self, response_id: str) -> None:
+        """Commit what a run of ours has received: it is about to be ended, and this much was generated."""
+        if run := self._runs.get(response_id):
+            with suppress(ClaimLost, StoreUnavailable):  # then its end is somebody else's
+                await run.log.flush()
+
     async def run(self) -> None:
         """Claim and run, until cancelled."""
         async with asyncio.TaskGroup() as group:
@@ -110,15 +117,16 @@ class Runner:
             return
         for claim in claims:
             self._observer.job_started(claim.id, claim.job.attempt, (now_ms - claim.job.created_at_ms) / 1000)
-            task = group.create_task(self._run_one(claim), name=f"run-{claim.id}")
-            self._runs[claim.id] = _Run(claim, task)
+            log = JobLog(claim, self._store, self._followers, self._clock, self._settings, self._observer)
+            task = group.create_task(self._run_one(claim, log), name=f"run-{claim.id}")
+            self._runs[claim.id] = _Run(claim, task, log)
             # Not by the coroutine: that of a task cancelled before its first step never runs.
             task.add_done_callback(functools.partial(self._ended, claim.id))
         self._observer.running.set(len(self._runs))
 
-    async def _run_one(self, claim: Claim) -> None:
+    async def _run_one(self, claim: Claim, log: JobLog) -> None:
         try:
-            await self._attempt(claim)
+            await self._attempt(claim, log)
         except* ClaimLost:
             self._observer.claim_lost(claim.id)
         except* StoreUnavailable as errors:
@@ -133,8 +141,7 @@ class Runner:
         self._observer.running.set(len(self._runs))
         self._bell.set()
 
-    async def _attempt(self, claim: Claim) -> None:
-        log = JobLog(claim, self._store, self._followers, self._clock, self._settings, self._observer)
+    async def _attempt(self, claim: Claim, log: JobLog) -> None:
         async with asyncio.TaskGroup() as group:
             committing = group.create_task(log.run(), name=f"commit-{claim.id}")
             await self._call(claim, log)

@@ -342,7 +342,7 @@ def test_single_fault_loses_nothing(
     is_interleaved=st.booleans(),
     is_named_in_data=st.booleans(),
 )
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=250, deadline=None)
 def test_several_faults_at_once_lose_nothing(
     turn: Turn,
     faults: set[str],
@@ -356,7 +356,7 @@ def test_several_faults_at_once_lose_nothing(
 
 
 @given(turn=turns, faults=st.sets(st.sampled_from(list(DAMAGE)), max_size=3))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_the_official_client_has_types_for_all_of_it(
     turn: Turn, faults: set[str], ran: Callable[..., Any], check: Callable[..., None]
 ) -> None:
@@ -368,7 +368,7 @@ def test_the_official_client_has_types_for_all_of_it(
 
 
 @given(turn=turns, faults=st.sets(st.sampled_from(list(DAMAGE)), max_size=24), data=st.data())
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=250, deadline=None)
 def test_any_mixture_in_any_order_and_cut_anywhere_is_accepted_by_a_strict_client(
     turn: Turn, faults: set[str], data: st.DataObject, ran: Callable[..., Any], check: Callable[..., None]
 ) -> None:

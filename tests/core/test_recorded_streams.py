@@ -59,9 +59,7 @@ def test_ids_of_the_backend_are_kept_for_items_and_hidden_for_the_response(
     assert played.final["id"] == played.job.id
 
 
-def test_embedded_status_and_usage_are_those_of_the_backend(
-    recorded: bytes, ran: Callable[..., Any]
-) -> None:
+def test_embedded_status_and_usage_are_those_of_the_backend(recorded: bytes, ran: Callable[..., Any]) -> None:
     played, theirs = ran(recorded), said(recorded)[-1]["response"]
     assert played.outcomes[0].status == Status(theirs["status"])
     for name in ("input_tokens", "output_tokens", "total_tokens"):

@@ -1,10 +1,9 @@
-"""A job whose backend speaks chat completions: what a client of the gateway gets for what the backend sends."""
+"""A job whose backend speaks chat completions: what a client gets for what the backend sends."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import cache
-from pathlib import Path
 from typing import Any, get_args
 
 import orjson

@@ -97,7 +97,7 @@ def test_long_message_is_cut() -> None:
 
 
 json = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(),
+    st.none() | st.booleans() | st.integers(-(2**40), 2**40) | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(["error", "message", "code", "detail"]), inner),
 )  # fmt: skip
 
