@@ -13,11 +13,11 @@ from dataclasses import dataclass
 
 import uvloop
 from aiohttp import http_parser, web
-from pydantic import SecretStr
 from yarl import URL
 
 from gateway import __version__
 from gateway.api.callers import Callers
+from gateway.api.choosing import Chooser
 from gateway.api.ops import Ops
 from gateway.api.passthrough import Passthrough
 from gateway.api.responses import Responses
@@ -26,7 +26,7 @@ from gateway.api.server import Handler, Server
 from gateway.config import ServerSettings, Settings
 from gateway.engine.engine import Engine
 from gateway.observe import Observer, configure_logging, line
-from gateway.outbound.backend import HttpBackend
+from gateway.outbound.backends import HttpBackends
 from gateway.outbound.client import make_session
 from gateway.store.file import DatabaseInUse, DatabaseRefused
 from gateway.store.sqlite import SqliteStore
@@ -70,7 +70,7 @@ async def _serve(settings: Settings) -> int:
             version=__version__,
             url=gateway.url,
             admin=gateway.admin_url,
-            upstream=settings.upstream.url,
+            upstream=[url for one in settings.all_backends.values() for url in one.urls],
             database=str(settings.store.database),
             durability=settings.store.durability,
             sqlite=sqlite3.sqlite_version,
@@ -112,32 +112,24 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         DatabaseInUse, DatabaseRefused: The file cannot be used.
         OSError: A port cannot be listened on.
     """
-    settings = _with_key(settings)
-    server, upstream = settings.server, settings.upstream
-    base_path = URL(upstream.url).raw_path.rstrip("/") or "/v1"
+    server = settings.server
+    base_path = URL(next(iter(settings.all_backends.values())).url).raw_path.rstrip("/") or "/v1"
     observer = Observer()
     observer.durability.labels(settings.store.durability).set(1)
     async with AsyncExitStack() as stack:
         store = await SqliteStore.open(settings.store, on_commit=observer.committed)
         stack.push_async_callback(store.close)
-        session = await stack.enter_async_context(make_session(upstream))
-        unpooled = await stack.enter_async_context(make_session(upstream, keeps_connections=False))
-        backend = HttpBackend(
-            unpooled, upstream, event_bytes_max=settings.background.event_bytes_max, observer=observer
-        )
-        engine = Engine(store, backend, settings, observer)
-        passthrough = Passthrough(session, settings, observer)
-        callers = Callers(
-            passthrough,
-            base_path=base_path,
-            pepper=store.pepper,
-            is_seen_by_backend=upstream.api_key is None,
-        )
-        responses = Responses(engine, passthrough, callers, settings, observer)
-        router = Router(responses, passthrough, session, settings, observer, base_path=base_path)
+        backends = await HttpBackends.open(settings, observer, stack)
+        session = await stack.enter_async_context(make_session(next(iter(backends.all)).settings))
+        engine = Engine(store, backends, settings, observer)
+        passthrough = Passthrough(session, observer, stall_timeout_s=server.write_stall_timeout_s)
+        chooser = Chooser(backends, body_bytes_max=server.body_bytes_max)
+        callers = Callers(passthrough, backends, base_path=base_path, pepper=store.pepper)
+        responses = Responses(engine, passthrough, callers, chooser, settings, observer)
+        router = Router(responses, passthrough, chooser, session, server, observer, base_path=base_path)
         ops = Ops(observer, engine.measure)
         stack.push_async_callback(engine.stop)
-        failed = await engine.start()
+        failed = await engine.start(backends.run())
         admin_port = await _listen(stack, ops.handle, server.admin_host, server.admin_port, server)
         port = await _listen(stack, router.handle, server.host, server.port, server)
         yield Running(
@@ -150,13 +142,6 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         with suppress(TimeoutError):
             async with asyncio.timeout_at(deadline):
                 await router.idle()
-
-
-def _with_key(settings: Settings) -> Settings:
-    """The settings with the backend's key read, once, from wherever it is."""
-    key = settings.upstream.read_api_key()
-    update = {"api_key": None if key is None else SecretStr(key), "api_key_file": None}
-    return settings.model_copy(update={"upstream": settings.upstream.model_copy(update=update)})
 
 
 async def _listen(

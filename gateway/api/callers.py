@@ -12,6 +12,8 @@ from aiohttp import web
 from gateway.api.passthrough import Passthrough
 from gateway.core.call import Credential
 from gateway.engine.credentials import CallerHeaders
+from gateway.outbound.backend import HttpBackend
+from gateway.outbound.backends import HttpBackends
 from gateway.outbound.headers import background_headers, credential
 from gateway.wire.errors import Refusal
 
@@ -31,20 +33,21 @@ class Caller:
 
 
 class Callers:
-    """Tells callers apart.
-
-    Attributes:
-        is_seen_by_backend: The backend gets the caller's own credential, and so can tell callers apart
-            itself; with a key of the gateway's in its place it cannot.
-    """
+    """Tells callers apart."""
 
     def __init__(
-        self, passthrough: Passthrough, *, base_path: str, pepper: bytes, is_seen_by_backend: bool
+        self, passthrough: Passthrough, backends: HttpBackends, *, base_path: str, pepper: bytes
     ) -> None:
         self._passthrough = passthrough
+        self._backends = backends
         self._base_path = base_path
         self._pepper = pepper
-        self.is_seen_by_backend = is_seen_by_backend
+
+    @property
+    def seen_by(self) -> list[HttpBackend]:
+        """The backends that get the caller's own credential, and so can tell callers apart themselves; with
+        a key of the gateway's in its place they cannot."""
+        return [backend for backend in self._backends.all if backend.api_key is None]
 
     def of(self, request: web.BaseRequest, request_id: str) -> Caller:
         """Who is asking. Raises: Refusal, if it brings more than one credential."""
@@ -53,11 +56,14 @@ class Callers:
         return Caller(tenant_of(own, self._pepper), own, request_id)
 
     async def backend_knows(self, request: web.BaseRequest, caller: Caller, response_id: str) -> bool:
-        """Whether a response that is not here is in the backend's own store, for this caller."""
-        if not self.is_seen_by_backend or set("/?#%") & set(response_id):
+        """Whether a response that is not here is in a backend's own store, for this caller."""
+        if set("/?#%") & set(response_id):
             return False
         target = f"{self._base_path}/responses/{response_id}"
-        return await self._passthrough.knows(request, request_id=caller.request_id, target=target)
+        for backend in self.seen_by:
+            if await self._passthrough.knows(request, backend, request_id=caller.request_id, target=target):
+                return True
+        return False
 
 
 def credential_for_asking(request: web.BaseRequest) -> Credential | None:

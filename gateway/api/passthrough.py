@@ -7,104 +7,171 @@ backend that dies in mid-answer ends the client's connection, and neither can be
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
 import struct
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import aiohttp
 from aiohttp import hdrs, web
 from aiohttp.http import HttpVersion11, StreamWriter
 from multidict import CIMultiDict
+from yarl import URL
 
 from gateway.api.errors import error_response
-from gateway.config import Settings
+from gateway.api.upload import Upload
 from gateway.observe import Observer
-from gateway.outbound.client import FAILURES, backend_url, explain
+from gateway.outbound.backend import HttpBackend
+from gateway.outbound.client import FAILURES, explain, url_at
 from gateway.outbound.headers import is_sendable, to_backend, to_client
+from gateway.outbound.pool import Replica
 from gateway.wire.errors import Fault, Refusal, invalid
-
-_SLICE_BYTES = 256 * 2**10
-"""One write of a body already in memory: a socket's buffer would copy all that it cannot send."""
 
 
 class Passthrough:
-    """Sends requests on to the backend as they are, and its answers back."""
+    """Sends requests on to a backend as they are, and its answers back."""
 
-    def __init__(self, session: aiohttp.ClientSession, settings: Settings, observer: Observer) -> None:
+    def __init__(self, session: aiohttp.ClientSession, observer: Observer, *, stall_timeout_s: float) -> None:
         self._session = session
-        self._settings = settings
+        self._stall_s = stall_timeout_s
         self._observer = observer
-        key = settings.upstream.api_key
-        self._api_key = None if key is None else key.get_secret_value()
 
     async def forward(
-        self, request: web.BaseRequest, *, request_id: str, body: bytes | None = None
+        self, request: web.BaseRequest, backend: HttpBackend, *, request_id: str, body: bytes | None = None
     ) -> web.StreamResponse:
         """Answer a request with what the backend answers.
 
         Args:
             body: The request's body where it has been read already; it is sent with its length.
         """
+        limit_s = backend.settings.plain_head_timeout_s
         try:
-            answer = await self._ask(
-                request, request_id, body, self._settings.upstream.plain_head_timeout_s, "passthrough"
-            )
+            async with self._answer(request, backend, request_id, body, limit_s, "passthrough") as answer:
+                return await self._relay(request, answer, request_id, backend.settings.idle_timeout_s)
         except Refusal as refusal:
             return _refused(refusal)
-        return await self._relay(request, answer, request_id)
 
     async def probe(
-        self, request: web.BaseRequest, *, request_id: str, missing: frozenset[int]
+        self,
+        request: web.BaseRequest,
+        backend: HttpBackend,
+        *,
+        request_id: str,
+        missing: frozenset[int],
+        body: bytes | None = None,
+        limit_s: float | None = None,
     ) -> web.StreamResponse | None:
         """Answer as `forward` does, unless the backend has no answer: then None, and nothing was sent.
 
         Args:
             missing: Statuses by which a backend says that it does not know what is asked for.
+            limit_s: For the answer's head; by default that of a look-up.
         """
+        limit_s = limit_s or backend.settings.lookup_timeout_s
         try:
-            answer = await self._ask(
-                request, request_id, None, self._settings.upstream.lookup_timeout_s, "lookup"
-            )
+            async with self._answer(request, backend, request_id, body, limit_s, "lookup") as answer:
+                if answer.status in missing:
+                    return None
+                return await self._relay(request, answer, request_id, backend.settings.idle_timeout_s)
         except Refusal as refusal:
             return _refused(refusal) if refusal.fault is Fault.INVALID else None
-        if answer.status in missing:
-            answer.release()
-            return None
-        return await self._relay(request, answer, request_id)
 
-    async def knows(self, request: web.BaseRequest, *, request_id: str, target: str) -> bool:
+    async def knows(
+        self, request: web.BaseRequest, backend: HttpBackend, *, request_id: str, target: str
+    ) -> bool:
         """Whether the backend answers a GET of `target`, asked with the caller's headers, with 200."""
-        headers = to_backend(request.headers, request_id=request_id, api_key=self._api_key, keep_length=False)
-        limit_s = self._settings.upstream.lookup_timeout_s
+        headers = self._headers(request, backend, request_id, keep_length=False)
+        limit_s = backend.settings.lookup_timeout_s
         try:
-            answer = await self._call("GET", target, headers, None, limit_s, "lookup")
+            async with self._called(
+                "GET", target, headers, lambda: None, backend, limit_s, "lookup"
+            ) as answer:
+                return answer.status == 200
         except Refusal:
             return False
-        answer.release()
-        return answer.status == 200
 
-    async def _ask(
-        self, request: web.BaseRequest, request_id: str, body: bytes | None, limit_s: float, kind: str
-    ) -> aiohttp.ClientResponse:
-        """The request on its way, up to the head of the answer."""
+    def _headers(
+        self, request: web.BaseRequest, backend: HttpBackend, request_id: str, *, keep_length: bool
+    ) -> CIMultiDict[str]:
         headers = to_backend(
-            request.headers, request_id=request_id, api_key=self._api_key, keep_length=body is None
+            request.headers, request_id=request_id, api_key=backend.api_key, keep_length=keep_length
         )
+        for name, value in backend.own_headers.items():
+            headers[name] = value
+        return headers
+
+    def _answer(
+        self,
+        request: web.BaseRequest,
+        backend: HttpBackend,
+        request_id: str,
+        body: bytes | None,
+        limit_s: float,
+        kind: str,
+    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        """The request on its way, up to the head of the answer."""
+        headers = self._headers(request, backend, request_id, keep_length=body is None)
         if body is not None:
             headers[hdrs.CONTENT_LENGTH] = str(len(body))
-        upload = _Upload(request, body) if body is not None or request.body_exists else None
-        return await self._call(request.method, request.raw_path, headers, upload, limit_s, kind)
 
-    async def _call(
+        def upload() -> Upload | None:
+            return Upload(request, body) if body is not None or request.body_exists else None
+
+        return self._called(request.method, request.raw_path, headers, upload, backend, limit_s, kind)
+
+    @asynccontextmanager
+    async def _called(
         self,
         method: str,
         target: str,
         headers: CIMultiDict[str],
-        upload: _Upload | None,
+        upload_of: Callable[[], Upload | None],
+        backend: HttpBackend,
+        limit_s: float,
+        kind: str,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """The answer of one replica. Another one is asked while none has answered a byte, and the body is
+        still there to be sent again."""
+        tried: list[Replica] = []
+        while (replica := backend.pool.pick(tried=tried)) is not None:
+            upload = upload_of()
+            tried.append(replica)
+            with backend.pool.call(replica, is_background=False):
+                try:
+                    url = url_at(replica.origin, target)
+                    answer = await self._call(method, url, headers, upload, limit_s, kind)
+                except Refusal as refusal:
+                    if refusal.fault is not Fault.BACKEND_UNREACHABLE:
+                        raise
+                    replica.breaker.failed(time.monotonic())
+                    may_resend = upload is None or upload.is_whole
+                    if may_resend and backend.pool.pick(tried=tried) is not None:
+                        continue
+                    raise
+                replica.breaker.succeeded()
+                try:
+                    yield answer
+                finally:
+                    answer.close()
+                return
+        raise Refusal(
+            Fault.UNAVAILABLE,
+            "The backend cannot be reached at the moment.",
+            code="backend_unavailable",
+            retry_after_s=math.ceil(backend.settings.breaker_open_s),
+        )
+
+    async def _call(
+        self,
+        method: str,
+        url: URL,
+        headers: CIMultiDict[str],
+        upload: Upload | None,
         limit_s: float,
         kind: str,
     ) -> aiohttp.ClientResponse:
-        url = backend_url(self._settings.upstream, target)
         started = asyncio.get_running_loop().time()
         try:
             async with asyncio.timeout(limit_s) as limit:
@@ -130,7 +197,7 @@ class Passthrough:
         return answer
 
     async def _relay(
-        self, request: web.BaseRequest, answer: aiohttp.ClientResponse, request_id: str
+        self, request: web.BaseRequest, answer: aiohttp.ClientResponse, request_id: str, idle_s: float
     ) -> web.StreamResponse:
         """The answer on its way to the client, to its end or to the first failure of either side."""
         headers = to_client(answer.headers, request_id=request_id)
@@ -142,24 +209,25 @@ class Passthrough:
             response.force_close()
         self._observer.passed_through(request.method, answer.status)
         try:
-            await self._copy(request, answer, response)
+            await self._copy(request, answer, response, idle_s)
         except _Cut as cut:
             self._observer.upstream_failed("passthrough", cut.reason)
             _abort(request, response)
         except (ConnectionError, TimeoutError):
             _abort(request, response)  # the client is gone, or took no byte for too long
-        finally:
-            answer.close()
         return response
 
     async def _copy(
-        self, request: web.BaseRequest, answer: aiohttp.ClientResponse, response: web.StreamResponse
+        self,
+        request: web.BaseRequest,
+        answer: aiohttp.ClientResponse,
+        response: web.StreamResponse,
+        idle_s: float,
     ) -> None:
         writer = await response.prepare(request)
         assert isinstance(writer, StreamWriter)
         connection = answer.connection.protocol if answer.connection else None
-        loop, idle_s = asyncio.get_running_loop(), self._settings.upstream.idle_timeout_s
-        stall_s = self._settings.server.write_stall_timeout_s
+        loop, stall_s = asyncio.get_running_loop(), self._stall_s
         try:
             async with asyncio.timeout(None) as silence:
                 while True:
@@ -198,48 +266,6 @@ class _Relayed(web.StreamResponse):
             self.headers.pop(hdrs.CONTENT_TYPE, None)
 
 
-class _Upload:
-    """The request's body on its way to the backend, one read at a time.
-
-    Each read moves the deadline of the answer's head: the backend's time runs from the end of the
-    request, and an upload may take as long as it moves.
-    """
-
-    def __init__(self, request: web.BaseRequest, body: bytes | None) -> None:
-        self.failure: Exception | None = None
-        self._request = request
-        self._body = body
-        self._limit: asyncio.Timeout | None = None
-        self._limit_s = 0.0
-
-    def postpone(self, limit: asyncio.Timeout | None, limit_s: float) -> None:
-        """Name the deadline to move; None once the head is there, as the upload may go on after it."""
-        self._limit, self._limit_s = limit, limit_s
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        if self._body is not None:
-            for start in range(0, len(self._body), _SLICE_BYTES):
-                yield self._body[start : start + _SLICE_BYTES]
-            return
-        # Only now: a client that waits for it keeps its body while the backend is unreachable.
-        continue_if_expected(self._request)
-        if not self._request.content.total_bytes:
-            # aiohttp holds the head back for the first piece, which may be long in coming; sent now,
-            # the backend can refuse an upload before it has begun.
-            yield b""
-        while chunk := await self._read():
-            if self._limit is not None:
-                self._limit.reschedule(asyncio.get_running_loop().time() + self._limit_s)
-            yield chunk
-
-    async def _read(self) -> bytes:
-        try:
-            return await self._request.content.readany()
-        except Exception as error:
-            self.failure = error  # the caller's fault, whatever aiohttp makes of it on its way up
-            raise
-
-
 class _Cut(Exception):
     """The backend's answer ended before its body did; the reason is the one to count."""
 
@@ -271,13 +297,6 @@ async def _drained(request: web.BaseRequest, stall_s: float) -> None:
 
 def _unsent(request: web.BaseRequest) -> int:
     return request.transport.get_write_buffer_size() if request.transport is not None else 0
-
-
-def continue_if_expected(request: web.BaseRequest) -> None:
-    """Ask for the body of a client that waits to be asked (RFC 9110 §10.1.1)."""
-    expects = request.headers.get(hdrs.EXPECT, "").lower() == "100-continue"
-    if expects and request.version >= HttpVersion11 and request.transport is not None:
-        request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
 
 def _abort(request: web.BaseRequest, response: web.StreamResponse) -> None:

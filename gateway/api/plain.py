@@ -8,6 +8,7 @@ import orjson
 from aiohttp import web
 
 from gateway.api.callers import Caller, Callers, credential_for_asking, new_response_id, split_headers
+from gateway.api.choosing import Chooser, renamed
 from gateway.api.errors import backend_error_response
 from gateway.api.passthrough import Passthrough
 from gateway.api.streaming import stream_events
@@ -15,8 +16,9 @@ from gateway.engine.credentials import CallerHeaders
 from gateway.engine.engine import Engine
 from gateway.engine.foreground import BackendRefused, Plain
 from gateway.engine.jobs import previous_not_found
+from gateway.outbound.backend import HttpBackend
 from gateway.wire import requests, responses
-from gateway.wire.calls import Api, Speech
+from gateway.wire.calls import NO_SUCH_ROUTE, Api
 from gateway.wire.errors import invalid
 
 
@@ -24,12 +26,18 @@ class PlainCreate:
     """Answers `POST /responses` without `"background": true`."""
 
     def __init__(
-        self, engine: Engine, passthrough: Passthrough, callers: Callers, stall_timeout_s: float
+        self,
+        engine: Engine,
+        passthrough: Passthrough,
+        callers: Callers,
+        chooser: Chooser,
+        stall_timeout_s: float,
     ) -> None:
         self._jobs = engine.jobs
         self._foreground = engine.foreground
         self._passthrough = passthrough
         self._callers = callers
+        self._chooser = chooser
         self._stall_timeout_s = stall_timeout_s
 
     async def answer(
@@ -40,12 +48,31 @@ class PlainCreate:
         request_id: str,
     ) -> web.StreamResponse:
         """The backend's answer, byte for byte; for a chat backend, the Response made of its answer."""
-        speech = await self._foreground.speech(credential_for_asking(request))
-        if speech.api is Api.CHAT:
-            return await self._translated(request, body, self._callers.of(request, request_id), speech)
+        backend = self._chooser.of_body(body)
+        if backend.speech.api is Api.CHAT:
+            return await self._translated(request, backend, body, request_id)
+        sent = body
         if isinstance(kind, requests.Chained):
-            body = await self._with_context(request, body, kind, self._callers.of(request, request_id))
-        return await self._passthrough.forward(request, request_id=request_id, body=body)
+            sent = await self._with_context(request, body, kind, self._callers.of(request, request_id))
+        sent = renamed(backend, sent)
+        if not backend.speech.is_certain:
+            # This request is the question which API it speaks: no other is sent unless it must be.
+            answer = await self._passthrough.probe(
+                request,
+                backend,
+                request_id=request_id,
+                missing=NO_SUCH_ROUTE,
+                body=sent,
+                limit_s=backend.settings.plain_head_timeout_s,
+            )
+            if answer is not None:
+                if answer.status < 400:
+                    backend.learn(Api.RESPONSES)
+                return answer
+            speech = await backend.ask(credential_for_asking(request))
+            if speech.api is Api.CHAT:
+                return await self._translated(request, backend, body, request_id)
+        return await self._passthrough.forward(request, backend, request_id=request_id, body=sent)
 
     async def _with_context(
         self, request: web.BaseRequest, body: bytes, chained: requests.Chained, caller: Caller
@@ -63,8 +90,9 @@ class PlainCreate:
         return body
 
     async def _translated(
-        self, request: web.BaseRequest, body: bytes, caller: Caller, speech: Speech
+        self, request: web.BaseRequest, backend: HttpBackend, body: bytes, request_id: str
     ) -> web.StreamResponse:
+        caller = self._callers.of(request, request_id)
         parsed = _object(body)
         requests.validate(parsed, accept_store_false=True)
         items = parsed.get("input")
@@ -78,11 +106,11 @@ class PlainCreate:
         plain = Plain(new_response_id(), caller.tenant, parsed, items, request.raw_path, headers)
         try:
             if parsed.get("stream") is True:
-                blocks = self._foreground.stream(plain, speech)
+                blocks = self._foreground.stream(plain, backend)
                 return await stream_events(
                     request, blocks, request_id=caller.request_id, stall_timeout_s=self._stall_timeout_s
                 )
-            answer = await self._foreground.finish(plain, speech)
+            answer = await self._foreground.finish(plain, backend)
         except BackendRefused as refused:
             return backend_error_response(refused.status, refused.reason, refused.failure)
         return web.Response(body=answer, content_type="application/json")

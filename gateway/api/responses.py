@@ -8,19 +8,19 @@ from urllib.parse import parse_qs
 from aiohttp import web
 
 from gateway.api.callers import Caller, Callers, new_response_id, split_headers
-from gateway.api.passthrough import Passthrough, continue_if_expected
+from gateway.api.choosing import Chooser
+from gateway.api.passthrough import Passthrough
 from gateway.api.plain import PlainCreate
 from gateway.api.streaming import stream_events
+from gateway.api.upload import read_body, too_large
 from gateway.config import Settings
 from gateway.core.job import Status
 from gateway.engine.engine import Engine
 from gateway.engine.jobs import Submission, previous_not_found
 from gateway.observe import Observer
 from gateway.wire import requests, responses
-from gateway.wire.errors import Fault, Refusal, invalid, not_found
-
-_MISSING = frozenset({404, 405, 501})
-"""A backend that answers so has no such response, or no store at all."""
+from gateway.wire.calls import NO_SUCH_ROUTE
+from gateway.wire.errors import invalid, not_found
 
 _QUERY_OF_CREATE = frozenset({"api-version", "beta"})
 
@@ -33,6 +33,7 @@ class Responses:
         engine: Engine,
         passthrough: Passthrough,
         callers: Callers,
+        chooser: Chooser,
         settings: Settings,
         observer: Observer,
     ) -> None:
@@ -40,7 +41,10 @@ class Responses:
         self._followers = engine.followers
         self._passthrough = passthrough
         self._callers = callers
-        self._plain = PlainCreate(engine, passthrough, callers, settings.server.write_stall_timeout_s)
+        self._chooser = chooser
+        self._plain = PlainCreate(
+            engine, passthrough, callers, chooser, settings.server.write_stall_timeout_s
+        )
         self._settings = settings
         self._observer = observer
 
@@ -49,13 +53,16 @@ class Responses:
     async def create(self, request: web.BaseRequest, request_id: str) -> web.StreamResponse:
         """Ours if it says `"background": true`; a plain one goes on, with our earlier turns put in."""
         if request.headers.get("Content-Encoding", "identity") != "identity":
-            return await self._passthrough.forward(request, request_id=request_id)  # not readable here
-        body = await _read(request, self._settings.server.body_bytes_max)
+            # Not readable here; no official client sends such.
+            return await self._passthrough.forward(
+                request, self._chooser.without_model(), request_id=request_id
+            )
+        body = await read_body(request, self._settings.server.body_bytes_max)
         kind = requests.classify(body)
         if not isinstance(kind, requests.Background):
             return await self._plain.answer(request, body, kind, request_id)
         if len(body) > self._settings.background.body_bytes_max:
-            raise _too_large(self._settings.background.body_bytes_max)
+            raise too_large(self._settings.background.body_bytes_max)
         return await self._create_background(request, kind.body, self._callers.of(request, request_id))
 
     async def _create_background(
@@ -70,6 +77,7 @@ class Responses:
                 )
         accept_store_false = self._settings.background.store_false == "accept"
         requests.validate(body, accept_store_false=accept_store_false)
+        backend = self._chooser.of_model(body.get("model"))
         previous_id = body.get("previous_response_id")
         is_ours = False
         if isinstance(previous_id, str):
@@ -81,6 +89,7 @@ class Responses:
         submission = Submission(
             response_id=response_id,
             tenant=caller.tenant,
+            backend=backend.name,
             body=body,
             target=request.raw_path,
             stored_headers=stored,
@@ -155,8 +164,10 @@ class Responses:
         self, request: web.BaseRequest, caller: Caller, response_id: str
     ) -> web.StreamResponse:
         """An id that is not here may be the backend's own; if it is not, the answer is ours."""
-        if self._callers.is_seen_by_backend:
-            answer = await self._passthrough.probe(request, request_id=caller.request_id, missing=_MISSING)
+        for backend in self._callers.seen_by:
+            answer = await self._passthrough.probe(
+                request, backend, request_id=caller.request_id, missing=NO_SUCH_ROUTE
+            )
             if answer is not None:
                 return answer
         raise not_found(response_id)
@@ -178,24 +189,3 @@ class Responses:
 
 def _query(request: web.BaseRequest) -> dict[str, list[str]]:
     return parse_qs(request.raw_path.partition("?")[2], keep_blank_values=True)
-
-
-async def _read(request: web.BaseRequest, bytes_max: int) -> bytes:
-    """The body, whole: only so can its `background` be seen."""
-    if (request.content_length or 0) > bytes_max:
-        raise _too_large(bytes_max)
-    continue_if_expected(request)
-    chunks: list[bytes] = []
-    size = 0
-    async for chunk in request.content.iter_any():
-        chunks.append(chunk)
-        size += len(chunk)
-        if size > bytes_max:
-            raise _too_large(bytes_max)
-    return b"".join(chunks)
-
-
-def _too_large(bytes_max: int) -> Refusal:
-    return Refusal(
-        Fault.TOO_LARGE, f"The request body is larger than {bytes_max} bytes.", code="request_too_large"
-    )

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
+import uuid
 from collections.abc import Awaitable, Callable
 from urllib.parse import unquote
 
 import aiohttp
 from aiohttp import web
 
+from gateway.api.choosing import Chooser
 from gateway.api.errors import error_response
 from gateway.api.passthrough import Passthrough
 from gateway.api.responses import Responses
 from gateway.api.websocket import is_upgrade, tunnel
-from gateway.config import Settings
+from gateway.config import ServerSettings
 from gateway.observe import Observer, line
 from gateway.wire.errors import Fault, Refusal
 
@@ -36,14 +37,16 @@ class Router:
         self,
         responses: Responses,
         passthrough: Passthrough,
+        chooser: Chooser,
         session: aiohttp.ClientSession,
-        settings: Settings,
+        settings: ServerSettings,
         observer: Observer,
         *,
         base_path: str,
     ) -> None:
         self._responses = responses
         self._passthrough = passthrough
+        self._chooser = chooser
         self._session = session
         self._settings = settings
         self._observer = observer
@@ -59,7 +62,7 @@ class Router:
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer a request; whatever goes wrong, with an error that says so."""
-        request_id = f"req_{secrets.token_hex(16)}"
+        request_id = str(uuid.uuid4())  # some backends refuse any other kind
         self._under_way += 1
         try:
             response = await self._answer(request, request_id)
@@ -109,12 +112,14 @@ class Router:
         return lambda request, request_id: found(request, unquote(raw_id), request_id)
 
     async def _forward(self, request: web.BaseRequest, request_id: str) -> web.StreamResponse:
-        return await self._passthrough.forward(request, request_id=request_id)
+        backend, body = await self._chooser.of_request(request)
+        return await self._passthrough.forward(request, backend, request_id=request_id, body=body)
 
     async def _tunnel(self, request: web.BaseRequest, request_id: str) -> web.StreamResponse:
         return await tunnel(
             request,
             session=self._session,
+            backend=self._chooser.without_model(),
             settings=self._settings,
             request_id=request_id,
             observer=self._observer,

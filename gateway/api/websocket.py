@@ -14,10 +14,12 @@ import aiohttp
 from aiohttp import WSCloseCode, WSMsgType, hdrs, web
 
 from gateway.api.errors import STATUS, error_response
-from gateway.config import Settings
+from gateway.config import ServerSettings
 from gateway.observe import Observer
-from gateway.outbound.client import FAILURES, backend_url, explain
+from gateway.outbound.backend import HttpBackend
+from gateway.outbound.client import FAILURES, explain, url_at
 from gateway.outbound.headers import to_backend
+from gateway.outbound.pool import Replica
 from gateway.wire.errors import Fault, Refusal, invalid
 
 _CLOSE_REPLY_S: Final = 0.5
@@ -52,7 +54,8 @@ async def tunnel(
     request: web.BaseRequest,
     *,
     session: aiohttp.ClientSession,
-    settings: Settings,
+    backend: HttpBackend,
+    settings: ServerSettings,
     request_id: str,
     observer: Observer,
 ) -> web.StreamResponse:
@@ -65,10 +68,13 @@ async def tunnel(
     if request.method != "GET" or not web.WebSocketResponse(protocols=offered).can_prepare(request):
         return error_response(invalid("Not a WebSocket handshake of version 13."))
 
+    replica = backend.pool.pick()
+    if replica is None:
+        return error_response(Refusal(Fault.UNAVAILABLE, "The backend cannot be reached at the moment."))
     started = asyncio.get_running_loop().time()
     try:
-        async with asyncio.timeout(settings.upstream.plain_head_timeout_s):
-            backend = await _connect(request, session, settings, request_id, offered)
+        async with asyncio.timeout(backend.settings.plain_head_timeout_s):
+            peer = await _connect(request, session, backend, replica, settings, request_id, offered)
     except Refusal as no_path:
         return error_response(no_path)
     except aiohttp.WSServerHandshakeError as error:
@@ -80,35 +86,37 @@ async def tunnel(
     observer.upstream_answered("passthrough", asyncio.get_running_loop().time() - started)
     observer.passed_through(request.method, 101)
     try:
-        return await _join(request, backend, settings, request_id)
+        with backend.pool.call(replica, is_background=False):
+            return await _join(request, peer, settings, request_id)
     finally:
-        await _hang_up(backend, WSCloseCode.GOING_AWAY, b"")  # where there has been no tunnel
+        await _hang_up(peer, WSCloseCode.GOING_AWAY, b"")  # where there has been no tunnel
 
 
 async def _connect(
     request: web.BaseRequest,
     session: aiohttp.ClientSession,
-    settings: Settings,
+    backend: HttpBackend,
+    replica: Replica,
+    settings: ServerSettings,
     request_id: str,
     offered: tuple[str, ...],
 ) -> aiohttp.ClientWebSocketResponse[bool]:
-    key = settings.upstream.api_key
     headers = to_backend(
         request.headers,
         request_id=request_id,
-        api_key=None if key is None else key.get_secret_value(),
+        api_key=backend.api_key,
         keep_length=False,
     )
     for name in _OF_THE_HANDSHAKE:
         headers.popall(name, None)
     return await session.ws_connect(
-        backend_url(settings.upstream, request.raw_path),
+        url_at(replica.origin, request.raw_path),
         headers=headers,
         protocols=offered,
         autoclose=False,
         autoping=False,
         compress=0,
-        max_msg_size=settings.server.body_bytes_max,
+        max_msg_size=settings.body_bytes_max,
         decode_text=False,
         timeout=aiohttp.ClientWSTimeout(ws_receive=None, ws_close=_CLOSE_REPLY_S),
     )
@@ -117,7 +125,7 @@ async def _connect(
 async def _join(
     request: web.BaseRequest,
     backend: aiohttp.ClientWebSocketResponse[bool],
-    settings: Settings,
+    settings: ServerSettings,
     request_id: str,
 ) -> web.StreamResponse:
     chosen = backend.protocol
@@ -131,7 +139,7 @@ async def _join(
         autoclose=False,
         autoping=False,
         compress=False,
-        max_msg_size=settings.server.body_bytes_max,
+        max_msg_size=settings.body_bytes_max,
         decode_text=False,
         timeout=_CLOSE_REPLY_S,
     )
@@ -139,7 +147,7 @@ async def _join(
     client.headers["X-Request-Id"] = request_id
     try:
         await client.prepare(request)
-        await _Tunnel(client, backend, settings.server.write_stall_timeout_s).run()
+        await _Tunnel(client, backend, settings.write_stall_timeout_s).run()
     except* (ConnectionError, TimeoutError):
         # One side is gone or stopped reading. The client's end is broken off here, the backend's by
         # the caller.

@@ -10,6 +10,9 @@ from gateway.core.job import Job, NewJob, Status
 from gateway.wire import events, responses
 from gateway.wire.requests import is_rerunnable
 
+PRIORITIES = {"priority": 2, "default": 1, "flex": 0}
+"""By `service_tier`: what waits behind what. `auto` and unknown tiers count as `default`."""
+
 
 def new_job(
     body: dict[str, Any],
@@ -17,6 +20,7 @@ def new_job(
     response_id: str,
     tenant: bytes,
     previous_id: str | None,
+    backend: str,
     target: str,
     headers: dict[str, str],
     shows_output: bool,
@@ -42,6 +46,8 @@ def new_job(
         id=response_id,
         tenant=tenant,
         previous_id=previous_id,
+        backend=backend,
+        priority=PRIORITIES.get(str(body.get("service_tier")), PRIORITIES["default"]),
         created_at_ms=now_ms,
         deadline_ms=now_ms + int(deadline_s * 1000),
         response=orjson.dumps(response),
@@ -74,6 +80,7 @@ def foreground_job(body: dict[str, Any], *, response_id: str, tenant: bytes, now
         is_followable=True,
         is_rerunnable=False,
         output_shown=False,
+        backend="",
         response=orjson.dumps(response),
         final=None,
     )

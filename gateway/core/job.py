@@ -47,6 +47,8 @@ class NewJob:
 
     Attributes:
         tenant: 32 bytes; whose job it is. Every read and every move asks for it.
+        backend: Name of the one that it goes to.
+        priority: A higher one starts before a lower one.
         response: JSON of the Response as accepted.
         request: JSON of the client's body without `input`.
         input: JSON of the client's `input`.
@@ -72,6 +74,8 @@ class NewJob:
     is_rerunnable: bool
     events: bytes
     next_seq: int
+    backend: str = "default"
+    priority: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +104,7 @@ class Job:
     output_shown: bool
     response: bytes
     final: bytes | None
+    backend: str = "default"
 
     def may_rerun(self, attempts_max: int) -> bool:
         """Whether running it again from the start would go unnoticed, and is allowed once more."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
+from typing import Any
 
 from gateway.config import Settings
-from gateway.core.call import Backend
+from gateway.core.call import Backends
 from gateway.core.job import Status
 from gateway.core.machine import Input
 from gateway.engine.clock import Clock
@@ -33,7 +35,7 @@ class Engine:
     def __init__(
         self,
         store: JobStore,
-        backend: Backend,
+        backends: Backends,
         settings: Settings,
         observer: Observer,
         *,
@@ -49,27 +51,31 @@ class Engine:
         self.followers = followers = Followers(store, clock, settings.stream, observer)
         self._runner = runner = Runner(
             store,
-            backend,
+            backends,
             followers,
             credentials,
             clock,
             background,
             observer,
             unsettled,
-            concurrency_max=settings.upstream.concurrency_max,
         )
         self._closer = Closer(
             store, followers, credentials, clock, background, observer, runner.flush, runner.abort, unsettled
         )
-        self._sweeper = Sweeper(store, self._closer, unsettled, clock, background, settings.store, observer)
-        self.jobs = Jobs(
-            store, backend, runner, self._closer, followers, credentials, clock, background, observer
+        self._sweeper = Sweeper(
+            store, backends, self._closer, unsettled, clock, background, settings.store, observer
         )
-        self.foreground = Foreground(backend, clock, background)
+        self.jobs = Jobs(
+            store, backends, runner, self._closer, followers, credentials, clock, background, observer
+        )
+        self.foreground = Foreground(clock, background)
         self._tasks: list[asyncio.Task[None]] = []
 
-    async def start(self) -> asyncio.Event:
+    async def start(self, *others: Coroutine[Any, Any, None]) -> asyncio.Event:
         """Take up what the last process left, and begin to run jobs.
+
+        Args:
+            others: More work that must go on for as long as the engine runs.
 
         Returns:
             Set when a task of the engine has died, which only a defect can do: time to stop.
@@ -82,8 +88,8 @@ class Engine:
                 self._observer.task_died(task.get_name(), error)
                 failed.set()
 
-        for name, work in (("runner", self._runner.run()), ("sweeper", self._sweeper.run())):
-            task = asyncio.create_task(work, name=name)
+        for number, work in enumerate((self._runner.run(), self._sweeper.run(), *others)):
+            task = asyncio.create_task(work, name=f"engine-{number}")
             task.add_done_callback(died)
             self._tasks.append(task)
         return failed

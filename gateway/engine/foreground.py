@@ -13,11 +13,10 @@ from typing import Any
 
 from gateway.config import BackgroundSettings
 from gateway.core.acceptance import foreground_job
-from gateway.core.call import Backend, BackendCall, Credential
+from gateway.core.call import Backend, BackendCall
 from gateway.core.machine import Append, Command, Finish, Input, JobMachine, Started, UpstreamFailed
 from gateway.engine.clock import Clock
 from gateway.engine.credentials import CallerHeaders
-from gateway.wire.calls import Speech
 from gateway.wire.failures import Failure
 
 
@@ -54,26 +53,21 @@ class BackendRefused(Exception):
 class Foreground:
     """Runs plain requests; each lives as long as its client waits."""
 
-    def __init__(self, backend: Backend, clock: Clock, settings: BackgroundSettings) -> None:
-        self._backend = backend
+    def __init__(self, clock: Clock, settings: BackgroundSettings) -> None:
         self._clock = clock
         self._settings = settings
 
-    async def speech(self, credential: Credential | None) -> Speech:
-        """How the backend is talked to."""
-        return await self._backend.speech(credential)
-
-    async def finish(self, plain: Plain, speech: Speech) -> bytes:
+    async def finish(self, plain: Plain, backend: Backend) -> bytes:
         """JSON of the whole Response. Raises: BackendRefused; Refusal, if the API cannot say it."""
-        async with aclosing(self._run(plain, speech)) as commands:
+        async with aclosing(self._run(plain, backend)) as commands:
             async for command in commands:
                 if isinstance(command, Finish):
                     return command.outcome.final
         raise AssertionError("a run ends with a Finish")
 
-    async def stream(self, plain: Plain, speech: Speech) -> AsyncGenerator[bytes, None]:
+    async def stream(self, plain: Plain, backend: Backend) -> AsyncGenerator[bytes, None]:
         """Its events as they come. Raises: as `finish`, by the first block."""
-        async with aclosing(self._run(plain, speech, is_streamed=True)) as commands:
+        async with aclosing(self._run(plain, backend, is_streamed=True)) as commands:
             async for command in commands:
                 match command:
                     case Append():
@@ -82,9 +76,10 @@ class Foreground:
                         yield outcome.events
 
     async def _run(
-        self, plain: Plain, speech: Speech, *, is_streamed: bool = False
+        self, plain: Plain, backend: Backend, *, is_streamed: bool = False
     ) -> AsyncGenerator[Command, None]:
         """The commands of one run, the last of them a Finish."""
+        speech = backend.speech
         job = foreground_job(
             plain.body, response_id=plain.response_id, tenant=plain.tenant, now_ms=self._clock.now_ms()
         )
@@ -99,8 +94,9 @@ class Foreground:
             speech.body({**plain.body, "previous_response_id": None}, plain.input),
             plain.headers.others,
             plain.headers.credential,
+            is_background=False,
         )
-        async with aclosing(self._backend.stream(call)) as items:
+        async with aclosing(backend.stream(call)) as items:
             item: Input = await anext(items)
             if isinstance(item, UpstreamFailed):
                 raise BackendRefused(item.failure, item.reason, item.status)

@@ -10,7 +10,7 @@ from typing import Any
 
 from gateway.config import BackgroundSettings
 from gateway.core.acceptance import new_job
-from gateway.core.call import Backend
+from gateway.core.call import Backends
 from gateway.core.job import Job, NewJob, PreviousGone, QueueFull, Status, StoreUnavailable
 from gateway.core.machine import CancelRequested, JobMachine
 from gateway.engine.clock import Clock
@@ -32,6 +32,7 @@ class Submission:
 
     Attributes:
         response_id: New, from a CSPRNG.
+        backend: Name of the one that it goes to.
         target: Raw path and query of the backend call.
         stored_headers: May lie on disk; `held_headers` may not.
         is_previous_ours: Whether `previous_response_id` is to be found in this store; if not, it is the
@@ -40,6 +41,7 @@ class Submission:
 
     response_id: str
     tenant: bytes
+    backend: str
     body: dict[str, Any]
     target: str
     stored_headers: dict[str, str]
@@ -53,7 +55,7 @@ class Jobs:
     def __init__(
         self,
         store: JobStore,
-        backend: Backend,
+        backends: Backends,
         runner: Runner,
         closer: Closer,
         followers: Followers,
@@ -63,7 +65,7 @@ class Jobs:
         observer: Observer,
     ) -> None:
         self._store = store
-        self._backend = backend
+        self._backends = backends
         self._runner = runner
         self._closer = closer
         self._followers = followers
@@ -95,13 +97,17 @@ class Jobs:
         previous_id = body.get("previous_response_id") if submission.is_previous_ours else None
         if previous_id is not None:
             await self._chainable(previous_id, submission.tenant)
-        speech = await self._backend.speech(submission.held_headers.credential)
-        speech.body({**body, "previous_response_id": None} if previous_id else body, body.get("input"))
+        backend = self._backends.get(submission.backend)
+        if backend is not None and backend.speech.is_certain:  # what it cannot be told is better known now
+            backend.speech.body(
+                {**body, "previous_response_id": None} if previous_id else body, body.get("input")
+            )
         job = new_job(
             body,
             response_id=submission.response_id,
             tenant=submission.tenant,
             previous_id=previous_id,
+            backend=submission.backend,
             target=submission.target,
             headers=submission.stored_headers,
             shows_output=self._settings.resume == "any" or self._settings.partial_output,

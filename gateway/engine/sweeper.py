@@ -6,6 +6,7 @@ import asyncio
 import logging
 
 from gateway.config import BackgroundSettings, StoreSettings
+from gateway.core.call import Backends
 from gateway.core.job import StoreUnavailable
 from gateway.core.machine import Abandoned, DeadlinePassed, Input
 from gateway.engine.clock import Clock
@@ -16,6 +17,9 @@ from gateway.store.port import JobStore
 INTERRUPTED = Abandoned(
     "The response was interrupted by a restart of the gateway; the output so far is kept.",
     "interrupted_by_restart",
+)
+BACKEND_GONE = Abandoned(
+    "The backend that this response was accepted for is no longer configured.", "backend_removed"
 )
 _TICK_S = 1.0
 _LIMIT = 100
@@ -31,6 +35,7 @@ class Sweeper:
     def __init__(
         self,
         store: JobStore,
+        backends: Backends,
         closer: Closer,
         unsettled: dict[str, Input],
         clock: Clock,
@@ -39,6 +44,7 @@ class Sweeper:
         observer: Observer,
     ) -> None:
         self._store = store
+        self._backends = backends
         self._closer = closer
         self._unsettled = unsettled
         self._clock = clock

@@ -1,8 +1,8 @@
-"""Background calls of the model server: always streamed, each on a connection of its own.
+"""Calls that the gateway itself makes of a model server: always streamed, each on a connection of its own.
 
 What a backend does wrong comes out as an `UpstreamFailed` with a message for the client, in which neither
-an address nor a key stands. A refused connection is tried again, since nothing was sent; anything after
-that is not, since the backend may have begun to work.
+an address nor a key stands. A refused connection is tried again, on another replica if there is one, since
+nothing was sent; anything after that is not, since the backend may have begun to work.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+import uuid
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
 
 import aiohttp
 
@@ -19,8 +21,9 @@ from gateway.config import UpstreamSettings
 from gateway.core.call import BackendCall, Credential
 from gateway.core.machine import Input, UpstreamAnswer, UpstreamClosed, UpstreamFailed, UpstreamFrames
 from gateway.observe import Observer
-from gateway.outbound.client import FAILURES, backend_url, explain
+from gateway.outbound.client import FAILURES, explain, url_at
 from gateway.outbound.detect import find_api
+from gateway.outbound.pool import Pool, Replica
 from gateway.wire.calls import Api, Speech
 from gateway.wire.chat_request import ChatOptions
 from gateway.wire.failures import failure, of_status
@@ -29,10 +32,12 @@ from gateway.wire.sse import FrameTooLarge, SseDecoder
 _ERROR_BODY_BYTES_MAX = 64 * 2**10
 _BACKOFF_FIRST_S = 0.1
 _BACKOFF_MAX_S = 2.0
+_SECRET_CHARS_MIN = 6
+"""Shorter "keys" (`none`, `EMPTY`) are words that stand in ordinary messages."""
 
 
 class HttpBackend:
-    """The `Backend` behind the configured URL.
+    """One named backend.
 
     Args:
         session: One that keeps no connections: a pooled one may have died, and a call sent into it
@@ -42,79 +47,114 @@ class HttpBackend:
 
     def __init__(
         self,
+        name: str,
         session: aiohttp.ClientSession,
         settings: UpstreamSettings,
         *,
         event_bytes_max: int,
         observer: Observer,
     ) -> None:
-        self._session = session
-        self._settings = settings
+        self.name = name
+        self.settings = settings
+        self.pool = Pool(settings)
         key = settings.api_key
-        self._api_key = None if key is None else key.get_secret_value()
+        self.api_key = None if key is None else key.get_secret_value()
+        self.own_headers = {header: value.get_secret_value() for header, value in settings.headers.items()}
+        self._session = session
         self._event_bytes_max = event_bytes_max
         self._observer = observer
-        self._api = None if settings.api == "auto" else Api(settings.api)
-        self._chat = ChatOptions(
-            has_developer_role=settings.developer_role,
-            max_tokens_field=settings.max_tokens_field,
-            reasoning_field=None if settings.reasoning_field == "none" else settings.reasoning_field,
+        self.speech = Speech(
+            api=Api.RESPONSES if settings.api == "auto" else Api(settings.api),
+            is_certain=settings.api != "auto",
+            chat=ChatOptions(
+                has_developer_role=settings.developer_role,
+                max_tokens_field=settings.max_tokens_field,
+                reasoning_field=None if settings.reasoning_field == "none" else settings.reasoning_field,
+            ),
+            rename=settings.rename,
+            drop=frozenset(settings.drop_fields),
+            force=settings.set_fields,
         )
 
-    async def speech(self, credential: Credential | None) -> Speech:
-        if self._api is None:
+    def learn(self, api: Api) -> None:
+        """It has shown which API it speaks."""
+        self.speech = replace(self.speech, api=api, is_certain=True)
+
+    async def ask(self, credential: Credential | None) -> Speech:
+        if not self.speech.is_certain and (replica := self.pool.pick()) is not None:
             headers = self._authorization(credential)
-            self._api = await find_api(self._session, self._settings, headers)
-        return Speech(self._api or Api.RESPONSES, self._chat)
+            api = await find_api(self._session, replica, self.settings, headers, self.name)
+            if api is not None:
+                self.learn(api)
+        return self.speech
 
     async def stream(self, call: BackendCall) -> AsyncGenerator[Input, None]:
-        answer = await self._open(call)
-        if isinstance(answer, UpstreamFailed):
-            yield self._redacted(answer, call)
-            return
-        try:
-            async with aclosing(self._read(answer)) as items:
-                async for item in items:
-                    yield self._redacted(item, call) if isinstance(item, UpstreamFailed) else item
-        finally:
-            answer.close()  # not released to a pool: closing is what stops the model
+        replica = self.pool.pick()
+        tried: list[Replica] = []
+        for attempt in range(1, self.settings.connect_attempts_max + 1):
+            if replica is None:
+                break
+            with self.pool.call(replica, is_background=call.is_background):
+                answer = await self._open(call, replica)
+                if not isinstance(answer, UpstreamFailed):
+                    if answer.status < 300 and not self.speech.is_certain:
+                        self.learn(self.speech.api)
+                    async with aclosing(self._read(answer)) as items:
+                        try:
+                            async for item in items:
+                                yield self._redacted(item, call) if isinstance(item, UpstreamFailed) else item
+                        finally:
+                            answer.close()  # not released to a pool: closing is what stops the model
+                    return
+            tried.append(replica)
+            if answer.reason != "upstream_unreachable" or attempt == self.settings.connect_attempts_max:
+                yield self._redacted(answer, call)
+                return
+            other = self.pool.pick(tried=tried)
+            if other is None:  # all have been tried: again, a little later
+                await asyncio.sleep(_backoff_s(attempt))
+            replica = other or self.pool.pick() or replica
+        yield UpstreamFailed(failure("The backend could not be reached."), "upstream_unreachable")
 
-    async def _open(self, call: BackendCall) -> aiohttp.ClientResponse | UpstreamFailed:
-        url = backend_url(self._settings, call.target)
-        for attempt in range(1, self._settings.connect_attempts_max + 1):
-            started = time.perf_counter()
-            try:
-                async with asyncio.timeout(self._settings.head_timeout_s):
-                    answer = await self._session.post(
-                        url, data=call.body, headers=self._headers(call), allow_redirects=False
-                    )
-            except FAILURES as error:
-                reason, refusal = explain(error)
-                self._observer.upstream_failed("background", reason)
-                if reason == "unreachable" and attempt < self._settings.connect_attempts_max:
-                    await asyncio.sleep(_backoff_s(attempt))
-                    continue
-                return UpstreamFailed(failure(refusal.message), f"upstream_{reason}")
-            self._observer.upstream_answered("background", time.perf_counter() - started)
-            return answer
-        raise AssertionError("unreachable: the last attempt returns")
+    async def _open(self, call: BackendCall, replica: Replica) -> aiohttp.ClientResponse | UpstreamFailed:
+        kind = "background" if call.is_background else "passthrough"
+        limit_s = self.settings.head_timeout_s if call.is_background else self.settings.plain_head_timeout_s
+        started = time.perf_counter()
+        try:
+            async with asyncio.timeout(limit_s):
+                answer = await self._session.post(
+                    url_at(replica.origin, call.target),
+                    data=call.body,
+                    headers=self._headers(call),
+                    allow_redirects=False,
+                )
+        except FAILURES as error:
+            reason, refusal = explain(error)
+            replica.breaker.failed(time.monotonic())
+            self._observer.upstream_failed(kind, reason)
+            return UpstreamFailed(failure(refusal.message), f"upstream_{reason}")
+        replica.breaker.succeeded()
+        self._observer.upstream_answered(kind, time.perf_counter() - started)
+        return answer
 
     def _headers(self, call: BackendCall) -> dict[str, str]:
-        headers = {
+        return {
             **call.headers,
             "Content-Type": "application/json",
             "Accept": "text/event-stream",
             "Accept-Encoding": "identity",
             "Idempotency-Key": call.job_id,
-            "X-Request-Id": call.job_id,
+            "X-Request-Id": _request_id(call.job_id),
             "Via": "1.1 backburner",
+            **self._authorization(call.credential),
         }
-        return headers | self._authorization(call.credential)
 
     def _authorization(self, credential: Credential | None) -> dict[str, str]:
-        if self._api_key is not None:
-            return {"Authorization": f"Bearer {self._api_key}"}
-        return {credential.name: credential.value} if credential is not None else {}
+        if self.api_key is not None:
+            return {"Authorization": f"Bearer {self.api_key}", **self.own_headers}
+        if credential is not None:
+            return {credential.name: credential.value, **self.own_headers}
+        return dict(self.own_headers)
 
     async def _read(self, answer: aiohttp.ClientResponse) -> AsyncGenerator[Input, None]:
         problem = _not_a_stream(answer)
@@ -140,7 +180,7 @@ class HttpBackend:
             )
         except TimeoutError:
             self._observer.upstream_failed("background", "timeout")
-            seconds = f"{self._settings.idle_timeout_s:g}"
+            seconds = f"{self.settings.idle_timeout_s:g}"
             yield UpstreamFailed(failure(f"The backend sent nothing for {seconds} s."), "upstream_timeout")
         except FAILURES:
             self._observer.upstream_failed("background", "cut")
@@ -150,7 +190,7 @@ class HttpBackend:
             )
 
     async def _chunk(self, answer: aiohttp.ClientResponse) -> bytes:
-        async with asyncio.timeout(self._settings.idle_timeout_s):
+        async with asyncio.timeout(self.settings.idle_timeout_s):
             return await answer.content.readany()
 
     async def _body(self, answer: aiohttp.ClientResponse, bytes_max: int) -> bytes:
@@ -169,15 +209,20 @@ class HttpBackend:
     def _redacted(self, item: UpstreamFailed, call: BackendCall) -> UpstreamFailed:
         """A backend may quote the key it refuses; nobody else gets to read it."""
         message = item.failure["message"]
-        secrets = [self._api_key, call.credential.value if call.credential else None]
+        secrets = [
+            self.api_key,
+            call.credential.value if call.credential else None,
+            *self.own_headers.values(),
+        ]
         for secret in filter(None, secrets):
             for text in (secret, secret.removeprefix("Bearer ")):
                 message = message.replace(text, "***") if len(text) >= _SECRET_CHARS_MIN else message
-        return UpstreamFailed({**item.failure, "message": message}, item.reason, item.status)
+        return replace(item, failure={**item.failure, "message": message})
 
 
-_SECRET_CHARS_MIN = 6
-"""Shorter "keys" (`none`, `EMPTY`) are words that stand in ordinary messages."""
+def _request_id(job_id: str) -> str:
+    """A UUID that follows from the job: some servers refuse any other kind of request id with a 400."""
+    return str(uuid.UUID(hex=job_id.removeprefix("resp_")[:32], version=4))
 
 
 def _not_a_stream(answer: aiohttp.ClientResponse) -> UpstreamFailed | None:

@@ -54,8 +54,8 @@ def make_session(settings: UpstreamSettings, *, keeps_connections: bool = True) 
     )
 
 
-def backend_url(settings: UpstreamSettings, raw_path_and_query: str) -> URL:
-    """Where a request goes: the backend's origin with the caller's request target, byte for byte.
+def url_at(origin: URL, raw_path_and_query: str) -> URL:
+    """Where a request goes: a backend's origin with the caller's request target, byte for byte.
 
     Raises:
         Refusal: The target is not a path. `@host/`, `http://host/` and the like would name another
@@ -64,7 +64,7 @@ def backend_url(settings: UpstreamSettings, raw_path_and_query: str) -> URL:
     target = raw_path_and_query
     if not target.startswith("/") or "#" in target or not is_sendable(target):
         raise invalid("The request target must be an absolute path, without a fragment.")
-    return URL(f"{URL(settings.url).origin()}{target}", encoded=True)
+    return URL(f"{origin}{target}", encoded=True)
 
 
 def explain(error: BaseException) -> tuple[str, Refusal]:

@@ -121,7 +121,7 @@ class Pool:
                 replica.plain -= 1
 
     def background_slots(self) -> int:
-        """How many background calls may be under way in all: what plain calls, present or reserved for, leave.
+        """How many background calls may be under way in all: what plain calls, present or reserved, leave.
 
         While every replica is left alone there is none, and jobs wait in the queue; a replica that is being
         tried again has one.

@@ -24,6 +24,8 @@ def create(raw: sqlite3.Connection, job: NewJob, limits: QueueLimits) -> None:
             "id": job.id,
             "tenant": job.tenant,
             "previous_id": job.previous_id,
+            "backend": job.backend,
+            "priority": job.priority,
             "next_seq": job.next_seq,
             "is_streamed": int(job.is_streamed),
             "is_followable": int(job.is_followable),
@@ -53,14 +55,26 @@ def insert_segment(raw: sqlite3.Connection, pk: int, first_seq: int, count: int,
     raw.execute(QUERIES["insert_segment"], values)
 
 
-def claim(raw: sqlite3.Connection, owner: str, limit: int, attempts_max: int, now_ms: int) -> list[Claim]:
-    values = {"now_ms": now_ms, "attempts_max": attempts_max, "limit": limit}
+def claim(raw: sqlite3.Connection, owner: str, limit: int, wanted: dict[str, Any]) -> list[Claim]:
+    """Take waiting jobs: the higher priority first; of one priority, the tenant with the fewest running."""
+    chosen: list[sqlite3.Row] = []
+    groups = raw.execute(QUERIES["waiting_groups"], {"backend": wanted["backend"]}).fetchall()
+    for priority in sorted({group["priority"] for group in groups}, reverse=True):
+        turns = []
+        for group in groups:
+            if group["priority"] == priority:
+                values = {**wanted, "priority": priority, "tenant": group["tenant"], "limit": limit}
+                rows = raw.execute(QUERIES["waiting"], values).fetchall()
+                turns += [(group["running"] + turn, row["pk"], row) for turn, row in enumerate(rows)]
+        turns.sort(key=lambda turn: turn[:2])
+        chosen += [row for _, _, row in turns[: limit - len(chosen)]]
     claims = []
-    for waiting in raw.execute(QUERIES["waiting"], values).fetchall():
+    for waiting in chosen:
         pk = waiting["pk"]
         if waiting["next_seq"] > FIRST_OUTPUT_SEQ:
             _rewind(raw, pk)
-        claimed = raw.execute(QUERIES["claim"], {"pk": pk, "owner": owner, "now_ms": now_ms}).fetchone()
+        values = {"pk": pk, "owner": owner, "now_ms": wanted["now_ms"]}
+        claimed = raw.execute(QUERIES["claim"], values).fetchone()
         claims.append(Claim(job_by_id(raw, claimed["id"])))
     return claims
 
@@ -118,6 +132,7 @@ def to_job(row: sqlite3.Row) -> Job:
         is_followable=bool(row["is_followable"]),
         is_rerunnable=bool(row["is_rerunnable"]),
         output_shown=bool(row["output_shown"]),
+        backend=row["backend"],
         response=row["response"],
         final=row["final"],
     )

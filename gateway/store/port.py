@@ -7,6 +7,7 @@ All times are Unix milliseconds, given by the caller.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -84,8 +85,22 @@ class JobStore(Protocol):
     async def all_events(self, response_id: str) -> bytes:
         """Every stored event of a job, encoded."""
 
-    async def claim(self, limit: int, *, attempts_max: int, now_ms: int) -> list[Claim]:
-        """Take up to `limit` waiting jobs, oldest first. Output of a lost, silent attempt is thrown away."""
+    async def claim(
+        self,
+        limit: int,
+        *,
+        attempts_max: int,
+        now_ms: int,
+        backend: str = "default",
+        accepted_before_ms: int | None = None,
+    ) -> list[Claim]:
+        """Take up to `limit` waiting jobs of a backend. Output of a lost, silent attempt is thrown away.
+
+        A higher priority goes first; of one priority the tenants share; of one tenant the oldest goes first.
+
+        Args:
+            accepted_before_ms: Leave later ones where they are.
+        """
 
     async def append(
         self, claim: Claim, first_seq: int, count: int, events: bytes, *, has_output: bool
@@ -106,8 +121,8 @@ class JobStore(Protocol):
     async def take_over(self, response_id: str) -> Claim | None:
         """Become the only one who may write to a live job; None if it is not live (any more)."""
 
-    async def release(self, claim: Claim, *, attempts_returned: int) -> None:
-        """Let somebody else run a silent job from its start. Raises: ClaimLost."""
+    async def release(self, claim: Claim, *, attempts_returned: int, not_before_ms: int = 0) -> None:
+        """Let a silent job be run again from its start, not before a time. Raises: ClaimLost."""
 
     async def delete(self, response_id: str, tenant: bytes, *, now_ms: int) -> bool:
         """Make a job vanish, running or not. False if there was none."""
@@ -117,6 +132,9 @@ class JobStore(Protocol):
 
     async def orphans(self, *, attempts_max: int, limit: int) -> list[str]:
         """Live jobs without an owner that must not be run again."""
+
+    async def of_other_backends(self, names: Collection[str], *, limit: int) -> list[str]:
+        """Live jobs whose backend is none of these."""
 
     async def overdue(self, *, now_ms: int, limit: int) -> list[str]:
         """Live jobs past their deadline."""

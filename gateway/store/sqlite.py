@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import secrets
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -142,10 +143,22 @@ class SqliteStore:
 
     # -- running
 
-    async def claim(self, limit: int, *, attempts_max: int, now_ms: int) -> list[Claim]:
-        return await self._writer.ask(
-            lambda raw: operations.claim(raw, self._owner, limit, attempts_max, now_ms)
-        )
+    async def claim(
+        self,
+        limit: int,
+        *,
+        attempts_max: int,
+        now_ms: int,
+        backend: str = "default",
+        accepted_before_ms: int | None = None,
+    ) -> list[Claim]:
+        wanted = {
+            "backend": backend,
+            "attempts_max": attempts_max,
+            "now_ms": now_ms,
+            "accepted_before_ms": now_ms if accepted_before_ms is None else accepted_before_ms,
+        }
+        return await self._writer.ask(lambda raw: operations.claim(raw, self._owner, limit, wanted))
 
     async def append(
         self, claim: Claim, first_seq: int, count: int, events: bytes, *, has_output: bool
@@ -195,9 +208,14 @@ class SqliteStore:
 
         return await self._writer.ask(operation)
 
-    async def release(self, claim: Claim, *, attempts_returned: int) -> None:
+    async def release(self, claim: Claim, *, attempts_returned: int, not_before_ms: int = 0) -> None:
         def operation(raw: sqlite3.Connection) -> None:
-            values = {"id": claim.id, "epoch": claim.epoch, "attempts_returned": attempts_returned}
+            values = {
+                "id": claim.id,
+                "epoch": claim.epoch,
+                "attempts_returned": attempts_returned,
+                "not_before_ms": not_before_ms,
+            }
             if raw.execute(QUERIES["release"], values).fetchone() is None:
                 raise ClaimLost
 
@@ -208,6 +226,10 @@ class SqliteStore:
 
     async def orphans(self, *, attempts_max: int, limit: int) -> list[str]:
         rows = await self._all("orphans", attempts_max=attempts_max, limit=limit)
+        return [row["id"] for row in rows]
+
+    async def of_other_backends(self, names: Collection[str], *, limit: int) -> list[str]:
+        rows = await self._all("of_other_backends", backends=json.dumps(list(names)), limit=limit)
         return [row["id"] for row in rows]
 
     async def overdue(self, *, now_ms: int, limit: int) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -12,6 +13,9 @@ from gateway.wire.chat_request import ChatOptions, chat_body, custom_tools
 from gateway.wire.items import Turn, context
 from gateway.wire.readers import ChatReader, Reader, ResponsesReader
 from gateway.wire.requests import backend_body
+
+NO_SUCH_ROUTE = frozenset({404, 405, 501})
+"""How a server says that it has no such route; some say 404 of a model or a response, too."""
 
 
 class Api(StrEnum):
@@ -26,17 +30,36 @@ class Speech:
     """How to talk to one backend.
 
     Attributes:
+        is_certain: It is known, and not only supposed, which API it speaks.
         chat: Its ways, where it speaks chat completions.
+        rename: What it calls the models that clients name.
+        drop, force: Fields of a request that it must not, or must, be sent.
     """
 
     api: Api = Api.RESPONSES
+    is_certain: bool = True
     chat: ChatOptions = field(default_factory=ChatOptions)
+    rename: Mapping[str, str] = field(default_factory=dict)
+    drop: frozenset[str] = frozenset()
+    force: Mapping[str, Any] = field(default_factory=dict)
 
     def body(self, request: dict[str, Any], input: Any) -> bytes:
         """The body of a streamed call. Raises: Refusal, if the API cannot say it."""
         if self.api is Api.CHAT:
-            return chat_body(request, input=input, options=self.chat)
-        return backend_body(request, input=input)
+            call = chat_body(request, input=input, options=self.chat)
+        else:
+            call = backend_body(request, input=input)
+        return self.adapted(call)
+
+    def adapted(self, body: bytes) -> bytes:
+        """A JSON body with the model's name and the fields as this backend wants them."""
+        if not (self.drop or self.force or self.rename):
+            return body
+        call = {name: value for name, value in orjson.loads(body).items() if name not in self.drop}
+        call |= self.force
+        if call.get("model") in self.rename:
+            call["model"] = self.rename[call["model"]]
+        return orjson.dumps(call)
 
     def target(self, target: str) -> str:
         """Where a call goes whose client asked for `…/responses`."""

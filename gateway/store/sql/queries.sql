@@ -1,12 +1,12 @@
 -- Every statement of the store, by name. `:name` are parameters; nothing is ever formatted in.
 
 -- name: insert_job
-INSERT INTO job (id, tenant, previous, status, next_seq, is_streamed, is_followable, is_rerunnable,
+INSERT INTO job (id, tenant, previous, backend, priority, status, next_seq, is_streamed, is_followable, is_rerunnable,
                  created_at_ms, deadline_ms)
 VALUES (:id, :tenant,
         (SELECT pk FROM job WHERE id = :previous_id AND tenant = :tenant
                               AND (expires_at_ms IS NULL OR expires_at_ms > :created_at_ms)),
-        'queued', :next_seq, :is_streamed, :is_followable, :is_rerunnable, :created_at_ms, :deadline_ms)
+        :backend, :priority, 'queued', :next_seq, :is_streamed, :is_followable, :is_rerunnable, :created_at_ms, :deadline_ms)
 RETURNING pk, previous;
 
 -- name: insert_call
@@ -66,12 +66,25 @@ FROM job JOIN segment ON segment.job = job.pk
 WHERE job.id = :id
 ORDER BY segment.first_seq;
 
+-- name: waiting_groups
+-- Who waits for a backend: tenants by priority, and how many jobs of each tenant run already.
+SELECT waiting.priority, waiting.tenant, coalesce(running.jobs, 0) AS running
+FROM (SELECT priority, tenant
+      FROM job
+      WHERE owner IS NULL AND status IN ('queued', 'in_progress') AND backend = :backend
+      GROUP BY priority, tenant) AS waiting
+LEFT JOIN (SELECT tenant, count(*) AS jobs
+           FROM job
+           WHERE owner IS NOT NULL AND status = 'in_progress'
+           GROUP BY tenant) AS running USING (tenant);
+
 -- name: waiting
--- Work to be done, oldest first: queued jobs, and silent ones whose run was lost.
+-- Work to be done for one of them, oldest first: queued jobs, and silent ones whose run was lost.
 SELECT pk, next_seq
 FROM job
 WHERE owner IS NULL AND status IN ('queued', 'in_progress')
-  AND not_before_ms <= :now_ms AND deadline_ms > :now_ms
+  AND backend = :backend AND priority = :priority AND tenant = :tenant
+  AND not_before_ms <= :now_ms AND deadline_ms > :now_ms AND created_at_ms <= :accepted_before_ms
   AND (status = 'queued' OR (output_shown = 0 AND is_rerunnable = 1 AND attempt < :attempts_max))
 ORDER BY pk
 LIMIT :limit;
@@ -117,7 +130,8 @@ RETURNING id;
 -- name: release
 -- Give an interrupted, still silent job back, as if this attempt had not been.
 UPDATE job
-SET owner = NULL, epoch = epoch + 1, attempt = max(0, attempt - :attempts_returned)
+SET owner = NULL, epoch = epoch + 1, attempt = max(0, attempt - :attempts_returned),
+    not_before_ms = :not_before_ms
 WHERE id = :id AND epoch = :epoch AND status IN ('queued', 'in_progress')
 RETURNING id;
 
@@ -132,6 +146,15 @@ SELECT id
 FROM job
 WHERE owner IS NULL AND status = 'in_progress'
   AND NOT (output_shown = 0 AND is_rerunnable = 1 AND attempt < :attempts_max)
+ORDER BY pk
+LIMIT :limit;
+
+-- name: of_other_backends
+-- Live jobs whose backend the settings no longer have. The names come as one JSON list.
+SELECT id
+FROM job
+WHERE owner IS NULL AND status IN ('queued', 'in_progress')
+  AND backend NOT IN (SELECT value FROM json_each(:backends))
 ORDER BY pk
 LIMIT :limit;
 

@@ -12,6 +12,8 @@ CREATE TABLE job (
     tenant         BLOB    NOT NULL CHECK (length(tenant) = 32),
     -- The turn before this one. Its row stays, unseen, for as long as a later turn needs it as context.
     previous       INTEGER REFERENCES job (pk),
+    backend        TEXT    NOT NULL,
+    priority       INTEGER NOT NULL,
     status         TEXT    NOT NULL CHECK (status IN
                        ('queued', 'in_progress', 'completed', 'failed', 'incomplete', 'cancelled')),
     -- Fencing: every claim and take-over raises the epoch, every write must bring the present one.
@@ -34,7 +36,9 @@ CREATE TABLE job (
     CHECK ((finished_at_ms IS NULL) = (expires_at_ms IS NULL))
 ) STRICT;
 
-CREATE INDEX job_waiting ON job (pk) WHERE owner IS NULL AND status IN ('queued', 'in_progress');
+CREATE INDEX job_waiting ON job (backend, priority, tenant, pk)
+    WHERE owner IS NULL AND status IN ('queued', 'in_progress');
+CREATE INDEX job_running ON job (tenant) WHERE owner IS NOT NULL AND status = 'in_progress';
 CREATE INDEX job_queued_of_tenant ON job (tenant) WHERE status = 'queued';
 CREATE INDEX job_deadline ON job (deadline_ms) WHERE status IN ('queued', 'in_progress');
 CREATE INDEX job_expiry ON job (expires_at_ms) WHERE expires_at_ms IS NOT NULL;

@@ -1,0 +1,73 @@
+"""Which backend a request goes to: by the model that it names, where there is a choice."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+from gateway.api.upload import read_body
+from gateway.outbound.backend import HttpBackend
+from gateway.outbound.backends import HttpBackends
+from gateway.wire.errors import Fault, Refusal
+
+
+class Chooser:
+    """Chooses backends.
+
+    Args:
+        body_bytes_max: Of a JSON body that must be read for its model's name.
+    """
+
+    def __init__(self, backends: HttpBackends, *, body_bytes_max: int) -> None:
+        self._backends = backends
+        self._body_bytes_max = body_bytes_max
+
+    def of_model(self, model: object) -> HttpBackend:
+        """The backend of a model. Raises: Refusal, if none serves it."""
+        if isinstance(model, str):
+            backend = self._backends.of_model(model)
+            if backend is None:
+                raise Refusal(
+                    Fault.NOT_FOUND,
+                    f"The model '{model}' does not exist.",
+                    param="model",
+                    code="model_not_found",
+                )
+            return backend
+        return self.without_model()
+
+    def of_body(self, body: bytes) -> HttpBackend:
+        """The backend of a JSON body that was read already. Raises: Refusal."""
+        return self.of_model(_model(body)) if self._backends.reads_bodies else self.without_model()
+
+    def without_model(self) -> HttpBackend:
+        """For requests that name no model: the default, or the first."""
+        return self._backends.default or next(iter(self._backends.all))
+
+    async def of_request(self, request: web.BaseRequest) -> tuple[HttpBackend, bytes | None]:
+        """The backend of any request, and its body if that had to be read. Raises: Refusal."""
+        has_model = request.method in ("POST", "PUT", "PATCH") and request.content_type == "application/json"
+        is_encoded = request.headers.get("Content-Encoding", "identity") != "identity"
+        if not self._backends.reads_bodies or not has_model or is_encoded:
+            return self.without_model(), None
+        body = await read_body(request, self._body_bytes_max)
+        backend = self.of_model(_model(body))
+        return backend, renamed(backend, body)
+
+
+def renamed(backend: HttpBackend, body: bytes) -> bytes:
+    """A plain body with the model's name as the backend knows it; as it came, if that is the same."""
+    rename = backend.settings.rename
+    model = _model(body) if rename else None
+    return orjson.dumps({**orjson.loads(body), "model": rename[model]}) if model in rename else body
+
+
+def _model(body: bytes) -> Any:
+    try:
+        parsed = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None  # the backend's to refuse, in its own words
+    model = parsed.get("model") if isinstance(parsed, dict) else None
+    return model if isinstance(model, str) else None

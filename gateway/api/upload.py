@@ -1,0 +1,92 @@
+"""The body of a client's request, on its way to a backend."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from aiohttp import hdrs, web
+from aiohttp.http import HttpVersion11
+
+from gateway.wire.errors import Fault, Refusal
+
+_SLICE_BYTES = 256 * 2**10
+"""One write of a body already in memory: a socket's buffer would copy all that it cannot send."""
+
+
+class Upload:
+    """The request's body on its way to the backend, one read at a time.
+
+    Each read moves the deadline of the answer's head: the backend's time runs from the end of the
+    request, and an upload may take as long as it moves.
+    """
+
+    def __init__(self, request: web.BaseRequest, body: bytes | None) -> None:
+        self.failure: Exception | None = None
+        self._request = request
+        self._body = body
+        self._limit: asyncio.Timeout | None = None
+        self._limit_s = 0.0
+        self._has_begun = False
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all of it is still here, and could be sent to somebody else."""
+        return self._body is not None or not self._has_begun
+
+    def postpone(self, limit: asyncio.Timeout | None, limit_s: float) -> None:
+        """Name the deadline to move; None once the head is there, as the upload may go on after it."""
+        self._limit, self._limit_s = limit, limit_s
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        if self._body is not None:
+            for start in range(0, len(self._body), _SLICE_BYTES):
+                yield self._body[start : start + _SLICE_BYTES]
+            return
+        self._has_begun = True
+        # Only now: a client that waits for it keeps its body while the backend is unreachable.
+        continue_if_expected(self._request)
+        if not self._request.content.total_bytes:
+            # aiohttp holds the head back for the first piece, which may be long in coming; sent now,
+            # the backend can refuse an upload before it has begun.
+            yield b""
+        while chunk := await self._read():
+            if self._limit is not None:
+                self._limit.reschedule(asyncio.get_running_loop().time() + self._limit_s)
+            yield chunk
+
+    async def _read(self) -> bytes:
+        try:
+            return await self._request.content.readany()
+        except Exception as error:
+            self.failure = error  # the caller's fault, whatever aiohttp makes of it on its way up
+            raise
+
+
+def continue_if_expected(request: web.BaseRequest) -> None:
+    """Ask for the body of a client that waits to be asked (RFC 9110 §10.1.1)."""
+    expects = request.headers.get(hdrs.EXPECT, "").lower() == "100-continue"
+    if expects and request.version >= HttpVersion11 and request.transport is not None:
+        request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+
+async def read_body(request: web.BaseRequest, bytes_max: int) -> bytes:
+    """The body, whole: only so can its `background` be seen."""
+    if (request.content_length or 0) > bytes_max:
+        raise too_large(bytes_max)
+    continue_if_expected(request)
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in request.content.iter_any():
+        chunks.append(chunk)
+        size += len(chunk)
+        if size > bytes_max:
+            raise too_large(bytes_max)
+    return b"".join(chunks)
+
+
+def too_large(bytes_max: int) -> Refusal:
+    """The refusal of a body over a limit."""
+    return Refusal(
+        Fault.TOO_LARGE, f"The request body is larger than {bytes_max} bytes.", code="request_too_large"
+    )

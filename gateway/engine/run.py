@@ -1,0 +1,133 @@
+"""One run of one job: the call, the machine, and what the machine wants done."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+
+from gateway.config import BackgroundSettings
+from gateway.core.call import Backend, BackendCall
+from gateway.core.job import FIRST_OUTPUT_SEQ, Claim, ClaimLost, Outcome
+from gateway.core.machine import Abandoned, Append, Finish, Input, JobMachine, Started, UpstreamFailed
+from gateway.engine.clock import Clock
+from gateway.engine.credentials import CallerHeaders, Credentials
+from gateway.engine.joblog import JobLog
+from gateway.observe import Observer
+from gateway.store.port import Call, JobStore
+from gateway.wire import calls
+from gateway.wire.calls import NO_SUCH_ROUTE, Speech
+from gateway.wire.errors import Refusal
+from gateway.wire.failures import failure
+
+_LOST_CREDENTIAL = Abandoned(
+    "The caller's credential was kept in memory only and was lost when the gateway restarted; "
+    "the backend refused the call without it.",
+    "credential_lost",
+)
+_BROKEN_OFF = frozenset({"upstream_cut", "upstream_closed_early", "upstream_timeout"})
+"""Endings that another attempt may not meet; a silent job can have one without anybody noticing."""
+
+
+class RunAgain(Exception):
+    """The attempt broke off, nothing of it was shown, and the job may have another."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """An attempt that is under way.
+
+    Args:
+        backend: None if the settings no longer have the one that the job was accepted for.
+        attempts_max: Calls of a backend that one job may cost.
+    """
+
+    claim: Claim
+    log: JobLog
+    store: JobStore
+    backend: Backend
+    credentials: Credentials
+    clock: Clock
+    settings: BackgroundSettings
+    observer: Observer
+    attempts_max: int
+
+    async def to_its_end(self) -> None:
+        """Run the job to an ending that is stored.
+
+        Raises:
+            RunAgain: It has not ended, and should be run again from its start.
+            ClaimLost, StoreUnavailable: It has not ended by this run.
+        """
+        async with asyncio.TaskGroup() as group:
+            committing = group.create_task(self.log.run(), name=f"commit-{self.claim.id}")
+            await self._call()
+            committing.cancel()
+
+    async def _call(self) -> None:
+        stored = await self.store.call_of(self.claim.id)
+        if stored is None:  # deleted since
+            raise ClaimLost
+        held = self.credentials.of(self.claim.id)
+        speech = self.backend.speech
+        answered = await self._attempt(stored, held, speech)
+        if not answered:  # the backend has no such route: perhaps it speaks the other API
+            speech = await self.backend.ask(held.credential if held else None)
+            await self._attempt(stored, held, speech, is_last=True)
+
+    async def _attempt(
+        self, stored: Call, held: CallerHeaders | None, speech: Speech, *, is_last: bool = False
+    ) -> bool:
+        """Make the call, obey the machine to the end. False: the wrong API was supposed, nothing was done."""
+        claim = self.claim
+        request = calls.request_of(stored.request)
+        reader = speech.reader(claim.id, request)
+        job = replace(claim.job, next_seq=FIRST_OUTPUT_SEQ) if is_last else claim.job
+        machine = JobMachine(job, events_bytes_max=self.settings.events_bytes_max, reader=reader)
+        if not is_last:
+            await self._obey(machine, Started())
+        turns = await self.store.turns_before(claim.id, claim.job.tenant)
+        try:
+            body = speech.body(request, calls.input_of(stored.input, turns))
+        except Refusal as refusal:  # found out too late to refuse the request
+            unsayable = UpstreamFailed(failure(refusal.message, "invalid_prompt"), "unsupported_by_backend")
+            return await self._obey(machine, unsayable)
+        headers = {**calls.headers_of(stored.headers), **(held.others if held else {})}
+        credential = held.credential if held else None
+        call = BackendCall(claim.id, speech.target(stored.target), body, headers, credential)
+        started: float | None = time.monotonic()
+        async with aclosing(self.backend.stream(call)) as items:
+            async for item in items:
+                if isinstance(item, UpstreamFailed):
+                    if item.status in NO_SUCH_ROUTE and not (speech.is_certain or is_last):
+                        return False
+                    if held is None and item.status in (401, 403):
+                        item = _LOST_CREDENTIAL
+                if await self._obey(machine, item):
+                    return True
+                if started is not None and self.log.has_output:
+                    self.observer.job_first_output(time.monotonic() - started)
+                    started = None
+        raise AssertionError("a backend's stream ends with an ending")
+
+    async def _obey(self, machine: JobMachine, item: Input) -> bool:
+        """Perform what the machine wants done about `item`; True when the job has ended."""
+        for command in machine.receive(item, now_s=self.clock.now_s()):
+            match command:
+                case Append():
+                    await self.log.append(command)
+                case Finish(outcome):
+                    await self._finish(outcome)
+                    return True
+        return False
+
+    async def _finish(self, outcome: Outcome) -> None:
+        job = self.claim.job
+        was_shown = job.is_followable and self.log.has_output
+        if outcome.reason in _BROKEN_OFF and not was_shown and job.may_rerun(self.attempts_max):
+            raise RunAgain(outcome.reason)
+        await self.log.finish(outcome)
+        self.credentials.forget(job.id)
+        ran_s = job.ran_s(self.clock.now_ms())
+        self.observer.job_finished(job.id, outcome.status, outcome.code, outcome.reason, ran_s)

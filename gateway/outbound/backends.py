@@ -1,0 +1,125 @@
+"""All backends: which of them serves a model, and how they are."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+from contextlib import AsyncExitStack
+from fnmatch import fnmatchcase
+
+import aiohttp
+from yarl import URL
+
+from gateway.config import Settings
+from gateway.observe import Observer, line
+from gateway.outbound.backend import HttpBackend
+from gateway.outbound.backfill import Backfill
+from gateway.outbound.client import FAILURES, make_session, url_at
+from gateway.outbound.pool import Replica
+
+
+class HttpBackends:
+    """The backends of the settings, in their order. Open with `open`."""
+
+    def __init__(self, backends: dict[str, HttpBackend], default: str | None, observer: Observer) -> None:
+        self._backends = backends
+        self._default = default
+        self._observer = observer
+        self._backfills = {
+            name: Backfill(backend)
+            for name, backend in backends.items()
+            if backend.settings.backfill != "off"
+        }
+
+    @classmethod
+    async def open(cls, settings: Settings, observer: Observer, stack: AsyncExitStack) -> HttpBackends:
+        """Make them, with sessions that close with the stack."""
+        backends = {}
+        for name, upstream in settings.all_backends.items():
+            session = await stack.enter_async_context(make_session(upstream, keeps_connections=False))
+            backends[name] = HttpBackend(
+                name,
+                session,
+                upstream,
+                event_bytes_max=settings.background.event_bytes_max,
+                observer=observer,
+            )
+        default = settings.default_backend or (next(iter(backends)) if len(backends) == 1 else None)
+        return cls(backends, default, observer)
+
+    @property
+    def names(self) -> Collection[str]:
+        return self._backends.keys()
+
+    @property
+    def all(self) -> Collection[HttpBackend]:
+        return self._backends.values()
+
+    @property
+    def reads_bodies(self) -> bool:
+        """Whether a request's model decides anything, so that bodies must be read to pass them on."""
+        return len(self._backends) > 1 or any(
+            len(backend.pool.replicas) > 1 or backend.settings.rename for backend in self.all
+        )
+
+    def get(self, name: str) -> HttpBackend | None:
+        return self._backends.get(name)
+
+    def of_model(self, model: str) -> HttpBackend | None:
+        """The first backend one of whose patterns the model's name matches, else the default one."""
+        for backend in self.all:
+            if any(fnmatchcase(model, pattern) for pattern in backend.settings.models):
+                return backend
+        return self.default
+
+    @property
+    def default(self) -> HttpBackend | None:
+        """For requests that name no model; None if there are several and none was chosen."""
+        return self._backends.get(self._default) if self._default is not None else None
+
+    def slots(self, name: str) -> int:
+        return self._backends[name].pool.background_slots()
+
+    def held_until_ms(self, name: str, now_ms: int) -> int | None:
+        backfill = self._backfills.get(name)
+        return backfill.held_until_ms(now_ms) if backfill is not None else None
+
+    async def run(self) -> None:
+        """Watch them, until cancelled: replicas that others can stand in for, and engines' queues."""
+        async with asyncio.TaskGroup() as group:
+            for backend in self.all:
+                if len(backend.pool.replicas) > 1:
+                    for replica in backend.pool.replicas:
+                        group.create_task(self._watch(backend, replica))
+            for backfill in self._backfills.values():
+                group.create_task(backfill.run())
+
+    async def _watch(self, backend: HttpBackend, replica: Replica) -> None:
+        """Ask one replica for its models, again and again."""
+        settings = backend.settings
+        path = URL(replica.url).raw_path.rstrip("/")
+        async with make_session(settings, keeps_connections=False) as session:
+            while True:
+                was, replica.is_healthy = replica.is_healthy, await _answers(session, backend, replica, path)
+                if replica.is_healthy:
+                    replica.breaker.succeeded()
+                if was != replica.is_healthy:
+                    line("replica", backend=backend.name, url=replica.url, healthy=replica.is_healthy)
+                await asyncio.sleep(settings.health_interval_s)
+
+
+async def _answers(session: aiohttp.ClientSession, backend: HttpBackend, replica: Replica, path: str) -> bool:
+    """Whether it takes requests: any answer says so, but for those of a server that is loading or gone."""
+    headers = {**backend.own_headers}
+    if backend.api_key is not None:
+        headers["Authorization"] = f"Bearer {backend.api_key}"
+    try:
+        async with (
+            asyncio.timeout(backend.settings.lookup_timeout_s),
+            session.get(
+                url_at(replica.origin, f"{path}/models"), headers=headers, allow_redirects=False
+            ) as answer,
+        ):
+            return answer.status not in (502, 503, 504)
+    except FAILURES:
+        return False
