@@ -126,8 +126,10 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         chooser = Chooser(backends, body_bytes_max=server.body_bytes_max)
         callers = Callers(passthrough, backends, base_path=base_path, pepper=store.pepper)
         responses = Responses(engine, passthrough, callers, chooser, settings, observer)
-        router = Router(responses, passthrough, chooser, session, server, observer, base_path=base_path)
-        ops = Ops(observer, engine.measure)
+        router = Router(
+            responses, passthrough, backends, chooser, session, server, observer, base_path=base_path
+        )
+        ops = Ops(observer, engine.measure, backends.state)
         stack.push_async_callback(engine.stop)
         failed = await engine.start(backends.run())
         admin_port = await _listen(stack, ops.handle, server.admin_host, server.admin_port, server)

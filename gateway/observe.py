@@ -99,6 +99,12 @@ class Observer:
         )
         self.database_bytes = Gauge("backburner_database_bytes", "Size on disk", ["file"], registry=r)
         self.swept = Counter("backburner_responses_swept", "Expired or deleted responses purged", registry=r)
+        self.replica_up = Gauge(
+            "backburner_replica_up", "1 if calls go there", ["backend", "replica"], registry=r
+        )
+        self.replica_calls = Gauge(
+            "backburner_replica_calls", "Calls under way there", ["backend", "replica", "kind"], registry=r
+        )
         self.durability = Gauge(
             "backburner_durability_info", "Durability level in force", ["level"], registry=r
         )
@@ -168,6 +174,11 @@ class Observer:
     def upstream_failed(self, kind: str, reason: str) -> None:
         """kind: `background` | `passthrough` | `lookup`; reason: `unreachable` | `timeout` | `cut`."""
         self.upstream_errors.labels(kind, reason).inc()
+
+    def replica(self, backend: str, number: int, *, is_usable: bool, plain: int, background: int) -> None:
+        self.replica_up.labels(backend, str(number)).set(is_usable)
+        self.replica_calls.labels(backend, str(number), "plain").set(plain)
+        self.replica_calls.labels(backend, str(number), "background").set(background)
 
     def committed(self, operations: int, seconds: float) -> None:
         self.commit_ops.observe(operations)

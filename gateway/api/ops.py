@@ -15,10 +15,18 @@ class Ops:
 
     Args:
         measure: Brings the gauges up to date before a scrape; raises if the store does not answer.
+        backends: How they are, for `/readyz`. A backend that is down does not make the gateway unready: it
+            still takes jobs, and answers for those it has.
     """
 
-    def __init__(self, observer: Observer, measure: Callable[[], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        observer: Observer,
+        measure: Callable[[], Awaitable[None]],
+        backends: Callable[[], Mapping[str, object]],
+    ) -> None:
         self._observer = observer
+        self._backends = backends
         self._measure = measure
         self.is_draining = False
 
@@ -34,6 +42,7 @@ class Ops:
                 return await self._ready()
             case "/metrics":
                 await self._try_measure()
+                self._backends()
                 text = "text/plain; version=0.0.4; charset=utf-8"
                 return web.Response(body=self._observer.exposition(), headers={"Content-Type": text})
         return _json(404, {"error": "no such page; there are /healthz, /readyz and /metrics"})
@@ -45,6 +54,7 @@ class Ops:
             "status": "ready" if is_ready else "not ready",
             "draining": self.is_draining,
             "store": "ok" if store else "unavailable",
+            "backends": self._backends(),
         }
         return _json(200 if is_ready else 503, state)
 

@@ -29,6 +29,8 @@ from gateway.outbound.headers import is_sendable, to_backend, to_client
 from gateway.outbound.pool import Replica
 from gateway.wire.errors import Fault, Refusal, invalid
 
+_FETCH_BYTES_MAX = 4 * 2**20
+
 
 class Passthrough:
     """Sends requests on to a backend as they are, and its answers back."""
@@ -77,6 +79,21 @@ class Passthrough:
                 return await self._relay(request, answer, request_id, backend.settings.idle_timeout_s)
         except Refusal as refusal:
             return _refused(refusal) if refusal.fault is Fault.INVALID else None
+
+    async def fetch(
+        self, request: web.BaseRequest, backend: HttpBackend, *, request_id: str, target: str
+    ) -> bytes | None:
+        """What the backend answers to a GET of `target`, with the caller's headers; None but for 200."""
+        headers = self._headers(request, backend, request_id, keep_length=False)
+        headers["Accept-Encoding"] = "identity"
+        limit_s = backend.settings.lookup_timeout_s
+        try:
+            async with self._called(
+                "GET", target, headers, lambda: None, backend, limit_s, "lookup"
+            ) as answer:
+                return await answer.content.read(_FETCH_BYTES_MAX) if answer.status == 200 else None
+        except (Refusal, *FAILURES):
+            return None
 
     async def knows(
         self, request: web.BaseRequest, backend: HttpBackend, *, request_id: str, target: str

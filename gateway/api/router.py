@@ -13,11 +13,13 @@ from aiohttp import web
 
 from gateway.api.choosing import Chooser
 from gateway.api.errors import error_response
+from gateway.api.models import merged_models
 from gateway.api.passthrough import Passthrough
 from gateway.api.responses import Responses
 from gateway.api.websocket import is_upgrade, tunnel
 from gateway.config import ServerSettings
 from gateway.observe import Observer, line
+from gateway.outbound.backends import HttpBackends
 from gateway.wire.errors import Fault, Refusal
 
 Handler = Callable[[web.BaseRequest, str], Awaitable[web.StreamResponse]]
@@ -37,6 +39,7 @@ class Router:
         self,
         responses: Responses,
         passthrough: Passthrough,
+        backends: HttpBackends,
         chooser: Chooser,
         session: aiohttp.ClientSession,
         settings: ServerSettings,
@@ -46,11 +49,13 @@ class Router:
     ) -> None:
         self._responses = responses
         self._passthrough = passthrough
+        self._backends = backends
         self._chooser = chooser
         self._session = session
         self._settings = settings
         self._observer = observer
         self._collection = f"{base_path}/responses"
+        self._models_path = f"{base_path}/models"
         self._under_way = 0
         self._idle = asyncio.Event()
 
@@ -93,6 +98,8 @@ class Router:
         path = request.raw_path.partition("?")[0]
         if is_upgrade(request):
             return self._tunnel
+        if path == self._models_path and request.method == "GET" and len(self._backends.all) > 1:
+            return self._models
         if path == self._collection and request.method == "POST":
             return self._responses.create
         if path.startswith(f"{self._collection}/"):
@@ -110,6 +117,9 @@ class Router:
         if found is None or not raw_id or raw_id in _NOT_IDS:
             return self._forward
         return lambda request, request_id: found(request, unquote(raw_id), request_id)
+
+    async def _models(self, request: web.BaseRequest, request_id: str) -> web.StreamResponse:
+        return await merged_models(request, self._backends, self._passthrough, request_id=request_id)
 
     async def _forward(self, request: web.BaseRequest, request_id: str) -> web.StreamResponse:
         backend, body = await self._chooser.of_request(request)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Collection
 from contextlib import AsyncExitStack
 from fnmatch import fnmatchcase
@@ -15,7 +16,7 @@ from gateway.observe import Observer, line
 from gateway.outbound.backend import HttpBackend
 from gateway.outbound.backfill import Backfill
 from gateway.outbound.client import FAILURES, make_session, url_at
-from gateway.outbound.pool import Replica
+from gateway.outbound.pool import BreakerState, Replica
 
 
 class HttpBackends:
@@ -83,6 +84,39 @@ class HttpBackends:
     def held_until_ms(self, name: str, now_ms: int) -> int | None:
         backfill = self._backfills.get(name)
         return backfill.held_until_ms(now_ms) if backfill is not None else None
+
+    def state(self) -> dict[str, object]:
+        """How each of them is, for people and for the metrics."""
+        now_s = time.monotonic()
+        states: dict[str, object] = {}
+        for backend in self.all:
+            replicas = []
+            for number, replica in enumerate(backend.pool.replicas):
+                breaker = replica.breaker.state(now_s)
+                replicas.append(
+                    {
+                        "url": replica.url,
+                        "healthy": replica.is_healthy,
+                        "breaker": breaker.value,
+                        "plain_calls": replica.plain,
+                        "background_calls": replica.background,
+                    }
+                )
+                self._observer.replica(
+                    backend.name,
+                    number,
+                    is_usable=replica.is_healthy and breaker is BreakerState.CLOSED,
+                    plain=replica.plain,
+                    background=replica.background,
+                )
+            api = backend.speech.api.value if backend.speech.is_certain else "not known yet"
+            backfill = self._backfills.get(backend.name)
+            states[backend.name] = {
+                "api": api,
+                "background_held": backfill is not None and backfill.is_busy,
+                "replicas": replicas,
+            }
+        return states
 
     async def run(self) -> None:
         """Watch them, until cancelled: replicas that others can stand in for, and engines' queues."""

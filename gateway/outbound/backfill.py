@@ -30,11 +30,11 @@ class Backfill:
 
     def __init__(self, backend: HttpBackend) -> None:
         self._backend = backend
-        self._is_busy = False
+        self.is_busy = False
 
     def held_until_ms(self, now_ms: int) -> int | None:
         """Only jobs accepted before this may go now; None if all may."""
-        if not self._is_busy:
+        if not self.is_busy:
             return None
         return now_ms - int(self._backend.settings.backfill_hold_s * 1000)
 
@@ -54,7 +54,7 @@ class Backfill:
                     except FAILURES:
                         continue
                     waiting += sum(float(value) for value in _WAITING[settings.backfill].findall(page))
-                was, self._is_busy = self._is_busy, waiting > settings.backfill_waiting_max
-                if was != self._is_busy:
-                    line("backfill", backend=self._backend.name, held=self._is_busy, waiting=waiting)
+                was, self.is_busy = self.is_busy, waiting > settings.backfill_waiting_max
+                if was != self.is_busy:
+                    line("backfill", backend=self._backend.name, held=self.is_busy, waiting=waiting)
                 await asyncio.sleep(settings.backfill_poll_ms / 1000)

@@ -1,0 +1,59 @@
+"""`GET /models` with several backends: one list of what can be asked for here."""
+
+from __future__ import annotations
+
+import asyncio
+from fnmatch import fnmatchcase
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+from gateway.api.passthrough import Passthrough
+from gateway.outbound.backend import HttpBackend
+from gateway.outbound.backends import HttpBackends
+from gateway.wire.errors import Fault, Refusal
+
+Model = dict[str, Any]
+
+
+async def merged_models(
+    request: web.BaseRequest, backends: HttpBackends, passthrough: Passthrough, *, request_id: str
+) -> web.Response:
+    """The models of all backends under the names by which clients ask for them.
+
+    A backend that does not answer is left out: the others can be used.
+
+    Raises:
+        Refusal: None of them answered.
+    """
+    asked = [
+        passthrough.fetch(request, backend, request_id=request_id, target=request.raw_path)
+        for backend in backends.all
+    ]
+    answers = await asyncio.gather(*asked)
+    if all(answer is None for answer in answers):
+        raise Refusal(Fault.BACKEND_UNREACHABLE, "No backend could be reached.", code="backend_unreachable")
+    models: dict[str, Model] = {}
+    for backend, answer in zip(backends.all, answers, strict=True):
+        for model in _listed(answer):
+            for name in _public_names(backend, str(model["id"])):
+                if backends.of_model(name) is backend:  # of two that offer it, the one that would get it
+                    models.setdefault(name, {**model, "id": name})
+    body = orjson.dumps({"object": "list", "data": list(models.values())})
+    return web.Response(body=body, content_type="application/json")
+
+
+def _listed(answer: bytes | None) -> list[Model]:
+    try:
+        parsed = orjson.loads(answer or b"{}")
+    except orjson.JSONDecodeError:
+        return []
+    data = parsed.get("data") if isinstance(parsed, dict) else None
+    return [model for model in data or [] if isinstance(model, dict) and model.get("id")]
+
+
+def _public_names(backend: HttpBackend, name: str) -> list[str]:
+    renamed = [public for public, own in backend.settings.rename.items() if own == name]
+    matches = any(fnmatchcase(name, pattern) for pattern in backend.settings.models)
+    return renamed + ([name] if matches and name not in renamed else [])
