@@ -21,6 +21,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from gateway.api.errors import error_response
+from gateway.api.recording import Tap
 from gateway.api.upload import Upload
 from gateway.observe import Observer
 from gateway.outbound.backend import HttpBackend
@@ -30,6 +31,7 @@ from gateway.outbound.pool import Replica
 from gateway.wire.errors import Fault, Refusal, invalid
 
 _FETCH_BYTES_MAX = 4 * 2**20
+TapOf = Callable[[aiohttp.ClientResponse], Tap]
 
 
 class Passthrough:
@@ -41,17 +43,25 @@ class Passthrough:
         self._observer = observer
 
     async def forward(
-        self, request: web.BaseRequest, backend: HttpBackend, *, request_id: str, body: bytes | None = None
+        self,
+        request: web.BaseRequest,
+        backend: HttpBackend,
+        *,
+        request_id: str,
+        body: bytes | None = None,
+        tap_of: TapOf | None = None,
     ) -> web.StreamResponse:
         """Answer a request with what the backend answers.
 
         Args:
             body: The request's body where it has been read already; it is sent with its length.
+            tap_of: Makes what sees the answer on its way.
         """
         limit_s = backend.settings.plain_head_timeout_s
         try:
             async with self._answer(request, backend, request_id, body, limit_s, "passthrough") as answer:
-                return await self._relay(request, answer, request_id, backend.settings.idle_timeout_s)
+                tap = tap_of(answer) if tap_of is not None else None
+                return await self._relay(request, answer, request_id, backend.settings.idle_timeout_s, tap)
         except Refusal as refusal:
             return _refused(refusal)
 
@@ -64,6 +74,7 @@ class Passthrough:
         missing: frozenset[int],
         body: bytes | None = None,
         limit_s: float | None = None,
+        tap_of: TapOf | None = None,
     ) -> web.StreamResponse | None:
         """Answer as `forward` does, unless the backend has no answer: then None, and nothing was sent.
 
@@ -76,7 +87,8 @@ class Passthrough:
             async with self._answer(request, backend, request_id, body, limit_s, "lookup") as answer:
                 if answer.status in missing:
                     return None
-                return await self._relay(request, answer, request_id, backend.settings.idle_timeout_s)
+                tap = tap_of(answer) if tap_of is not None else None
+                return await self._relay(request, answer, request_id, backend.settings.idle_timeout_s, tap)
         except Refusal as refusal:
             return _refused(refusal) if refusal.fault is Fault.INVALID else None
 
@@ -214,7 +226,12 @@ class Passthrough:
         return answer
 
     async def _relay(
-        self, request: web.BaseRequest, answer: aiohttp.ClientResponse, request_id: str, idle_s: float
+        self,
+        request: web.BaseRequest,
+        answer: aiohttp.ClientResponse,
+        request_id: str,
+        idle_s: float,
+        tap: Tap | None,
     ) -> web.StreamResponse:
         """The answer on its way to the client, to its end or to the first failure of either side."""
         headers = to_client(answer.headers, request_id=request_id)
@@ -226,7 +243,7 @@ class Passthrough:
             response.force_close()
         self._observer.passed_through(request.method, answer.status)
         try:
-            await self._copy(request, answer, response, idle_s)
+            await self._copy(request, answer, response, idle_s, tap)
         except _Cut as cut:
             self._observer.upstream_failed("passthrough", cut.reason)
             _abort(request, response)
@@ -240,6 +257,7 @@ class Passthrough:
         answer: aiohttp.ClientResponse,
         response: web.StreamResponse,
         idle_s: float,
+        tap: Tap | None,
     ) -> None:
         writer = await response.prepare(request)
         assert isinstance(writer, StreamWriter)
@@ -256,9 +274,14 @@ class Passthrough:
                         chunk = await answer.content.readany()
                     except aiohttp.ClientError as error:
                         raise _Cut("cut") from error
-                    if not chunk:
+                    if tap is not None:
+                        chunk, is_end = (await tap.saw(chunk), False) if chunk else (await tap.ended(), True)
+                    else:
+                        is_end = not chunk
+                    if chunk:
+                        await writer.write(chunk, drain=False)
+                    if is_end:
                         break
-                    await writer.write(chunk, drain=False)
                     if request.protocol.writing_paused:
                         silence.reschedule(None)  # not the backend is silent, the client is slow
                         await _drained(request, stall_s)

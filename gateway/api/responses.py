@@ -45,6 +45,7 @@ class Responses:
         self._plain = PlainCreate(
             engine, passthrough, callers, chooser, settings.server.write_stall_timeout_s
         )
+        self._dialect = engine.dialect
         self._settings = settings
         self._observer = observer
 
@@ -81,6 +82,8 @@ class Responses:
         previous_id = body.get("previous_response_id")
         is_ours = False
         if isinstance(previous_id, str):
+            previous_id = self._dialect.stored_id(previous_id)
+            body = {**body, "previous_response_id": previous_id}
             is_ours = await self._jobs.find(previous_id, caller.tenant) is not None
             if not is_ours and not await self._callers.backend_knows(request, caller, previous_id):
                 raise previous_not_found(previous_id)
@@ -101,7 +104,7 @@ class Responses:
             self._observer.replays.labels("create").inc()
             blocks = self._followers.follow(response_id, caller.tenant, after=-1)
             return await self._stream(request, blocks, caller.request_id)
-        return self._json(queued, Status.QUEUED)
+        return self._json(queued, Status.QUEUED, http_status=self._dialect.accepted_status)
 
     # -- /responses/{id}
 
@@ -110,28 +113,40 @@ class Responses:
     ) -> web.StreamResponse:
         """Poll, or stream from the start or from a cursor."""
         caller = self._callers.of(request, request_id)
-        job = await self._jobs.find(response_id, caller.tenant)
+        job = await self._jobs.find(self._dialect.stored_id(response_id), caller.tenant)
         if job is None:
             return await self._ask_backend(request, caller, response_id)
         query = requests.parse_retrieve(_query(request))
         if not query.is_stream:
             return self._json(await self._jobs.show(job), job.status)
-        if not job.is_streamed and self._settings.background.resume != "any":
+        if not job.is_background:
+            raise invalid(
+                "This response cannot be streamed because it was not created with background=true.",
+                param="stream",
+                code="invalid_request_error",
+            )
+        streams_any = self._settings.background.resume == "any" or self._dialect.streams_any
+        if not job.is_streamed and not streams_any:
             raise invalid(
                 "This response cannot be streamed because it was not created with stream=true.",
                 param="stream",
                 code="invalid_request_error",
             )
         self._observer.replays.labels("start" if query.after < 0 else "cursor").inc()
-        blocks = self._followers.follow(job.id, job.tenant, after=query.after)
+        after = query.after
+        if job.status.is_terminal and not self._dialect.replays_ended:
+            after = max(after, job.next_seq - 2)
+        blocks = self._followers.follow(job.id, job.tenant, after=after)
         return await self._stream(request, blocks, request_id)
 
     async def cancel(self, request: web.BaseRequest, response_id: str, request_id: str) -> web.StreamResponse:
         """200 for a live or cancelled one, 400 for one that ended otherwise; never 409, which SDKs retry."""
         caller = self._callers.of(request, request_id)
-        job = await self._jobs.find(response_id, caller.tenant)
+        job = await self._jobs.find(self._dialect.stored_id(response_id), caller.tenant)
         if job is None:
             return await self._ask_backend(request, caller, response_id)
+        if not job.is_background:
+            raise invalid("Cannot cancel a synchronous response.", code="invalid_request_error")
         job = await self._jobs.cancel(job)
         match job.status:
             case Status.COMPLETED | Status.FAILED:
@@ -143,18 +158,18 @@ class Responses:
     async def delete(self, request: web.BaseRequest, response_id: str, request_id: str) -> web.StreamResponse:
         """Gone for every reader when this answers; a running one is stopped first."""
         caller = self._callers.of(request, request_id)
-        job = await self._jobs.find(response_id, caller.tenant)
+        job = await self._jobs.find(self._dialect.stored_id(response_id), caller.tenant)
         if job is None:
             return await self._ask_backend(request, caller, response_id)
         await self._jobs.delete(job)
-        return web.Response(body=responses.deleted(job.id), content_type="application/json")
+        return web.Response(body=responses.deleted(response_id), content_type="application/json")
 
     async def input_items(
         self, request: web.BaseRequest, response_id: str, request_id: str
     ) -> web.StreamResponse:
         """What the response was asked with, earlier turns included, page by page."""
         caller = self._callers.of(request, request_id)
-        job = await self._jobs.find(response_id, caller.tenant)
+        job = await self._jobs.find(self._dialect.stored_id(response_id), caller.tenant)
         if job is None:
             return await self._ask_backend(request, caller, response_id)
         query = requests.parse_list_items(_query(request))
@@ -174,8 +189,9 @@ class Responses:
 
     # -- answers
 
-    def _json(self, body: bytes, status: Status) -> web.Response:
-        response = web.Response(body=body, content_type="application/json")
+    def _json(self, body: bytes, status: Status, *, http_status: int = 200) -> web.Response:
+        shown = self._dialect.shown(body)
+        response = web.Response(status=http_status, body=shown, content_type="application/json")
         if not status.is_terminal:
             response.headers["openai-poll-after-ms"] = str(self._settings.background.poll_after_ms)
         return response

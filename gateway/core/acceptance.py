@@ -24,6 +24,7 @@ def new_job(
     target: str,
     headers: dict[str, str],
     shows_output: bool,
+    opening: tuple[str, str],
     now_ms: int,
     deadline_s: float,
 ) -> NewJob:
@@ -32,13 +33,11 @@ def new_job(
     Args:
         previous_id: Of this gateway; a `previous_response_id` of the backend's own stays in the body.
         headers: Those of the caller that may lie on disk.
+        opening: The types of the first two events.
         shows_output: The settings let readers see output that is not finished.
     """
     response = responses.accepted(body, response_id=response_id, created_at=now_ms // 1000)
-    first = [
-        {"type": "response.created", "response": response},
-        {"type": "response.queued", "response": response},
-    ]
+    first = [{"type": name, "response": response} for name in opening]
     kept = {name: value for name, value in body.items() if name != "input"}
     if previous_id is not None:
         kept.pop("previous_response_id", None)
@@ -60,6 +59,37 @@ def new_job(
         is_rerunnable=is_rerunnable(body),
         events=b"".join(events.frame(event, number) for number, event in enumerate(first)),
         next_seq=len(first),
+    )
+
+
+def kept_turn(
+    body: dict[str, Any],
+    *,
+    response_id: str,
+    tenant: bytes,
+    previous_id: str | None,
+    backend: str,
+    now_ms: int,
+) -> NewJob:
+    """A plain response that has been answered, as a turn to go on from."""
+    return NewJob(
+        id=response_id,
+        tenant=tenant,
+        previous_id=previous_id,
+        backend=backend,
+        is_background=False,
+        created_at_ms=now_ms,
+        deadline_ms=now_ms,
+        response=b"{}",
+        request=b"{}",
+        input=orjson.dumps(body.get("input")),
+        target="",
+        headers=b"{}",
+        is_streamed=False,
+        is_followable=False,
+        is_rerunnable=False,
+        events=b"",
+        next_seq=0,
     )
 
 

@@ -52,6 +52,7 @@ class NewJob:
         response: JSON of the Response as accepted.
         request: JSON of the client's body without `input`.
         input: JSON of the client's `input`.
+        is_background: False for a plain response that is kept as a turn.
         target: Raw path and query of the backend call.
         headers: JSON of the caller's headers that may lie on disk: no credential among them.
         is_streamed: Created with `stream: true`.
@@ -76,6 +77,7 @@ class NewJob:
     next_seq: int
     backend: str = "default"
     priority: int = 1
+    is_background: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +107,7 @@ class Job:
     response: bytes
     final: bytes | None
     backend: str = "default"
+    is_background: bool = True
 
     def may_rerun(self, attempts_max: int) -> bool:
         """Whether running it again from the start would go unnoticed, and is allowed once more."""
@@ -177,3 +180,7 @@ class QueueFull(Exception):
 
 class PreviousGone(Exception):
     """The turn that a new job goes on from has expired since it was looked up: nothing was written."""
+
+
+class IdTaken(Exception):
+    """There is a response of this id already, perhaps another tenant's: nothing was written."""

@@ -21,6 +21,7 @@ from gateway.engine.runner import Runner
 from gateway.engine.sweeper import Sweeper
 from gateway.observe import Observer
 from gateway.store.port import JobStore
+from gateway.wire.dialects import Dialect
 
 
 class Engine:
@@ -42,6 +43,7 @@ class Engine:
         clock: Clock | None = None,
     ) -> None:
         background = settings.background
+        self.dialect = Dialect(settings.dialect)
         unsettled: dict[str, Input] = {}
         self._store = store
         self._settings = background
@@ -66,7 +68,16 @@ class Engine:
             store, backends, self._closer, unsettled, clock, background, settings.store, observer
         )
         self.jobs = Jobs(
-            store, backends, runner, self._closer, followers, credentials, clock, background, observer
+            store,
+            backends,
+            runner,
+            self._closer,
+            followers,
+            credentials,
+            clock,
+            background,
+            observer,
+            self.dialect,
         )
         self.foreground = Foreground(clock, background)
         self._tasks: list[asyncio.Task[None]] = []

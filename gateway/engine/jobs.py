@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from gateway.config import BackgroundSettings
-from gateway.core.acceptance import new_job
+from gateway.core.acceptance import kept_turn, new_job
 from gateway.core.call import Backends
-from gateway.core.job import Job, NewJob, PreviousGone, QueueFull, Status, StoreUnavailable
+from gateway.core.job import IdTaken, Job, NewJob, PreviousGone, QueueFull, Status, StoreUnavailable
 from gateway.core.machine import CancelRequested, JobMachine
 from gateway.engine.clock import Clock
 from gateway.engine.closer import Closer
 from gateway.engine.credentials import CallerHeaders, Credentials
 from gateway.engine.followers import Followers
 from gateway.engine.runner import Runner
-from gateway.observe import Observer
+from gateway.observe import Observer, line
 from gateway.store.port import JobStore, QueueLimits
 from gateway.wire import items, requests, responses
+from gateway.wire.dialects import Dialect
 from gateway.wire.errors import Fault, Refusal, invalid, not_found
 
 _CHAINABLE = frozenset({Status.COMPLETED, Status.INCOMPLETE})
@@ -63,6 +65,7 @@ class Jobs:
         clock: Clock,
         settings: BackgroundSettings,
         observer: Observer,
+        dialect: Dialect,
     ) -> None:
         self._store = store
         self._backends = backends
@@ -74,6 +77,8 @@ class Jobs:
         self._settings = settings
         self._observer = observer
         self._limits = QueueLimits(settings.queue_max, settings.queue_per_tenant_max)
+        self._dialect = dialect
+        self._streams_any = settings.resume == "any" or dialect.streams_any
         self._is_draining = False
 
     def stop_accepting(self) -> None:
@@ -110,7 +115,8 @@ class Jobs:
             backend=submission.backend,
             target=submission.target,
             headers=submission.stored_headers,
-            shows_output=self._settings.resume == "any" or self._settings.partial_output,
+            shows_output=self._streams_any or self._settings.partial_output,
+            opening=self._dialect.opening,
             now_ms=self._clock.now_ms(),
             deadline_s=self._settings.deadline_s,
         )
@@ -190,6 +196,35 @@ class Jobs:
         return items.page(
             listed, limit=query.limit, order=query.order, after=query.after, before=query.before
         )
+
+    async def record(
+        self,
+        body: dict[str, Any],
+        final: bytes,
+        *,
+        response_id: str,
+        status: Status,
+        tenant: bytes,
+        backend: str,
+    ) -> None:
+        """Keep a plain response as a turn; one that cannot be kept is only not to be gone on from."""
+        previous_id = body.get("previous_response_id")
+        if isinstance(previous_id, str) and await self.find(previous_id, tenant) is None:
+            return  # the backend's own: it knows the context, we do not
+        now_ms = self._clock.now_ms()
+        turn = kept_turn(
+            body,
+            response_id=response_id,
+            tenant=tenant,
+            previous_id=previous_id,
+            backend=backend,
+            now_ms=now_ms,
+        )
+        expires_at_ms = now_ms + int(self._settings.retention_s * 1000)
+        try:
+            await self._store.record(turn, status, final, finished_at_ms=now_ms, expires_at_ms=expires_at_ms)
+        except (IdTaken, PreviousGone, StoreUnavailable) as error:
+            line("not_recorded", level=logging.WARNING, id=response_id, reason=type(error).__name__)
 
     async def expand(self, previous_id: str, tenant: bytes, new_input: Any) -> list[Any]:
         """The `input` of a plain request that goes on from one of our responses. Raises: Refusal."""

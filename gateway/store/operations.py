@@ -13,11 +13,31 @@ from gateway.wire.sse import split_frames
 
 
 def create(raw: sqlite3.Connection, job: NewJob, limits: QueueLimits) -> None:
+    """Store a job as queued, with its first events."""
     total, of_tenant = raw.execute(QUERIES["count_queued"], {"tenant": job.tenant}).fetchone()
     if total >= limits.total_max:
         raise QueueFull(is_tenant=False)
     if of_tenant >= limits.per_tenant_max:
         raise QueueFull(is_tenant=True)
+    pk = _insert(raw, job, Status.QUEUED, None, None)
+    insert_segment(raw, pk, 0, job.next_seq, job.events)
+
+
+def record(
+    raw: sqlite3.Connection, job: NewJob, status: Status, final: bytes, finished_ms: int, expires_ms: int
+) -> None:
+    """Store a response that has ended already."""
+    pk = _insert(raw, job, status, finished_ms, expires_ms)
+    raw.execute(QUERIES["insert_result"], {"pk": pk, "final": final})
+
+
+def _insert(
+    raw: sqlite3.Connection,
+    job: NewJob,
+    status: Status,
+    finished_at_ms: int | None,
+    expires_at_ms: int | None,
+) -> int:
     row = raw.execute(
         QUERIES["insert_job"],
         {
@@ -26,12 +46,16 @@ def create(raw: sqlite3.Connection, job: NewJob, limits: QueueLimits) -> None:
             "previous_id": job.previous_id,
             "backend": job.backend,
             "priority": job.priority,
+            "status": status.value,
             "next_seq": job.next_seq,
+            "is_background": int(job.is_background),
             "is_streamed": int(job.is_streamed),
             "is_followable": int(job.is_followable),
             "is_rerunnable": int(job.is_rerunnable),
             "created_at_ms": job.created_at_ms,
             "deadline_ms": job.deadline_ms,
+            "finished_at_ms": finished_at_ms,
+            "expires_at_ms": expires_at_ms,
         },
     ).fetchone()
     if job.previous_id is not None and row["previous"] is None:
@@ -47,7 +71,7 @@ def create(raw: sqlite3.Connection, job: NewJob, limits: QueueLimits) -> None:
             "headers": job.headers,
         },
     )
-    insert_segment(raw, row["pk"], 0, job.next_seq, job.events)
+    return int(row["pk"])
 
 
 def insert_segment(raw: sqlite3.Connection, pk: int, first_seq: int, count: int, events: bytes) -> None:
@@ -133,6 +157,7 @@ def to_job(row: sqlite3.Row) -> Job:
         is_rerunnable=bool(row["is_rerunnable"]),
         output_shown=bool(row["output_shown"]),
         backend=row["backend"],
+        is_background=bool(row["is_background"]),
         response=row["response"],
         final=row["final"],
     )

@@ -68,6 +68,15 @@ class JobStore(Protocol):
             StoreUnavailable: Nothing was written.
         """
 
+    async def record(
+        self, job: NewJob, status: Status, final: bytes, *, finished_at_ms: int, expires_at_ms: int
+    ) -> None:
+        """Keep a plain response that has ended, as a turn of a conversation.
+
+        Raises:
+            IdTaken, PreviousGone, StoreUnavailable: Nothing was written.
+        """
+
     async def find(self, response_id: str, tenant: bytes, *, now_ms: int) -> Job | None:
         """A client's job; None if it is unknown, expired, deleted or another tenant's."""
 

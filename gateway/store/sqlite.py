@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import aiosqlite
 
 from gateway.config import StoreSettings
-from gateway.core.job import Claim, ClaimLost, Job, NewJob, Outcome, Status
+from gateway.core.job import Claim, ClaimLost, IdTaken, Job, NewJob, Outcome, Status
 from gateway.store import operations
 from gateway.store.file import DatabaseLock
 from gateway.store.opening import prepare_reader, prepare_writer, reclaim_pages, truncate_wal
@@ -109,6 +109,17 @@ class SqliteStore:
 
     async def create(self, job: NewJob, limits: QueueLimits) -> None:
         await self._writer.ask(lambda raw: operations.create(raw, job, limits))
+
+    async def record(
+        self, job: NewJob, status: Status, final: bytes, *, finished_at_ms: int, expires_at_ms: int
+    ) -> None:
+        def operation(raw: sqlite3.Connection) -> None:
+            operations.record(raw, job, status, final, finished_at_ms, expires_at_ms)
+
+        try:
+            await self._writer.ask(operation)
+        except sqlite3.IntegrityError:
+            raise IdTaken from None
 
     async def find(self, response_id: str, tenant: bytes, *, now_ms: int) -> Job | None:
         row = await self._one("find_job", id=response_id, tenant=tenant, now_ms=now_ms)

@@ -1,12 +1,15 @@
 -- Every statement of the store, by name. `:name` are parameters; nothing is ever formatted in.
 
 -- name: insert_job
-INSERT INTO job (id, tenant, previous, backend, priority, status, next_seq, is_streamed, is_followable, is_rerunnable,
-                 created_at_ms, deadline_ms)
+-- Queued; or, for a plain response that is kept as a turn, ended.
+INSERT INTO job (id, tenant, previous, backend, priority, status, next_seq,
+                 is_background, is_streamed, is_followable, is_rerunnable,
+                 created_at_ms, deadline_ms, finished_at_ms, expires_at_ms)
 VALUES (:id, :tenant,
-        (SELECT pk FROM job WHERE id = :previous_id AND tenant = :tenant
-                              AND (expires_at_ms IS NULL OR expires_at_ms > :created_at_ms)),
-        :backend, :priority, 'queued', :next_seq, :is_streamed, :is_followable, :is_rerunnable, :created_at_ms, :deadline_ms)
+        (SELECT pk FROM job WHERE id = :previous_id AND tenant = :tenant),
+        :backend, :priority, :status, :next_seq,
+        :is_background, :is_streamed, :is_followable, :is_rerunnable,
+        :created_at_ms, :deadline_ms, :finished_at_ms, :expires_at_ms)
 RETURNING pk, previous;
 
 -- name: insert_call

@@ -22,6 +22,7 @@ CREATE TABLE job (
     attempt        INTEGER NOT NULL DEFAULT 0,
     not_before_ms  INTEGER NOT NULL DEFAULT 0,
     next_seq       INTEGER NOT NULL,
+    is_background  INTEGER NOT NULL CHECK (is_background IN (0, 1)),
     is_streamed    INTEGER NOT NULL CHECK (is_streamed IN (0, 1)),
     is_followable  INTEGER NOT NULL CHECK (is_followable IN (0, 1)),
     is_rerunnable  INTEGER NOT NULL CHECK (is_rerunnable IN (0, 1)),
