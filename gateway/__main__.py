@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.request import ProxyHandler, build_opener
 
 import yaml
-from pydantic import SecretStr
+from pydantic import BaseModel, SecretStr
 
 from gateway import __version__
 from gateway.config import FLAGS, ConfigError, ServerSettings, Settings, load_with_origins
@@ -25,6 +26,7 @@ EX_CONFIG = 78  # sysexits.h; systemd's RestartPreventExitStatus can tell it fro
 HEALTHCHECK_TIMEOUT_S = 3
 
 _HELP = {
+    "dialect": ("DIALECT", "whose variant of the public API to speak: openai, mka1 or pharia"),
     "upstream.url": ("URL", "base URL of the model server, e.g. http://localhost:8000/v1"),
     "upstream.api": ("API", "what it speaks: responses, chat, or auto to ask it once"),
     "upstream.api_key_file": ("PATH", "file with the key for the model server, readable by its owner only"),
@@ -98,26 +100,66 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _effective(settings: Settings, origins: Mapping[str, str]) -> str:
-    lines = []
-    for section, keys in settings:
-        lines.append(f"{section}:")
-        for key, value in keys:
-            default = type(keys).model_fields[key].default
-            origin = "" if value == default else f"  # {origins[f'{section}.{key}']}"
-            lines.append(f"  {key}: {_yaml(value)}{origin}")
-    return "\n".join(lines)
+    return "\n".join(_lines(settings, "", origins))
+
+
+def _lines(section: BaseModel, prefix: str, origins: Mapping[str, str]) -> Iterator[str]:
+    """The settings of a section, and of those within it, as a file would give them."""
+    indent = "  " * prefix.count(".")
+    for key, field in type(section).model_fields.items():
+        name, value = f"{prefix}{key}", getattr(section, key)
+        if isinstance(value, BaseModel):
+            yield f"{indent}{key}:"
+            yield from _lines(value, f"{name}.", origins)
+        elif name == "backends" and value:
+            yield "backends:"
+            for backend, its_settings in value.items():
+                yield f"  {backend}:"
+                yield from _lines(its_settings, f"backends.{backend}.", origins)
+        elif name not in ("backends", "upstream"):  # the one of the two that is not given
+            is_default = value == field.get_default(call_default_factory=True)
+            origin = "" if is_default else f"  # {origins[name]}"
+            yield f"{indent}{key}: {_yaml(value)}{origin}"
+
+
+class _OneLine(yaml.SafeDumper):
+    """Writes what our reader takes for the same text, and every value on one line."""
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    is_number = re.fullmatch(r"-?\d[\d.eE+-]*", text)  # in JSON; YAML 1.1 takes 1e3 for text
+    style = '"' if is_number or re.search("[\n\x85\u2028\u2029]", text) else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_OneLine.add_representer(str, _text)
 
 
 def _yaml(value: Any) -> str:
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    text: str = yaml.dump(
+        _plain(value),
+        Dumper=_OneLine,
+        width=float("inf"),
+        allow_unicode=True,
+        default_flow_style=True,
+        sort_keys=False,
+    )
+    return text.removesuffix("...\n").rstrip()
+
+
+def _plain(value: Any) -> Any:
     match value:
         case SecretStr():
-            value = "***"
+            return "***"
         case Path():
-            value = str(value)
-        case float() if value.is_integer():
-            value = int(value)
-    text: str = yaml.safe_dump(value, width=float("inf"), allow_unicode=True)
-    return text.removesuffix("...\n").rstrip()
+            return str(value)
+        case tuple() | list():
+            return [_plain(item) for item in value]
+        case dict():
+            return {key: _plain(item) for key, item in value.items()}
+    return value
 
 
 def _healthcheck(host: str | None, port: str | None) -> int:

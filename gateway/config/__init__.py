@@ -1,26 +1,31 @@
 """The settings: one frozen object, made once at start from flags, environment, file and defaults.
 
-`models` says what each setting is, its unit, default and bounds, and which do not go together;
-`loader` gathers them and tells every problem with the place it comes from.
+`models` says what each setting is, its unit, default and bounds, `backends` those of one model server, and
+`conflicts` which do not go together; `loader` gathers them with `file` and `environment`, and tells every
+problem with the place it comes from.
 """
 
-from gateway.config.loader import FLAGS, NAMES, ConfigError, load, load_with_origins
+from gateway.config.backends import UpstreamSettings
+from gateway.config.loader import ConfigError, load, load_with_origins
 from gateway.config.models import (
     BackgroundSettings,
+    ConversationSettings,
     LogSettings,
-    Section,
     ServerSettings,
     Settings,
     StoreSettings,
     StreamSettings,
-    UpstreamSettings,
 )
+from gateway.config.names import BACKEND_KEYS, FLAGS, NAMES
+from gateway.config.section import Section
 
 __all__ = [
+    "BACKEND_KEYS",
     "FLAGS",
     "NAMES",
     "BackgroundSettings",
     "ConfigError",
+    "ConversationSettings",
     "LogSettings",
     "Section",
     "ServerSettings",

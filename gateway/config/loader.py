@@ -1,49 +1,41 @@
 """Gathers the settings from flags, environment and file, and tells what is wrong with them.
 
-Every problem is found in one go and names the line, variable or flag it comes from. Values stay text
-until pydantic reads them, so that `port: 0123` or `level: off` mean the same in YAML as in the
-environment. No message may carry a credential, nor text that might be one in the wrong place.
+Every problem is found in one go and names the line, variable or flag it comes from. No message may carry
+a credential, nor text that might be one in the wrong place.
 """
 
 from __future__ import annotations
 
-import difflib
-import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
 from pydantic import ValidationError
 
-from gateway.config.models import Conflict, ConflictError, Section, Settings
+from gateway.config.conflicts import Conflict, ConflictError
+from gateway.config.environment import FILE_VARIABLE, read_environment
+from gateway.config.file import FileUnusable, read_file
+from gateway.config.models import Settings
+from gateway.config.names import (
+    FLAGS,
+    MENTIONED,
+    SCALARS,
+    SECTIONS,
+    UNUSABLE,
+    Given,
+    Layer,
+    Shape,
+    is_plain,
+    shape,
+)
 
-_KEYS: dict[str, list[str]] = {
-    section: list(field.annotation.model_fields)
-    for section, field in Settings.model_fields.items()
-    if isinstance(field.annotation, type) and issubclass(field.annotation, Section)
-}
-NAMES = tuple(f"{section}.{key}" for section, keys in _KEYS.items() for key in keys)
-FLAGS = {
-    "upstream.url": "--upstream",
-    "upstream.api": "--api",
-    "upstream.api_key_file": "--api-key-file",
-    "server.host": "--host",
-    "server.port": "--port",
-    "server.admin_port": "--admin-port",
-    "store.database": "--database",
-    "background.retention_s": "--retention-s",
-    "log.level": "--log-level",
-}
-
-_VARIABLES = {f"BACKBURNER_{name.upper().replace('.', '__')}": name for name in NAMES}
-_FILE_VARIABLE = "BACKBURNER_CONFIG"
-# Kubernetes sets these in every pod of a namespace that has a Service called backburner or backburner-….
-_SERVICE_LINK = re.compile(r"BACKBURNER_(\w+_)?(SERVICE_(HOST|PORT\w*)|PORT_\d+_(TCP|UDP|SCTP)\w*)")
 _REQUIRED = (
     "upstream.url is required: give --upstream http://host:8000/v1, BACKBURNER_UPSTREAM__URL, "
     "or upstream.url in the file"
 )
+# Values that are never told: a URL may have a password in it, and a key may be where its place should be.
+_UNTOLD = frozenset({"api_key", "api_key_env", "headers", "replicas", "set_fields", "url"})
+_SAID_BETTER = {"tuple_type": "must be a list", "dict_type": "must be a mapping"}
 
 
 class ConfigError(Exception):
@@ -54,12 +46,12 @@ class ConfigError(Exception):
         self.problems = problems
 
 
-class _Given(NamedTuple):
-    value: Any
-    origin: str
+class _Fault(NamedTuple):
+    """One thing that pydantic found: the setting, the item of it, if it is one, and what is wrong."""
 
-
-_Layer = dict[str, _Given]
+    name: str
+    item: str | None
+    message: str
 
 
 def load(argv_overrides: dict[str, Any], *, environ: Mapping[str, str], file: Path | None) -> Settings:
@@ -74,145 +66,113 @@ def load_with_origins(
 
     Args:
         argv_overrides: By setting (`server.port`); None means that the flag was not given.
+        environ: Also where the keys are that `api_key_env` names.
         file: If None, the file that BACKBURNER_CONFIG names, if it does.
 
     Raises:
         ConfigError: With all problems at once.
     """
-    problems: list[str] = []
-    flags = {name: _Given(v, FLAGS.get(name, name)) for name, v in argv_overrides.items() if v is not None}
-    layers = [flags, _from_environment(environ, problems)]
-    if file is None and environ.get(_FILE_VARIABLE):
-        file = Path(environ[_FILE_VARIABLE])
-    if file is not None:
-        try:
-            layers.append(_from_file(file, problems))
-        except ConfigError as error:  # judging the rest without the file would invent problems
-            raise ConfigError(problems + error.problems) from None
-
+    layers, problems = _gather(argv_overrides, environ, file)
     given = {name: value for layer in reversed(layers) for name, value in layer.items()}
-    settings, unsound, conflicts = _validate(given)
-    problems += [_describe(name, message, given) for name, message in unsound.items()]
+    settings, faults, conflicts = _validate(given, environ)
+    problems += [text for fault in faults if (text := _describe(fault, given))]
+    unsound = {fault.name for fault in faults}
     if unsound:  # pydantic compares settings only where each is sound: look again without the others
         sound = {name: value for name, value in given.items() if name not in unsound}
-        sound.setdefault("upstream.url", _Given("http://not-given.invalid", ""))
-        _, _, conflicts = _validate(sound)
+        for number, name in enumerate(unsound):
+            if name.endswith(".url"):
+                sound[name] = Given(f"http://{number}.invalid", "")
+        _, _, conflicts = _validate(sound, environ)
     for names, reason in conflicts:
-        if not unsound.keys() & set(names):
-            origin = next(layer[name].origin for layer in layers for name in names if name in layer)
-            problems.append(f"{origin}: {reason}")
+        if not unsound & set(names):
+            problems.append(f"{_origin(names, layers)}: {reason}")
     if settings is None or problems:
         raise ConfigError(problems)
-    return settings, {name: value.origin for name, value in given.items()}
+    return settings, {name: given[name].origin for name in given if given[name].value is not MENTIONED}
 
 
-def _validate(given: _Layer) -> tuple[Settings | None, dict[str, str], list[Conflict]]:
-    """The settings, or what is wrong: by setting, and between two settings."""
-    sections: dict[str, dict[str, Any]] = {section: {} for section in _KEYS}
-    for name, (value, _) in given.items():
-        section, _, key = name.partition(".")
-        sections.setdefault(section, {})[key] = value
+def _gather(
+    argv_overrides: dict[str, Any], environ: Mapping[str, str], file: Path | None
+) -> tuple[list[Layer], list[str]]:
+    """What flags, environment and file give, and what in them is no setting."""
+    flags = {name: Given(v, FLAGS.get(name, name)) for name, v in argv_overrides.items() if v is not None}
+    from_file: Layer = {}
+    problems: list[str] = []
+    problems_of_file: list[str] = []
+    if file is None and environ.get(FILE_VARIABLE):
+        file = Path(environ[FILE_VARIABLE])
     try:
-        return Settings.model_validate(sections), {}, []
+        from_file = {} if file is None else read_file(file, problems_of_file)
+    except FileUnusable as error:  # judging the rest without the file would invent problems
+        read_environment(environ, (), problems)
+        raise ConfigError([*problems, str(error)]) from None
+    backends = [name.partition(".")[2] for name in from_file if name.count(".") == 1 and "backends." in name]
+    from_environment = read_environment(environ, backends, problems)
+    return [flags, from_environment, from_file], problems + problems_of_file
+
+
+def _validate(
+    given: Layer, environ: Mapping[str, str]
+) -> tuple[Settings | None, list[_Fault], list[Conflict]]:
+    """The settings, or what is wrong: in each, and between several."""
+    document: dict[str, Any] = {section: {} for section in SECTIONS if section != "upstream"}
+    for name, (value, *_) in given.items():
+        *path, key = name.split(".")
+        place = document
+        for step in path:
+            place = place.setdefault(step, {})
+        if value is MENTIONED:
+            place.setdefault(key, {})
+        else:
+            place[key] = value
+    if not document.get("backends"):
+        document.setdefault("upstream", {})
+    try:
+        return Settings.model_validate(document, context={"environ": environ}), [], []
     except ValidationError as error:
         found = error.errors(include_url=False)
-    unsound: dict[str, str] = {}
-    conflicts: list[Conflict] = []
+    faults: list[_Fault] = []
     for item in found:
         reason = item.get("ctx", {}).get("error")
         if isinstance(reason, ConflictError):
-            conflicts = reason.found
-        else:
-            name = ".".join(str(part) for part in item["loc"][:2])
-            unsound[name] = str(reason) if isinstance(reason, ValueError) else item["msg"]
-    return None, unsound, conflicts
+            return None, [], reason.found
+        message = str(reason) if isinstance(reason, ValueError) else _SAID_BETTER.get(item["type"])
+        loc = [str(part) for part in item["loc"]]
+        depth = 3 if loc[0] == "backends" else 1 if loc[0] in SCALARS else 2
+        part = loc[depth] if len(loc) > depth else None
+        faults.append(_Fault(".".join(loc[:depth]), part, message or item["msg"]))
+    return None, faults, []
 
 
-def _describe(name: str, message: str, given: _Layer) -> str:
+def _describe(fault: _Fault, given: Layer) -> str | None:
+    """One line about a fault; None if it is only there because of another problem."""
+    name, item, message = fault
     if name not in given:
-        return _REQUIRED
-    value, origin = given[name]
-    if name in ("upstream.api_key", "upstream.url"):  # a URL may have a password in it
+        if name != "upstream.url":
+            place = name.rpartition(".")[0]
+            return f"{given[place].origin}: {name} is required: the base URL of that model server"
+        return None if "backends" in given else _REQUIRED
+    value, origin, origins = given[name]
+    if item is not None:
+        origin = origins.get(item, origin)
+        if shape(name) is Shape.LIST and isinstance(value, list):
+            value = value[int(item)]
+            message = f"item {int(item) + 1}: {message}"
+        else:
+            value = None
+    is_shown = value is not None or (item is None and shape(name) is Shape.SCALAR)
+    if name.rpartition(".")[2] in _UNTOLD or isinstance(value, (list, dict)) or not is_shown:
         return f"{origin}: {name}: {message}"
-    is_plain = isinstance(value, str) and re.fullmatch(r"[\w.:/+-]{1,200}", value)
-    text = "null" if value is None else value if is_plain else ascii(value)[:200]
-    text = "a list, mapping or tag" if value == [] else text
+    text = "null" if value is None else value if is_plain(str(value)) else ascii(value)[:200]
+    text = "a list, mapping or tag" if value is UNUSABLE else text
     return f"{origin}: {name}: {message} (got {text})"
 
 
-def _unknown(what: str, candidates: Iterable[str], others: Iterable[str] = ()) -> str:
-    near = difflib.get_close_matches(what, candidates, n=1) or list(others)[:1]
-    return f"unknown setting; did you mean '{near[0]}'?" if near else "unknown setting"
-
-
-def _from_environment(environ: Mapping[str, str], problems: list[str]) -> _Layer:
-    layer: _Layer = {}
-    for variable, value in sorted(environ.items()):
-        if variable in _VARIABLES:
-            layer[_VARIABLES[variable]] = _Given(value, f"environment {variable}")
-        elif variable.startswith("BACKBURNER_") and variable != _FILE_VARIABLE:
-            is_link = _SERVICE_LINK.fullmatch(variable) or (variable.endswith("_PORT") and "://" in value)
-            if not is_link:
-                problems.append(f"environment {variable}: {_unknown(variable.upper(), _VARIABLES)}")
-    return layer
-
-
-def _from_file(file: Path, problems: list[str]) -> _Layer:
-    """What the file says; raises ConfigError if that cannot be known at all."""
-    try:
-        root = yaml.compose(file.read_bytes(), Loader=yaml.SafeLoader)
-    except OSError as error:
-        raise ConfigError([f"{file}: cannot be read: {error.strerror}"]) from None
-    except yaml.YAMLError as error:
-        raise ConfigError([_not_yaml(file, error)]) from None
-    if root is None:
-        raise ConfigError([f"{file}: is empty; it needs at least the url of an upstream"])
-    if not isinstance(root, yaml.MappingNode):
-        raise ConfigError([f"{file}:{root.start_mark.line + 1}: must be a mapping of sections"])
-    layer: _Layer = {}
-    for section, origin, node in _entries(root, file, "", problems):
-        if section not in _KEYS:
-            elsewhere = [name for name in NAMES if section in (name, name.partition(".")[2])]
-            problems.append(f"{origin}: {section}: {_unknown(section, _KEYS, elsewhere)}")
-        elif isinstance(node, yaml.MappingNode):
-            for key, key_origin, value in _entries(node, file, f"{section}.", problems):
-                name = f"{section}.{key}"
-                if name in NAMES:
-                    layer[name] = _Given(_text(value), key_origin)
-                else:
-                    elsewhere = [other for other in NAMES if other.endswith(f".{key}")]
-                    problems.append(f"{key_origin}: {name}: {_unknown(key, _KEYS[section], elsewhere)}")
-        elif _text(node) is not None:  # a section whose every line is commented out is null
-            problems.append(f"{origin}: {section}: must be a mapping of settings")
-    return layer
-
-
-def _not_yaml(file: Path, error: yaml.YAMLError) -> str:
-    """Where and why, without what PyYAML quotes of the file: that line may hold a key."""
-    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
-        why = re.sub(r"(['\"])(?!<)[^'\"]{3,}\1", "…", error.problem or "")
-        return f"{file}:{error.problem_mark.line + 1}: is not YAML: {why}"
-    return f"{file}: is not YAML: {getattr(error, 'reason', 'it cannot be decoded')}"
-
-
-def _entries(
-    node: yaml.MappingNode, file: Path, prefix: str, problems: list[str]
-) -> Iterator[tuple[str, str, yaml.Node]]:
-    """Key, origin and value of each entry. Of a key given twice the first stands; either may be meant."""
-    lines: dict[str, int] = {}
-    for key_node, value in node.value:
-        key, line = str(key_node.value), key_node.start_mark.line + 1
-        if not isinstance(key_node, yaml.ScalarNode) or not re.fullmatch(r"[\w.-]{1,40}", key):
-            problems.append(f"{file}:{line}: {prefix}?: this key cannot be the name of a setting")
-        elif key in lines:
-            problems.append(f"{file}:{line}: {prefix}{key}: given twice, first on line {lines[key]}")
-        else:
-            lines[key] = line
-            yield key, f"{file}:{line}", value
-
-
-def _text(node: yaml.Node) -> str | list[Any] | None:
-    """What pydantic is to read: text, None, or a list, which no setting accepts."""
-    if not isinstance(node, yaml.ScalarNode) or not node.tag.startswith("tag:yaml.org,2002:"):
-        return []
-    return None if node.tag == "tag:yaml.org,2002:null" else str(node.value)
+def _origin(names: tuple[str, ...], layers: list[Layer]) -> str:
+    """Where the first of these settings, or the first setting of these sections, was given."""
+    for layer in layers:
+        for name in names:
+            for other, value in layer.items():
+                if other == name or other.startswith(f"{name}."):
+                    return value.origin
+    raise AssertionError("defaults do not contradict each other")

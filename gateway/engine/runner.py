@@ -6,7 +6,7 @@ import asyncio
 import functools
 import logging
 import time
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from dataclasses import dataclass
 
 from gateway.config import BackgroundSettings
@@ -89,8 +89,13 @@ class Runner:
     async def flush(self, response_id: str) -> None:
         """Commit what a run of ours has received: it is about to be ended, and this much was generated."""
         if run := self._runs.get(response_id):
-            with suppress(ClaimLost, StoreUnavailable):  # then its end is somebody else's
+            try:
                 await run.log.flush()
+            except ClaimLost:
+                pass  # then its end is somebody else's
+            except StoreUnavailable:  # what was being committed is lost: the run cannot go on after it
+                self._unsettled[response_id] = _NOT_STORED
+                run.task.cancel()
 
     async def run(self) -> None:
         """Claim and run, until cancelled."""
