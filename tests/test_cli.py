@@ -17,7 +17,7 @@ import yaml
 
 from gateway import __version__
 from gateway.__main__ import main
-from gateway.config import NAMES, Settings
+from gateway.config import BACKEND_KEYS, NAMES, Settings
 
 ROOT = Path(__file__).parent.parent
 URL = "http://model:8000/v1"
@@ -74,11 +74,13 @@ def test_serve_runs_with_the_flags_and_exits_with_the_status_of_the_gateway(serv
     Path("key").chmod(0o600)
     Path("config.yaml").write_text("log: {level: error, format: text}\n")
     flags = "--upstream http://model:8000/v1 --host 0.0.0.0 --port 1 --admin-port 2 --database d.db"
-    more = "--retention-s 3 --log-level debug --api-key-file key --config config.yaml"
+    more = "--retention-s 3 --log-level debug --dialect mka1 --api-key-file key --config config.yaml"
     assert status_of("serve", *flags.split(), *more.split()) == 7
     (settings,) = served
+    assert settings.upstream is not None
     assert settings.upstream.url == URL
     assert settings.upstream.read_api_key() == SECRET
+    assert settings.dialect == "mka1"
     assert (settings.server.host, settings.server.port, settings.server.admin_port) == ("0.0.0.0", 1, 2)
     assert settings.store.database == Path("d.db")
     assert settings.background.retention_s == 3
@@ -132,7 +134,9 @@ def test_check_config_prints_the_settings_in_force_and_their_origins(
         "database: a b.db  # config.yaml:4",
     ]
     document = yaml.safe_load(out)
-    assert sorted(f"{section}.{key}" for section, keys in document.items() for key in keys) == sorted(NAMES)
+    sections = {name: keys for name, keys in document.items() if isinstance(keys, dict)}
+    named = [f"{section}.{key}" for section, keys in sections.items() for key in keys]
+    assert sorted([*named, *(document.keys() - sections.keys())]) == sorted(NAMES)
     assert document["server"]["keepalive_timeout_s"] == 75
 
 
@@ -145,6 +149,56 @@ def test_what_check_config_prints_is_a_settings_file(capsys: pytest.CaptureFixtu
     second = capsys.readouterr().out
     assert yaml.safe_load(second) == yaml.safe_load(first)
     assert "retention_s: 0.5  # config.yaml:" in second
+
+
+BACKENDS = f"""
+default_backend: small
+backends:
+  gpu-pool:
+    url: http://gpu-1:8000/v1
+    replicas:
+    - http://gpu-2:8000/v1
+    models: [llama-*, "yes", "1e3", "a, b"]
+    headers: {{X-Key: {SECRET}, Authorization: Bearer {SECRET}}}
+    set_fields:
+      text: ["1e3", 'off', "a\\nb # c", ""]
+      number: [1e3, 20, 0.5, true, null]
+  small:
+    url: http://cpu:8000/v1
+    api_key_env: SMALL_KEY
+"""
+
+
+def test_check_config_prints_several_backends(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("config.yaml").write_text(BACKENDS)
+    monkeypatch.setenv("SMALL_KEY", SECRET)
+    monkeypatch.setenv("BACKBURNER_BACKENDS__SMALL__DROP_FIELDS", "user,metadata")
+    assert status_of("check-config", "--config", "config.yaml", "--dialect", "pharia") == 0
+    first = capsys.readouterr().out
+    assert SECRET not in first
+    assert [line for line in first.splitlines() if "  # " in line] == [
+        "dialect: pharia  # --dialect",
+        "default_backend: small  # config.yaml:2",
+        "    url: http://gpu-1:8000/v1  # config.yaml:5",
+        "    replicas: ['http://gpu-2:8000/v1']  # config.yaml:6",
+        "    models: [llama-*, 'yes', \"1e3\", 'a, b']  # config.yaml:8",
+        "    headers: {X-Key: '***', Authorization: '***'}  # config.yaml:9",
+        "    set_fields: {text: [\"1e3\", 'off', \"a\\nb # c\", ''], "
+        "number: [1000.0, 20, 0.5, true, null]}  # config.yaml:10",
+        "    url: http://cpu:8000/v1  # config.yaml:14",
+        "    api_key_env: SMALL_KEY  # config.yaml:15",
+        "    drop_fields: [user, metadata]  # environment BACKBURNER_BACKENDS__SMALL__DROP_FIELDS",
+    ]
+    document = yaml.safe_load(first)
+    assert "upstream" not in document
+    assert [tuple(keys) for keys in document["backends"].values()] == [BACKEND_KEYS, BACKEND_KEYS]
+
+    Path("config.yaml").write_text(first)
+    monkeypatch.delenv("BACKBURNER_BACKENDS__SMALL__DROP_FIELDS")
+    assert status_of("check-config", "--config", "config.yaml") == 0
+    assert yaml.safe_load(capsys.readouterr().out) == document
 
 
 def test_the_example_passes_check_config(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import yaml
 from pydantic import ValidationError
 
 from gateway.config import (
+    BACKEND_KEYS,
     FLAGS,
     NAMES,
     ConfigError,
@@ -57,6 +60,12 @@ def upstream(text: str = "") -> str:
     return f"upstream:\n  url: {URL}\n{text}"
 
 
+def only(settings: Settings) -> UpstreamSettings:
+    """The backend of settings that have one."""
+    (backend,) = settings.all_backends.values()
+    return backend
+
+
 # Precedence
 
 
@@ -82,11 +91,14 @@ def test_every_setting_can_be_given_in_the_environment() -> None:
     defaults = Settings(upstream=UpstreamSettings(url=URL))
     environ = {}
     for name in NAMES:
-        section, key = name.split(".")
-        value = getattr(getattr(defaults, section), key)
-        if value is not None:
-            environ[f"BACKBURNER_{section}__{key}".upper()] = str(value)
-    assert len(environ) == len(NAMES) - 2
+        value = attrgetter(name)(defaults)
+        if value is not None and not isinstance(value, dict):
+            text = ",".join(value) if isinstance(value, tuple) else str(value)
+            environ[f"BACKBURNER_{name.replace('.', '__')}".upper()] = text
+    without = {name for name in NAMES if f"BACKBURNER_{name.replace('.', '__')}".upper() not in environ}
+    keys = {f"upstream.{key}" for key in ("api_key", "api_key_file", "api_key_env")}
+    mappings = {f"upstream.{key}" for key in ("rename", "headers", "set_fields")}
+    assert without == {"default_backend"} | keys | mappings
     assert load({}, environ=environ, file=None) == defaults
 
 
@@ -107,7 +119,7 @@ def test_yaml_text_is_read_as_the_setting_needs_it(file: Path) -> None:
     settings = load({}, environ=NO_ENVIRONMENT, file=file)
     assert (settings.server.port, settings.server.admin_port) == (123, 1000)
     assert settings.background.partial_output is True
-    assert settings.upstream.read_api_key() == "12345"
+    assert only(settings).read_api_key() == "12345"
 
 
 def test_a_section_with_every_line_commented_out_is_left_to_its_defaults(file: Path) -> None:
@@ -271,6 +283,7 @@ def test_variables_that_kubernetes_makes_for_a_service_named_backburner_are_not_
         ),
         (b"\xff\xfe\xff", "config.yaml: is not YAML: "),
         (b"a: \x00", "config.yaml: is not YAML: special characters are not allowed"),
+        ("a: " + "[" * 5000, "config.yaml: is not YAML that can be read: it is nested too deeply"),
     ],
 )
 def test_a_file_that_says_nothing_usable_is_the_only_problem_told(
@@ -370,7 +383,7 @@ def test_an_upstream_that_is_the_gateway_itself_is_refused(url: str, host: str, 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:8000", "http://model:9000", "http://127.0.0.2:9000"])
 def test_an_upstream_elsewhere_is_fine(url: str) -> None:
-    assert load({"upstream.url": url}, environ=NO_ENVIRONMENT, file=None).upstream.url == url
+    assert only(load({"upstream.url": url}, environ=NO_ENVIRONMENT, file=None)).url == url
 
 
 def test_settings_made_in_code_are_checked_too() -> None:
@@ -449,7 +462,7 @@ def test_the_key_comes_from_the_setting_or_the_file_or_nowhere(tmp_path: Path) -
     assert UpstreamSettings(url=URL).read_api_key() is None
     environ = {"BACKBURNER_UPSTREAM__URL": URL, "BACKBURNER_UPSTREAM__API_KEY": f"{SECRET}\n"}
     settings = load({}, environ=environ, file=None)
-    assert settings.upstream.read_api_key() == SECRET
+    assert only(settings).read_api_key() == SECRET
     assert SECRET not in repr(settings)
     assert SECRET not in settings.model_dump_json()
     assert UpstreamSettings(url=URL, api_key_file=key_file).read_api_key() == SECRET
@@ -501,25 +514,447 @@ def test_a_key_file_that_we_may_not_read_is_refused(file: Path) -> None:
     assert problem.endswith("upstream.api_key_file: cannot be read: Permission denied (got key)")
 
 
+# What one backend may be told
+
+
+def test_lists_and_mappings_come_from_the_file(file: Path) -> None:
+    file.write_text(
+        upstream(
+            "  replicas: ['http://b:8000/v1/']\n  models:\n    - llama-*\n    - '0123'\n"
+            "  rename: {gpt-4o: llama-3}\n  headers:\n    X-Team: search\n  drop_fields: [user]\n"
+        )
+    )
+    backend = only(load({}, environ=NO_ENVIRONMENT, file=file))
+    assert backend.urls == (URL, "http://b:8000/v1")
+    assert backend.models == ("llama-*", "0123")
+    assert backend.rename == {"gpt-4o": "llama-3"}
+    assert {name: value.get_secret_value() for name, value in backend.headers.items()} == {"X-Team": "search"}
+    assert backend.drop_fields == ("user",)
+
+
+def test_a_list_or_mapping_with_every_line_commented_out_is_left_to_its_default(file: Path) -> None:
+    file.write_text(upstream("  models:\n    # - a\n  headers:\n    # X-A: b\n  set_fields: null\n"))
+    assert only(load({}, environ=NO_ENVIRONMENT, file=file)) == UpstreamSettings(url=URL)
+
+
+def test_lists_in_the_environment_have_commas() -> None:
+    environ = {
+        "BACKBURNER_UPSTREAM__URL": URL,
+        "BACKBURNER_UPSTREAM__MODELS": "llama-*, qwen3",
+        "BACKBURNER_UPSTREAM__REPLICAS": "",
+        "BACKBURNER_UPSTREAM__DROP_FIELDS": "user",
+    }
+    backend = only(load({}, environ=environ, file=None))
+    assert (backend.models, backend.replicas, backend.drop_fields) == (("llama-*", "qwen3"), (), ("user",))
+
+
+@pytest.mark.parametrize("key", ["RENAME", "HEADERS", "SET_FIELDS"])
+def test_a_mapping_in_the_environment_is_refused(key: str) -> None:
+    variable = f"BACKBURNER_UPSTREAM__{key}"
+    assert problems(environ={"BACKBURNER_UPSTREAM__URL": URL, variable: SECRET}) == [
+        f"environment {variable}: upstream.{key.lower()}: a mapping can only be given in the file"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("20", 20),
+        ("-0.5", -0.5),
+        ("1e3", 1000.0),
+        ("true", True),
+        ("null", None),
+        ("'20'", "20"),
+        ("off", "off"),
+        ("2024-01-01", "2024-01-01"),
+        ("0x10", "0x10"),
+        (".nan", ".nan"),
+        ("NaN", "NaN"),
+        ("[1, {a: [true, no]}]", [1, {"a": [True, "no"]}]),
+    ],
+)
+def test_a_forced_field_has_the_json_value_that_is_written(file: Path, text: str, value: Any) -> None:
+    file.write_text(upstream(f"  set_fields: {{x: {text}}}\n"))
+    found = only(load({}, environ=NO_ENVIRONMENT, file=file)).set_fields["x"]
+    assert (found, type(found)) == (value, type(value))
+
+
+DEEP = "[" * 30 + "]" * 30
+
+
+@pytest.mark.parametrize(
+    ("lines", "line", "complaint"),
+    [
+        ("  replicas:\n    - http://b/v1\n    - b/v1\n", 5, "upstream.replicas: item 2: must be an http://"),
+        (f"  replicas: [http://u:{SECRET}@b/v1]\n", 3, "item 1: must not carry a credential"),
+        ("  replicas: http://b/v1\n", 3, "upstream.replicas: must be a list"),
+        ("  models: []\n", 3, "upstream.models: Tuple should have at least 1 item"),
+        ("  models: [a, '']\n", 3, "item 2: String should have at least 1 character (got '')"),
+        ("  models: [a, [b]]\n", 3, "item 2: Input should be a valid string (got a list, mapping or tag)"),
+        ("  models: llama\n", 3, "upstream.models: must be a list (got llama)"),
+        ("  models: {a: b}\n", 3, "upstream.models: must be a list (got a list, mapping or tag)"),
+        ("  models: !x [a]\n", 3, "upstream.models: must be a list (got a list, mapping or tag)"),
+        ("  models:\n  - a\n  - a\n", 3, "upstream.models: has 'a' twice"),
+        ("  rename: [a]\n", 3, "upstream.rename: must be a mapping (got a list, mapping or tag)"),
+        ("  rename:\n    a: b\n    c:\n", 5, "upstream.rename: Input should be a valid string"),
+        ("  rename:\n    a: b\n    a: c\n", 5, "upstream.rename: an item is given twice, first on line 4"),
+        ("  rename:\n    [a]: b\n", 4, "upstream.rename: this key must be text"),
+        (f"  headers: {{X-A: [{SECRET}]}}\n", 3, "upstream.headers: Input should be a valid string"),
+        (f"  headers: {SECRET}\n", 3, "upstream.headers: must be a mapping"),
+        (f"  headers: {{'X {SECRET}': a}}\n", 3, "the name of a header must be a token"),
+        (f"  headers: {{'': {SECRET}}}\n", 3, "the name of a header must be a token"),
+        (f'  headers: {{X-A: "{SECRET}\\n"}}\n', 3, "the value of a header must be printable ASCII"),
+        (f"  headers: {{X-A: {SECRET}é}}\n", 3, "the value of a header must be printable ASCII"),
+        ("  headers: {X-A: ''}\n", 3, "the value of a header must be printable ASCII, and not empty"),
+        ("  headers: {X-A: a, x-a: b}\n", 3, "has a header twice"),
+        ("  headers: {Host: a}\n", 3, "Host belongs to the connection"),
+        ("  headers: {content-length: 1}\n", 3, "content-length belongs to the connection"),
+        ("  headers: {Transfer-Encoding: chunked}\n", 3, "Transfer-Encoding belongs to the connection"),
+        ("  drop_fields: [user, model]\n", 3, "drop_fields: model is what the request is about"),
+        ("  set_fields: {stream: true}\n", 3, "set_fields: stream is what the request is about"),
+        ("  set_fields: {messages: []}\n", 3, "set_fields: messages is what the request is about"),
+        ("  set_fields: {input: x}\n", 3, "set_fields: input is what the request is about"),
+        ("  set_fields: {x: 1e400}\n", 3, "set_fields: must be JSON"),
+        ("  set_fields: {x: 99999999999999999999}\n", 3, "set_fields: must be JSON"),
+        ("  set_fields:\n    a: 1\n    x: !y 1\n", 5, "set_fields: tags have no meaning here"),
+        ("  set_fields: {x: {a: 1, a: 2}}\n", 3, "each key of a mapping must be text, and is given once"),
+        ("  set_fields: {x: &a [*a]}\n", 3, "set_fields: aliases have no meaning here"),
+        ("  set_fields: {x: [&a [1], *a]}\n", 3, "set_fields: aliases have no meaning here"),
+        (f"  set_fields: {{x: {DEEP}}}\n", 3, "set_fields: is nested too deeply"),
+        ("  set_fields: [x]\n", 3, "set_fields: must be a mapping"),
+        ("  foreground_reserved: 256\n", 3, "upstream.foreground_reserved (256) is not below"),
+        ("  foreground_reserved: -1\n", 3, "foreground_reserved: Input should be greater than or equal to 0"),
+        ("  backfill: tgi\n", 3, "backfill: Input should be 'off', 'vllm', 'sglang' or 'llamacpp'"),
+        ("  backfill_poll_ms: 49\n", 3, "backfill_poll_ms: Input should be greater than or equal to 50"),
+        ("  backfill_waiting_max: -1\n", 3, "backfill_waiting_max: Input should be greater than"),
+        ("  backfill_metrics_path: metrics\n", 3, "must be an absolute path without query and fragment"),
+        ("  backfill_metrics_path: /m?x\n", 3, "must be an absolute path without query and fragment"),
+        ("  backfill_metrics_path: //host/m\n", 3, "must be an absolute path without query and fragment"),
+        ("  breaker_failures: 0\n", 3, "breaker_failures: Input should be greater than or equal to 1"),
+        ("  replicas: [http://MODEL:8000/v1/]\n", 3, "upstream.url have a URL twice"),
+        ("  replicas: [http://b:8000/v2]\n", 3, "upstream.replicas differ from upstream.url in their path"),
+        ("  replicas: [http://localhost:9000/v1]\n", 3, "item 1 of upstream.replicas is where server.port"),
+        (
+            "  drop_fields: [a, user]\n  set_fields: {user: x}\n",
+            4,
+            "upstream.set_fields and upstream.drop_fields both have 'user'",
+        ),
+        (
+            "  headers: {authorization: x}\n  api_key: y\n",
+            3,
+            "upstream.headers has Authorization and upstream.api_key is given: only one key can be sent",
+        ),
+    ],
+)
+def test_a_mistake_in_what_a_backend_is_told_names_its_line(
+    file: Path, lines: str, line: int, complaint: str
+) -> None:
+    (problem,) = problems(upstream(lines))
+    assert problem.startswith(f"config.yaml:{line}: ")
+    assert complaint in problem
+
+
+@pytest.mark.parametrize("value", [b"x", {1: 2}, {"x": object()}, "\ud800", ["\ud800"]])
+def test_a_forced_field_set_in_code_must_be_json_too(value: Any) -> None:
+    with pytest.raises(ValidationError, match=r"set_fields\n.* must be JSON"):
+        UpstreamSettings(url=URL, set_fields={"x": value})
+
+
+def test_a_wrong_item_in_the_environment_is_named_by_its_place() -> None:
+    environ = {"BACKBURNER_UPSTREAM__URL": URL, "BACKBURNER_UPSTREAM__REPLICAS": f"http://b/v1,{SECRET}"}
+    assert problems(environ=environ) == [
+        "environment BACKBURNER_UPSTREAM__REPLICAS: upstream.replicas: item 2: "
+        "must be an http:// or https:// URL with a host"
+    ]
+
+
+def test_a_header_authorization_without_a_key_is_fine_and_shown_nowhere(file: Path) -> None:
+    file.write_text(upstream(f"  headers: {{Authorization: Bearer {SECRET}}}\n"))
+    settings = load({}, environ=NO_ENVIRONMENT, file=file)
+    assert only(settings).headers["Authorization"].get_secret_value() == f"Bearer {SECRET}"
+    assert SECRET not in repr(settings)
+    assert SECRET not in settings.model_dump_json()
+
+
+def test_a_key_may_come_from_a_variable_of_any_name(file: Path) -> None:
+    file.write_text(upstream("  api_key_env: GPU_KEY\n"))
+    settings = load({}, environ={"GPU_KEY": f"{SECRET}\n"}, file=file)
+    assert only(settings).api_key is None
+    assert only(settings).read_api_key() == SECRET
+    assert SECRET not in repr(settings)
+    assert SECRET not in settings.model_dump_json()
+
+
+def test_a_key_in_a_variable_is_found_without_the_loader_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GPU_KEY", SECRET)
+    assert UpstreamSettings(url=URL, api_key_env="GPU_KEY").read_api_key() == SECRET
+
+
+@pytest.mark.parametrize(
+    ("environ", "complaint"),
+    [
+        ({}, "names an environment variable that is not set, or is empty"),
+        ({SECRET: ""}, "names an environment variable that is not set, or is empty"),
+        ({SECRET: f"{SECRET} x"}, "the variable it names must be one line of printable ASCII"),
+    ],
+)
+def test_a_variable_without_one_key_is_refused_and_not_named(
+    file: Path, environ: dict[str, str], complaint: str
+) -> None:
+    (problem,) = problems(upstream(f"  api_key_env: {SECRET}\n"), environ)
+    assert problem.startswith(f"config.yaml:3: upstream.api_key_env: {complaint}")
+
+
+def test_a_key_is_given_in_one_way_only(file: Path) -> None:
+    environ = {"GPU_KEY": SECRET, "BACKBURNER_UPSTREAM__API_KEY": SECRET}
+    assert problems(upstream("  api_key_env: GPU_KEY\n"), environ) == [
+        "environment BACKBURNER_UPSTREAM__API_KEY: upstream.api_key and upstream.api_key_env are both given: "
+        "only one key can be sent"
+    ]
+
+
+# Several backends
+
+TWO = """backends:
+  gpu-pool:
+    url: http://gpu:8000/v1
+    models: [llama-*]
+  small:
+    url: http://cpu:8000/v1
+"""
+
+
+def test_backends_have_names_and_stay_in_order(file: Path) -> None:
+    file.write_text(TWO + "default_backend: small\n")
+    settings, origins = load_with_origins({}, environ=NO_ENVIRONMENT, file=file)
+    assert settings.upstream is None
+    assert list(settings.all_backends) == ["gpu-pool", "small"]
+    assert settings.all_backends["gpu-pool"].models == ("llama-*",)
+    assert settings.default_backend == "small"
+    assert origins == {
+        "backends.gpu-pool.url": "config.yaml:3",
+        "backends.gpu-pool.models": "config.yaml:4",
+        "backends.small.url": "config.yaml:6",
+        "default_backend": "config.yaml:7",
+    }
+
+
+def test_a_single_upstream_is_the_backend_called_default() -> None:
+    settings = Settings.model_validate({"upstream": {"url": URL}, "default_backend": "default"})
+    assert settings.all_backends == {"default": UpstreamSettings(url=URL)}
+
+
+def test_the_environment_extends_the_backends_of_the_file(file: Path) -> None:
+    file.write_text(TWO)
+    environ = {
+        "BACKBURNER_BACKENDS__GPU_POOL__CONCURRENCY_MAX": "7",
+        "BACKBURNER_BACKENDS__GPU_POOL__MODELS": "a,b",
+        "BACKBURNER_BACKENDS__MORE_STILL__URL": "http://more:8000/v1",
+        "BACKBURNER_BACKENDS__MORE_STILL__MODELS": "c",
+    }
+    settings, origins = load_with_origins({}, environ=environ, file=file)
+    assert list(settings.all_backends) == ["gpu-pool", "small", "more_still"]
+    assert settings.backends["gpu-pool"].concurrency_max == 7
+    assert settings.backends["gpu-pool"].models == ("a", "b")
+    assert settings.backends["more_still"].url == "http://more:8000/v1"
+    assert origins["backends.gpu-pool.models"] == "environment BACKBURNER_BACKENDS__GPU_POOL__MODELS"
+
+
+def test_backends_can_come_from_the_environment_alone() -> None:
+    environ = {"BACKBURNER_BACKENDS__A__URL": URL, "BACKBURNER_DIALECT": "mka1"}
+    settings = load({}, environ=environ, file=None)
+    assert (list(settings.all_backends), settings.dialect) == (["a"], "mka1")
+
+
+def test_a_variable_that_spells_two_backends_is_refused(file: Path) -> None:
+    text = "backends:\n  a-b: {url: http://a/v1, models: [a]}\n  a_b: {url: http://b/v1}\n"
+    assert problems(text, {"BACKBURNER_BACKENDS__A_B__API": "chat"}) == [
+        "environment BACKBURNER_BACKENDS__A_B__API: the backends a-b and a_b of the file are both "
+        "spelled so; rename one"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("variable", "complaint"),
+    [
+        ("BACKBURNER_BACKENDS__A__URLL", "unknown setting; did you mean 'BACKBURNER_BACKENDS__A__URL'?"),
+        ("BACKBURNER_BACKENDS__a__URL", "unknown setting; did you mean 'BACKBURNER_BACKENDS__A__URL'?"),
+        ("BACKBURNER_BACKENDS__URL", "unknown setting; did you mean 'BACKBURNER_BACKENDS__NAME__KEY'?"),
+        ("BACKBURNER_BACKENDS___A__URL", "a backend's name is up to 40 letters"),
+        ("BACKBURNER_BACKENDS__A__HEADERS", "backends.a.headers: a mapping can only be given in the file"),
+    ],
+)
+def test_a_variable_of_a_backend_that_is_no_setting_is_refused(variable: str, complaint: str) -> None:
+    found = problems(environ={"BACKBURNER_BACKENDS__A__URL": URL, variable: SECRET})
+    assert len(found) == 1
+    assert found[0].startswith(f"environment {variable}: {complaint}")
+
+
+def test_upstream_and_backends_together_are_refused(file: Path) -> None:
+    complaint = "upstream and backends are both given: name it among the backends"
+    assert problems(TWO, flags={"upstream.url": URL}) == [f"--upstream: {complaint}"]
+    assert problems(TWO, flags={"upstream.api": "chat"}) == [f"--api: {complaint}"]
+    assert problems(TWO + f"upstream: {{url: {URL}}}\ndefault_backend: small\n") == [
+        f"config.yaml:7: {complaint}"
+    ]
+
+
+def test_settings_made_in_code_need_a_backend_too() -> None:
+    with pytest.raises(ValidationError, match=r"upstream\.url is required, or backends in place of upstream"):
+        Settings()
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        (
+            "backends: {}\n",
+            [
+                "upstream.url is required: give --upstream http://host:8000/v1, BACKBURNER_UPSTREAM__URL, "
+                "or upstream.url in the file"
+            ],
+        ),
+        ("backends: [a]\n" + upstream(), ["config.yaml:1: backends: must be a mapping of backends by name"]),
+        (
+            "backends:\n  Big One: {url: http://a}\n",
+            ["config.yaml:2: backends.?: this key cannot be the name of a setting"],
+        ),
+        (
+            "backends:\n  Big: {url: http://a}\n",
+            [
+                "config.yaml:2: backends.?: a backend's name is up to 40 lower-case letters, digits, - and "
+                "_, and begins with a letter or digit"
+            ],
+        ),
+        (TWO + "    urll: x\n", ["config.yaml:7: backends.small.urll: unknown setting; did you mean 'url'?"]),
+        (
+            TWO + "    concurrency_max: 0\n",
+            [
+                "config.yaml:7: backends.small.concurrency_max: Input should be greater than or equal to 1 "
+                "(got 0)"
+            ],
+        ),
+        (
+            TWO + "    replicas:\n    - http://x/v1\n    - x\n",
+            ["config.yaml:9: backends.small.replicas: item 2"],
+        ),
+        (TWO + "  small: {}\n", ["config.yaml:7: backends.small: given twice, first on line 5"]),
+        (
+            TWO + "default_backend: big\n",
+            ["config.yaml:7: default_backend must name a backend: gpu-pool, small"],
+        ),
+        (upstream("default_backend: big\n"), ["config.yaml:3: default_backend must name a backend: default"]),
+        (
+            TWO + "    models: [x, llama-*]\n",
+            ["config.yaml:7: backends.small.models: 'llama-*' is never reached: backends.gpu-pool has it"],
+        ),
+        (
+            "backends:\n  a: {url: http://a/v1}\n  b:\n    url: http://b/v1\n",
+            ["config.yaml:3: backends.b.models: '*' is never reached: backends.a has it already"],
+        ),
+        (
+            "backends:\n  a: {url: http://a/v1}\n  b: {url: http://c/v1, replicas: [http://A:80/v1/]}\n",
+            ["config.yaml:3: backends.b and backends.a have a URL and their models in common"],
+        ),
+        (
+            TWO.replace("cpu:8000/v1", "cpu:8000/v2"),
+            ["config.yaml:6: backends.small.url and backends.gpu-pool.url differ in their path: clients"],
+        ),
+        (
+            TWO.replace("http://cpu:8000/v1", "http://localhost:9000/v1"),
+            ["config.yaml:6: backends.small.url is where server.port (9000) listens: the gateway would call"],
+        ),
+        (
+            TWO + "    replicas: [http://127.0.0.1:9001/v1]\n",
+            ["config.yaml:7: item 1 of backends.small.replicas is where server.admin_port (9001) listens"],
+        ),
+        (
+            TWO + "    foreground_reserved: 300\n",
+            ["config.yaml:7: backends.small.foreground_reserved (300) is not below backends.small.concurr"],
+        ),
+        (
+            TWO + "    url: x\nserver: {port: 9001}\n",
+            ["config.yaml:7: backends.small.url: given twice", "config.yaml:8: server.port and server.admin"],
+        ),
+    ],
+)
+def test_a_mistake_among_backends_names_its_line(file: Path, text: str, found: list[str]) -> None:
+    assert [told[: len(start)] for told, start in zip(problems(text), found, strict=True)] == found
+
+
+def test_a_backend_without_a_url_is_told_with_its_line(file: Path) -> None:
+    assert problems("backends:\n  a: {api: chat}\n  b:\n  c: 5\n") == [
+        "config.yaml:4: backends.c: must be a mapping of settings",
+        "config.yaml:2: backends.a.url is required: the base URL of that model server",
+        "config.yaml:3: backends.b.url is required: the base URL of that model server",
+        "config.yaml:4: backends.c.url is required: the base URL of that model server",
+        "config.yaml:3: backends.b.models: '*' is never reached: backends.a has it already",
+        "config.yaml:4: backends.c.models: '*' is never reached: backends.a has it already",
+    ]
+
+
+def test_one_model_server_may_be_two_backends_with_different_models() -> None:
+    backends = {
+        "a": UpstreamSettings(url=URL, models=("a",)),
+        "b": UpstreamSettings(url=URL, models=("b",), drop_fields=("user",)),
+    }
+    assert list(Settings(backends=backends).all_backends) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("dialect: latin\n", "dialect: Input should be 'openai', 'mka1' or 'pharia' (got latin)"),
+        ("dialect: {a: b}\n", "(got a list, mapping or tag)"),
+        ("dialekt: mka1\n", "dialekt: unknown setting; did you mean 'dialect'?"),
+        ("default_backend: A B\n", "default_backend: String should match pattern"),
+    ],
+)
+def test_a_mistake_outside_the_sections_names_its_line(file: Path, line: str, problem: str) -> None:
+    (found,) = problems(upstream(line))
+    assert found.startswith("config.yaml:3: ")
+    assert problem in found
+
+
 # The example
+
+EXAMPLE = ROOT / "config.example.yaml"
 
 
 def test_the_example_has_every_setting_at_its_default() -> None:
-    example = ROOT / "config.example.yaml"
-    document = yaml.safe_load(example.read_text())
-    assert sorted(f"{section}.{key}" for section, keys in document.items() for key in keys) == sorted(NAMES)
+    document = yaml.safe_load(EXAMPLE.read_text())
+    named = [
+        f"{section}.{key}" if isinstance(keys, dict) else section
+        for section, keys in document.items()
+        for key in (keys if isinstance(keys, dict) else [None])
+    ]
+    assert sorted(named) == sorted(NAMES)
     defaults = Settings(upstream=UpstreamSettings(url="http://localhost:8000/v1"))
-    assert load({}, environ=NO_ENVIRONMENT, file=example) == defaults
+    assert load({}, environ=NO_ENVIRONMENT, file=EXAMPLE) == defaults
 
 
 def test_every_setting_of_the_example_is_explained() -> None:
-    lines = (ROOT / "config.example.yaml").read_text().splitlines()
-    settings = [
-        number for number, line in enumerate(lines) if line.startswith("  ") and line.lstrip()[0] != "#"
-    ]
+    lines = EXAMPLE.read_text().splitlines()
+    settings = [number for number, line in enumerate(lines) if re.match(r"  \w|\w+: \S", line)]
     assert len(settings) == len(NAMES)
-    assert [lines[number] for number in settings if not lines[number - 1].startswith("  # ")] == []
+    assert [lines[number] for number in settings if not lines[number - 1].lstrip().startswith("# ")] == []
+
+
+def test_the_backends_of_the_example_load_in_place_of_its_upstream(file: Path) -> None:
+    text = EXAMPLE.read_text()
+    start = text.index("#backends:")
+    before, block, after = text[:start], *text[start:].split("\n\n", 1)
+    without_upstream = re.sub(r"(?m)^upstream:\n(( .*)?\n)*", "", before)
+    file.write_text(f"{without_upstream}\n{re.sub('(?m)^#', '', block)}\n\n{after}")
+    settings = load({}, environ=NO_ENVIRONMENT, file=file)
+    pool, small = settings.all_backends.values()
+    assert settings.upstream is None
+    assert (len(pool.urls), len(small.urls)) == (2, 1)
+    assert pool.set_fields == {"top_k": 20, "chat_template_kwargs": {"enable_thinking": False}}
 
 
 def test_every_flag_belongs_to_a_setting() -> None:
     assert set(FLAGS) <= set(NAMES)
+    assert [f"upstream.{key}" for key in BACKEND_KEYS] == [
+        name for name in NAMES if name.startswith("upstream.")
+    ]

@@ -79,9 +79,9 @@ def load_with_origins(
     unsound = {fault.name for fault in faults}
     if unsound:  # pydantic compares settings only where each is sound: look again without the others
         sound = {name: value for name, value in given.items() if name not in unsound}
-        for name in unsound:
+        for number, name in enumerate(unsound):
             if name.endswith(".url"):
-                sound[name] = Given("http://not-given.invalid", "")
+                sound[name] = Given(f"http://{number}.invalid", "")
         _, _, conflicts = _validate(sound, environ)
     for names, reason in conflicts:
         if not unsound & set(names):

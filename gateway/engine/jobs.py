@@ -173,9 +173,8 @@ class Jobs:
     async def delete(self, job: Job) -> None:
         """Make it vanish; if it runs, the backend is told to stop. Raises: Refusal, if it is gone already."""
         with _refusing():
-            await asyncio.shield(
-                self._delete(job)
-            )  # a client that hangs up must not leave its readers waiting
+            # Shielded: a client that hangs up must not leave the readers waiting.
+            await asyncio.shield(self._delete(job))
 
     async def _delete(self, job: Job) -> None:
         if not await self._store.delete(job.id, job.tenant, now_ms=self._clock.now_ms()):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-from contextlib import suppress
 from dataclasses import dataclass
 
 from gateway.config import BackgroundSettings
@@ -81,8 +80,13 @@ class Runner:
     async def flush(self, response_id: str) -> None:
         """Commit what a run of ours has received: it is about to be ended, and this much was generated."""
         if run := self._runs.get(response_id):
-            with suppress(ClaimLost, StoreUnavailable):  # then its end is somebody else's
+            try:
                 await run.log.flush()
+            except ClaimLost:
+                pass  # then its end is somebody else's
+            except StoreUnavailable:  # what was being committed is lost: the run cannot go on after it
+                self._unsettled[response_id] = _NOT_STORED
+                run.task.cancel()
 
     async def run(self) -> None:
         """Claim and run, until cancelled."""

@@ -35,7 +35,12 @@ def logprobs_of(choice: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _logprob(entry: dict[str, Any]) -> dict[str, Any]:
-    return {name: entry.get(name) or none for name, none in (("token", ""), ("bytes", []), ("logprob", 0.0))}
+    token, codes, logprob = (entry.get(name) for name in ("token", "bytes", "logprob"))
+    return {
+        "token": token if isinstance(token, str) else "",
+        "bytes": [code for code in codes if isinstance(code, int)] if isinstance(codes, list) else [],
+        "logprob": logprob if isinstance(logprob, int | float) else 0.0,
+    }
 
 
 def usage_of(usage: Any) -> dict[str, Any] | None:
@@ -58,4 +63,4 @@ def usage_of(usage: Any) -> dict[str, Any] | None:
 
 def _count(holder: dict[str, Any], name: str) -> int:
     value = holder.get(name)
-    return value if isinstance(value, int) else 0
+    return int(value) if isinstance(value, int) else 0

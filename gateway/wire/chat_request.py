@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 
+from gateway.wire.chat_fields import objects_of
 from gateway.wire.chat_messages import CUSTOM_TOOL_ARGUMENT, expect, messages_of, unsupported
 from gateway.wire.errors import Refusal, invalid
 
@@ -87,7 +88,7 @@ def chat_body(body: Body, *, input: Any, options: ChatOptions) -> bytes:
 
 def custom_tools(body: Body) -> frozenset[str]:
     """The names of the custom tools of a request: a call of one comes back as a function call."""
-    tools = [tool for tool in body.get("tools") or [] if isinstance(tool, dict)]
+    tools = objects_of(body.get("tools"))
     return frozenset(str(tool.get("name")) for tool in tools if tool.get("type") == "custom")
 
 

@@ -22,6 +22,9 @@ _INCOMPLETE = {
     "model_length": "max_output_tokens",
     "content_filter": "content_filter",
 }
+_TIERS = ("default", "flex", "scale", "priority", "fast", "ultrafast", "auto")
+"""Some servers have tiers of their own, for which a response has no name."""
+
 _BROKEN = frozenset({"abort", "error"})
 """Reasons that servers have of their own: the answer is not whole, through no limit of the request."""
 
@@ -75,9 +78,11 @@ class ChatStream:
 
     def feed(self, chunk: dict[str, Any]) -> list[Event]:
         """The events of one chunk."""
-        for name, kind in (("model", str), ("service_tier", str), ("usage", dict)):
+        for name, kind in (("model", str), ("usage", dict)):
             if isinstance(chunk.get(name), kind):
                 self._answer[name] = chunk[name]
+        if chunk.get("service_tier") in _TIERS:
+            self._answer["service_tier"] = chunk["service_tier"]
         # Of several choices a response can show one.
         choice = next((c for c in objects_of(chunk.get("choices")) if not c.get("index")), None)
         if choice is None:

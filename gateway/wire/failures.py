@@ -78,7 +78,7 @@ def _read(value: Any) -> tuple[str | None, str | None]:
         return None, None
     inner = value.get("error")
     if isinstance(inner, str):
-        return None, inner
+        return None, inner or None
     if isinstance(inner, dict):
         value = inner
     message = value.get("message")

@@ -183,13 +183,12 @@ class Normaliser:
             )
             final[key] = known.arguments.value()
         for holder in ("content", "summary"):
-            given = item.get(holder)
-            for position, part in enumerate(given if isinstance(given, list) else []):
-                if isinstance(part, dict) and part.get("type") in KINDS:
+            for position, part in enumerate(_parts_of(item, holder)):
+                if isinstance(part, dict) and str(part.get("type")) in KINDS:
                     yield from self._finish_part_at(known, holder, position, part)
             for open_part in known.parts[holder]:
                 yield from self._close_part(known, open_part, None)
-            if known.parts[holder]:
+            if known.parts[holder] or not isinstance(final.get(holder, []), list):
                 final[holder] = [part.shown() for part in known.parts[holder]]
         if known.type in ("message", *ARGUMENTS) or final.get("status") == "in_progress":
             status = item.get("status")
@@ -364,6 +363,14 @@ class Normaliser:
 
 def _type_of(item: Item) -> str:
     return str(item.get("type") or "message")
+
+
+def _parts_of(item: Item, holder: str) -> list[Any]:
+    """A finished item's parts; some servers have a plain string for content, as in an input message."""
+    given = item.get(holder)
+    if isinstance(given, str) and holder == "content" and _type_of(item) == "message":
+        return [{"type": "output_text", "text": given}]
+    return given if isinstance(given, list) else []
 
 
 def _take(items: list[OutputItem], item_type: str) -> OutputItem | None:

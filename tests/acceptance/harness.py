@@ -123,9 +123,14 @@ class Gateway:
                 for line in self.lines:
                     if fields.items() <= line.items():
                         return line
-                assert self.lines[-1:] != [{"event": "process ended"}], self.stderr.decode()
-                self._news.clear()
-                await self._news.wait()
+                await self._more_lines()
+
+    async def _more_lines(self) -> None:
+        """Wait for the next line; there is nothing to wait for after a crash or a defect."""
+        is_broken = any(line["event"] in ("process ended", "defect", "task_died") for line in self.lines)
+        assert not is_broken, self.stderr.decode()
+        self._news.clear()
+        await self._news.wait()
 
     def send(self, number: signal.Signals) -> None:
         assert self._process is not None
@@ -233,8 +238,7 @@ class Gateway:
                 for line in self.lines:
                     if line.get("id") == response_id and line.get("to") in _ENDS:
                         return line
-                self._news.clear()
-                await self._news.wait()
+                await self._more_lines()
 
     async def metric(self, sample: str) -> float:
         """One sample of /metrics, e.g. `backburner_jobs{status="queued"}`; 0 if it never moved."""

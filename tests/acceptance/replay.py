@@ -26,6 +26,9 @@ _CUT = "…"
 """A recording has it where it was shortened."""
 _OF_ONE_CONNECTION = frozenset({"connection", "content-length", "date", "keep-alive", "transfer-encoding"})
 
+_QUESTION = b"{}"
+"""By this the gateway finds out, once, whether a model server has the Responses API."""
+
 
 class End(Enum):
     """How an answer ends."""
@@ -142,9 +145,14 @@ class ReplayServer:
     A request body can name its own recording: `"metadata": {"recording": "vllm/responses-stream"}`, and
     `"hold_after"` beside it; `POST /release` then lets all held answers go on. So tests in other
     languages can script it too.
+
+    Attributes:
+        calls: What was asked, the gateway's own question left out.
+        answer_to_question: The recording that says whether it has the Responses API.
     """
 
     def __init__(self) -> None:
+        self.answer_to_question = "vllm/responses-error-no-input"
         self.calls: list[Call] = []
         self.url = ""
         self._script: deque[Answer] = deque()
@@ -174,7 +182,7 @@ class ReplayServer:
 
     @property
     def creates(self) -> list[Call]:
-        """The calls that ask for a generation."""
+        """The calls that ask for something to be made."""
         return [call for call in self.calls if call.method == "POST"]
 
     async def create(self, number: int) -> Call:
@@ -200,6 +208,8 @@ class ReplayServer:
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         headers = [(name.decode(), value.decode()) for name, value in request.raw_headers]
         call = Call(request.method, request.raw_path, headers, await request.read())
+        if call.body == _QUESTION:
+            return await self._play(request, replay(self.answer_to_question))
         answer = self._answer_to(call)
         self._answers.append(answer)
         self.calls.append(call)

@@ -185,15 +185,13 @@ async def test_a_client_that_hangs_up_right_after_the_head_does_not_stop_its_job
 async def test_a_client_that_hangs_up_without_reading_the_answer_does_not_stop_its_job(
     gateway: Gateway, replay_server: ReplayServer
 ) -> None:
-    """The socket closes as soon as the request is out: before, during or after the 200."""
-    host, port = gateway.url.split("/")[2].split(":")
-    body = orjson.dumps({**ASK, "stream": False})
+    """The first five leave as soon as their request is out, the last when it has been accepted."""
     for _ in range(5):
-        _, writer = await asyncio.open_connection(host, int(port))
-        head = f"POST /v1/responses HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
-        writer.write(head.encode() + body)
-        await writer.drain()
-        await _hang_up(gateway, writer)
+        await _hang_up(await _send(gateway))
+        await gateway.call("GET", "/responses/resp_none")
+    writer = await _send(gateway)
+    await gateway.line(event="job", to="queued")
+    await _hang_up(writer)
     await replay_server.create(0)
     # Each call of the model server is a job that was accepted: its id is the call's idempotency key.
     for response_id in {call.header("idempotency-key") for call in replay_server.creates}:
@@ -201,11 +199,20 @@ async def test_a_client_that_hangs_up_without_reading_the_answer_does_not_stop_i
         assert (await gateway.log_of_end(response_id))["to"] == "completed"
 
 
-async def _hang_up(gateway: Gateway, writer: asyncio.StreamWriter) -> None:
-    """Close, and give the gateway the time of one other request to notice."""
+async def _send(gateway: Gateway) -> asyncio.StreamWriter:
+    """A create request on its way, by a client that will not read."""
+    host, port = gateway.url.split("/")[2].split(":")
+    body = orjson.dumps({**ASK, "stream": False})
+    _, writer = await asyncio.open_connection(host, int(port))
+    head = f"POST /v1/responses HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+    writer.write(head.encode() + body)
+    await writer.drain()
+    return writer
+
+
+async def _hang_up(writer: asyncio.StreamWriter) -> None:
     writer.close()
     await writer.wait_closed()
-    await gateway.call("GET", "/responses/resp_none")
 
 
 @pytest.mark.parametrize("path", ["/responses", "/chat/completions"])

@@ -119,13 +119,8 @@ def heard() -> Callable[..., list[Input]]:
 
     def hear(body: bytes, size: int = 2**16) -> list[Input]:
         decoder = SseDecoder(2**20)
-        inputs: list[Input] = []
-        for at in range(0, len(body), size):
-            if frames := decoder.feed(body[at : at + size]):
-                inputs.append(UpstreamFrames(frames))
-        if frames := decoder.close():
-            inputs.append(UpstreamFrames(frames))
-        return [*inputs, UpstreamClosed()]
+        reads = [decoder.feed(body[at : at + size]) for at in range(0, len(body), size)]
+        return [*(UpstreamFrames(frames) for frames in [*reads, decoder.close()] if frames), UpstreamClosed()]
 
     return hear
 
@@ -154,6 +149,7 @@ def check() -> Callable[..., None]:
 _LIFECYCLE = ["response.created", "response.queued", "response.in_progress"]
 _ENDINGS = {"response.completed", "response.failed", "response.incomplete"}
 _PART_TYPES = {"message": {"output_text", "refusal"}, "reasoning": {"reasoning_text", "summary_text"}}
+_HOLDERS = {"message": ("content",), "reasoning": ("content", "summary")}
 _TEXT_OF = {  # event name without its verb: the type of the part, and where its text is
     "output_text": ("output_text", "text"),
     "refusal": ("refusal", "refusal"),
@@ -186,7 +182,7 @@ class ReadItem:
 class StrictReader:
     """Reads a stream as the strictest client does."""
 
-    def __init__(self, is_true: bool) -> None:
+    def __init__(self, is_true: bool = True) -> None:
         self.is_true = is_true
         self.items: list[ReadItem] = []
 
@@ -245,7 +241,7 @@ class StrictReader:
             case "function_call" | "custom_tool_call":
                 assert item[_CALLS[item["type"]]] == ""
                 assert item["call_id"]
-                assert item["call_id"] not in {known.item.get("call_id") for known in self.items}
+                assert item["call_id"] not in [known.item.get("call_id") for known in self.items]
         self.items.append(ReadItem(item))
 
     def _part(self, event: Event, verb: str, holder: str) -> None:
@@ -297,7 +293,7 @@ class StrictReader:
         found.item, found.is_done = item, True
 
     def _adds_up(self, found: ReadItem, item: dict[str, Any]) -> None:
-        for holder in ("content", "summary"):
+        for holder in _HOLDERS.get(item["type"], ()):
             parts: list[ReadPart] = getattr(found, holder)
             shown = [(part["type"], part.get("text", part.get("refusal"))) for part in item.get(holder) or []]
             assert shown == [(part.type, part.text) for part in parts]

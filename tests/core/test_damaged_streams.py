@@ -1,7 +1,8 @@
-"""Streams with what real servers get wrong: a strict client accepts what becomes of them, and no text is lost.
+"""Streams with what real servers get wrong: a strict client accepts what becomes of them; no text is lost.
 
 A `Turn` is what a model said. `told` tells it as the specification has it, and each function in `DAMAGE`
-spoils that in the way of some server. Faults that together leave nothing to tell two items by are not combined.
+spoils that in the way of some server. Faults that together leave nothing to tell two items by are not
+combined.
 """
 
 from __future__ import annotations
@@ -75,9 +76,9 @@ def whole(said: dict[str, Any], number: int) -> dict[str, Any]:
     if kind in CALLS:
         call = {"call_id": f"call_{number}", "name": "look", CALLS[kind][0]: "".join(said["pieces"])}
         return {"type": kind, "id": f"it_{number}", "status": "completed", **call}
-    shown: dict[str, Any] = {"type": kind, "id": f"it_{number}"}
-    shown |= {"role": "assistant", "status": "completed"} if kind == "message" else {"summary": []}
-    shown["content"] = []
+    shown: dict[str, Any] = {"type": kind, "id": f"it_{number}", "content": []}
+    more: dict[str, Any] = {"role": "assistant", "status": "completed"}
+    shown |= more if kind == "message" else {"summary": []}
     for part_type, text in said["parts"]:
         holder = "summary" if part_type == "summary_text" else "content"
         shown[holder].append(part_of(part_type, "".join(text)))
@@ -311,7 +312,7 @@ def reproduce(
     assert played.final["status"] == "completed"
     expected = shape([whole(said, number) for number, said in enumerate(turn)])
     got = shape(played.final["output"])
-    if "other order in the end" in faults:
+    if "other order in the end" in faults or (is_interleaved and "no item.added" in faults):
         expected, got = sorted(expected, key=repr), sorted(got, key=repr)
     assert got == expected
     return played
@@ -342,7 +343,7 @@ def test_single_fault_loses_nothing(
     is_interleaved=st.booleans(),
     is_named_in_data=st.booleans(),
 )
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_several_faults_at_once_lose_nothing(
     turn: Turn,
     faults: set[str],
@@ -368,7 +369,7 @@ def test_the_official_client_has_types_for_all_of_it(
 
 
 @given(turn=turns, faults=st.sets(st.sampled_from(list(DAMAGE)), max_size=24), data=st.data())
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_any_mixture_in_any_order_and_cut_anywhere_is_accepted_by_a_strict_client(
     turn: Turn, faults: set[str], data: st.DataObject, ran: Callable[..., Any], check: Callable[..., None]
 ) -> None:

@@ -1,4 +1,4 @@
-"""The official client's own types, validated and not merely constructed, for what recorded servers lead to."""
+"""The official client's own types, validated and not merely constructed, for recorded streams."""
 
 from __future__ import annotations
 

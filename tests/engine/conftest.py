@@ -23,6 +23,7 @@ from gateway.engine.jobs import Submission
 from gateway.observe import Observer
 from gateway.store.port import JobStore
 from gateway.store.sqlite import SqliteStore
+from gateway.wire.calls import Speech
 from gateway.wire.sse import KEEP_ALIVE, SseDecoder, data_of, split_frames
 
 PATIENCE_S = 20
@@ -65,6 +66,9 @@ class ScriptedBackend:
         self.open = 0
         self.open_max = 0
         self._closed: dict[str, asyncio.Event] = {}
+
+    async def speech(self, credential: Credential | None) -> Speech:
+        return Speech()
 
     async def stream(self, call: BackendCall) -> AsyncGenerator[Input, None]:
         self.calls.append(call)
@@ -298,6 +302,7 @@ Build = Callable[..., Awaitable[House]]
 async def build(tmp_path: Path, backend: ScriptedBackend, clock: SetClock) -> AsyncIterator[Build]:
     """Builds a house on the one file of the test; the one before must have been killed or closed."""
     houses: list[House] = []
+    stores: list[SqliteStore] = []
 
     async def builder(
         *,
@@ -317,6 +322,7 @@ async def build(tmp_path: Path, backend: ScriptedBackend, clock: SetClock) -> As
             }
         )
         store = await SqliteStore.open(settings.store, on_commit=lambda *_: None)
+        stores.append(store)  # before anything can fail: the thread of an open one keeps pytest from its end
         house = House(wrap(store), settings, backend, clock)
         houses.append(house)
         if is_started:
@@ -326,7 +332,9 @@ async def build(tmp_path: Path, backend: ScriptedBackend, clock: SetClock) -> As
     yield builder
     for house in houses:
         await house.engine.stop()
-        await house.store.close()
+    for store in stores:
+        await store.close()
+    for house in houses:
         assert not house.failed.is_set(), "a task of the engine died"
 
 

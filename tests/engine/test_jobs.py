@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import orjson
@@ -238,18 +240,25 @@ async def test_a_cancel_that_races_the_end_leaves_one_terminal_event(
     """Fired before and after every call that the run makes of the store, and some turns later."""
 
     class Racing(kit.Wrapped):  # type: ignore[misc]
-        points = 0
+        points = at = lag = 0
+        is_ready = asyncio.Event()
         cancel: asyncio.Task[Any] | None = None
 
         async def _point(self) -> None:
             self.points += 1
-            if self.points == at:
+            if self.points == self.at:
                 self.cancel = asyncio.create_task(house.jobs.cancel(job))
-                for _ in range(lag):
+                for _ in range(self.lag):
                     await asyncio.sleep(0)
+
+        async def _claim(self, *arguments: Any, **options: Any) -> Any:
+            await self.is_ready.wait()
+            return await self.inner.claim(*arguments, **options)
 
         def __getattr__(self, name: str) -> Any:
             method = getattr(self.inner, name)
+            if name == "claim":
+                return self._claim
             if name not in ("call_of", "turns_before", "append", "finish"):
                 return method
 
@@ -267,9 +276,12 @@ async def test_a_cancel_that_races_the_end_leaves_one_terminal_event(
     running = asyncio.create_task(house.engine._runner.run())
     for lag in (0, 1, 2, 5):
         for at in range(1, 16):
-            house.store.points, house.store.cancel = 0, None
+            house.store.points, house.store.at, house.store.lag = 0, at, lag
+            house.store.cancel = None
+            house.store.is_ready.clear()
             response_id = await house.submit(stream=is_streamed)
             job = await house.job(response_id)
+            house.store.is_ready.set()
             reader = asyncio.create_task(house.stream(response_id))
             response = await house.ended(response_id)
             if house.store.cancel is None:
@@ -295,13 +307,21 @@ async def test_a_cancel_that_meets_the_claim_gives_the_place_back(build: Any, ki
     """Both in one commit: the run is stopped before its first step."""
 
     class Meeting(kit.Wrapped):  # type: ignore[misc]
-        taken: asyncio.Task[Any] | None = None
+        closing: asyncio.Task[bool] | None = None
 
         async def claim(self, *arguments: Any, **options: Any) -> Any:
+            if not victim or self.closing is not None:
+                return await self.inner.claim(*arguments, **options)
+            commit = threading.Event()
+            busy = asyncio.ensure_future(self.inner._writer.ask(lambda _: commit.wait(10)))
+            await asyncio.sleep(0)
             claiming = asyncio.ensure_future(self.inner.claim(*arguments, **options))
             await asyncio.sleep(0)
-            if victim and self.taken is None:
-                self.taken = asyncio.create_task(house.engine._closer.close(victim, CancelRequested()))
+            self.closing = asyncio.create_task(house.engine._closer.close(victim, CancelRequested()))
+            for _ in range(10):  # it has asked as well, while the writer is busy
+                await asyncio.sleep(0)
+            commit.set()
+            await busy
             return await claiming
 
     victim = ""
@@ -388,13 +408,13 @@ async def test_a_store_that_does_not_answer_is_a_refusal_and_no_defect(
     response_id = await house.submit()
     job = await house.job(response_id)
     setattr(house.store, method, fails)
-    act = {
+    acts: dict[str, Callable[[], Awaitable[Any]]] = {
         "find": lambda: house.jobs.find(response_id, kit.TENANT),
         "take_over": lambda: house.jobs.cancel(job),
         "delete": lambda: house.jobs.delete(job),
-    }[method]
+    }
     with pytest.raises(Refusal) as refusal:
-        await act()
+        await acts[method]()
     assert refusal.value.fault is Fault.UNAVAILABLE
 
 

@@ -123,6 +123,37 @@ async def test_a_run_that_could_not_store_its_events_fails_when_the_store_is_bac
     assert house.observer.of(response_id).count("finished") == 1
 
 
+async def test_a_cancel_that_lost_the_last_events_to_a_failing_store_ends_the_run(
+    build: Any, kit: Any
+) -> None:
+    """Its numbers would have a hole if it went on: it would lose its claim and stand still."""
+
+    class Failing(kit.Wrapped):  # type: ignore[misc]
+        is_full = False
+
+        def __getattr__(self, name: str) -> Any:
+            if self.is_full and name in ("append", "take_over"):
+                return refuses
+            return super().__getattr__(name)
+
+    async def refuses(*_: Any, **__: Any) -> None:
+        raise StoreUnavailable("disk full")
+
+    house = await build(wrap=Failing, background={"flush_ms": 10_000})
+    hold = kit.Hold()
+    house.backend.script = [kit.frames(0, 6), hold, *kit.ALL[2:]]
+    response_id = await house.submit()
+    await hold.here()
+    house.store.is_full = True
+    with pytest.raises(Refusal):
+        await house.cancel(response_id)
+    house.store.is_full = False
+    hold.go.set()
+    await house.backend.closed(response_id)
+    await house.tick()
+    assert (await house.ended(response_id))["status"] == "failed"
+
+
 @pytest.mark.parametrize("method", ["finish", "all_events"])
 async def test_a_cancel_that_could_not_be_stored_is_refused_and_carried_out_later(
     build: Any, kit: Any, method: str

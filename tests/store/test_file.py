@@ -461,4 +461,5 @@ async def test_freed_pages_are_given_back(opened: Open) -> None:
         pass
     while (before := (await store.sizes())["db"]) > full // 10:
         await store.reclaim_space()
-        assert (await store.sizes())["db"] < before, "no further page was given back"
+        given_back = before - (await store.sizes())["db"]
+        assert given_back > 100 * 4096 or before - given_back <= full // 10, "hardly a page was given back"

@@ -51,11 +51,26 @@ def test_recorded_error_keeps_its_message_and_gets_a_code_of_the_api(status: int
         (400, b'{"error":{"message":"No","code":"image_too_large"}}', "image_too_large", "No"),
         (400, b'{"error":{"message":"No","code":"made_up"}}', "invalid_prompt", "No"),
         (400, b'{"error":"just text"}', "invalid_prompt", "just text"),
-        (400, b'{"object":"error","message":"flat","type":"BadRequestError","code":400}', "invalid_prompt", "flat"),
+        (
+            400,
+            b'{"object":"error","message":"flat","type":"BadRequestError","code":400}',
+            "invalid_prompt",
+            "flat",
+        ),
         (422, b'{"detail":[{"loc":["body"]}]}', "invalid_prompt", '[{"loc":["body"]}]'),
         (401, b'{"error":{"message":"Bad key"}}', "server_error", "Bad key"),
-        (503, b'{"error":{"message":""}}', "server_error", "The backend answered with status 503: {\"error\":{\"message\":\"\"}}"),
-        (500, b"Internal Server Error", "server_error", "The backend answered with status 500: Internal Server Error"),
+        (
+            503,
+            b'{"error":{"message":""}}',
+            "server_error",
+            'The backend answered with status 503: {"error":{"message":""}}',
+        ),
+        (
+            500,
+            b"Internal Server Error",
+            "server_error",
+            "The backend answered with status 500: Internal Server Error",
+        ),
         (502, b"<html><body>Bad</body></html>", "server_error", "The backend answered with status 502."),
         (500, b"", "server_error", "The backend answered with status 500."),
         (500, b"\x00\x01", "server_error", "The backend answered with status 500."),
@@ -63,7 +78,7 @@ def test_recorded_error_keeps_its_message_and_gets_a_code_of_the_api(status: int
         (413, b"", "invalid_prompt", "The backend answered with status 413."),
     ],
     ids=repr,
-)  # fmt: skip
+)
 def test_error_answer(status: int, body: bytes, code: str, message: str) -> None:
     assert of_status(status, body) == {"code": code, "message": message}
 
@@ -72,19 +87,32 @@ def test_error_answer(status: int, body: bytes, code: str, message: str) -> None
     ("event", "code", "message"),
     [
         ({"type": "error", "code": "server_error", "message": "Oops", "param": None}, "server_error", "Oops"),
-        ({"type": "error", "error": {"code": "insufficient_quota", "message": "Pay"}}, "insufficient_quota", "Pay"),
-        ({"type": "error", "error": {"type": "insufficient_quota", "code": None, "message": "Pay"}}, "insufficient_quota", "Pay"),
-        ({"error": {"message": "Too long", "type": "BadRequestError", "code": 400}}, "invalid_prompt", "Too long"),
+        (
+            {"type": "error", "error": {"code": "insufficient_quota", "message": "Pay"}},
+            "insufficient_quota",
+            "Pay",
+        ),
+        (
+            {"type": "error", "error": {"type": "insufficient_quota", "code": None, "message": "Pay"}},
+            "insufficient_quota",
+            "Pay",
+        ),
+        (
+            {"error": {"message": "Too long", "type": "BadRequestError", "code": 400}},
+            "invalid_prompt",
+            "Too long",
+        ),
         ({"error": {"message": "Busy", "code": 429}}, "rate_limit_exceeded", "Busy"),
         ({"type": "error", "code": 500, "message": "Oops"}, "server_error", "Oops"),
         ({"type": "error", "error": "text"}, "server_error", "text"),
         ({"code": "rate_limit_exceeded", "message": "Later"}, "rate_limit_exceeded", "Later"),
         ({"type": "error"}, "server_error", "The backend reported an error."),
         ({"type": "error", "error": {}}, "server_error", "The backend reported an error."),
+        ({"type": "error", "error": ""}, "server_error", "The backend reported an error."),
         ({"type": "error", "message": ""}, "server_error", "The backend reported an error."),
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_error_event(event: dict[str, Any], code: str, message: str) -> None:
     assert of_event(event) == {"code": code, "message": message}
 
@@ -96,26 +124,20 @@ def test_long_message_is_cut() -> None:
     assert len(of_status(500, long.encode())["message"]) < MESSAGE_CHARS_MAX
 
 
-json = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**40), 2**40) | st.text(),
-    lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(["error", "message", "code", "detail"]), inner),
-)  # fmt: skip
+names = st.sampled_from(["error", "message", "code", "detail"])
+scalars = st.none() | st.booleans() | st.integers(-(2**40), 2**40) | st.text(max_size=5)
+json = st.recursive(scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner))
 
 
 @given(value=json, status=st.integers(400, 599))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_any_error_has_a_known_code_and_a_message(value: Any, status: int) -> None:
-    found = [of_status(status, str(value).encode()), failure("x")]
-    found.append(of_status(status, orjson.dumps(value)) if not _is_huge(value) else failure("x"))
-    found.append(of_event(value if isinstance(value, dict) else {"error": value}))
-    for error in found:
+    event = value if isinstance(value, dict) else {"error": value}
+    for error in (
+        of_status(status, str(value).encode()),
+        of_status(status, orjson.dumps(value)),
+        of_event(event),
+    ):
         ResponseError.model_validate(error)
         assert error["message"]
-
-
-def _is_huge(value: Any) -> bool:
-    try:
-        orjson.dumps(value)
-    except TypeError:
-        return True
-    return False
+    assert failure("x") == {"code": "server_error", "message": "x"}

@@ -223,6 +223,17 @@ def test_reasoning_before_a_call_goes_with_the_call() -> None:
     assert made == [said("assistant", "", reasoning_content="A\nB", tool_calls=[made_call("c")])]
 
 
+def test_reasoning_after_a_call_stays_on_its_side_of_the_output() -> None:
+    made = messages(
+        function_call("c"), reasoning("A"), function_output("c"), said("assistant", "B"), field="r"
+    )
+    assert made == [
+        said("assistant", "", r="A", tool_calls=[made_call("c")]),
+        made_output("c"),
+        said("assistant", "B"),
+    ]
+
+
 def test_reasoning_that_nothing_followed_does_not_move_to_a_later_turn() -> None:
     made = messages(reasoning("A"), said("user", "Go on"), said("assistant", "B"), field="reasoning")
     assert made == [said("assistant", "", reasoning="A"), said("user", "Go on"), said("assistant", "B")]

@@ -27,7 +27,8 @@ def chunks(body: bytes) -> list[dict[str, Any]]:
 
 def said(body: bytes) -> tuple[str, list[tuple[str, str]]]:
     """The text and the calls of a stream, put together by hand."""
-    text, calls = "", {}
+    text = ""
+    calls: dict[int, list[str]] = {}
     for choice in (choice for each in chunks(body) for choice in each["choices"]):
         text += choice["delta"].get("content") or ""
         for fragment in choice["delta"].get("tool_calls") or []:

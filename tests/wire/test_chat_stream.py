@@ -127,7 +127,13 @@ def test_text_in_parts_is_their_text() -> None:
 
 
 def test_empty_strings_open_nothing() -> None:
-    empty = {"content": "", "reasoning_content": "", "refusal": "", "tool_calls": [], "function_call": None}
+    empty: dict[str, Any] = {
+        "content": "",
+        "reasoning_content": "",
+        "refusal": "",
+        "tool_calls": [],
+        "function_call": None,
+    }
     assert output(chunk(empty), STOP) == []
 
 
@@ -246,6 +252,14 @@ def test_id_and_name_in_each_fragment_are_still_one_call() -> None:
 def test_name_alone_in_each_fragment_is_still_one_call() -> None:
     chunks = [chunk(call(0, None, "look", '{"a"')), chunk(call(0, None, "look", ":1}"))]
     assert output(*chunks, chunk(finish="tool_calls")) == [("function_call", "look", '{"a":1}')]
+
+
+def test_another_name_is_another_call_even_where_the_first_has_no_arguments() -> None:
+    chunks = [chunk(call(0, None, "look")), chunk(call(0, None, "hear", '{"a":1}'))]
+    assert output(*chunks, chunk(finish="tool_calls")) == [
+        ("function_call", "look", "{}"),
+        ("function_call", "hear", '{"a":1}'),
+    ]
 
 
 def test_another_id_in_each_fragment_of_a_call_is_still_one_call() -> None:
@@ -410,6 +424,10 @@ def test_model_and_tier_are_those_that_the_backend_used() -> None:
     assert (final["model"], final["service_tier"]) == ("tiny-2", "flex")
 
 
+def test_tier_that_the_api_does_not_have_is_not_shown() -> None:
+    assert play(chunk({"content": "A"}, service_tier="on_demand"), STOP).final["service_tier"] == "auto"
+
+
 def test_other_choices_than_the_first_are_not_shown() -> None:
     other = chunk({"content": "B"}, "length", choice={"index": 1})
     mixed = {"choices": [*other["choices"], *chunk({"content": "!"})["choices"]]}
@@ -467,6 +485,15 @@ def test_logprobs_before_a_refusal_stay_with_the_text() -> None:
     ((text, refusal),) = [item["content"] for item in played.final["output"]]
     assert (text["text"], tokens(text["logprobs"])) == ("A", "A")
     assert refusal == {"type": "refusal", "refusal": "No"}
+
+
+@pytest.mark.parametrize(
+    "entry", [{}, {"token": 5, "bytes": "A", "logprob": None, "top_logprobs": 1}, {"bytes": [None, "x"]}]
+)
+def test_logprobs_of_the_wrong_types_do_no_harm(entry: dict[str, Any]) -> None:
+    played = play(chunk({"content": "A"}, choice={"logprobs": {"content": [entry, None]}}), STOP)
+    (shown,) = played.final["output"][0]["content"][0]["logprobs"]
+    assert shown == {"token": "", "bytes": [], "logprob": 0.0, "top_logprobs": []}
 
 
 def test_logprobs_of_a_second_message_are_its_own() -> None:
@@ -591,20 +618,13 @@ def test_any_split_of_the_bytes_stores_the_same_events(size: int) -> None:
     assert run(body, size).stored == run(body).stored
 
 
+NAMES = ["content", "reasoning", "refusal", "tool_calls", "function_call", "function", "index", "id", "name"]
+NAMES += ["arguments", "logprobs", "token", "usage", "prompt_tokens_details", "text"]
+scalars = st.none() | st.booleans() | st.integers(-3, 3) | st.floats(-1, 1) | st.text(max_size=3)
 json = st.recursive(
-    st.none() | st.booleans() | st.integers(-3, 3) | st.floats(-1, 1) | st.text(max_size=3),
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(
-            st.sampled_from(
-                "content reasoning refusal tool_calls function_call function index id name arguments "
-                "logprobs token usage prompt_tokens_details text".split()  # noqa: SIM905: nineteen lines
-            ),
-            inner,
-            max_size=3,
-        )
-    ),
-    max_leaves=8,
+    scalars,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=3),
+    max_leaves=6,
 )
 
 

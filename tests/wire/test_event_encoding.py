@@ -30,7 +30,7 @@ def delta(text: str) -> dict[str, Any]:
 
 
 @given(several=st.lists(texts, max_size=6))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_written_events_are_read_back_one_for_one(several: list[str]) -> None:
     block = b"".join(events.frame(delta(text), n) for n, text in enumerate(several))
     frames = SseDecoder(2**20).feed(block)
@@ -41,7 +41,7 @@ def test_written_events_are_read_back_one_for_one(several: list[str]) -> None:
 
 
 @given(several=st.lists(texts, max_size=6))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_splitting_and_joining_changes_no_byte(several: list[str]) -> None:
     made = [events.frame(delta(text), n) for n, text in enumerate(several)]
     assert split_frames(b"".join(made)) == made

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from pathlib import Path
 
@@ -57,7 +58,7 @@ bodies = st.lists(
 @settings(max_examples=500, deadline=None)
 def test_any_split_gives_the_frames_of_the_standard(body: bytes, cuts: list[int]) -> None:
     edges = [0, *sorted(cut % (len(body) + 1) for cut in cuts), len(body)]
-    chunks = [body[start:end] for start, end in zip(edges, edges[1:], strict=False)]
+    chunks = [body[start:end] for start, end in itertools.pairwise(edges)]
     assert decoded(*chunks) == by_the_standard(body)
 
 
@@ -158,12 +159,10 @@ def test_bound_on_a_frame_does_not_depend_on_the_split(length: int, fits: bool, 
 
 def test_backend_that_never_ends_a_line_is_stopped_near_the_bound() -> None:
     decoder = SseDecoder(1000)
-    fed = 0
+    for _ in range(100):
+        assert decoder.feed(b"x" * 10) == []
     with pytest.raises(FrameTooLarge):
-        while True:
-            decoder.feed(b"x" * 10)
-            fed += 10
-    assert fed <= 1010
+        decoder.feed(b"x" * 10)
 
 
 def test_endless_comments_are_no_frame_too_large() -> None:

@@ -61,7 +61,11 @@ def test_what_is_no_id_is_replaced(given_id: Any) -> None:
 
 
 def test_given_ids_stay_and_made_up_ones_are_the_same_each_time() -> None:
-    value = [{"id": "msg_mine", "role": "user", "content": "a"}, {"role": "user", "content": "a"}, {"role": "user", "content": "a"}]  # fmt: skip
+    value = [
+        {"id": "msg_mine", "role": "user", "content": "a"},
+        {"role": "user", "content": "a"},
+        {"role": "user", "content": "a"},
+    ]
     first, again = items_of(value), items_of(value)
     assert first == again
     assert first[0]["id"] == "msg_mine"
@@ -159,7 +163,7 @@ sent = st.lists(
 
 
 @given(earlier=sent, value=sent, limit=st.integers(1, 4), order=st.sampled_from(["asc", "desc"]))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_pager_that_goes_on_from_the_last_id_sees_each_item_once(
     earlier: list[Any], value: list[Any], limit: int, order: str
 ) -> None:

@@ -1,0 +1,252 @@
+"""One backend: where its model servers are, which models it has, and how much it may be asked.
+
+Messages of the checks here reach a terminal: none may quote a credential, a header or a URL. What does
+not go together is judged in `conflicts`.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import stat
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, PrivateAttr, SecretStr, ValidationInfo, field_validator
+from yarl import URL
+
+from gateway.config.section import Count, Seconds, Section
+
+JSON_DEPTH_MAX = 20
+
+
+def _is_http(value: str) -> str:
+    try:
+        url = URL(value)
+    except ValueError:  # yarl's own words may quote a password
+        raise ValueError("must be an http:// or https:// URL with a host") from None
+    if url.scheme not in ("http", "https") or not url.host:
+        raise ValueError("must be an http:// or https:// URL with a host")
+    if url.query_string or url.fragment:
+        raise ValueError("must have no query and no fragment")
+    if url.user is not None or url.password is not None:
+        raise ValueError("must not carry a credential; use api_key_file or api_key_env")
+    return value.rstrip("/")
+
+
+HttpUrlString = Annotated[str, AfterValidator(_is_http)]
+ModelName = Annotated[str, Field(min_length=1, max_length=256)]
+FieldName = Annotated[str, Field(min_length=1, max_length=64)]
+
+
+class UpstreamSettings(Section):
+    """One backend: a model server, or several that serve the same models."""
+
+    url: HttpUrlString
+    """Base URL as a client would use it, e.g. `http://localhost:8000/v1`."""
+    replicas: Annotated[tuple[HttpUrlString, ...], Field(max_length=256)] = ()
+    """More base URLs that serve the same models; calls are balanced over `url` and these."""
+    models: Annotated[tuple[ModelName, ...], Field(min_length=1, max_length=1000)] = ("*",)
+    """Which models requests may ask for here: fnmatch patterns, case-sensitive."""
+    rename: dict[ModelName, ModelName] = Field(default_factory=dict)
+    """By the model name that clients use: the name that the backend knows."""
+    api_key: SecretStr | None = None
+    """Sent instead of the caller's credential. Prefer `api_key_file` or `api_key_env`."""
+    api_key_file: Path | None = None
+    """The same, from a file that nobody but its owner may read."""
+    api_key_env: str | None = None
+    """The same, from the environment variable of this name, as it is at the start."""
+    headers: dict[str, SecretStr] = Field(default_factory=dict)
+    """Set on every call to the backend, in place of the caller's of the same names."""
+    api: Literal["auto", "responses", "chat"] = "auto"
+    """What it speaks: `/responses`, or `/chat/completions` only. `auto` asks it once."""
+    developer_role: bool = False
+    """Chat: it knows the role `developer`; else such messages are sent as `system`."""
+    max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    """Chat: its name for the limit on generated tokens."""
+    reasoning_field: Literal["none", "reasoning_content", "reasoning"] = "none"
+    """Chat: where the reasoning of earlier turns goes in a message, if it wants it back."""
+    drop_fields: Annotated[tuple[FieldName, ...], Field(max_length=256)] = ()
+    """Request fields that background and translated calls leave out."""
+    set_fields: dict[FieldName, Any] = Field(default_factory=dict)
+    """Request fields that background and translated calls have, whatever the caller sent. JSON values."""
+    concurrency_max: Count = 256
+    """Background calls under way at once, per replica; the rest wait in the queue."""
+    foreground_reserved: Annotated[int, Field(ge=0)] = 0
+    """Of `concurrency_max`, what background jobs leave free while plain requests are under way."""
+    connect_timeout_s: Seconds = 5
+    connect_attempts_max: Annotated[int, Field(ge=1, le=20)] = 3
+    """Tries to connect for a background call, with jittered back-off; a plain call is tried once."""
+    head_timeout_s: Seconds = 120
+    """Background: from the sent request to the first byte of the answer's head."""
+    plain_head_timeout_s: Seconds = 600
+    """Pass-through: the same. 600 s is the official SDKs' own total."""
+    idle_timeout_s: Seconds = 300
+    """Longest silence between two reads of an answer."""
+    lookup_timeout_s: Seconds = 10
+    """For asking the backend about a response id that is not ours."""
+    health_interval_s: Seconds = 5
+    """Between two checks of a replica, by `GET {url}/models`."""
+    breaker_failures: Count = 5
+    """So many failures in a row, and a replica gets no calls for `breaker_open_s`."""
+    breaker_open_s: Seconds = 5
+    backfill: Literal["off", "vllm", "sglang", "llamacpp"] = "off"
+    """Whose metrics to read, to hold background jobs back while the backend is busy; `off` reads none."""
+    backfill_poll_ms: Annotated[int, Field(ge=50, le=60_000)] = 500
+    backfill_hold_s: Seconds = 600
+    """Longest that a background job is held back."""
+    backfill_metrics_path: str = "/metrics"
+    """From the root of each replica, not from its base URL."""
+    backfill_waiting_max: Annotated[int, Field(ge=0)] = 0
+    """Background jobs are held back while more requests than this wait in the backend's own queue."""
+
+    _key_of_environment: SecretStr | None = PrivateAttr(default=None)
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """All replicas; `url` is the first."""
+        return (self.url, *self.replicas)
+
+    @field_validator("models", "drop_fields")
+    @classmethod
+    def _has_nothing_twice(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for number, item in enumerate(value):
+            if item in value[:number]:
+                raise ValueError(f"has {item!a} twice")
+        return value
+
+    @field_validator("api_key")
+    @classmethod
+    def _is_a_key(cls, value: SecretStr | None) -> SecretStr | None:
+        return None if value is None else SecretStr(_checked_key(value.get_secret_value()))
+
+    @field_validator("api_key_file")
+    @classmethod
+    def _holds_a_key(cls, value: Path | None) -> Path | None:
+        if value is not None:
+            _key_in(value)
+        return value
+
+    @field_validator("api_key_env")
+    @classmethod
+    def _names_a_key(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None:
+            _key_of(value, info.context)
+        return value
+
+    @field_validator("headers")
+    @classmethod
+    def _can_be_set(cls, value: dict[str, SecretStr]) -> dict[str, SecretStr]:
+        seen = set()
+        for name, secret in value.items():
+            if not _TOKEN.fullmatch(name):
+                raise ValueError("the name of a header must be a token (RFC 9110, section 5.6.2)")
+            if name.lower() in _NOT_OURS_TO_SET:
+                raise ValueError(f"{name} belongs to the connection and cannot be set")
+            if not re.fullmatch(r"[!-~]([ -~]*[!-~])?", secret.get_secret_value()):
+                raise ValueError("the value of a header must be printable ASCII, and not empty")
+            if name.lower() in seen:
+                raise ValueError("has a header twice; upper and lower case are the same")
+            seen.add(name.lower())
+        return value
+
+    @field_validator("drop_fields", "set_fields")
+    @classmethod
+    def _leaves_the_request_itself(cls, value: Any) -> Any:
+        for name in _FIELDS_OF_THE_CALLER:
+            if name in value:
+                raise ValueError(f"{name} is what the request is about, and cannot be changed")
+        return value
+
+    @field_validator("set_fields")
+    @classmethod
+    def _is_json(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if not _can_be_json(value, JSON_DEPTH_MAX):
+            raise ValueError(
+                "must be JSON: text, 64-bit integers, finite numbers, true, false, null, lists and mappings, "
+                f"not more than {JSON_DEPTH_MAX} deep"
+            )
+        return value
+
+    @field_validator("backfill_metrics_path")
+    @classmethod
+    def _is_a_path(cls, value: str) -> str:
+        if not re.fullmatch(r"/[!-~]*", value) or set(value) & set("?#") or value.startswith("//"):
+            raise ValueError("must be an absolute path without query and fragment")
+        return value
+
+    def model_post_init(self, context: Any) -> None:
+        if self.api_key_env is not None:
+            self._key_of_environment = SecretStr(_key_of(self.api_key_env, context))
+
+    def read_api_key(self) -> str | None:
+        """The key to send to the model server, or None; a key file is read anew by each call.
+
+        Raises:
+            ValueError: The key file was fine at start and no longer is; the text has no secret in it.
+        """
+        if self.api_key_file is not None:
+            return _key_in(self.api_key_file)
+        key = self.api_key or self._key_of_environment
+        return key.get_secret_value() if key is not None else None
+
+
+# Helpers of the checks.
+
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}")
+_HOP_BY_HOP = {  # RFC 9110, section 7.6.1, and the same for proxies
+    "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection",
+    "te", "trailer", "transfer-encoding", "upgrade",
+}  # fmt: skip
+_NOT_OURS_TO_SET = _HOP_BY_HOP | {"host", "content-length"}
+_FIELDS_OF_THE_CALLER = ("model", "input", "messages", "stream")
+
+
+def _checked_key(text: str) -> str:
+    key = text.strip()
+    if not re.fullmatch(r"[!-~]+", key):
+        raise ValueError("must be one line of printable ASCII without spaces, and not empty")
+    return key
+
+
+def _key_in(file: Path) -> str:
+    try:
+        mode = file.stat().st_mode
+        if not stat.S_ISREG(mode):
+            raise ValueError("is not a regular file")
+        if mode & stat.S_IROTH:  # the group may: so Kubernetes hands secrets to a pod
+            raise ValueError(f"can be read by everybody (mode {stat.S_IMODE(mode):04o}): chmod 600 it")
+        return _checked_key(file.read_text(encoding="ascii", errors="replace"))
+    except OSError as error:
+        raise ValueError(f"cannot be read: {error.strerror}") from None
+
+
+def _key_of(variable: str, context: dict[str, Any] | None) -> str:
+    """The key in a variable, of `context["environ"]` or our own. The name may be a key itself: untold."""
+    environ = (context or {}).get("environ", os.environ)
+    if not environ.get(variable):
+        raise ValueError("names an environment variable that is not set, or is empty")
+    try:
+        return _checked_key(environ[variable])
+    except ValueError as error:
+        raise ValueError(f"the variable it names {error}") from None
+
+
+def _can_be_json(value: Any, depth: int) -> bool:
+    match value:
+        case None | bool():
+            return True
+        case int():
+            return -(2**63) <= value < 2**64
+        case float():
+            return math.isfinite(value)
+        case str():
+            return value.isascii() or not re.search("[\ud800-\udfff]", value)
+        case list() if depth:
+            return all(_can_be_json(item, depth - 1) for item in value)
+        case dict() if depth:
+            return all(isinstance(key, str) and _can_be_json(key, 0) for key in value) and all(
+                _can_be_json(item, depth - 1) for item in value.values()
+            )
+    return False

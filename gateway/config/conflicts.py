@@ -1,0 +1,152 @@
+"""What is fine alone but not together, because one of the two could never take effect.
+
+Each conflict names its settings, so that the loader can tell the place they come from. No reason may
+quote a credential, a header or a URL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from operator import attrgetter
+from typing import TYPE_CHECKING
+
+from yarl import URL
+
+if TYPE_CHECKING:
+    from gateway.config.backends import UpstreamSettings
+    from gateway.config.models import Settings
+
+Conflict = tuple[tuple[str, ...], str]  # settings, the one to blame first, and why they cannot all be
+
+_NEVER_LARGER = (
+    ("background.event_bytes_max", "background.events_bytes_max", "one event is never larger than all"),
+    ("background.events_bytes_max", "store.database_bytes_max", "one job would not fit the database"),
+    ("background.body_bytes_max", "store.database_bytes_max", "one body would not fit the database"),
+    ("background.body_bytes_max", "server.body_bytes_max", "the server refuses such a body first"),
+    ("background.queue_per_tenant_max", "background.queue_max", "the whole queue is full first"),
+    ("stream.readers_per_response_max", "stream.readers_max", "the limit on all readers is met first"),
+)
+_KEYS = ("api_key", "api_key_file", "api_key_env")
+_ANY = frozenset({"0.0.0.0", "::"})  # noqa: S104  (compared with, not bound)
+_LOOPBACK = frozenset({"127.0.0.1", "::1"})
+
+
+class ConflictError(ValueError):
+    """Settings that contradict each other, all of them; pydantic would carry only one message."""
+
+    def __init__(self, found: list[Conflict]) -> None:
+        super().__init__("; ".join(reason for _, reason in found))
+        self.found = found
+
+
+def conflicts(settings: Settings) -> Iterator[Conflict]:
+    """All of them, in the order in which they are to be told."""
+    for small, large, why in _NEVER_LARGER:
+        a, b = (attrgetter(name)(settings) for name in (small, large))
+        if a > b:
+            yield (small, large), f"{small} ({a}) is larger than {large} ({b}): {why}"
+    if settings.upstream is not None and settings.backends:
+        yield ("upstream", "backends"), "upstream and backends are both given: name it among the backends"
+    if settings.upstream is None and not settings.backends:
+        yield ("upstream", "backends"), "upstream.url is required, or backends in place of upstream"
+    backends = _by_prefix(settings)
+    for prefix, backend in backends.items():
+        yield from _within(prefix, backend)
+    yield from _between({prefix: each for prefix, each in backends.items() if prefix != "upstream"})
+    chosen = settings.default_backend
+    known = [*settings.backends, *(["default"] if settings.upstream is not None else [])]
+    if chosen is not None and known and chosen not in known:
+        yield ("default_backend",), f"default_backend must name a backend: {', '.join(known)}"
+    yield from _listeners(settings, backends)
+
+
+def _by_prefix(settings: Settings) -> dict[str, UpstreamSettings]:
+    """Every backend, by what its settings' names begin with."""
+    found = {} if settings.upstream is None else {"upstream": settings.upstream}
+    return found | {f"backends.{name}": backend for name, backend in settings.backends.items()}
+
+
+def _within(prefix: str, backend: UpstreamSettings) -> Iterator[Conflict]:
+    keys = [f"{prefix}.{key}" for key in _KEYS if getattr(backend, key) is not None]
+    for other in keys[1:]:
+        yield (keys[0], other), f"{keys[0]} and {other} are both given: only one key can be sent"
+    if keys and any(name.lower() == "authorization" for name in backend.headers):
+        both = (f"{prefix}.headers", keys[0])
+        yield both, f"{both[0]} has Authorization and {both[1]} is given: only one key can be sent"
+    if both_ways := sorted(backend.set_fields.keys() & set(backend.drop_fields)):
+        both = (f"{prefix}.set_fields", f"{prefix}.drop_fields")
+        yield both, f"{both[0]} and {both[1]} both have {', '.join(map(ascii, both_ways))}"
+    if backend.foreground_reserved >= backend.concurrency_max:
+        both = (f"{prefix}.foreground_reserved", f"{prefix}.concurrency_max")
+        yield (
+            both,
+            f"{both[0]} ({backend.foreground_reserved}) is not below {both[1]} ({backend.concurrency_max}): "
+            "no background job would run while plain requests do",
+        )
+    names = (f"{prefix}.replicas", f"{prefix}.url")
+    places = [_place(url) for url in backend.urls]
+    if len(set(places)) < len(places):
+        yield names, f"{names[0]} and {names[1]} have a URL twice: each replica is named once"
+    if len({path for _, path in places}) > 1:
+        yield names, f"{names[0]} differ from {names[1]} in their path: requests go to one path"
+
+
+def _between(backends: dict[str, UpstreamSettings]) -> Iterator[Conflict]:
+    owners: dict[str, str] = {}  # by pattern, the first backend that has it
+    seen: dict[str, UpstreamSettings] = {}
+    for prefix, backend in backends.items():
+        twins = [
+            earlier
+            for earlier, other in seen.items()
+            if _places(backend) & _places(other) and set(backend.models) == set(other.models)
+        ]
+        for earlier in twins:
+            shared = [f"{each}.{key}" for each in (prefix, earlier) for key in ("url", "replicas", "models")]
+            yield (*shared, prefix), f"{prefix} and {earlier} have a URL and their models in common"
+        for pattern in backend.models:
+            earlier = owners.setdefault(pattern, prefix)
+            if earlier != prefix and not twins:
+                names = (f"{prefix}.models", prefix, f"{earlier}.models")
+                yield names, f"{prefix}.models: {pattern!a} is never reached: {earlier} has it already"
+        seen[prefix] = backend
+    if len(backends) > 1:
+        first, *others = backends
+        for prefix in others:
+            if _place(backends[prefix].url)[1] != _place(backends[first].url)[1]:
+                both = (f"{prefix}.url", f"{first}.url")
+                yield both, f"{both[0]} and {both[1]} differ in their path: clients have one base URL for all"
+
+
+def _listeners(settings: Settings, backends: dict[str, UpstreamSettings]) -> Iterator[Conflict]:
+    server = settings.server
+    hosts = _addresses(server.host), _addresses(server.admin_host)
+    if server.port == server.admin_port != 0 and (hosts[0] & hosts[1] or _ANY & (hosts[0] | hosts[1])):
+        both = ("server.port", "server.admin_port")
+        yield both, f"{both[0]} and {both[1]} are both {server.port} on one host: each needs its own"
+    for prefix, backend in backends.items():
+        for number, text in enumerate(backend.urls):
+            key = f"{prefix}.replicas" if number else f"{prefix}.url"
+            where = f"item {number} of {key}" if number else key
+            url = URL(text)
+            target = _addresses(url.host or "")
+            for name, host in zip(("port", "admin_port"), hosts, strict=True):
+                port = getattr(server, name)
+                if port == url.port and (target & host or (_ANY & host and target & (_ANY | _LOOPBACK))):
+                    yield (
+                        (key, f"server.{name}"),
+                        f"{where} is where server.{name} ({port}) listens: the gateway would call itself",
+                    )
+
+
+def _addresses(host: str) -> frozenset[str]:
+    return _LOOPBACK if host.lower() == "localhost" else frozenset({host.lower().strip("[]")})
+
+
+def _place(text: str) -> tuple[str, str]:
+    """What a URL means, however it is written: origin and path."""
+    url = URL(text)
+    return str(url.origin()), url.raw_path.rstrip("/")
+
+
+def _places(backend: UpstreamSettings) -> set[tuple[str, str]]:
+    return {_place(url) for url in backend.urls}

@@ -1,0 +1,19 @@
+"""What all sections of the settings share: their base, and the bounds that several of them use."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Host = Annotated[str, Field(min_length=1)]  # an empty one would listen on every address
+Port = Annotated[int, Field(ge=0, le=65535)]
+Seconds = Annotated[float, Field(gt=0, le=7 * 24 * 3600)]
+Bytes = Annotated[int, Field(ge=1024, le=64 * 2**30)]
+Count = Annotated[int, Field(ge=1, le=10_000_000)]
+
+
+class Section(BaseModel):
+    """Base of every section: immutable, and a key nobody knows is an error, not a shrug."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, hide_input_in_errors=True)

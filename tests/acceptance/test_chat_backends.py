@@ -1,0 +1,83 @@
+"""A model server without /v1/responses: its recorded chat answers become background responses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from openai.types.responses import Response
+
+from tests.acceptance.conftest import StartGateway
+from tests.acceptance.harness import Gateway, frames, numbers, payload, within
+from tests.acceptance.replay import ReplayServer, recording, replay
+
+ASK: dict[str, Any] = {"model": "tiny", "input": "Count to 5.", "background": True, "stream": True}
+STREAMS = ["chat-stream", "chat-stream-no-usage", "chat-tool-stream"]
+
+
+@pytest.fixture
+async def chat_gateway(start_gateway: StartGateway, replay_server: ReplayServer) -> Gateway:
+    """A gateway that finds out for itself that its model server only speaks chat."""
+    replay_server.answer_to_question = "llamacpp-python/responses-sync"
+    assert recording(replay_server.answer_to_question).status == 404
+    return await start_gateway()
+
+
+def _spoken(name: str) -> str:
+    """The text in a recorded chat stream."""
+    lines = [line for line in recording(name).body.splitlines() if line.startswith(b"data: {")]
+    choices = [choice for line in lines for choice in payload(b"\n" + line)["choices"]]
+    return "".join(choice["delta"].get("content") or "" for choice in choices)
+
+
+async def test_recorded_chat_streams_become_response_streams_that_the_sdk_accepts(
+    chat_gateway: Gateway, replay_server: ReplayServer
+) -> None:
+    client = chat_gateway.client()
+    for server in ("vllm", "llama-slow", "transformers", "llamacpp-python"):
+        for stream_name in STREAMS:
+            name = f"{server}/{stream_name}"
+            replay_server.script(replay(name))
+            created = await chat_gateway.call("POST", "/responses", ASK)
+            events = frames(created.body)
+            assert numbers(events) == list(range(len(events))), name
+            final = Response.model_validate(payload(events[-1])["response"])
+            assert final.status == "completed", (name, final.error)
+            assert final.output_text == _spoken(name), name
+            async with client.responses.stream(response_id=final.id) as stream:
+                assert [event.sequence_number async for event in stream] == numbers(events), name
+            helped = await stream.get_final_response()
+            assert [item.type for item in helped.output] == [item.type for item in final.output], name
+    assert {call.target for call in replay_server.creates} == {"/v1/chat/completions"}
+
+
+async def test_turns_and_resumed_streams_work_over_a_chat_backend(
+    chat_gateway: Gateway, replay_server: ReplayServer
+) -> None:
+    held = replay_server.script(replay("vllm/chat-stream", hold_after=4))
+    async with chat_gateway.events("/responses", ASK) as events:
+        seen = [await within(anext(events)) for _ in range(6)]
+        await within(held.held.wait())
+    held.release.set()
+    response_id = payload(seen[0])["response"]["id"]
+    first = await chat_gateway.ended(response_id)
+    whole = frames(await chat_gateway.replay(response_id))
+    assert whole[:6] == seen
+    assert await chat_gateway.replay(response_id, after=5) == b"".join(whole[6:])
+    for background in (True, False):
+        replay_server.script(replay("vllm/chat-stream" if background else "vllm/chat-sync"))
+        body = {**ASK, "background": background, "stream": background, "previous_response_id": response_id}
+        assert (await chat_gateway.call("POST", "/responses", body)).status == 200
+        sent = replay_server.creates[-1].json()["messages"]
+        assert [message["role"] for message in sent] == ["user", "assistant", "user"]
+        assert sent[1]["content"] == first["output"][0]["content"][0]["text"]
+
+
+async def test_a_cancel_stops_a_chat_backend_within_a_second(
+    chat_gateway: Gateway, replay_server: ReplayServer
+) -> None:
+    held = replay_server.script(replay("vllm/chat-stream", hold_after=4))
+    created = await chat_gateway.client().responses.create(model="tiny", input="Count.", background=True)
+    await within(held.held.wait())
+    assert (await chat_gateway.client().responses.cancel(created.id)).status == "cancelled"
+    await within(replay_server.creates[0].gone.wait(), 1)
