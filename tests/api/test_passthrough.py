@@ -12,6 +12,7 @@ import time
 import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
@@ -22,6 +23,7 @@ from aiohttp import web
 from gateway.api.passthrough import Passthrough
 from gateway.config import Settings
 from gateway.observe import Observer
+from gateway.outbound.backend import HttpBackend
 from gateway.outbound.client import make_session
 
 Reader: TypeAlias = asyncio.StreamReader
@@ -59,8 +61,12 @@ async def within(awaitable: Awaitable[T], seconds: float = WAIT_S) -> T:
         return await awaitable
 
 
+BACKEND: ContextVar[HttpBackend] = ContextVar("backend")
+"""Where the gateway of a test sends its requests."""
+
+
 async def _forward(through: Passthrough, request: web.BaseRequest) -> web.StreamResponse:
-    return await through.forward(request, request_id="req_ours")
+    return await through.forward(request, BACKEND.get(), request_id="req_ours")
 
 
 @asynccontextmanager
@@ -79,10 +85,14 @@ async def gateway(
         }
     )
     observer = Observer()
+    assert settings.upstream is not None
     async with make_session(settings.upstream) as session:
-        through = Passthrough(session, settings, observer)
+        stall_timeout_s = settings.server.write_stall_timeout_s
+        through = Passthrough(session, observer, stall_timeout_s=stall_timeout_s)
+        target = HttpBackend("only", session, settings.upstream, event_bytes_max=2**20, observer=observer)
 
         async def handle(request: web.BaseRequest) -> web.StreamResponse:
+            BACKEND.set(target)
             return await handler(through, request)
 
         front = web.Server(handle, handler_cancellation=True, auto_decompress=False)
@@ -285,7 +295,7 @@ async def test_body_already_read_is_sent_with_its_own_length(size: int) -> None:
 
     async def handler(through: Passthrough, request: web.BaseRequest) -> web.StreamResponse:
         assert await request.read() == b"abcde"
-        return await through.forward(request, request_id="req_ours", body=b"x" * size)
+        return await through.forward(request, BACKEND.get(), request_id="req_ours", body=b"x" * size)
 
     async with backend(script) as up, gateway(up, handler=handler) as gw:
         request = b"POST /v1/x HTTP/1.1\r\nHost: g\r\nContent-Length: 5\r\n\r\nabcde"
@@ -839,7 +849,7 @@ async def test_slow_client_that_takes_some_bytes_is_not_given_up() -> None:
 
 
 async def _probe(through: Passthrough, request: web.BaseRequest) -> web.StreamResponse:
-    found = await through.probe(request, request_id="req_ours", missing=MISSING)
+    found = await through.probe(request, BACKEND.get(), request_id="req_ours", missing=MISSING)
     return web.Response(status=299, text="own answer") if found is None else found
 
 
@@ -874,7 +884,9 @@ async def test_probe_of_a_backend_that_is_down_or_does_not_answer_in_time_is_non
 
 
 async def _knows(through: Passthrough, request: web.BaseRequest) -> web.StreamResponse:
-    known = await through.knows(request, request_id="req_ours", target="/v1/responses/resp_a%2Fb")
+    known = await through.knows(
+        request, BACKEND.get(), request_id="req_ours", target="/v1/responses/resp_a%2Fb"
+    )
     return web.Response(text=f"known={known}")
 
 

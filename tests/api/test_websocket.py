@@ -19,6 +19,7 @@ from yarl import URL
 from gateway.api.websocket import is_upgrade, tunnel
 from gateway.config import Settings
 from gateway.observe import Observer
+from gateway.outbound.backend import HttpBackend
 from gateway.outbound.client import make_session
 
 Handler: TypeAlias = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
@@ -72,13 +73,20 @@ async def gateway(backend_port: int, **sections: dict[str, Any]) -> AsyncIterato
     upstream = {"url": f"http://127.0.0.1:{backend_port}/v1"} | sections.pop("upstream", {})
     settings = Settings.model_validate({"upstream": upstream, **sections})
     observer = Observer()
+    assert settings.upstream is not None
     async with make_session(settings.upstream) as session, aiohttp.ClientSession() as clients:
+        target = HttpBackend("only", session, settings.upstream, event_bytes_max=2**20, observer=observer)
 
         async def handle(request: web.BaseRequest) -> web.StreamResponse:
             if not is_upgrade(request):
                 return web.Response(text="not an upgrade")
             return await tunnel(
-                request, session=session, settings=settings, request_id="req_ours", observer=observer
+                request,
+                session=session,
+                backend=target,
+                settings=settings.server,
+                request_id="req_ours",
+                observer=observer,
             )
 
         async with serving(handle, cancelling=True) as port:

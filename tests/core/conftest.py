@@ -85,6 +85,8 @@ def begin() -> Callable[..., Played]:
             response_id="resp_" + "a1" * 24,
             tenant=bytes(32),
             previous_id=None,
+            backend="default",
+            opening=("response.created", "response.queued"),
             target="/v1/responses",
             headers={},
             shows_output=True,

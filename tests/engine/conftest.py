@@ -67,8 +67,12 @@ class ScriptedBackend:
         self.open_max = 0
         self._closed: dict[str, asyncio.Event] = {}
 
-    async def speech(self, credential: Credential | None) -> Speech:
+    @property
+    def speech(self) -> Speech:
         return Speech()
+
+    async def ask(self, credential: Credential | None) -> Speech:
+        return self.speech
 
     async def stream(self, call: BackendCall) -> AsyncGenerator[Input, None]:
         self.calls.append(call)
@@ -94,6 +98,25 @@ class ScriptedBackend:
         """Its iterator was closed: a real one would have closed its connection."""
         async with asyncio.timeout(PATIENCE_S):
             await self._closed.setdefault(response_id, asyncio.Event()).wait()
+
+
+class OnlyBackend:
+    """The settings have one backend, the scripted one."""
+
+    names = ("default",)
+
+    def __init__(self, backend: ScriptedBackend, slots: int) -> None:
+        self.backend = backend
+        self._slots = slots
+
+    def get(self, name: str) -> ScriptedBackend | None:
+        return self.backend if name == "default" else None
+
+    def slots(self, name: str) -> int:
+        return self._slots
+
+    def held_until_ms(self, name: str, now_ms: int) -> int | None:
+        return None
 
 
 class SetClock(Clock):
@@ -169,7 +192,9 @@ class House:
         self.backend = backend
         self.clock = clock
         self.observer = Signals()
-        self.engine = Engine(store, backend, settings, self.observer, clock=clock)
+        assert settings.upstream is not None
+        backends = OnlyBackend(backend, settings.upstream.concurrency_max)
+        self.engine = Engine(store, backends, settings, self.observer, clock=clock)
         self.jobs = self.engine.jobs
         self.failed = asyncio.Event()
 
@@ -199,6 +224,7 @@ class House:
         submission = Submission(
             response_id=response_id,
             tenant=tenant,
+            backend="default",
             body=given,
             target="/v1/responses",
             stored_headers={"user-agent": "test"},

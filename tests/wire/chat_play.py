@@ -65,6 +65,8 @@ def begin(**request: Any) -> Played:
         response_id="resp_" + "b2" * 24,
         tenant=bytes(32),
         previous_id=None,
+        backend="default",
+        opening=("response.created", "response.queued"),
         target="/v1/responses",
         headers={},
         shows_output=True,
