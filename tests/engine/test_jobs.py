@@ -306,23 +306,29 @@ async def test_a_cancel_that_races_the_end_leaves_one_terminal_event(
 async def test_a_cancel_that_meets_the_claim_gives_the_place_back(build: Any, kit: Any) -> None:
     """Both in one commit: the run is stopped before its first step."""
 
+    begun, commit = threading.Event(), threading.Event()
+
+    def long_commit(_: Any) -> None:
+        begun.set()
+        commit.wait(10)
+
     class Meeting(kit.Wrapped):  # type: ignore[misc]
-        closing: asyncio.Task[bool] | None = None
+        meeting: asyncio.Task[None] | None = None
 
         async def claim(self, *arguments: Any, **options: Any) -> Any:
-            if not victim or self.closing is not None:
-                return await self.inner.claim(*arguments, **options)
-            commit = threading.Event()
-            busy = asyncio.ensure_future(self.inner._writer.ask(lambda _: commit.wait(10)))
-            await asyncio.sleep(0)
-            claiming = asyncio.ensure_future(self.inner.claim(*arguments, **options))
-            await asyncio.sleep(0)
-            self.closing = asyncio.create_task(house.engine._closer.close(victim, CancelRequested()))
-            for _ in range(10):  # it has asked as well, while the writer is busy
+            if victim and self.meeting is None:
+                busy = asyncio.ensure_future(self.inner._writer.ask(long_commit))
+                while not begun.is_set():
+                    await asyncio.sleep(0)
+                self.meeting = asyncio.create_task(self._meet(busy))
+            return await self.inner.claim(*arguments, **options)
+
+        async def _meet(self, busy: asyncio.Future[None]) -> None:
+            closing = asyncio.create_task(house.engine._closer.close(victim, CancelRequested()))
+            for _ in range(10):  # it has asked for the job, as the runner has, while the writer is busy
                 await asyncio.sleep(0)
             commit.set()
-            await busy
-            return await claiming
+            await asyncio.gather(busy, closing)
 
     victim = ""
     house = await build(wrap=Meeting, concurrency_max=1, is_started=False)
