@@ -54,6 +54,8 @@ class ResponsesReader:
 
     def answer(self, body: bytes) -> list[Event]:
         answer = wire_events.parse(body)
+        if answer is not None and _is_error(answer):
+            return [{**answer, "type": "error"}]
         if answer is None or not isinstance(answer.get("output"), list):
             raise NotAnEvent(_NOT_AN_ANSWER)
         return [{"type": "response.completed", "response": answer}]
@@ -71,6 +73,8 @@ class ChatReader:
     def read(self, frame: Frame) -> list[Event]:
         if frame.data.strip() == _DONE:
             return self._stream.end()
+        if not frame.data.strip():  # some keep a connection alive by events without data
+            return []
         chunk = wire_events.parse(frame.data)
         if chunk is None:
             raise NotAnEvent(_NOT_JSON)
@@ -92,5 +96,5 @@ class ChatReader:
 
 
 def _is_error(chunk: dict[str, Any]) -> bool:
-    """Whether a chunk is an error: nested, as OpenAI sends it, or flat, as vLLM once did."""
+    """Whether an object is an error: nested, as OpenAI sends it, or flat, as vLLM once did."""
     return bool(chunk.get("error")) or chunk.get("object") == "error"

@@ -6,7 +6,8 @@ INSERT INTO job (id, tenant, previous, backend, priority, status, next_seq,
                  is_background, is_streamed, is_followable, is_rerunnable,
                  created_at_ms, deadline_ms, finished_at_ms, expires_at_ms)
 VALUES (:id, :tenant,
-        (SELECT pk FROM job WHERE id = :previous_id AND tenant = :tenant),
+        (SELECT pk FROM job WHERE id = :previous_id AND tenant = :tenant
+                              AND (expires_at_ms IS NULL OR expires_at_ms > :created_at_ms)),
         :backend, :priority, :status, :next_seq,
         :is_background, :is_streamed, :is_followable, :is_rerunnable,
         :created_at_ms, :deadline_ms, :finished_at_ms, :expires_at_ms)
