@@ -25,7 +25,7 @@ from gateway.api.recording import Tap
 from gateway.api.upload import Upload
 from gateway.observe import Observer
 from gateway.outbound.backend import HttpBackend
-from gateway.outbound.client import FAILURES, explain, url_at
+from gateway.outbound.client import FAILURES, explain, read_up_to, url_at
 from gateway.outbound.headers import is_sendable, to_backend, to_client
 from gateway.outbound.pool import Replica
 from gateway.wire.errors import Fault, Refusal, invalid
@@ -103,7 +103,7 @@ class Passthrough:
             async with self._called(
                 "GET", target, headers, lambda: None, backend, limit_s, "lookup"
             ) as answer:
-                return await answer.content.read(_FETCH_BYTES_MAX) if answer.status == 200 else None
+                return await read_up_to(answer, _FETCH_BYTES_MAX) if answer.status == 200 else None
         except (Refusal, *FAILURES):
             return None
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import aiohttp
 import orjson
 from aiohttp import web
 
@@ -11,15 +13,18 @@ from gateway.api.callers import Caller, Callers, credential_for_asking, new_resp
 from gateway.api.choosing import Chooser, renamed
 from gateway.api.errors import backend_error_response
 from gateway.api.passthrough import Passthrough
+from gateway.api.recording import ResponseTap, Tap
 from gateway.api.streaming import stream_events
+from gateway.config import Settings
+from gateway.core.job import Outcome, Status
 from gateway.engine.credentials import CallerHeaders
 from gateway.engine.engine import Engine
 from gateway.engine.foreground import BackendRefused, Plain
-from gateway.engine.jobs import previous_not_found
+from gateway.engine.jobs import CHAINABLE, previous_not_found
 from gateway.outbound.backend import HttpBackend
 from gateway.wire import requests, responses
 from gateway.wire.calls import NO_SUCH_ROUTE, Api
-from gateway.wire.errors import invalid
+from gateway.wire.errors import Refusal, invalid
 
 
 class PlainCreate:
@@ -31,14 +36,16 @@ class PlainCreate:
         passthrough: Passthrough,
         callers: Callers,
         chooser: Chooser,
-        stall_timeout_s: float,
+        settings: Settings,
     ) -> None:
         self._jobs = engine.jobs
         self._foreground = engine.foreground
         self._passthrough = passthrough
         self._callers = callers
         self._chooser = chooser
-        self._stall_timeout_s = stall_timeout_s
+        self._stall_timeout_s = settings.server.write_stall_timeout_s
+        self._records = settings.conversations.record_foreground
+        self._bytes_max = settings.background.events_bytes_max
 
     async def answer(
         self,
@@ -55,6 +62,7 @@ class PlainCreate:
         if isinstance(kind, requests.Chained):
             sent = await self._with_context(request, body, kind, self._callers.of(request, request_id))
         sent = renamed(backend, sent)
+        tap_of = self._recorder(request, body, backend, request_id)
         if not backend.speech.is_certain:
             # This request is the question which API it speaks: no other is sent unless it must be.
             answer = await self._passthrough.probe(
@@ -64,6 +72,7 @@ class PlainCreate:
                 missing=NO_SUCH_ROUTE,
                 body=sent,
                 limit_s=backend.settings.plain_head_timeout_s,
+                tap_of=tap_of,
             )
             if answer is not None:
                 if answer.status < 400:
@@ -72,7 +81,9 @@ class PlainCreate:
             speech = await backend.ask(credential_for_asking(request))
             if speech.api is Api.CHAT:
                 return await self._translated(request, backend, body, request_id)
-        return await self._passthrough.forward(request, backend, request_id=request_id, body=sent)
+        return await self._passthrough.forward(
+            request, backend, request_id=request_id, body=sent, tap_of=tap_of
+        )
 
     async def _with_context(
         self, request: web.BaseRequest, body: bytes, chained: requests.Chained, caller: Caller
@@ -103,7 +114,29 @@ class PlainCreate:
             items = await self._jobs.expand(previous_id, caller.tenant, items)
         stored, held = split_headers(request, caller)
         headers = CallerHeaders(held.credential, {**stored, **held.others})
-        plain = Plain(new_response_id(), caller.tenant, parsed, items, request.raw_path, headers)
+        response_id = new_response_id()
+
+        async def keep(outcome: Outcome) -> None:
+            if outcome.status in CHAINABLE:
+                await self._jobs.record(
+                    parsed,
+                    outcome.final,
+                    response_id=response_id,
+                    status=outcome.status,
+                    tenant=caller.tenant,
+                    backend=backend.name,
+                )
+
+        is_kept = self._records and parsed.get("store") is not False
+        plain = Plain(
+            response_id,
+            caller.tenant,
+            parsed,
+            items,
+            request.raw_path,
+            headers,
+            keep if is_kept else None,
+        )
         try:
             if parsed.get("stream") is True:
                 blocks = self._foreground.stream(plain, backend)
@@ -114,6 +147,33 @@ class PlainCreate:
         except BackendRefused as refused:
             return backend_error_response(refused.status, refused.reason, refused.failure)
         return web.Response(body=answer, content_type="application/json")
+
+    def _recorder(
+        self, request: web.BaseRequest, body: bytes, backend: HttpBackend, request_id: str
+    ) -> Callable[[aiohttp.ClientResponse], Tap] | None:
+        """What keeps the answer as a turn, if it is to be kept."""
+        if not self._records:
+            return None
+        try:
+            parsed = _object(body)
+        except Refusal:
+            return None  # the backend's to refuse
+        if parsed.get("store") is False:
+            return None
+        tenant = self._callers.of(request, request_id).tenant
+
+        async def keep(response: dict[str, Any]) -> None:
+            if isinstance(response.get("id"), str) and isinstance(response.get("output"), list):
+                await self._jobs.record(
+                    parsed,
+                    orjson.dumps(response),
+                    response_id=response["id"],
+                    status=Status(response["status"]),
+                    tenant=tenant,
+                    backend=backend.name,
+                )
+
+        return lambda answer: ResponseTap(answer, keep, bytes_max=self._bytes_max)
 
 
 def _object(body: bytes) -> dict[str, Any]:

@@ -42,9 +42,7 @@ class Responses:
         self._passthrough = passthrough
         self._callers = callers
         self._chooser = chooser
-        self._plain = PlainCreate(
-            engine, passthrough, callers, chooser, settings.server.write_stall_timeout_s
-        )
+        self._plain = PlainCreate(engine, passthrough, callers, chooser, settings)
         self._dialect = engine.dialect
         self._settings = settings
         self._observer = observer

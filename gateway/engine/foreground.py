@@ -6,7 +6,7 @@ and to nobody else.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 from gateway.config import BackgroundSettings
 from gateway.core.acceptance import foreground_job
 from gateway.core.call import Backend, BackendCall
+from gateway.core.job import Outcome
 from gateway.core.machine import Append, Command, Finish, Input, JobMachine, Started, UpstreamFailed
 from gateway.engine.clock import Clock
 from gateway.engine.credentials import CallerHeaders
@@ -26,6 +27,7 @@ class Plain:
 
     Attributes:
         input: Earlier turns included.
+        keep: Called with its ending before the client sees it, if it is to be kept as a turn.
     """
 
     response_id: str
@@ -34,6 +36,7 @@ class Plain:
     input: Any
     target: str
     headers: CallerHeaders
+    keep: Callable[[Outcome], Awaitable[None]] | None = None
 
 
 class BackendRefused(Exception):
@@ -105,6 +108,8 @@ class Foreground:
             while True:
                 for command in machine.receive(item, now_s=self._clock.now_s()):
                     _raise_if_failed(command, item, is_streamed)
+                    if isinstance(command, Finish) and plain.keep is not None:
+                        await plain.keep(command.outcome)
                     yield command
                     if isinstance(command, Finish):
                         return

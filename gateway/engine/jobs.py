@@ -25,7 +25,7 @@ from gateway.wire import items, requests, responses
 from gateway.wire.dialects import Dialect
 from gateway.wire.errors import Fault, Refusal, invalid, not_found
 
-_CHAINABLE = frozenset({Status.COMPLETED, Status.INCOMPLETE})
+CHAINABLE = frozenset({Status.COMPLETED, Status.INCOMPLETE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,7 +239,7 @@ class Jobs:
         previous = await self.find(previous_id, tenant)
         if previous is None:
             raise previous_not_found(previous_id)
-        if previous.status in _CHAINABLE:
+        if previous.status in CHAINABLE:
             return previous
         is_over = previous.status.is_terminal
         raise invalid(

@@ -174,7 +174,8 @@ class HttpBackend:
                 if frames := decoder.close():
                     yield UpstreamFrames(frames)
                 yield UpstreamClosed()
-        except FrameTooLarge:
+        except FrameTooLarge as problem:
+            yield UpstreamFrames(problem.before)
             yield UpstreamFailed(
                 failure("The backend sent more in one event than the gateway accepts."), "upstream_too_large"
             )

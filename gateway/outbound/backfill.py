@@ -12,7 +12,7 @@ import re
 from typing import TYPE_CHECKING
 
 from gateway.observe import line
-from gateway.outbound.client import FAILURES, make_session, url_at
+from gateway.outbound.client import FAILURES, make_session, read_up_to, url_at
 
 if TYPE_CHECKING:
     from gateway.outbound.backend import HttpBackend
@@ -50,7 +50,7 @@ class Backfill:
                             asyncio.timeout(settings.lookup_timeout_s),
                             session.get(url_at(replica.origin, settings.backfill_metrics_path)) as answer,
                         ):
-                            page = await answer.content.read(_PAGE_BYTES_MAX)
+                            page = await read_up_to(answer, _PAGE_BYTES_MAX)
                     except FAILURES:
                         continue
                     waiting += sum(float(value) for value in _WAITING[settings.backfill].findall(page))

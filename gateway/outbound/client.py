@@ -67,6 +67,16 @@ def url_at(origin: URL, raw_path_and_query: str) -> URL:
     return URL(f"{origin}{target}", encoded=True)
 
 
+async def read_up_to(answer: aiohttp.ClientResponse, bytes_max: int) -> bytes:
+    """A body, or of a longer one its beginning."""
+    chunks: list[bytes] = []
+    size = 0
+    while size < bytes_max and (chunk := await answer.content.readany()):
+        chunks.append(chunk)
+        size += len(chunk)
+    return b"".join(chunks)[:bytes_max]
+
+
 def explain(error: BaseException) -> tuple[str, Refusal]:
     """Why a call failed: the reason to count, and what to tell the client; never an address."""
     if isinstance(error, (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)):

@@ -19,6 +19,7 @@ _CODES = frozenset(
         "rate_limit_exceeded",
         "invalid_prompt",
         "data_residency_mismatch",
+        "misalignment_policy_violation",
         "bio_policy",
         "vector_store_timeout",
         "invalid_image",
@@ -59,6 +60,7 @@ def of_status(status: int, body: bytes) -> Failure:
         text = body[:_PLAIN_CHARS_MAX].decode("utf-8", "replace").strip()
         shown = text if text and not text.startswith("<") and text.isprintable() else None
         message = f"The backend answered with status {status}" + (f": {shown}" if shown else ".")
+    message = message.split('\n\n  File "')[0]  # a stack trace: paths of the backend's machine
     return {"code": given_code or _code_of(status), "message": message[:MESSAGE_CHARS_MAX]}
 
 

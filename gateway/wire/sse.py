@@ -20,7 +20,15 @@ _BOM = b"\xef\xbb\xbf"
 
 
 class FrameTooLarge(Exception):
-    """A backend sent more than the configured bytes without ending an event."""
+    """A backend sent more than the configured bytes without ending an event.
+
+    Attributes:
+        before: The frames that the same bytes completed before it.
+    """
+
+    def __init__(self, before: list[Frame] | None = None) -> None:
+        super().__init__("an event is too large")
+        self.before = before or []
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +72,14 @@ class SseDecoder:
         position = max(0, self._scanned - _BLANK_LINE_BYTES_MAX + 1)  # it may have begun earlier
         while match := _BLANK_LINE.search(buffer, position, limit):
             if match.start() - start > self._frame_bytes_max:
-                raise FrameTooLarge
+                raise FrameTooLarge(frames)
             if frame := _parse(bytes(buffer[start : match.start()])):
                 frames.append(frame)
             start = position = match.end()
         del buffer[:start]
         self._scanned = limit - start
         if len(buffer) >= self._frame_bytes_max + _BLANK_LINE_BYTES_MAX:  # its end may be a blank line's
-            raise FrameTooLarge
+            raise FrameTooLarge(frames)
         return frames
 
     def close(self) -> list[Frame]:

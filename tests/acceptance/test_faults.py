@@ -140,7 +140,6 @@ async def test_every_fault_ends_the_stream_with_one_precise_failure(
     assert len(replay_server.creates) == len(FAULTS)  # nothing was asked twice
 
 
-@pytest.mark.xfail(strict=True, reason="the decoder forgets the events that came in one read with a bad one")
 async def test_what_came_before_an_event_over_the_limit_is_kept(
     start_gateway: StartGateway, replay_server: ReplayServer
 ) -> None:

@@ -50,7 +50,7 @@ def test_database_allows_the_moves_of_the_table_and_no_other(old: Status, new: S
         ended = 1 if old.is_terminal else None
         database.execute(
             "INSERT INTO job (id, tenant, backend, priority, status, next_seq, is_background, is_streamed,"
-                " is_followable, is_rerunnable,"
+            " is_followable, is_rerunnable,"
             " created_at_ms, deadline_ms, finished_at_ms, expires_at_ms)"
             " VALUES ('resp_1', zeroblob(32), 'default', 1, ?, 2, 1, 0, 0, 0, 0, 0, ?, ?)",
             (old, ended, ended),

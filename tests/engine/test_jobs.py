@@ -58,10 +58,31 @@ async def test_a_backend_that_breaks_off_fails_the_response_with_its_partial_out
     house: Any, kit: Any
 ) -> None:
     house.backend.script = [kit.frames(0, 6), UpstreamClosed()]
-    response = await house.ended(await house.submit())
+    response = await house.ended(await house.submit(stream=True))
     assert (response["status"], response["error"]["code"]) == ("failed", "server_error")
     assert text_of(response) == "one two three four"
     assert response["output"][0]["status"] == "incomplete"
+
+
+async def test_a_break_that_nobody_saw_is_run_again_from_the_start(house: Any, kit: Any) -> None:
+    house.backend.script = [kit.frames(0, 6), UpstreamClosed()]
+    response_id = await house.submit()
+    await house.observer.until(response_id, "released")
+    house.backend.script = kit.ALL
+    house.clock.advance(1)
+    response = await house.ended(response_id)
+    assert response["status"] == "completed"
+    assert len(house.backend.calls_of(response_id)) == 2
+
+
+async def test_a_break_in_every_attempt_fails_the_response_in_the_end(house: Any, kit: Any) -> None:
+    house.backend.script = [kit.frames(0, 6), UpstreamClosed()]
+    response_id = await house.submit()
+    await house.observer.until(response_id, "released")
+    house.clock.advance(1)
+    response = await house.ended(response_id)
+    assert (response["status"], text_of(response)) == ("failed", "one two three four")
+    assert len(house.backend.calls_of(response_id)) == 2
 
 
 @pytest.mark.parametrize("after_output", [False, True])
