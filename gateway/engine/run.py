@@ -70,22 +70,19 @@ class Run:
         if stored is None:  # deleted since
             raise ClaimLost
         held = self.credentials.of(self.claim.id)
-        speech = self.backend.speech
-        answered = await self._attempt(stored, held, speech)
-        if not answered:  # the backend has no such route: perhaps it speaks the other API
-            speech = await self.backend.ask(held.credential if held else None)
-            await self._attempt(stored, held, speech, is_last=True)
+        if not await self._attempt(stored, held, self.backend.speech):
+            await self._attempt(stored, held, self.backend.speech, is_second=True)
 
     async def _attempt(
-        self, stored: Call, held: CallerHeaders | None, speech: Speech, *, is_last: bool = False
+        self, stored: Call, held: CallerHeaders | None, speech: Speech, *, is_second: bool = False
     ) -> bool:
-        """Make the call, obey the machine to the end. False: the wrong API was supposed, nothing was done."""
+        """Make the call, obey the machine to the end. False: it speaks the other API, which is known now."""
         claim = self.claim
         request = calls.request_of(stored.request)
         reader = speech.reader(claim.id, request)
-        job = replace(claim.job, next_seq=FIRST_OUTPUT_SEQ) if is_last else claim.job
+        job = replace(claim.job, next_seq=FIRST_OUTPUT_SEQ) if is_second else claim.job
         machine = JobMachine(job, events_bytes_max=self.settings.events_bytes_max, reader=reader)
-        if not is_last:
+        if not is_second:
             await self._obey(machine, Started())
         turns = await self.store.turns_before(claim.id, claim.job.tenant)
         try:
@@ -100,8 +97,10 @@ class Run:
         async with aclosing(self.backend.stream(call)) as items:
             async for item in items:
                 if isinstance(item, UpstreamFailed):
-                    if item.status in NO_SUCH_ROUTE and not (speech.is_certain or is_last):
-                        return False
+                    if item.status in NO_SUCH_ROUTE and not speech.is_certain:
+                        found = await self.backend.ask(credential)
+                        if found.api is not speech.api:
+                            return False
                     if held is None and item.status in (401, 403):
                         item = _LOST_CREDENTIAL
                 if await self._obey(machine, item):

@@ -147,7 +147,7 @@ class ReplayServer:
     languages can script it too.
 
     Attributes:
-        calls: What was asked, the gateway's own question left out.
+        calls: What was asked; left out is what asks it, or shows, whether it has the Responses API.
         answer_to_question: The recording that says whether it has the Responses API.
     """
 
@@ -208,7 +208,9 @@ class ReplayServer:
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         headers = [(name.decode(), value.decode()) for name, value in request.raw_headers]
         call = Call(request.method, request.raw_path, headers, await request.read())
-        if call.body == _QUESTION:
+        has_no_responses = recording(self.answer_to_question).status == 404
+        is_create = call.method == "POST" and call.target.partition("?")[0].endswith("/responses")
+        if call.body == _QUESTION or (is_create and has_no_responses):
             return await self._play(request, replay(self.answer_to_question))
         answer = self._answer_to(call)
         self._answers.append(answer)

@@ -111,7 +111,7 @@ FAULTS = [
 async def test_every_fault_ends_the_stream_with_one_precise_failure(
     start_gateway: StartGateway, replay_server: ReplayServer
 ) -> None:
-    gateway = await start_gateway(**FAST)
+    gateway = await start_gateway(**FAST, BACKBURNER_BACKGROUND__RECOVERY="never")
     client = gateway.client()
     for fault in FAULTS:
         replay_server.script(fault.answer)

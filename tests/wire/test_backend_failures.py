@@ -39,7 +39,14 @@ def test_recorded_error_keeps_its_message_and_gets_a_code_of_the_api(status: int
         return
     said = parsed.get("error", parsed)
     said = said if isinstance(said, str) else said.get("message") or said.get("detail")
-    assert error["message"] == (said if isinstance(said, str) else orjson.dumps(said).decode())
+    said = said if isinstance(said, str) else orjson.dumps(said).decode()
+    assert error["message"] == said.split("\n\n  File ")[0]
+
+
+def test_stack_trace_of_a_backend_is_not_shown() -> None:
+    body = (TRANSCRIPTS / "llamacpp-python" / "chat-json-schema.txt").read_bytes().rpartition(b"\n\n")[2]
+    assert b'File \\"' in body
+    assert "File" not in of_status(500, body)["message"]
 
 
 @pytest.mark.parametrize(

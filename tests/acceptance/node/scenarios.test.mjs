@@ -62,7 +62,7 @@ test('create and poll', options, async () => {
   assert.equal(created.status, 'queued');
   assert.deepEqual(created.output, []);
   assert.match(created.id, /^resp_[0-9a-f]{48}$/);
-  assert.match(created._request_id, /^req_/);
+  assert.match(created._request_id, /^[0-9a-f-]{36}$/);
   const done = await poll(created.id);
   assert.equal(done.status, 'completed');
   assert.match(done.output_text, /^one two three four five/);
@@ -218,7 +218,7 @@ test('errors are typed and say which parameter', options, async () => {
   for (const [wrong, param, code] of cases) {
     const error = await rejection(client.responses.create(ask('vllm/responses-stream', wrong)), BadRequestError);
     assert.deepEqual([error.param, error.code, error.type], [param, code, 'invalid_request_error']);
-    assert.match(error.requestID, /^req_/);
+    assert.match(error.requestID, /^[0-9a-f-]{36}$/);
   }
   const { id } = await client.responses.create(ask());
   const notStreamed = await rejection(client.responses.retrieve(id, { stream: true }), BadRequestError);
