@@ -1,0 +1,54 @@
+"""The documents say what the code does: names of tests, the state chart, the settings."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from gateway.config import NAMES
+from gateway.core.job import TRANSITIONS
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def _tests() -> set[str]:
+    defined = re.compile(r"^(?:async )?def (test_\w+)", re.MULTILINE)
+    return {
+        name for file in (ROOT / "tests").rglob("test_*.py") for name in defined.findall(file.read_text())
+    }
+
+
+def test_every_test_that_a_document_names_exists() -> None:
+    existing = _tests()
+    named = {name for page in DOCUMENTS for name in re.findall(r"`(test_\w+)`", page.read_text())}
+    assert len(named) > 20
+    assert named <= existing
+
+
+def test_every_file_that_a_document_links_exists() -> None:
+    for page in DOCUMENTS:
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name} links {target}"
+
+
+def test_the_state_chart_is_the_table_of_moves() -> None:
+    chart = (ROOT / "ARCHITECTURE.md").read_text()
+    drawn = set(re.findall(r"^    (\S+) --> (\S+)$", chart, re.MULTILINE))
+    moves = {(old.value, new.value) for old, news in TRANSITIONS.items() for new in news}
+    ends = {(status.value, "[*]") for status, news in TRANSITIONS.items() if not news}
+    assert drawn == moves | ends | {("[*]", "queued")}
+
+
+def test_the_settings_that_the_documents_name_exist() -> None:
+    sections = {name.partition(".")[0] for name in NAMES if "." in name}
+    pattern = re.compile(rf"`((?:{'|'.join(sorted(sections))})\.[a-z_]+)")
+    for page in DOCUMENTS:
+        for name in pattern.findall(page.read_text()):
+            assert name in NAMES, f"{page.name} names {name}"
+
+
+def test_every_room_is_in_the_architecture() -> None:
+    page = (ROOT / "ARCHITECTURE.md").read_text()
+    for room in (path.name for path in (ROOT / "gateway").iterdir() if (path / "__init__.py").exists()):
+        assert f"{room}/" in page, room
