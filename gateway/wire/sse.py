@@ -51,6 +51,7 @@ class SseDecoder:
         self._buffer = bytearray()
         self._scanned = 0
         self._is_first = True
+        self._has_cr = False
 
     def feed(self, chunk: bytes) -> list[Frame]:
         """The frames that `chunk` completes.
@@ -70,12 +71,15 @@ class SseDecoder:
         frames: list[Frame] = []
         start = 0
         position = max(0, self._scanned - _BLANK_LINE_BYTES_MAX + 1)  # it may have begun earlier
-        while match := _BLANK_LINE.search(buffer, position, limit):
-            if match.start() - start > self._frame_bytes_max:
+        self._has_cr = self._has_cr or b"\r" in chunk
+        find = _find_any if self._has_cr else _find_lf
+        while (blank := find(buffer, position, limit)) is not None:
+            end, next_start = blank
+            if end - start > self._frame_bytes_max:
                 raise FrameTooLarge(frames)
-            if frame := _parse(bytes(buffer[start : match.start()])):
+            if frame := _parse(bytes(buffer[start:end])):
                 frames.append(frame)
-            start = position = match.end()
+            start = position = next_start
         del buffer[:start]
         self._scanned = limit - start
         if len(buffer) >= self._frame_bytes_max + _BLANK_LINE_BYTES_MAX:  # its end may be a blank line's
@@ -93,10 +97,22 @@ class SseDecoder:
         return [frame] if frame else []
 
 
+def _find_any(buffer: bytearray, start: int, end: int) -> tuple[int, int] | None:
+    """The next blank line: where it begins and where it ends."""
+    match = _BLANK_LINE.search(buffer, start, end)
+    return match.span() if match else None
+
+
+def _find_lf(buffer: bytearray, start: int, end: int) -> tuple[int, int] | None:
+    """The same where no CR has been seen, which is nearly always, at a tenth of the cost."""
+    found = buffer.find(b"\n\n", start, end)
+    return (found, found + 2) if found >= 0 else None
+
+
 def _parse(block: bytes) -> Frame | None:
     event = ""
     data: list[bytes] = []
-    for line in _LINE_END.split(block):
+    for line in _LINE_END.split(block) if b"\r" in block else block.split(b"\n"):
         name, _, value = line.partition(b":")
         value = value.removeprefix(b" ")
         if name == b"data":

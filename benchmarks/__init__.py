@@ -1,0 +1,1 @@
+"""What things cost. Read the ratios of one run: machines are noisy."""
