@@ -158,17 +158,19 @@ class HttpBackend:
 
     async def _read(self, answer: aiohttp.ClientResponse) -> AsyncGenerator[Input, None]:
         problem = _not_a_stream(answer)
+        silence = _Silence(answer, self.settings.idle_timeout_s)
         try:
             if problem is not None:
                 yield problem
             elif not 200 <= answer.status < 300:
-                body = await self._body(answer, _ERROR_BODY_BYTES_MAX)
+                body = await _body(answer, _ERROR_BODY_BYTES_MAX, silence)
                 yield UpstreamFailed(of_status(answer.status, body), "upstream_refused", answer.status)
             elif answer.content_type == "application/json":
-                yield UpstreamAnswer(await self._body(answer, self._event_bytes_max))
+                yield UpstreamAnswer(await _body(answer, self._event_bytes_max, silence))
             else:
                 decoder = SseDecoder(self._event_bytes_max)
-                while chunk := await self._chunk(answer):
+                while chunk := await answer.content.readany():
+                    silence.broken()
                     if frames := decoder.feed(chunk):
                         yield UpstreamFrames(frames)
                 if frames := decoder.close():
@@ -179,33 +181,15 @@ class HttpBackend:
             yield UpstreamFailed(
                 failure("The backend sent more in one event than the gateway accepts."), "upstream_too_large"
             )
-        except TimeoutError:
-            self._observer.upstream_failed("background", "timeout")
-            seconds = f"{self.settings.idle_timeout_s:g}"
-            yield UpstreamFailed(failure(f"The backend sent nothing for {seconds} s."), "upstream_timeout")
         except FAILURES:
-            self._observer.upstream_failed("background", "cut")
-            yield UpstreamFailed(
-                failure("The connection to the backend broke before the response was complete."),
-                "upstream_cut",
-            )
-
-    async def _chunk(self, answer: aiohttp.ClientResponse) -> bytes:
-        async with asyncio.timeout(self.settings.idle_timeout_s):
-            return await answer.content.readany()
-
-    async def _body(self, answer: aiohttp.ClientResponse, bytes_max: int) -> bytes:
-        """A whole body; of a longer one, an error keeps its beginning and an answer is refused."""
-        chunks: list[bytes] = []
-        size = 0
-        while chunk := await self._chunk(answer):
-            chunks.append(chunk)
-            size += len(chunk)
-            if size > bytes_max:
-                if answer.status < 300:
-                    raise FrameTooLarge
-                break
-        return b"".join(chunks)[:bytes_max]
+            reason = "timeout" if silence.is_too_long else "cut"
+            self._observer.upstream_failed("background", reason)
+            message = "The connection to the backend broke before the response was complete."
+            if silence.is_too_long:
+                message = f"The backend sent nothing for {self.settings.idle_timeout_s:g} s."
+            yield UpstreamFailed(failure(message), f"upstream_{reason}")
+        finally:
+            silence.stop()
 
     def _redacted(self, item: UpstreamFailed, call: BackendCall) -> UpstreamFailed:
         """A backend may quote the key it refuses; nobody else gets to read it."""
@@ -219,6 +203,51 @@ class HttpBackend:
             for text in (secret, secret.removeprefix("Bearer ")):
                 message = message.replace(text, "***") if len(text) >= _SECRET_CHARS_MIN else message
         return replace(item, failure={**item.failure, "message": message})
+
+
+async def _body(answer: aiohttp.ClientResponse, bytes_max: int, silence: _Silence) -> bytes:
+    """A whole body; of a longer one, an error keeps its beginning and an answer is refused."""
+    chunks: list[bytes] = []
+    size = 0
+    while chunk := await answer.content.readany():
+        silence.broken()
+        chunks.append(chunk)
+        size += len(chunk)
+        if size > bytes_max:
+            if answer.status < 300:
+                raise FrameTooLarge
+            break
+    return b"".join(chunks)[:bytes_max]
+
+
+class _Silence:
+    """Closes an answer that has been silent for too long, which fails whoever reads it.
+
+    One timer that looks at a clock, and not a timeout around each read: a stream is thousands of reads.
+    """
+
+    def __init__(self, answer: aiohttp.ClientResponse, seconds_max: float) -> None:
+        self._answer = answer
+        self._seconds_max = seconds_max
+        self._loop = asyncio.get_running_loop()
+        self._since = self._loop.time()
+        self._timer = self._loop.call_later(seconds_max, self._look)
+        self.is_too_long = False
+
+    def broken(self) -> None:
+        """Something came."""
+        self._since = self._loop.time()
+
+    def stop(self) -> None:
+        self._timer.cancel()
+
+    def _look(self) -> None:
+        left = self._since + self._seconds_max - self._loop.time()
+        if left > 0:
+            self._timer = self._loop.call_later(left, self._look)
+            return
+        self.is_too_long = True
+        self._answer.close()
 
 
 def _request_id(job_id: str) -> str:
