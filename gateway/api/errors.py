@@ -13,6 +13,7 @@ STATUS: dict[Fault, int] = {
     Fault.NOT_FOUND: 404,
     Fault.TOO_LARGE: 413,
     Fault.UNSUPPORTED_MEDIA: 415,
+    Fault.KEY_REUSED: 422,
     Fault.OVERLOADED: 429,
     Fault.INTERNAL: 500,
     Fault.BACKEND_UNREACHABLE: 502,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import AsyncGenerator
 from urllib.parse import parse_qs
 
@@ -14,7 +15,7 @@ from gateway.api.plain import PlainCreate
 from gateway.api.streaming import stream_events
 from gateway.api.upload import read_body, too_large
 from gateway.config import Settings
-from gateway.core.job import Status
+from gateway.core.job import Idempotency, Status
 from gateway.engine.engine import Engine
 from gateway.engine.jobs import Submission, previous_not_found
 from gateway.observe import Observer
@@ -22,6 +23,7 @@ from gateway.wire import requests, responses
 from gateway.wire.calls import NO_SUCH_ROUTE
 from gateway.wire.errors import invalid, not_found
 
+_KEY_CHARS_MAX = 255
 _QUERY_OF_CREATE = frozenset({"api-version", "beta"})
 
 
@@ -62,10 +64,11 @@ class Responses:
             return await self._plain.answer(request, body, kind, request_id)
         if len(body) > self._settings.background.body_bytes_max:
             raise too_large(self._settings.background.body_bytes_max)
-        return await self._create_background(request, kind.body, self._callers.of(request, request_id))
+        caller = self._callers.of(request, request_id)
+        return await self._create_background(request, body, kind.body, caller)
 
     async def _create_background(
-        self, request: web.BaseRequest, body: dict[str, object], caller: Caller
+        self, request: web.BaseRequest, raw: bytes, body: dict[str, object], caller: Caller
     ) -> web.StreamResponse:
         for name in _query(request):
             if name not in _QUERY_OF_CREATE:  # it would lie on disk, and it might be a key
@@ -96,13 +99,14 @@ class Responses:
             stored_headers=stored,
             held_headers=held,
             is_previous_ours=is_ours,
+            idempotency=_idempotency(request, raw),
         )
-        queued = await self._jobs.submit(submission)
+        accepted = await self._jobs.submit(submission)
         if body.get("stream") is True:
             self._observer.replays.labels("create").inc()
-            blocks = self._followers.follow(response_id, caller.tenant, after=-1)
+            blocks = self._followers.follow(accepted.response_id, caller.tenant, after=-1)
             return await self._stream(request, blocks, caller.request_id)
-        return self._json(queued, Status.QUEUED, http_status=self._dialect.accepted_status)
+        return self._json(accepted.response, accepted.status, http_status=self._dialect.accepted_status)
 
     # -- /responses/{id}
 
@@ -199,6 +203,21 @@ class Responses:
     ) -> web.StreamResponse:
         stall_timeout_s = self._settings.server.write_stall_timeout_s
         return await stream_events(request, blocks, request_id=request_id, stall_timeout_s=stall_timeout_s)
+
+
+def _idempotency(request: web.BaseRequest, body: bytes) -> Idempotency | None:
+    """What `Idempotency-Key` asks for (draft-ietf-httpapi-idempotency-key-header-07)."""
+    keys = request.headers.getall("Idempotency-Key", [])
+    if not keys:
+        return None
+    if len(keys) > 1 or not 1 <= len(keys[0]) <= _KEY_CHARS_MAX:
+        raise invalid(
+            f"'Idempotency-Key' must be given once, with 1 to {_KEY_CHARS_MAX} characters.",
+            param="Idempotency-Key",
+            code="invalid_idempotency_key",
+        )
+    fingerprint = hashlib.sha256(request.raw_path.encode() + b"\0" + body).digest()
+    return Idempotency(keys[0], fingerprint)
 
 
 def _query(request: web.BaseRequest) -> dict[str, list[str]]:

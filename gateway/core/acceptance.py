@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from gateway.core.job import Job, NewJob, Status
+from gateway.core.job import Idempotency, Job, NewJob, Status
 from gateway.wire import events, responses
 from gateway.wire.requests import is_rerunnable
 
@@ -23,6 +23,7 @@ def new_job(
     backend: str,
     target: str,
     headers: dict[str, str],
+    idempotency: Idempotency | None,
     shows_output: bool,
     opening: tuple[str, str],
     now_ms: int,
@@ -45,6 +46,7 @@ def new_job(
         id=response_id,
         tenant=tenant,
         previous_id=previous_id,
+        idempotency=idempotency,
         backend=backend,
         priority=PRIORITIES.get(str(body.get("service_tier")), PRIORITIES["default"]),
         created_at_ms=now_ms,

@@ -42,6 +42,18 @@ FIRST_OUTPUT_SEQ = 3
 
 
 @dataclass(frozen=True, slots=True)
+class Idempotency:
+    """A client's promise that creates with one key are one create.
+
+    Attributes:
+        fingerprint: Hash of the request: the same key with another request is a mistake.
+    """
+
+    key: str
+    fingerprint: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class NewJob:
     """A job as it is accepted.
 
@@ -78,6 +90,7 @@ class NewJob:
     backend: str = "default"
     priority: int = 1
     is_background: bool = True
+    idempotency: Idempotency | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,3 +197,7 @@ class PreviousGone(Exception):
 
 class IdTaken(Exception):
     """There is a response of this id already, perhaps another tenant's: nothing was written."""
+
+
+class KeyReused(Exception):
+    """The idempotency key was used for another request: nothing was written."""

@@ -12,7 +12,17 @@ from typing import Any
 from gateway.config import BackgroundSettings
 from gateway.core.acceptance import kept_turn, new_job
 from gateway.core.call import Backends
-from gateway.core.job import IdTaken, Job, NewJob, PreviousGone, QueueFull, Status, StoreUnavailable
+from gateway.core.job import (
+    Idempotency,
+    IdTaken,
+    Job,
+    KeyReused,
+    NewJob,
+    PreviousGone,
+    QueueFull,
+    Status,
+    StoreUnavailable,
+)
 from gateway.core.machine import CancelRequested, JobMachine
 from gateway.engine.clock import Clock
 from gateway.engine.closer import Closer
@@ -37,6 +47,7 @@ class Submission:
         backend: Name of the one that it goes to.
         target: Raw path and query of the backend call.
         stored_headers: May lie on disk; `held_headers` may not.
+        idempotency: From the header `Idempotency-Key`.
         is_previous_ours: Whether `previous_response_id` is to be found in this store; if not, it is the
             backend's to resolve.
     """
@@ -49,6 +60,20 @@ class Submission:
     stored_headers: dict[str, str]
     held_headers: CallerHeaders
     is_previous_ours: bool
+    idempotency: Idempotency | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A job that is stored: a new one, or the one that this create repeats.
+
+    Attributes:
+        response: JSON of the Response as it is now.
+    """
+
+    response_id: str
+    status: Status
+    response: bytes
 
 
 class Jobs:
@@ -85,11 +110,8 @@ class Jobs:
         """From now on every `submit` is refused."""
         self._is_draining = True
 
-    async def submit(self, submission: Submission) -> bytes:
+    async def submit(self, submission: Submission) -> Accepted:
         """Accept a job; it is stored when this returns, and will run whatever its client does.
-
-        Returns:
-            JSON of the queued Response.
 
         Raises:
             Refusal: Nothing was accepted.
@@ -115,6 +137,7 @@ class Jobs:
             backend=submission.backend,
             target=submission.target,
             headers=submission.stored_headers,
+            idempotency=submission.idempotency,
             shows_output=self._streams_any or self._settings.partial_output,
             opening=self._dialect.opening,
             now_ms=self._clock.now_ms(),
@@ -122,20 +145,28 @@ class Jobs:
         )
         try:
             # Shielded: a client that hangs up now must not leave a job that is stored but unknown to us.
-            await asyncio.shield(self._accept(job, submission.held_headers))
-        except (QueueFull, PreviousGone, StoreUnavailable) as error:
+            accepted_id = await asyncio.shield(self._accept(job, submission.held_headers))
+        except (KeyReused, QueueFull, PreviousGone, StoreUnavailable) as error:
             raise _refusal(error, previous_id) from None
-        return job.response
+        if accepted_id == job.id:
+            return Accepted(job.id, Status.QUEUED, job.response)
+        earlier = await self.find(accepted_id, job.tenant)
+        if earlier is None:  # it expired this very moment
+            raise not_found(accepted_id)
+        return Accepted(earlier.id, earlier.status, await self.show(earlier))
 
-    async def _accept(self, job: NewJob, held: CallerHeaders) -> None:
+    async def _accept(self, job: NewJob, held: CallerHeaders) -> str:
         self._credentials.keep(job.id, held)
+        accepted_id = None
         try:
-            await self._store.create(job, self._limits)
-        except BaseException:
-            self._credentials.forget(job.id)
-            raise
-        self._observer.job_accepted(job.id, job.tenant, job.is_streamed)
-        self._runner.ring()
+            accepted_id = await self._store.create(job, self._limits)
+        finally:
+            if accepted_id != job.id:
+                self._credentials.forget(job.id)
+        if accepted_id == job.id:
+            self._observer.job_accepted(job.id, job.tenant, job.is_streamed)
+            self._runner.ring()
+        return accepted_id
 
     async def find(self, response_id: str, tenant: bytes) -> Job | None:
         """A client's job; None if it is unknown, expired, deleted or another's: there is no telling which."""
@@ -275,6 +306,9 @@ def _refusal(error: Exception, previous_id: str | None) -> Refusal:
         case QueueFull():
             message = "Too many responses are waiting; retry later."
             return Refusal(Fault.OVERLOADED, message, code="rate_limit_exceeded", retry_after_s=10)
+        case KeyReused():
+            message = "This Idempotency-Key was used for another request."
+            return Refusal(Fault.KEY_REUSED, message, code="idempotency_key_reused")
         case PreviousGone():
             return previous_not_found(str(previous_id))
         case _:

@@ -6,14 +6,26 @@ import sqlite3
 from contextlib import closing
 from typing import Any
 
-from gateway.core.job import FIRST_OUTPUT_SEQ, Claim, Job, NewJob, PreviousGone, QueueFull, Status
+from gateway.core.job import (
+    FIRST_OUTPUT_SEQ,
+    Claim,
+    Idempotency,
+    Job,
+    KeyReused,
+    NewJob,
+    PreviousGone,
+    QueueFull,
+    Status,
+)
 from gateway.store.port import Page, QueueLimits
 from gateway.store.queries import QUERIES
 from gateway.wire.sse import split_frames
 
 
-def create(raw: sqlite3.Connection, job: NewJob, limits: QueueLimits) -> None:
-    """Store a job as queued, with its first events."""
+def create(raw: sqlite3.Connection, job: NewJob, limits: QueueLimits) -> str:
+    """Store a job as queued, with its first events. Returns its id, or that of the one it repeats."""
+    if job.idempotency is not None and (earlier := _repeated(raw, job, job.idempotency)) is not None:
+        return earlier
     total, of_tenant = raw.execute(QUERIES["count_queued"], {"tenant": job.tenant}).fetchone()
     if total >= limits.total_max:
         raise QueueFull(is_tenant=False)
@@ -21,6 +33,22 @@ def create(raw: sqlite3.Connection, job: NewJob, limits: QueueLimits) -> None:
         raise QueueFull(is_tenant=True)
     pk = _insert(raw, job, Status.QUEUED, None, None)
     insert_segment(raw, pk, 0, job.next_seq, job.events)
+    if job.idempotency is not None:
+        key, fingerprint = job.idempotency.key, job.idempotency.fingerprint
+        values = {"tenant": job.tenant, "key": key, "fingerprint": fingerprint, "pk": pk}
+        raw.execute(QUERIES["put_idempotent"], values)
+    return job.id
+
+
+def _repeated(raw: sqlite3.Connection, job: NewJob, idempotency: Idempotency) -> str | None:
+    """The job that the same key made, while it can be seen. Raises: KeyReused."""
+    values = {"tenant": job.tenant, "key": idempotency.key, "now_ms": job.created_at_ms}
+    row = raw.execute(QUERIES["find_idempotent"], values).fetchone()
+    if row is None or not row["is_there"]:
+        return None
+    if row["fingerprint"] != idempotency.fingerprint:
+        raise KeyReused
+    return str(row["id"])
 
 
 def record(

@@ -59,10 +59,11 @@ class Backlog:
 class JobStore(Protocol):
     """A store of jobs and their events."""
 
-    async def create(self, job: NewJob, limits: QueueLimits) -> None:
-        """Accept a job.
+    async def create(self, job: NewJob, limits: QueueLimits) -> str:
+        """Accept a job. Returns its id; for a repeated create, that of the first, and nothing was written.
 
         Raises:
+            KeyReused: The idempotency key was for another request; nothing was written.
             QueueFull: Nothing was written.
             PreviousGone: The turn it goes on from is not there (any more); nothing was written.
             StoreUnavailable: Nothing was written.

@@ -107,8 +107,8 @@ class SqliteStore:
 
     # -- accepting and reading
 
-    async def create(self, job: NewJob, limits: QueueLimits) -> None:
-        await self._writer.ask(lambda raw: operations.create(raw, job, limits))
+    async def create(self, job: NewJob, limits: QueueLimits) -> str:
+        return await self._writer.ask(lambda raw: operations.create(raw, job, limits))
 
     async def record(
         self, job: NewJob, status: Status, final: bytes, *, finished_at_ms: int, expires_at_ms: int

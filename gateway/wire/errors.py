@@ -17,6 +17,7 @@ class Fault(Enum):
     INVALID = auto()
     NOT_FOUND = auto()
     TOO_LARGE = auto()
+    KEY_REUSED = auto()
     UNSUPPORTED_MEDIA = auto()
     OVERLOADED = auto()
     UNAVAILABLE = auto()

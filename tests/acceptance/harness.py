@@ -192,10 +192,17 @@ class Gateway:
         return self._session
 
     async def call(
-        self, method: str, path: str, body: bytes | dict[str, Any] | None = None, *, key: str | None = KEY
+        self,
+        method: str,
+        path: str,
+        body: bytes | dict[str, Any] | None = None,
+        *,
+        key: str | None = KEY,
+        more: dict[str, str] | None = None,
     ) -> Reply:
-        """One request, its whole answer."""
+        """One request, its whole answer; `more` headers go with it."""
         headers = {"Content-Type": "application/json"} if body is not None else {}
+        headers |= more or {}
         if key is not None:
             headers["Authorization"] = f"Bearer {key}"
         data = orjson.dumps(body) if isinstance(body, dict) else body

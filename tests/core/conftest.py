@@ -86,6 +86,7 @@ def begin() -> Callable[..., Played]:
             tenant=bytes(32),
             previous_id=None,
             backend="default",
+            idempotency=None,
             opening=("response.created", "response.queued"),
             target="/v1/responses",
             headers={},

@@ -231,7 +231,7 @@ class House:
             held_headers=CallerHeaders(credential, {"x-held": "1"}),
             is_previous_ours=previous is not None,
         )
-        answer = orjson.loads(await self.jobs.submit(submission))
+        answer = orjson.loads((await self.jobs.submit(submission)).response)
         assert (answer["id"], answer["status"]) == (response_id, "queued")
         return response_id
 

@@ -66,6 +66,7 @@ def begin(**request: Any) -> Played:
         tenant=bytes(32),
         previous_id=None,
         backend="default",
+        idempotency=None,
         opening=("response.created", "response.queued"),
         target="/v1/responses",
         headers={},

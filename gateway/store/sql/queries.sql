@@ -17,6 +17,15 @@ RETURNING pk, previous;
 INSERT INTO call (job, response, request, input, target, headers)
 VALUES (:pk, :response, :request, :input, :target, :headers);
 
+-- name: find_idempotent
+SELECT job.id, idempotency.fingerprint,
+       (job.expires_at_ms IS NULL OR job.expires_at_ms > :now_ms) AS is_there
+FROM idempotency JOIN job ON job.pk = idempotency.job
+WHERE idempotency.tenant = :tenant AND idempotency.key = :key;
+
+-- name: put_idempotent
+INSERT OR REPLACE INTO idempotency (tenant, key, fingerprint, job) VALUES (:tenant, :key, :fingerprint, :pk);
+
 -- name: insert_segment
 INSERT INTO segment (job, first_seq, last_seq, events) VALUES (:pk, :first_seq, :last_seq, :events);
 

@@ -54,6 +54,18 @@ BEGIN
     SELECT RAISE(ABORT, 'illegal move of a job');
 END;
 
+-- Creates that may be repeated: the same key of the same tenant means the same response, for as long as that
+-- can be seen. The key itself is the client's text, and bound like every value.
+CREATE TABLE idempotency (
+    tenant      BLOB    NOT NULL,
+    key         TEXT    NOT NULL,
+    fingerprint BLOB    NOT NULL,
+    job         INTEGER NOT NULL REFERENCES job (pk) ON DELETE CASCADE,
+    PRIMARY KEY (tenant, key)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX idempotency_job ON idempotency (job);
+
 -- What was asked for. `request` has no credential and no `input`, which stands beside it.
 CREATE TABLE call (
     job      INTEGER PRIMARY KEY REFERENCES job (pk) ON DELETE CASCADE,
