@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import aiohttp
+import pytest
+
 from tests.acceptance.fleet import (
     MODEL,
     Fleet,
@@ -92,14 +95,15 @@ async def test_a_replica_that_cannot_be_reached_is_noticed_by_nobody(fleet: Flee
 async def test_one_of_two_replicas_killed_under_load_costs_no_request_and_no_job(fleet: Fleet) -> None:
     """Forty clients that wait for a whole answer have no byte of it yet; a poller has seen nothing either."""
     victim, survivor = await fleet.server(words_per_second=20), await fleet.server(words_per_second=20)
-    gateway = await fleet.gateway(replicated(victim, survivor, concurrency_max=16))
+    gateway = await fleet.gateway(replicated(victim, survivor, concurrency_max=64))
+    streamed = [asyncio.create_task(ask(gateway, input=BUSY, background=True, stream=True)) for _ in range(6)]
     plain = [asyncio.create_task(ask(gateway, input=BUSY)) for _ in range(40)]
     polled = await asyncio.gather(*(submit(gateway, input=BUSY) for _ in range(20)))
-    streamed = [asyncio.create_task(ask(gateway, input=BUSY, background=True, stream=True)) for _ in range(6)]
 
     async def is_busy() -> bool:
-        running = [await metrics_of(gateway, server) for server in (victim, survivor)]
-        return min(found["demo:num_requests_running"] for found in running) >= 24
+        found = [await metrics_of(gateway, server) for server in (victim, survivor)]
+        spoken = min(each["demo:tokens_generated_total"] for each in found)
+        return spoken > 150 and min(each["demo:num_requests_running"] for each in found) >= 30
 
     await until(is_busy)
     await victim.kill9()
@@ -120,7 +124,7 @@ async def test_one_of_two_replicas_killed_under_load_costs_no_request_and_no_job
             shown = "".join(payload(event).get("delta", "") for event in events)
             assert shown
             assert end["output"][0]["content"][0]["text"] == shown
-    assert set(ends) <= {"completed", "failed"}
+    assert set(ends) == {"completed", "failed"}
     assert await gateway.metric('backburner_jobs{status="in_progress"}') == 0
 
 
@@ -135,12 +139,8 @@ async def test_an_answer_that_had_begun_is_broken_off_and_not_begun_again(fleet:
             begun += await within(answer.content.readany())
         used, other = (one, two) if await asked_of(gateway, one) else (two, one)
         await used.kill9()
-        try:
-            rest = await within(answer.content.read())
-        except OSError:
-            rest = b""
-        assert b"response.completed" not in rest
-        assert b"response.created" not in rest
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await within(answer.content.read())
     assert await asked_of(gateway, other) == 0
 
 
@@ -206,7 +206,8 @@ async def test_jobs_wait_while_the_only_model_server_is_away(fleet: Fleet) -> No
 
     async def is_left_alone() -> bool:
         await ask(gateway)
-        return (await state_of(gateway, "pool"))["replicas"][0]["breaker"] != "closed"
+        breaker: str = (await state_of(gateway, "pool"))["replicas"][0]["breaker"]
+        return breaker != "closed"
 
     await until(is_left_alone)
     jobs = [await submit(gateway) for _ in range(5)]
