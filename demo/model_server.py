@@ -11,6 +11,8 @@ To see how failures look, send `"metadata": {"demo_error": …}` with one of
     "error_event"  an `error` event after three words, then the end (without stream: an HTTP 500)
     "garbage"      200 OK with a page of HTML
 
+With `--slots N` it works on N requests at a time; the others wait in its own queue, as in a real server.
+
 Run it: python -m demo.model_server --host 127.0.0.1 --port 8000 --words-per-second 8
 """
 
@@ -23,7 +25,7 @@ import secrets
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,12 +44,25 @@ BODY_BYTES_MAX = 64 * 2**20
 class Meter:
     """What /metrics shows."""
 
+    requests: int = 0
+    waiting: int = 0
     running: int = 0
+    running_max: int = 0
     tokens_generated: int = 0
+
+    @contextmanager
+    def one_waiting(self) -> Iterator[None]:
+        self.requests += 1
+        self.waiting += 1
+        try:
+            yield
+        finally:
+            self.waiting -= 1
 
     @contextmanager
     def one_running(self) -> Iterator[None]:
         self.running += 1
+        self.running_max = max(self.running, self.running_max)
         try:
             yield
         finally:
@@ -90,11 +105,16 @@ CHAT = Dialect(asks.read_chat, chat_shapes.completion, chat_shapes.frames, chat_
 
 
 class ModelServer:
-    """The handlers. Nothing is kept between requests but two numbers for /metrics."""
+    """The handlers. Nothing is kept between requests but the numbers for /metrics.
 
-    def __init__(self, *, words_per_second: float) -> None:
+    Args:
+        slots: Requests worked on at a time; None is no limit.
+    """
+
+    def __init__(self, *, words_per_second: float, slots: int | None = None) -> None:
         self.meter = Meter()
         self._seconds_per_word = 1 / words_per_second
+        self._slots = None if slots is None else asyncio.Semaphore(slots)
 
     async def responses(self, request: web.Request) -> web.StreamResponse:
         return await self._generate(request, RESPONSES)
@@ -116,7 +136,11 @@ class ModelServer:
 
     async def metrics(self, _request: web.Request) -> web.Response:
         gauges = {
+            "vllm:num_requests_running": self.meter.running,
+            "vllm:num_requests_waiting": self.meter.waiting,
             "demo:num_requests_running": self.meter.running,
+            "demo:num_requests_running_max": self.meter.running_max,
+            "demo:requests_total": self.meter.requests,
             "demo:tokens_generated_total": self.meter.tokens_generated,
         }
         lines = (f"# TYPE {name} gauge\n{name} {value}\n" for name, value in gauges.items())
@@ -132,7 +156,7 @@ class ModelServer:
                 text="<html><body>Not what you asked for.</body></html>", content_type="text/html"
             )
         answer = shapes.answer(ask, nonce=secrets.token_hex(8), created_s=int(time.time()))
-        with self.meter.one_running():
+        async with self._slot():
             pace = Pace(self.meter, self._seconds_per_word)
             if ask.is_stream:
                 return await self._stream(request, dialect, answer, pace)
@@ -141,6 +165,16 @@ class ModelServer:
                     return _hang_up(request, web.Response())
                 await pace.word()
             return _json(dialect.whole(answer))
+
+    @asynccontextmanager
+    async def _slot(self) -> AsyncIterator[None]:
+        """A place among those that are worked on; who came first gets the next."""
+        async with AsyncExitStack() as held:
+            with self.meter.one_waiting():
+                if self._slots is not None:
+                    await held.enter_async_context(self._slots)
+            with self.meter.one_running():
+                yield
 
     async def _stream(
         self, request: web.Request, dialect: Dialect, answer: shapes.Answer, pace: Pace
@@ -242,11 +276,11 @@ def _json(body: shapes.JSON, status: int = 200) -> web.Response:
     return web.Response(body=orjson.dumps(body), status=status, content_type="application/json")
 
 
-async def _run(host: str, port: int, words_per_second: float, api_key: str | None) -> None:
+async def _run(host: str, port: int, words_per_second: float, slots: int | None, api_key: str | None) -> None:
     over = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, over.set)
-    app = make_app(ModelServer(words_per_second=words_per_second), api_key=api_key)
+    app = make_app(ModelServer(words_per_second=words_per_second, slots=slots), api_key=api_key)
     async with listening(app, host, port) as url:
         print(f"{MODEL}, a simulation without a model inside, listens at {url}/v1", flush=True)
         await over.wait()
@@ -259,6 +293,13 @@ def positive(text: str) -> float:
     return value
 
 
+def count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return value
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m demo.model_server", description="A simulated model server."
@@ -266,9 +307,10 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000, help="0 takes a free one (default: %(default)s)")
     parser.add_argument("--words-per-second", type=positive, default=8.0, help="default: %(default)s")
+    parser.add_argument("--slots", type=count, help="requests worked on at a time (default: no limit)")
     parser.add_argument("--api-key", help="refuse callers under /v1 that do not send this key")
     args = parser.parse_args()
-    asyncio.run(_run(args.host, args.port, args.words_per_second, args.api_key))
+    asyncio.run(_run(args.host, args.port, args.words_per_second, args.slots, args.api_key))
 
 
 if __name__ == "__main__":

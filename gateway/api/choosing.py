@@ -29,12 +29,7 @@ class Chooser:
         if isinstance(model, str):
             backend = self._backends.of_model(model)
             if backend is None:
-                raise Refusal(
-                    Fault.NOT_FOUND,
-                    f"The model '{model}' does not exist.",
-                    param="model",
-                    code="model_not_found",
-                )
+                raise no_such_model(model)
             return backend
         return self.without_model()
 
@@ -55,6 +50,12 @@ class Chooser:
         body = await read_body(request, self._body_bytes_max)
         backend = self.of_model(_model(body))
         return backend, renamed(backend, body)
+
+
+def no_such_model(model: str) -> Refusal:
+    return Refusal(
+        Fault.NOT_FOUND, f"The model '{model}' does not exist.", param="model", code="model_not_found"
+    )
 
 
 def renamed(backend: HttpBackend, body: bytes) -> bytes:

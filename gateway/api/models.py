@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 from aiohttp import web
 
+from gateway.api.choosing import no_such_model
 from gateway.api.passthrough import Passthrough
 from gateway.outbound.backend import HttpBackend
 from gateway.outbound.backends import HttpBackends
@@ -33,15 +34,59 @@ async def merged_models(
     ]
     answers = await asyncio.gather(*asked)
     if all(answer is None for answer in answers):
-        raise Refusal(Fault.BACKEND_UNREACHABLE, "No backend could be reached.", code="backend_unreachable")
+        raise _unreachable()
     models: dict[str, Model] = {}
     for backend, answer in zip(backends.all, answers, strict=True):
-        for model in _listed(answer):
-            for name in _public_names(backend, str(model["id"])):
-                if backends.of_model(name) is backend:  # of two that offer it, the one that would get it
-                    models.setdefault(name, {**model, "id": name})
-    body = orjson.dumps({"object": "list", "data": list(models.values())})
-    return web.Response(body=body, content_type="application/json")
+        for name, model in _public(backends, backend, answer).items():
+            models.setdefault(name, model)
+    return _json({"object": "list", "data": list(models.values())})
+
+
+async def one_model(
+    request: web.BaseRequest,
+    backends: HttpBackends,
+    passthrough: Passthrough,
+    name: str,
+    *,
+    target: str,
+    request_id: str,
+) -> web.Response:
+    """What the list says about one model, by the name by which clients ask for it.
+
+    Args:
+        target: Of the list.
+
+    Raises:
+        Refusal: There is no such model, or its backend did not answer.
+    """
+    backend = backends.of_model(name)
+    if backend is None:
+        raise no_such_model(name)
+    answer = await passthrough.fetch(request, backend, request_id=request_id, target=target)
+    if answer is None:
+        raise _unreachable()
+    model = _public(backends, backend, answer).get(name)
+    if model is None:
+        raise no_such_model(name)
+    return _json(model)
+
+
+def _public(backends: HttpBackends, backend: HttpBackend, answer: bytes | None) -> dict[str, Model]:
+    """A backend's models by their public names; of two that offer one, the backend that would get it."""
+    return {
+        name: {**model, "id": name}
+        for model in _listed(answer)
+        for name in _public_names(backend, str(model["id"]))
+        if backends.of_model(name) is backend
+    }
+
+
+def _unreachable() -> Refusal:
+    return Refusal(Fault.BACKEND_UNREACHABLE, "No backend could be reached.", code="backend_unreachable")
+
+
+def _json(body: dict[str, Any]) -> web.Response:
+    return web.Response(body=orjson.dumps(body), content_type="application/json")
 
 
 def _listed(answer: bytes | None) -> list[Model]:

@@ -10,7 +10,6 @@ import asyncio
 import math
 import socket
 import struct
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
@@ -174,7 +173,7 @@ class Passthrough:
                 except Refusal as refusal:
                     if refusal.fault is not Fault.BACKEND_UNREACHABLE:
                         raise
-                    replica.breaker.failed(time.monotonic())
+                    backend.pool.failed(replica)
                     may_resend = upload is None or upload.is_whole
                     if may_resend and backend.pool.pick(tried=tried) is not None:
                         continue

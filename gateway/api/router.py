@@ -13,7 +13,7 @@ from aiohttp import web
 
 from gateway.api.choosing import Chooser
 from gateway.api.errors import error_response
-from gateway.api.models import merged_models
+from gateway.api.models import merged_models, one_model
 from gateway.api.passthrough import Passthrough
 from gateway.api.responses import Responses
 from gateway.api.websocket import is_upgrade, tunnel
@@ -98,8 +98,11 @@ class Router:
         path = request.raw_path.partition("?")[0]
         if is_upgrade(request):
             return self._tunnel
-        if path == self._models_path and request.method == "GET" and len(self._backends.all) > 1:
-            return self._models
+        if request.method == "GET" and (len(self._backends.all) > 1 or self._backends.renames):
+            if path == self._models_path:
+                return self._models
+            if path.startswith(f"{self._models_path}/"):
+                return self._model
         if path == self._collection and request.method == "POST":
             return self._responses.create
         if path.startswith(f"{self._collection}/"):
@@ -120,6 +123,13 @@ class Router:
 
     async def _models(self, request: web.BaseRequest, request_id: str) -> web.StreamResponse:
         return await merged_models(request, self._backends, self._passthrough, request_id=request_id)
+
+    async def _model(self, request: web.BaseRequest, request_id: str) -> web.StreamResponse:
+        name = unquote(request.raw_path.partition("?")[0].removeprefix(f"{self._models_path}/"))
+        target = self._models_path
+        return await one_model(
+            request, self._backends, self._passthrough, name, target=target, request_id=request_id
+        )
 
     async def _forward(self, request: web.BaseRequest, request_id: str) -> web.StreamResponse:
         backend, body = await self._chooser.of_request(request)

@@ -69,6 +69,8 @@ class Sweeper:
             await self._closer.close(response_id, DeadlinePassed())
         for response_id in await self._store.orphans(attempts_max=self._attempts_max, limit=_LIMIT):
             await self._closer.close(response_id, INTERRUPTED)
+        for response_id in await self._store.of_other_backends(self._backends.names, limit=_LIMIT):
+            await self._closer.close(response_id, BACKEND_GONE)
         for response_id in list(self._unsettled):
             ending = self._unsettled.pop(response_id)  # before the call, which may note it anew
             try:

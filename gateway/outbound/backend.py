@@ -89,32 +89,37 @@ class HttpBackend:
         return self.speech
 
     async def stream(self, call: BackendCall) -> AsyncGenerator[Input, None]:
-        replica = self.pool.pick()
-        tried: list[Replica] = []
+        failed = UpstreamFailed(failure("The backend could not be reached."), "upstream_unreachable")
         for attempt in range(1, self.settings.connect_attempts_max + 1):
-            if replica is None:
+            tried: list[Replica] = []
+            while (replica := await self._next(call, tried)) is not None:
+                tried.append(replica)
+                with self.pool.call(replica, is_background=call.is_background):
+                    answer = await self._open(call, replica)
+                    if not isinstance(answer, UpstreamFailed):
+                        if answer.status < 300 and not self.speech.is_certain:
+                            self.learn(self.speech.api)
+                        async with aclosing(self._read(answer)) as items:
+                            try:
+                                async for item in items:
+                                    yield self._redacted(item, call)
+                            finally:
+                                answer.close()  # not released to a pool: closing is what stops the model
+                        return
+                failed = answer
+                if not _may_go_elsewhere(call, failed):
+                    break
+            if not tried or failed.reason != "upstream_unreachable":
                 break
-            with self.pool.call(replica, is_background=call.is_background):
-                answer = await self._open(call, replica)
-                if not isinstance(answer, UpstreamFailed):
-                    if answer.status < 300 and not self.speech.is_certain:
-                        self.learn(self.speech.api)
-                    async with aclosing(self._read(answer)) as items:
-                        try:
-                            async for item in items:
-                                yield self._redacted(item, call) if isinstance(item, UpstreamFailed) else item
-                        finally:
-                            answer.close()  # not released to a pool: closing is what stops the model
-                    return
-            tried.append(replica)
-            if answer.reason != "upstream_unreachable" or attempt == self.settings.connect_attempts_max:
-                yield self._redacted(answer, call)
-                return
-            other = self.pool.pick(tried=tried)
-            if other is None:  # all have been tried: again, a little later
-                await asyncio.sleep(_backoff_s(attempt))
-            replica = other or self.pool.pick() or replica
-        yield UpstreamFailed(failure("The backend could not be reached."), "upstream_unreachable")
+            if attempt < self.settings.connect_attempts_max:
+                await asyncio.sleep(_backoff_s(attempt))  # all have been tried: again, a little later
+        yield self._redacted(failed, call)
+
+    async def _next(self, call: BackendCall, tried: list[Replica]) -> Replica | None:
+        """Where to try next; a background call waits for its turn there, a plain one goes at once."""
+        if call.is_background:
+            return await self.pool.room_for_background(tried=tried)
+        return self.pool.pick(tried=tried)
 
     async def _open(self, call: BackendCall, replica: Replica) -> aiohttp.ClientResponse | UpstreamFailed:
         kind = "background" if call.is_background else "passthrough"
@@ -130,7 +135,7 @@ class HttpBackend:
                 )
         except FAILURES as error:
             reason, refusal = explain(error)
-            replica.breaker.failed(time.monotonic())
+            self.pool.failed(replica)
             self._observer.upstream_failed(kind, reason)
             return UpstreamFailed(failure(refusal.message), f"upstream_{reason}")
         replica.breaker.succeeded()
@@ -191,8 +196,10 @@ class HttpBackend:
         finally:
             silence.stop()
 
-    def _redacted(self, item: UpstreamFailed, call: BackendCall) -> UpstreamFailed:
+    def _redacted(self, item: Input, call: BackendCall) -> Input:
         """A backend may quote the key it refuses; nobody else gets to read it."""
+        if not isinstance(item, UpstreamFailed):
+            return item
         message = item.failure["message"]
         secrets = [
             self.api_key,
@@ -248,6 +255,17 @@ class _Silence:
             return
         self.is_too_long = True
         self._answer.close()
+
+
+def _may_go_elsewhere(call: BackendCall, failed: UpstreamFailed) -> bool:
+    """Whether another replica may be asked in its place.
+
+    A background call that was broken off may have begun; whether it is run again, its job decides. A client
+    that waits has seen nothing yet, and its official SDK would try again itself.
+    """
+    return failed.reason == "upstream_unreachable" or (
+        failed.reason == "upstream_cut" and not call.is_background
+    )
 
 
 def _request_id(job_id: str) -> str:

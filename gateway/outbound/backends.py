@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Collection
 from contextlib import AsyncExitStack
 from fnmatch import fnmatchcase
@@ -67,7 +66,11 @@ class HttpBackends:
         return self._backends.get(name)
 
     def of_model(self, model: str) -> HttpBackend | None:
-        """The first backend one of whose patterns the model's name matches, else the default one."""
+        """The backend that names the model, by a rename or a pattern without wildcards; else the first one of
+        whose patterns its name matches; else the default one."""
+        for backend in self.all:
+            if model in backend.settings.rename or model in backend.settings.models:
+                return backend
         for backend in self.all:
             if any(fnmatchcase(model, pattern) for pattern in backend.settings.models):
                 return backend
@@ -78,8 +81,15 @@ class HttpBackends:
         """For requests that name no model; None if there are several and none was chosen."""
         return self._backends.get(self._default) if self._default is not None else None
 
+    @property
+    def renames(self) -> bool:
+        """Whether clients know a model by another name than a backend does."""
+        return any(backend.settings.rename for backend in self.all)
+
     def slots(self, name: str) -> int:
-        return self._backends[name].pool.background_slots()
+        slots = self._backends[name].pool.background_slots()
+        backfill = self._backfills.get(name)
+        return slots if backfill is None else min(slots, backfill.slots_max)
 
     def held_until_ms(self, name: str, now_ms: int) -> int | None:
         backfill = self._backfills.get(name)
@@ -87,12 +97,11 @@ class HttpBackends:
 
     def state(self) -> dict[str, object]:
         """How each of them is, for people and for the metrics."""
-        now_s = time.monotonic()
         states: dict[str, object] = {}
         for backend in self.all:
             replicas = []
             for number, replica in enumerate(backend.pool.replicas):
-                breaker = replica.breaker.state(now_s)
+                breaker = backend.pool.breaker_state(replica)
                 replicas.append(
                     {
                         "url": replica.url,
@@ -119,26 +128,31 @@ class HttpBackends:
         return states
 
     async def run(self) -> None:
-        """Watch them, until cancelled: replicas that others can stand in for, and engines' queues."""
+        """Watch their replicas and the queues of their engines, until cancelled."""
         async with asyncio.TaskGroup() as group:
             for backend in self.all:
-                if len(backend.pool.replicas) > 1:
-                    for replica in backend.pool.replicas:
-                        group.create_task(self._watch(backend, replica))
+                for replica in backend.pool.replicas:
+                    group.create_task(self._watch(backend, replica))
             for backfill in self._backfills.values():
                 group.create_task(backfill.run())
 
     async def _watch(self, backend: HttpBackend, replica: Replica) -> None:
-        """Ask one replica for its models, again and again."""
-        settings = backend.settings
-        path = URL(replica.url).raw_path.rstrip("/")
+        """Ask one replica for its models, again and again.
+
+        The only one of its backend is left in peace while its calls are answered: no other could stand in.
+        """
+        settings, pool = backend.settings, backend.pool
+        is_only = len(pool.replicas) == 1
+        path = URL(replica.url).raw_path.rstrip("/") or "/v1"
         async with make_session(settings, keeps_connections=False) as session:
             while True:
-                was, replica.is_healthy = replica.is_healthy, await _answers(session, backend, replica, path)
-                if replica.is_healthy:
-                    replica.breaker.succeeded()
-                if was != replica.is_healthy:
-                    line("replica", backend=backend.name, url=replica.url, healthy=replica.is_healthy)
+                if not is_only or pool.breaker_state(replica) is not BreakerState.CLOSED:
+                    was_healthy = replica.is_healthy
+                    answers = await _answers(session, backend, replica, path)
+                    if answers or not is_only:
+                        pool.checked(replica, is_healthy=answers)
+                    if was_healthy != replica.is_healthy:
+                        line("replica", backend=backend.name, url=replica.url, healthy=replica.is_healthy)
                 await asyncio.sleep(settings.health_interval_s)
 
 

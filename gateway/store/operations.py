@@ -21,6 +21,9 @@ from gateway.store.port import Page, QueueLimits
 from gateway.store.queries import QUERIES
 from gateway.wire.sse import split_frames
 
+_SERVED_MAX = 10_000
+"""Tenants whose last turn is remembered. One that is forgotten counts as never served, and goes first."""
+
 
 def create(raw: sqlite3.Connection, job: NewJob, limits: QueueLimits) -> str:
     """Store a job as queued, with its first events. Returns its id, or that of the one it repeats."""
@@ -107,19 +110,27 @@ def insert_segment(raw: sqlite3.Connection, pk: int, first_seq: int, count: int,
     raw.execute(QUERIES["insert_segment"], values)
 
 
-def claim(raw: sqlite3.Connection, owner: str, limit: int, wanted: dict[str, Any]) -> list[Claim]:
-    """Take waiting jobs: the higher priority first; of one priority, the tenant with the fewest running."""
+def claim(
+    raw: sqlite3.Connection, owner: str, limit: int, wanted: dict[str, Any], served: dict[bytes, int]
+) -> list[Claim]:
+    """Take waiting jobs: the higher priority first; of one priority, the tenant with the fewest running, of
+    those the one whose last turn is longest ago; of one tenant the oldest.
+
+    Args:
+        served: By tenant, the number of its last turn; the latest comes last.
+    """
     chosen: list[sqlite3.Row] = []
     groups = raw.execute(QUERIES["waiting_groups"], {"backend": wanted["backend"]}).fetchall()
     for priority in sorted({group["priority"] for group in groups}, reverse=True):
-        turns = []
-        for group in groups:
-            if group["priority"] == priority:
-                values = {**wanted, "priority": priority, "tenant": group["tenant"], "limit": limit}
-                rows = raw.execute(QUERIES["waiting"], values).fetchall()
-                turns += [(group["running"] + turn, row["pk"], row) for turn, row in enumerate(rows)]
-        turns.sort(key=lambda turn: turn[:2])
-        chosen += [row for _, _, row in turns[: limit - len(chosen)]]
+        if len(chosen) < limit:
+            of_it = [group for group in groups if group["priority"] == priority]
+            chosen += _in_turn(raw, of_it, limit - len(chosen), wanted, served)
+    turn = next(reversed(served.values()), 0)
+    for number, waiting in enumerate(chosen, turn + 1):
+        served.pop(waiting["tenant"], None)
+        served[waiting["tenant"]] = number
+    while len(served) > _SERVED_MAX:
+        del served[next(iter(served))]
     claims = []
     for waiting in chosen:
         pk = waiting["pk"]
@@ -129,6 +140,26 @@ def claim(raw: sqlite3.Connection, owner: str, limit: int, wanted: dict[str, Any
         claimed = raw.execute(QUERIES["claim"], values).fetchone()
         claims.append(Claim(job_by_id(raw, claimed["id"])))
     return claims
+
+
+def _in_turn(
+    raw: sqlite3.Connection,
+    groups: list[sqlite3.Row],
+    limit: int,
+    wanted: dict[str, Any],
+    served: dict[bytes, int],
+) -> list[sqlite3.Row]:
+    """The next jobs of one priority. A tenant's n-th job counts as if the n-1 before it ran already."""
+    turns: list[tuple[int, int, int, sqlite3.Row]] = []
+    for group in sorted(groups, key=lambda g: (g["running"], served.get(g["tenant"], 0), g["first"])):
+        last = served.get(group["tenant"], 0)
+        if len(turns) == limit and turns[-1][:3] < (group["running"], last, group["first"]):
+            break  # with many tenants: none of this one's, and none of those after it, comes before these
+        values = {**wanted, "priority": group["priority"], "tenant": group["tenant"], "limit": limit}
+        rows = raw.execute(QUERIES["waiting"], values).fetchall()
+        turns += [(group["running"] + n, last, row["pk"], row) for n, row in enumerate(rows)]
+        turns = sorted(turns, key=lambda turn: turn[:3])[:limit]
+    return [row for *_, row in turns]
 
 
 def _rewind(raw: sqlite3.Connection, pk: int) -> None:

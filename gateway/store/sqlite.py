@@ -28,6 +28,7 @@ T = TypeVar("T")
 Row = sqlite3.Row
 
 _SWEEP_ROWS = 500
+_NEVER_MS = 2**62
 
 
 class SqliteStore:
@@ -50,6 +51,7 @@ class SqliteStore:
         self._next_reader = itertools.cycle(readers)
         self._is_closed = False
         self._owner = secrets.token_hex(8)
+        self._served: dict[bytes, int] = {}
         self.pepper = pepper
         """Random bytes of this file, from which tenants are derived."""
 
@@ -167,9 +169,11 @@ class SqliteStore:
             "backend": backend,
             "attempts_max": attempts_max,
             "now_ms": now_ms,
-            "accepted_before_ms": now_ms if accepted_before_ms is None else accepted_before_ms,
+            "accepted_before_ms": _NEVER_MS if accepted_before_ms is None else accepted_before_ms,
         }
-        return await self._writer.ask(lambda raw: operations.claim(raw, self._owner, limit, wanted))
+        return await self._writer.ask(
+            lambda raw: operations.claim(raw, self._owner, limit, wanted, self._served)
+        )
 
     async def append(
         self, claim: Claim, first_seq: int, count: int, events: bytes, *, has_output: bool

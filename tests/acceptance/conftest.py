@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from demo.model_server import ModelServer, listening, make_app
+from tests.acceptance.fleet import Fleet
 from tests.acceptance.harness import Gateway
 from tests.acceptance.replay import ReplayServer
 
@@ -58,3 +59,13 @@ async def start_gateway(tmp_path: Path, replay_server: ReplayServer) -> AsyncIte
 async def gateway(start_gateway: StartGateway) -> Gateway:
     """A gateway with default settings in front of `replay_server`."""
     return await start_gateway()
+
+
+@pytest.fixture
+async def fleet(tmp_path: Path) -> AsyncIterator[Fleet]:
+    """Model servers and gateways as processes; all are ended, the gateways with status 0."""
+    started = Fleet(tmp_path)
+    try:
+        yield started
+    finally:
+        await started.close()

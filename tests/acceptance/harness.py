@@ -95,7 +95,8 @@ class Gateway:
         self.lines = []
         clean = {name: value for name, value in os.environ.items() if not name.startswith("BACKBURNER_")}
         self._process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "gateway", "serve", "--upstream", self.upstream, "--port", "0"),
+            *(sys.executable, "-m", "gateway", "serve", "--port", "0"),
+            *(("--upstream", self.upstream) if self.upstream else ()),  # or a file names the backends
             *("--admin-port", "0", "--database", str(self.database), *self.flags),
             cwd=self.database.parent,
             env={**clean, "PYTHONPATH": str(ROOT), **self._environ},

@@ -15,6 +15,7 @@ from gateway.config import StoreSettings
 from gateway.core.job import (
     Claim,
     ClaimLost,
+    IdTaken,
     Job,
     NewJob,
     Outcome,
@@ -310,6 +311,177 @@ async def test_a_queued_job_takes_no_events_even_from_who_holds_it(store: JobSto
     assert taken is not None
     with pytest.raises(ClaimLost):
         await store.append(taken, 2, 1, event(2), has_output=False)
+
+
+# -- whose turn it is
+
+
+async def claimed_names(store: JobStore, limit: int = 1, **wanted: Any) -> list[str]:
+    given: dict[str, Any] = {"attempts_max": 2, "now_ms": NOW, **wanted}
+    return [claimed.id for claimed in await store.claim(limit, **given)]
+
+
+async def run_in_turn(store: JobStore, count: int) -> list[str]:
+    """Names of jobs that run one at a time, each to its end."""
+    names = []
+    for _ in range(count):
+        (claimed,) = await claim(store)
+        await store.finish(claimed, ending(2), now_ms=NOW, expires_at_ms=EXPIRY)
+        names.append(claimed.id)
+    return names
+
+
+async def test_a_backend_s_claims_are_of_its_own_jobs(store: JobStore) -> None:
+    await create(store, "a", backend="one")
+    await create(store, "b", backend="two")
+    await create(store, "c", backend="one")
+    assert await claimed_names(store, 9, backend="two") == ["b"]
+    assert await claimed_names(store, 9, backend="three") == []
+    assert await claimed_names(store, 9, backend="one") == ["a", "c"]
+    assert (await found(store, "b")).backend == "two"
+
+
+async def test_a_higher_priority_goes_first_whoever_asked(store: JobStore) -> None:
+    await create(store, "flex", priority=0)
+    await create(store, "default", priority=1)
+    await create(store, "foreign flex", priority=0, tenant=OTHER)
+    await create(store, "priority", priority=2)
+    await create(store, "more priority", priority=2)
+    assert await claimed_names(store, 4) == ["priority", "more priority", "default", "flex"]
+    assert await claimed_names(store, 4) == ["foreign flex"]
+
+
+async def test_a_tenant_with_one_job_goes_next_behind_one_with_fifty(store: JobStore) -> None:
+    for number in range(50):
+        await create(store, f"many{number}")
+    await create(store, "one", tenant=OTHER)
+    assert await claimed_names(store) == ["many0"]
+    assert await claimed_names(store) == ["one"]
+    assert await claimed_names(store, 2) == ["many1", "many2"]
+
+
+async def test_tenants_take_turns_also_where_one_job_runs_at_a_time(store: JobStore) -> None:
+    for number in range(5):
+        await create(store, f"many{number}")
+    assert await run_in_turn(store, 2) == ["many0", "many1"]
+    await create(store, "one", tenant=OTHER)
+    await create(store, "two", tenant=OTHER)
+    assert await run_in_turn(store, 5) == ["one", "many2", "two", "many3", "many4"]
+
+
+async def test_tenants_share_one_claim_of_many_jobs(store: JobStore) -> None:
+    third = b"3" * 32
+    for number in range(10):
+        await create(store, f"t{number}")
+    for number in range(10):
+        await create(store, f"o{number}", tenant=OTHER)
+    await create(store, "x0", tenant=third)
+    assert await claimed_names(store, 7) == ["t0", "o0", "x0", "t1", "o1", "t2", "o2"]
+    await create(store, "x1", tenant=third)
+    await create(store, "x2", tenant=third)
+    assert await claimed_names(store, 3) == ["x1", "x2", "t3"]  # the others have three running already
+
+
+async def test_of_very_many_tenants_each_gets_a_turn(store: JobStore) -> None:
+    tenants = [bytes([number]) * 32 for number in range(60)]
+    for turn in range(2):
+        for number, tenant in enumerate(tenants):
+            await create(store, f"{turn}-{number}", tenant=tenant)
+    first = await claimed_names(store, 60)
+    assert sorted(first) == sorted(f"0-{number}" for number in range(60))
+    assert sorted(await claimed_names(store, 100)) == sorted(f"1-{number}" for number in range(60))
+
+
+async def test_running_jobs_of_any_backend_count_for_the_turns(store: JobStore) -> None:
+    await create(store, "elsewhere", backend="other")
+    assert await claimed_names(store, backend="other") == ["elsewhere"]
+    await create(store, "a")
+    await create(store, "b", tenant=OTHER)
+    assert await claimed_names(store, 2) == ["b", "a"]
+
+
+async def test_later_jobs_than_a_time_stay_where_they_are(store: JobStore) -> None:
+    await create(store, "old", created_at_ms=NOW - 1000)
+    await create(store, "new", created_at_ms=NOW - 1)
+    await create(store, "urgent", created_at_ms=NOW - 1, priority=2)
+    assert await claimed_names(store, 9, accepted_before_ms=NOW - 1001) == []
+    assert await claimed_names(store, 9, accepted_before_ms=NOW - 1000) == ["old"]
+    assert await claimed_names(store, 9) == ["urgent", "new"]
+
+
+async def test_a_clock_that_was_set_back_keeps_no_job_waiting(store: JobStore) -> None:
+    await create(store, "a", created_at_ms=NOW + 60_000)
+    assert await claimed_names(store) == ["a"]
+
+
+async def test_a_job_released_for_later_lets_others_go_before_it(store: JobStore) -> None:
+    claimed = await started(store, "a")
+    await store.release(claimed, attempts_returned=0, not_before_ms=NOW + 500)
+    assert await claimed_names(store, now_ms=NOW + 499) == []
+    await create(store, "b")
+    assert await claimed_names(store, now_ms=NOW + 499) == ["b"]
+    assert await claimed_names(store, now_ms=NOW + 500) == ["a"]
+
+
+async def test_live_jobs_of_backends_that_are_gone_are_found(store: JobStore) -> None:
+    await ended(store, "ended", backend="default")
+    for name, backend in (("a", "gone"), ("b", "kept"), ("c", "gone too"), ("d", "gone")):
+        await create(store, name, backend=backend)
+    assert await store.of_other_backends(["default", "kept"], limit=9) == ["a", "c", "d"]
+    assert await store.of_other_backends(["default", "kept"], limit=2) == ["a", "c"]
+    assert await claimed_names(store, backend="gone") == ["a"]
+    assert await store.of_other_backends(["default", "kept"], limit=9) == ["c", "d"]  # its owner lives
+    await store.void_owners()
+    assert await store.of_other_backends(["default", "kept"], limit=9) == ["a", "c", "d"]
+    assert await store.of_other_backends([], limit=9) == ["a", "b", "c", "d"]
+
+
+# -- turns that were not ours to run
+
+
+async def record(store: JobStore, name: str, status: Status = Status.COMPLETED, **changes: Any) -> None:
+    turn = job_named(name, is_background=False, events=b"", next_seq=0, **changes)
+    final = b'{"final":"%b"}' % name.encode()
+    await store.record(turn, status, final, finished_at_ms=NOW, expires_at_ms=EXPIRY)
+
+
+async def test_a_recorded_response_has_ended_and_can_be_gone_on_from(store: JobStore) -> None:
+    await record(store, "first")
+    await record(store, "second", Status.INCOMPLETE, previous_id="first")
+    job = await found(store, "second")
+    assert (job.status, job.is_background, job.final) == (Status.INCOMPLETE, False, b'{"final":"second"}')
+    await create(store, "job", previous_id="second")
+    turns = await store.turns_before("job", TENANT)
+    assert [turn.response_id for turn in turns] == ["first", "second"]
+    assert await store.all_events("second") == b""
+    assert await page(store, "second") == Page(b"", -1, True)
+
+
+async def test_a_recorded_response_is_nothing_to_run_and_goes_when_it_expires(store: JobStore) -> None:
+    await record(store, "a", deadline_ms=NOW)
+    assert await claim(store) == []
+    assert await store.orphans(attempts_max=1, limit=9) == []
+    assert await store.overdue(now_ms=EXPIRY, limit=9) == []
+    assert await store.of_other_backends([], limit=9) == []
+    assert await store.take_over("a") is None
+    assert await swept(store, EXPIRY - 1) == 0
+    assert await swept(store) == 1
+
+
+async def test_an_id_that_is_taken_is_recorded_by_nobody_else(store: JobStore) -> None:
+    await ended(store, "a")
+    before = await found(store, "a")
+    for tenant in (TENANT, OTHER):
+        with pytest.raises(IdTaken):
+            await record(store, "a", tenant=tenant)
+    assert await found(store, "a") == before
+    assert await store.find("a", OTHER, now_ms=NOW) is None
+
+
+async def test_a_recorded_response_whose_previous_turn_is_gone_is_not_kept(store: JobStore) -> None:
+    with pytest.raises(PreviousGone):
+        await record(store, "a", previous_id="never was")
+    assert await store.find("a", TENANT, now_ms=NOW) is None
 
 
 # -- ending

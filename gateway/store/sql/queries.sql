@@ -81,8 +81,8 @@ ORDER BY segment.first_seq;
 
 -- name: waiting_groups
 -- Who waits for a backend: tenants by priority, and how many jobs of each tenant run already.
-SELECT waiting.priority, waiting.tenant, coalesce(running.jobs, 0) AS running
-FROM (SELECT priority, tenant
+SELECT waiting.priority, waiting.tenant, waiting.first, coalesce(running.jobs, 0) AS running
+FROM (SELECT priority, tenant, min(pk) AS first
       FROM job
       WHERE owner IS NULL AND status IN ('queued', 'in_progress') AND backend = :backend
       GROUP BY priority, tenant) AS waiting
@@ -93,7 +93,7 @@ LEFT JOIN (SELECT tenant, count(*) AS jobs
 
 -- name: waiting
 -- Work to be done for one of them, oldest first: queued jobs, and silent ones whose run was lost.
-SELECT pk, next_seq
+SELECT pk, tenant, next_seq
 FROM job
 WHERE owner IS NULL AND status IN ('queued', 'in_progress')
   AND backend = :backend AND priority = :priority AND tenant = :tenant
