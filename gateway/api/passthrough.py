@@ -20,7 +20,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from gateway.api.errors import error_response
-from gateway.api.recording import Tap
+from gateway.api.recording import Tap, TapOf
 from gateway.api.upload import Upload
 from gateway.observe import Observer
 from gateway.outbound.backend import HttpBackend
@@ -30,7 +30,6 @@ from gateway.outbound.pool import Replica
 from gateway.wire.errors import Fault, Refusal, invalid
 
 _FETCH_BYTES_MAX = 4 * 2**20
-TapOf = Callable[[aiohttp.ClientResponse], Tap]
 
 
 class Passthrough:
@@ -54,11 +53,15 @@ class Passthrough:
 
         Args:
             body: The request's body where it has been read already; it is sent with its length.
-            tap_of: Makes what sees the answer on its way.
+            tap_of: Makes what sees the answer on its way, and may change it. The backend is then asked not
+                to compress it.
         """
         limit_s = backend.settings.plain_head_timeout_s
+        is_seen = tap_of is not None
         try:
-            async with self._answer(request, backend, request_id, body, limit_s, "passthrough") as answer:
+            async with self._answer(
+                request, backend, request_id, body, limit_s, "passthrough", is_seen=is_seen
+            ) as answer:
                 tap = tap_of(answer) if tap_of is not None else None
                 return await self._relay(request, answer, request_id, backend.settings.idle_timeout_s, tap)
         except Refusal as refusal:
@@ -83,7 +86,9 @@ class Passthrough:
         """
         limit_s = limit_s or backend.settings.lookup_timeout_s
         try:
-            async with self._answer(request, backend, request_id, body, limit_s, "lookup") as answer:
+            async with self._answer(
+                request, backend, request_id, body, limit_s, "lookup", is_seen=tap_of is not None
+            ) as answer:
                 if answer.status in missing:
                     return None
                 tap = tap_of(answer) if tap_of is not None else None
@@ -138,9 +143,13 @@ class Passthrough:
         body: bytes | None,
         limit_s: float,
         kind: str,
+        *,
+        is_seen: bool,
     ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         """The request on its way, up to the head of the answer."""
         headers = self._headers(request, backend, request_id, keep_length=body is None)
+        if is_seen:
+            headers[hdrs.ACCEPT_ENCODING] = "identity"
         if body is not None:
             headers[hdrs.CONTENT_LENGTH] = str(len(body))
 
@@ -234,6 +243,8 @@ class Passthrough:
     ) -> web.StreamResponse:
         """The answer on its way to the client, to its end or to the first failure of either side."""
         headers = to_client(answer.headers, request_id=request_id)
+        if tap is not None and tap.may_change:
+            headers.popall(hdrs.CONTENT_LENGTH, None)
         reason = answer.reason if answer.reason is not None and is_sendable(answer.reason) else None
         response = _Relayed(status=answer.status, reason=reason, headers=headers)
         if request.version < HttpVersion11:

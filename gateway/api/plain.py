@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import aiohttp
@@ -13,7 +12,7 @@ from gateway.api.callers import Caller, Callers, credential_for_asking, new_resp
 from gateway.api.choosing import Chooser, renamed
 from gateway.api.errors import backend_error_response
 from gateway.api.passthrough import Passthrough
-from gateway.api.recording import ResponseTap, Tap
+from gateway.api.recording import Both, EchoTap, ResponseTap, Tap, TapOf
 from gateway.api.streaming import stream_events
 from gateway.config import Settings
 from gateway.core.job import Outcome, Status
@@ -58,11 +57,15 @@ class PlainCreate:
         backend = self._chooser.of_body(body)
         if backend.speech.api is Api.CHAT:
             return await self._translated(request, backend, body, request_id)
-        sent = body
+        sent, is_ours = body, False
         if isinstance(kind, requests.Chained):
-            sent = await self._with_context(request, body, kind, self._callers.of(request, request_id))
+            sent, is_ours = await self._with_context(
+                request, body, kind, self._callers.of(request, request_id)
+            )
         sent = renamed(backend, sent)
         tap_of = self._recorder(request, body, backend, request_id)
+        if is_ours and isinstance(kind, requests.Chained):
+            tap_of = self._echoing(kind.previous_id, tap_of)
         if not backend.speech.is_certain:
             # This request is the question which API it speaks: no other is sent unless it must be.
             answer = await self._passthrough.probe(
@@ -87,18 +90,18 @@ class PlainCreate:
 
     async def _with_context(
         self, request: web.BaseRequest, body: bytes, chained: requests.Chained, caller: Caller
-    ) -> bytes:
-        """The body with our earlier turns in it; as it came, if they are the backend's."""
+    ) -> tuple[bytes, bool]:
+        """The body with our earlier turns in it; as it came, and False, if they are the backend's."""
         previous_id = chained.previous_id
         if await self._jobs.find(previous_id, caller.tenant) is not None:
             items = await self._jobs.expand(previous_id, caller.tenant, chained.body.get("input"))
-            return requests.chained_body(chained.body, input=items)
+            return requests.chained_body(chained.body, input=items), True
         looks_ours = responses.OUR_ID.match(previous_id)
         if looks_ours and not await self._callers.backend_knows(request, caller, previous_id):
             raise previous_not_found(
                 previous_id
             )  # not sent on: some backends would answer without the context
-        return body
+        return body, False
 
     async def _translated(
         self, request: web.BaseRequest, backend: HttpBackend, body: bytes, request_id: str
@@ -127,7 +130,7 @@ class PlainCreate:
                     backend=backend.name,
                 )
 
-        is_kept = self._records and parsed.get("store") is not False
+        is_kept = self._records and requests.is_turn(parsed)
         plain = Plain(
             response_id,
             caller.tenant,
@@ -150,20 +153,20 @@ class PlainCreate:
 
     def _recorder(
         self, request: web.BaseRequest, body: bytes, backend: HttpBackend, request_id: str
-    ) -> Callable[[aiohttp.ClientResponse], Tap] | None:
+    ) -> TapOf | None:
         """What keeps the answer as a turn, if it is to be kept."""
         if not self._records:
             return None
         try:
             parsed = _object(body)
+            tenant = self._callers.of(request, request_id).tenant
         except Refusal:
-            return None  # the backend's to refuse
-        if parsed.get("store") is False:
+            return None  # the backend's to refuse, or to accept: as if nothing were kept here
+        if not requests.is_turn(parsed):
             return None
-        tenant = self._callers.of(request, request_id).tenant
 
         async def keep(response: dict[str, Any]) -> None:
-            if isinstance(response.get("id"), str) and isinstance(response.get("output"), list):
+            if responses.is_turn(response):
                 await self._jobs.record(
                     parsed,
                     orjson.dumps(response),
@@ -174,6 +177,15 @@ class PlainCreate:
                 )
 
         return lambda answer: ResponseTap(answer, keep, bytes_max=self._bytes_max)
+
+    def _echoing(self, previous_id: str, then: TapOf | None) -> TapOf:
+        """The answer says from which of our responses it goes on, to its client and to the record."""
+
+        def tap_of(answer: aiohttp.ClientResponse) -> Tap:
+            echo = EchoTap(answer, previous_id, bytes_max=self._bytes_max)
+            return Both(echo, then(answer)) if then is not None else echo
+
+        return tap_of
 
 
 def _object(body: bytes) -> dict[str, Any]:

@@ -1,4 +1,5 @@
-"""Plain answers that are kept as turns of a conversation: passed on byte for byte, and read beside it.
+"""What sees a plain answer on its way: it is passed on byte for byte and kept as a turn of a conversation, or
+told which response it goes on from.
 
 The record is committed before the client can have seen the end of the answer, so that it can go on from it
 at once.
@@ -11,6 +12,7 @@ from typing import Any, Protocol
 
 import aiohttp
 
+from gateway.wire import echo
 from gateway.wire import events as wire_events
 from gateway.wire.events import TERMINAL
 from gateway.wire.sse import Frame, FrameTooLarge, SseDecoder
@@ -21,11 +23,74 @@ Keep = Callable[[dict[str, Any]], Awaitable[None]]
 class Tap(Protocol):
     """Sees an answer on its way to the client."""
 
+    @property
+    def may_change(self) -> bool:
+        """Whether other bytes may go on than came: their number is not known before."""
+
     async def saw(self, chunk: bytes) -> bytes:
         """What of it may go on now."""
 
     async def ended(self) -> bytes:
         """What was held back."""
+
+
+TapOf = Callable[[aiohttp.ClientResponse], Tap]
+
+
+class Both:
+    """One tap behind the other."""
+
+    def __init__(self, first: Tap, second: Tap) -> None:
+        self._first = first
+        self._second = second
+
+    @property
+    def may_change(self) -> bool:
+        return self._first.may_change or self._second.may_change
+
+    async def saw(self, chunk: bytes) -> bytes:
+        return await self._second.saw(await self._first.saw(chunk))
+
+    async def ended(self) -> bytes:
+        return await self._second.saw(await self._first.ended()) + await self._second.ended()
+
+
+class EchoTap:
+    """Writes into an answer which of our responses it goes on from.
+
+    Args:
+        bytes_max: A longer answer, or line of a stream, is passed on as it is.
+    """
+
+    def __init__(self, answer: aiohttp.ClientResponse, previous_id: str, *, bytes_max: int) -> None:
+        self.may_change = _is_readable(answer)
+        self._is_off = not self.may_change
+        self._stream = (
+            echo.EchoInStream(previous_id, line_bytes_max=bytes_max) if _is_stream(answer) else None
+        )
+        self._previous_id = previous_id
+        self._bytes_max = bytes_max
+        self._held = bytearray()
+
+    async def saw(self, chunk: bytes) -> bytes:
+        if self._is_off:
+            return chunk
+        if self._stream is not None:
+            return self._stream.feed(chunk)
+        self._held += chunk
+        if len(self._held) <= self._bytes_max:
+            return b""
+        self._is_off = True
+        return bytes(self._held)
+
+    async def ended(self) -> bytes:
+        if self._is_off:
+            return b""
+        return (
+            self._stream.close()
+            if self._stream is not None
+            else echo.in_answer(bytes(self._held), self._previous_id)
+        )
 
 
 class ResponseTap:
@@ -36,10 +101,11 @@ class ResponseTap:
         bytes_max: A longer answer is passed on without being kept.
     """
 
+    may_change = False
+
     def __init__(self, answer: aiohttp.ClientResponse, keep: Keep, *, bytes_max: int) -> None:
-        encoded = answer.headers.get("Content-Encoding", "identity") != "identity"
-        self._is_readable = answer.status == 200 and not encoded
-        self._decoder = SseDecoder(bytes_max) if answer.content_type == "text/event-stream" else None
+        self._is_readable = _is_readable(answer)
+        self._decoder = SseDecoder(bytes_max) if _is_stream(answer) else None
         self._keep = keep
         self._bytes_max = bytes_max
         self._held = bytearray()
@@ -59,6 +125,8 @@ class ResponseTap:
     async def ended(self) -> bytes:
         if self._is_readable and self._decoder is None:
             await self._found(wire_events.parse(bytes(self._held)))
+        elif self._is_readable and self._decoder is not None:
+            await self._look_at(self._decoder.close())
         return self._release()
 
     async def _look(self, decoder: SseDecoder, chunk: bytes) -> None:
@@ -67,8 +135,11 @@ class ResponseTap:
         except FrameTooLarge:
             self._is_readable = False
             return
+        await self._look_at(frames)
+
+    async def _look_at(self, frames: list[Frame]) -> None:
         for frame in frames:
-            if _may_be_terminal(frame):
+            if self._is_readable and _may_be_terminal(frame):
                 event = wire_events.parse(frame.data)
                 if event is not None and event.get("type") in TERMINAL:
                     await self._found(event.get("response"))
@@ -82,6 +153,15 @@ class ResponseTap:
         held = bytes(self._held)
         self._held.clear()
         return held
+
+
+def _is_readable(answer: aiohttp.ClientResponse) -> bool:
+    is_encoded = answer.headers.get("Content-Encoding", "identity") != "identity"
+    return answer.status == 200 and not is_encoded
+
+
+def _is_stream(answer: aiohttp.ClientResponse) -> bool:
+    return answer.content_type == "text/event-stream"
 
 
 def _may_be_terminal(frame: Frame) -> bool:

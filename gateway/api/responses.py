@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, contextmanager
 from urllib.parse import parse_qs
 
 from aiohttp import web
@@ -21,7 +22,7 @@ from gateway.engine.jobs import Submission, previous_not_found
 from gateway.observe import Observer
 from gateway.wire import requests, responses
 from gateway.wire.calls import NO_SUCH_ROUTE
-from gateway.wire.errors import invalid, not_found
+from gateway.wire.errors import Fault, Refusal, invalid, not_found
 
 _KEY_CHARS_MAX = 255
 _QUERY_OF_CREATE = frozenset({"api-version", "beta"})
@@ -83,8 +84,6 @@ class Responses:
         previous_id = body.get("previous_response_id")
         is_ours = False
         if isinstance(previous_id, str):
-            previous_id = self._dialect.stored_id(previous_id)
-            body = {**body, "previous_response_id": previous_id}
             is_ours = await self._jobs.find(previous_id, caller.tenant) is not None
             if not is_ours and not await self._callers.backend_knows(request, caller, previous_id):
                 raise previous_not_found(previous_id)
@@ -104,8 +103,7 @@ class Responses:
         accepted = await self._jobs.submit(submission)
         if body.get("stream") is True:
             self._observer.replays.labels("create").inc()
-            blocks = self._followers.follow(accepted.response_id, caller.tenant, after=-1)
-            return await self._stream(request, blocks, caller.request_id)
+            return await self._stream(request, accepted.response_id, caller, after=-1)
         return self._json(accepted.response, accepted.status, http_status=self._dialect.accepted_status)
 
     # -- /responses/{id}
@@ -115,7 +113,7 @@ class Responses:
     ) -> web.StreamResponse:
         """Poll, or stream from the start or from a cursor."""
         caller = self._callers.of(request, request_id)
-        job = await self._jobs.find(self._dialect.stored_id(response_id), caller.tenant)
+        job = await self._jobs.find(response_id, caller.tenant)
         if job is None:
             return await self._ask_backend(request, caller, response_id)
         query = requests.parse_retrieve(_query(request))
@@ -136,20 +134,20 @@ class Responses:
             )
         self._observer.replays.labels("start" if query.after < 0 else "cursor").inc()
         after = query.after
-        if job.status.is_terminal and not self._dialect.replays_ended:
-            after = max(after, job.next_seq - 2)
-        blocks = self._followers.follow(job.id, job.tenant, after=after)
-        return await self._stream(request, blocks, request_id)
+        if after < 0 and job.status.is_terminal and not self._dialect.replays_ended:
+            after = job.next_seq - 2  # a reader with a cursor wants what it has missed
+        return await self._stream(request, job.id, caller, after=after)
 
     async def cancel(self, request: web.BaseRequest, response_id: str, request_id: str) -> web.StreamResponse:
         """200 for a live or cancelled one, 400 for one that ended otherwise; never 409, which SDKs retry."""
         caller = self._callers.of(request, request_id)
-        job = await self._jobs.find(self._dialect.stored_id(response_id), caller.tenant)
+        job = await self._jobs.find(response_id, caller.tenant)
         if job is None:
             return await self._ask_backend(request, caller, response_id)
         if not job.is_background:
             raise invalid("Cannot cancel a synchronous response.", code="invalid_request_error")
-        job = await self._jobs.cancel(job)
+        with _naming(response_id):
+            job = await self._jobs.cancel(job)
         match job.status:
             case Status.COMPLETED | Status.FAILED:
                 raise invalid(f"Cannot cancel a {job.status.value} response.", code="invalid_request_error")
@@ -160,10 +158,15 @@ class Responses:
     async def delete(self, request: web.BaseRequest, response_id: str, request_id: str) -> web.StreamResponse:
         """Gone for every reader when this answers; a running one is stopped first."""
         caller = self._callers.of(request, request_id)
-        job = await self._jobs.find(self._dialect.stored_id(response_id), caller.tenant)
+        job = await self._jobs.find(response_id, caller.tenant)
         if job is None:
             return await self._ask_backend(request, caller, response_id)
-        await self._jobs.delete(job)
+        with _naming(response_id):
+            await self._jobs.delete(job)
+        if not job.is_background:  # a backend that keeps what it answers is to forget it too
+            answer = await self._answer_of_backends(request, caller)
+            if answer is not None:
+                return answer
         return web.Response(body=responses.deleted(response_id), content_type="application/json")
 
     async def input_items(
@@ -171,23 +174,33 @@ class Responses:
     ) -> web.StreamResponse:
         """What the response was asked with, earlier turns included, page by page."""
         caller = self._callers.of(request, request_id)
-        job = await self._jobs.find(self._dialect.stored_id(response_id), caller.tenant)
+        job = await self._jobs.find(response_id, caller.tenant)
         if job is None:
             return await self._ask_backend(request, caller, response_id)
         query = requests.parse_list_items(_query(request))
-        return web.Response(body=await self._jobs.input_items(job, query), content_type="application/json")
+        with _naming(response_id):
+            page = await self._jobs.input_items(job, query)
+        return web.Response(body=page, content_type="application/json")
 
     async def _ask_backend(
         self, request: web.BaseRequest, caller: Caller, response_id: str
     ) -> web.StreamResponse:
         """An id that is not here may be the backend's own; if it is not, the answer is ours."""
+        answer = await self._answer_of_backends(request, caller)
+        if answer is None:
+            raise not_found(response_id)
+        return answer
+
+    async def _answer_of_backends(
+        self, request: web.BaseRequest, caller: Caller
+    ) -> web.StreamResponse | None:
         for backend in self._callers.seen_by:
             answer = await self._passthrough.probe(
                 request, backend, request_id=caller.request_id, missing=NO_SUCH_ROUTE
             )
             if answer is not None:
                 return answer
-        raise not_found(response_id)
+        return None
 
     # -- answers
 
@@ -199,10 +212,27 @@ class Responses:
         return response
 
     async def _stream(
-        self, request: web.BaseRequest, blocks: AsyncGenerator[bytes, None], request_id: str
+        self, request: web.BaseRequest, stored_id: str, caller: Caller, *, after: int
     ) -> web.StreamResponse:
+        blocks = self._shown(self._followers.follow(stored_id, caller.tenant, after=after))
         stall_timeout_s = self._settings.server.write_stall_timeout_s
-        return await stream_events(request, blocks, request_id=request_id, stall_timeout_s=stall_timeout_s)
+        return await stream_events(
+            request, blocks, request_id=caller.request_id, stall_timeout_s=stall_timeout_s
+        )
+
+    async def _shown(self, blocks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+        async with aclosing(blocks):
+            async for block in blocks:
+                yield self._dialect.shown_events(block)
+
+
+@contextmanager
+def _naming(response_id: str) -> Iterator[None]:
+    """A response that goes away just now is not found by the name that the client has for it."""
+    try:
+        yield
+    except Refusal as refusal:
+        raise not_found(response_id) if refusal.fault is Fault.NOT_FOUND else refusal from None
 
 
 def _idempotency(request: web.BaseRequest, body: bytes) -> Idempotency | None:

@@ -121,9 +121,10 @@ class Jobs:
                 Fault.UNAVAILABLE, "The gateway is shutting down.", code="shutting_down", retry_after_s=5
             )
         body = submission.body
-        previous_id = body.get("previous_response_id") if submission.is_previous_ours else None
-        if previous_id is not None:
-            await self._chainable(previous_id, submission.tenant)
+        named_id = body.get("previous_response_id") if submission.is_previous_ours else None
+        previous_id = None
+        if named_id is not None:
+            previous_id = (await self._chainable(named_id, submission.tenant)).id
         backend = self._backends.get(submission.backend)
         if backend is not None and backend.speech.is_certain:  # what it cannot be told is better known now
             backend.speech.body(
@@ -147,7 +148,7 @@ class Jobs:
             # Shielded: a client that hangs up now must not leave a job that is stored but unknown to us.
             accepted_id = await asyncio.shield(self._accept(job, submission.held_headers))
         except (KeyReused, QueueFull, PreviousGone, StoreUnavailable) as error:
-            raise _refusal(error, previous_id) from None
+            raise _refusal(error, named_id) from None
         if accepted_id == job.id:
             return Accepted(job.id, Status.QUEUED, job.response)
         earlier = await self.find(accepted_id, job.tenant)
@@ -169,9 +170,11 @@ class Jobs:
         return accepted_id
 
     async def find(self, response_id: str, tenant: bytes) -> Job | None:
-        """A client's job; None if it is unknown, expired, deleted or another's: there is no telling which."""
+        """A client's job, by any of its names; None if it is unknown, expired, deleted or another's: there is
+        no telling which."""
+        stored_id = self._dialect.stored_id(response_id)
         with _refusing():
-            return await self._store.find(response_id, tenant, now_ms=self._clock.now_ms())
+            return await self._store.find(stored_id, tenant, now_ms=self._clock.now_ms())
 
     async def show(self, job: Job) -> bytes:
         """JSON of the Response as its client sees it now."""
@@ -238,20 +241,24 @@ class Jobs:
         backend: str,
     ) -> None:
         """Keep a plain response as a turn; one that cannot be kept is only not to be gone on from."""
-        previous_id = body.get("previous_response_id")
-        if isinstance(previous_id, str) and await self.find(previous_id, tenant) is None:
-            return  # the backend's own: it knows the context, we do not
         now_ms = self._clock.now_ms()
-        turn = kept_turn(
-            body,
-            response_id=response_id,
-            tenant=tenant,
-            previous_id=previous_id,
-            backend=backend,
-            now_ms=now_ms,
-        )
-        expires_at_ms = now_ms + int(self._settings.retention_s * 1000)
+        previous_id = body.get("previous_response_id")
         try:
+            if isinstance(previous_id, str):
+                stored_id = self._dialect.stored_id(previous_id)
+                previous = await self._store.find(stored_id, tenant, now_ms=now_ms)
+                if previous is None:
+                    return  # the backend's own: it knows the context, we do not
+                previous_id = previous.id
+            turn = kept_turn(
+                body,
+                response_id=response_id,
+                tenant=tenant,
+                previous_id=previous_id,
+                backend=backend,
+                now_ms=now_ms,
+            )
+            expires_at_ms = now_ms + int(self._settings.retention_s * 1000)
             await self._store.record(turn, status, final, finished_at_ms=now_ms, expires_at_ms=expires_at_ms)
         except (IdTaken, PreviousGone, StoreUnavailable) as error:
             line("not_recorded", level=logging.WARNING, id=response_id, reason=type(error).__name__)
@@ -260,11 +267,11 @@ class Jobs:
         """The `input` of a plain request that goes on from one of our responses. Raises: Refusal."""
         previous = await self._chainable(previous_id, tenant)
         with _refusing():
-            call = await self._store.call_of(previous_id)
-            turns = await self._store.turns_before(previous_id, tenant)
+            call = await self._store.call_of(previous.id)
+            turns = await self._store.turns_before(previous.id, tenant)
         if call is None or previous.final is None:
             raise previous_not_found(previous_id)
-        return items.context([*turns, items.Turn(previous_id, call.input, previous.final)], new_input)
+        return items.context([*turns, items.Turn(previous.id, call.input, previous.final)], new_input)
 
     async def _chainable(self, previous_id: str, tenant: bytes) -> Job:
         previous = await self.find(previous_id, tenant)

@@ -4,20 +4,33 @@
 own background mode; each differs in a few places only, and all of them are here.
 
 - `mka1`: `response.queued` comes before `response.created`; any background response can be streamed by GET;
-  once it has ended, the stream is its terminal event alone.
+  once it has ended, the stream is its terminal event alone (or what follows `starting_after`, if given).
 - `pharia`: creating answers 202 with a handle `req_…`, `in_progress` at once; the finished object shows its
   permanent `resp_…` id, and both ids work everywhere; a failed one has `error.type` and a usage of zeros.
+  Events embed the Response in the same form.
 """
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from typing import Any
 
 import orjson
 
-_GUARDRAIL_CODES = frozenset({"bio_policy", "image_content_policy_violation"})
-_GUARDRAIL_WORDS = ("guardrail", "content_filter", "content filter", "content policy", "safety")
+from gateway.wire import events, responses
+from gateway.wire.sse import data_of, split_frames
+
+_GUARDRAIL_CODES = frozenset(
+    {"bio_policy", "image_content_policy_violation", "misalignment_policy_violation"}
+)
+_GUARDRAIL_WORDS = re.compile(
+    r"guardrail|moderation|content[ _-](filter|policy|management policy)|safety (filter|system|policy|check)",
+    re.IGNORECASE,
+)
+"""In the message by which a backend refused the input. Not `safety` alone: `safety_identifier` is a field."""
+
+_EMBEDS_RESPONSE = tuple(f"event: {name}\n".encode() for name in sorted(events.LIFECYCLE | events.TERMINAL))
 
 
 class Dialect(StrEnum):
@@ -57,6 +70,12 @@ class Dialect(StrEnum):
         """A Response as its client sees it."""
         return orjson.dumps(_as_pharia(orjson.loads(response))) if self is Dialect.PHARIA else response
 
+    def shown_events(self, block: bytes) -> bytes:
+        """Whole events as their reader sees them."""
+        if self is not Dialect.PHARIA:
+            return block
+        return b"".join(_event_as_pharia(frame) for frame in split_frames(block))
+
 
 def _as_pharia(response: dict[str, Any]) -> dict[str, Any]:
     if response["status"] == "queued":
@@ -66,13 +85,20 @@ def _as_pharia(response: dict[str, Any]) -> dict[str, Any]:
     error = response.get("error")
     if response["status"] == "failed" and error:
         response["error"] = {"type": _error_type(error), "message": error["message"], "code": error["code"]}
-        response["usage"] = response["usage"] or {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}
+        response["usage"] = response["usage"] or responses.usage({})
     return response
+
+
+def _event_as_pharia(frame: bytes) -> bytes:
+    if not frame.startswith(_EMBEDS_RESPONSE):
+        return frame
+    event: events.Event = orjson.loads(data_of(frame))
+    event["response"] = _as_pharia(event["response"])
+    return events.frame(event, event["sequence_number"])
 
 
 def _error_type(error: dict[str, str]) -> str:
     is_guardrail = error["code"] in _GUARDRAIL_CODES or (
-        error["code"] == "invalid_prompt"
-        and any(word in error["message"].lower() for word in _GUARDRAIL_WORDS)
+        error["code"] == "invalid_prompt" and _GUARDRAIL_WORDS.search(error["message"]) is not None
     )
     return "guardrail_violation" if is_guardrail else "server_error"

@@ -61,11 +61,26 @@ _LINE_SEPARATORS = (
 def frame(event: Event, sequence_number: int) -> bytes:
     """The event as it goes to disk and to every reader: these bytes, never made again."""
     event["sequence_number"] = sequence_number
-    json = orjson.dumps({"type": event["type"], "sequence_number": sequence_number, **event})
+    json = to_json({"type": event["type"], "sequence_number": sequence_number, **event})
+    return encode(event["type"], json)
+
+
+def to_json(value: dict[str, Any]) -> bytes:
+    """One line, for whatever a reader takes for the end of one."""
+    json = orjson.dumps(value)
     for raw, escaped in _LINE_SEPARATORS:
         if raw in json:
             json = json.replace(raw, escaped)
-    return encode(event["type"], json)
+    return json
+
+
+def is_writable(value: Any) -> bool:
+    """Whether what was read can be written again: it may be nested too deeply for that."""
+    try:
+        orjson.dumps(value)
+    except TypeError:
+        return False
+    return True
 
 
 def parse(data: bytes) -> Event | None:

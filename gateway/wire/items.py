@@ -64,7 +64,7 @@ def listed(turns: list[Turn], current_id: str, current_input: bytes) -> list[Ite
     items: list[Item] = []
     for turn in turns:
         items += _identified(turn.response_id, orjson.loads(turn.input))
-        items += orjson.loads(turn.final)["output"]
+        items += _identified(f"{turn.response_id}/output", orjson.loads(turn.final)["output"])
     items += _identified(current_id, orjson.loads(current_input))
     # A client may have sent an earlier item once more. The later one stands for both: a pager that met an id
     # twice would go in circles.

@@ -11,6 +11,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, ValidationError
 
 from gateway.wire.errors import Refusal, invalid
+from gateway.wire.events import is_writable
 
 INCLUDE = frozenset(
     {
@@ -249,6 +250,16 @@ def is_rerunnable(body: dict[str, Any]) -> bool:
     """Whether the backend may be called a second time without doing something twice."""
     tools = body.get("tools") or []
     return not any(str(tool.get("type")).startswith(SIDE_EFFECT_TOOLS) for tool in tools)
+
+
+def is_turn(body: dict[str, Any]) -> bool:
+    """Whether a plain request may be kept as a turn: its client allows it, and `input` is all that the model
+    was told, which it is not where a conversation or a prompt of the backend's own stands before it."""
+    if body.get("store") is False or body.get("conversation") or body.get("prompt"):
+        return False
+    given = body.get("input")
+    is_list = isinstance(given, list) and all(isinstance(item, dict) for item in given)
+    return (given is None or isinstance(given, str) or is_list) and is_writable(body)
 
 
 def backend_body(body: dict[str, Any], *, input: Any) -> bytes:

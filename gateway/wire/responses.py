@@ -12,6 +12,8 @@ from typing import Any
 
 import orjson
 
+from gateway.wire.events import is_writable
+
 Response = dict[str, Any]
 
 OUR_ID = re.compile(r"resp_[0-9a-f]{48}\Z")
@@ -102,6 +104,13 @@ def _tool(tool: dict[str, Any]) -> dict[str, Any]:
     if tool.get("type") != "function":
         return tool
     return {"description": None, "parameters": None, "strict": None, **tool}
+
+
+def is_turn(response: Response) -> bool:
+    """Whether a backend's own Response can be gone on from: it has a name, and items, and can be stored."""
+    output = response.get("output")
+    is_list = isinstance(output, list) and all(isinstance(item, dict) for item in output)
+    return is_list and isinstance(response.get("id"), str) and is_writable(response)
 
 
 def running(response: bytes, status: str, output: list[Any] | None = None) -> bytes:
