@@ -68,11 +68,9 @@ def test_a_call_that_has_ended_however_it_ended_counts_no_longer(time: Time) -> 
     pool = pool_of(1, time)
     (only,) = pool.replicas
     for is_background in (True, False):
-        call = pool.call(only, is_background=is_background)
-        call.__enter__()
-        assert (only.plain, only.background) == (not is_background, is_background)
-        with pytest.raises(RuntimeError):
-            call.__exit__(RuntimeError, RuntimeError(), None)
+        with pytest.raises(RuntimeError), pool.call(only, is_background=is_background):
+            assert (only.plain, only.background) == (not is_background, is_background)
+            raise RuntimeError
         assert (only.plain, only.background) == (0, 0)
 
 
