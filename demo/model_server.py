@@ -46,6 +46,7 @@ class Meter:
 
     requests: int = 0
     waiting: int = 0
+    waiting_max: int = 0
     running: int = 0
     running_max: int = 0
     tokens_generated: int = 0
@@ -54,6 +55,7 @@ class Meter:
     def one_waiting(self) -> Iterator[None]:
         self.requests += 1
         self.waiting += 1
+        self.waiting_max = max(self.waiting, self.waiting_max)
         try:
             yield
         finally:
@@ -140,6 +142,7 @@ class ModelServer:
             "vllm:num_requests_waiting": self.meter.waiting,
             "demo:num_requests_running": self.meter.running,
             "demo:num_requests_running_max": self.meter.running_max,
+            "demo:num_requests_waiting_max": self.meter.waiting_max,
             "demo:requests_total": self.meter.requests,
             "demo:tokens_generated_total": self.meter.tokens_generated,
         }

@@ -13,20 +13,17 @@ from gateway.api.choosing import no_such_model
 from gateway.api.passthrough import Passthrough
 from gateway.outbound.backend import HttpBackend
 from gateway.outbound.backends import HttpBackends
-from gateway.wire.errors import Fault, Refusal
 
 Model = dict[str, Any]
 
 
 async def merged_models(
     request: web.BaseRequest, backends: HttpBackends, passthrough: Passthrough, *, request_id: str
-) -> web.Response:
+) -> web.StreamResponse:
     """The models of all backends under the names by which clients ask for them.
 
-    A backend that does not answer is left out: the others can be used.
-
-    Raises:
-        Refusal: None of them answered.
+    A backend that does not answer is left out: the others can be used. If none does, the answer is what one
+    of them has to say, which may be that the caller's key is wrong.
     """
     asked = [
         passthrough.fetch(request, backend, request_id=request_id, target=request.raw_path)
@@ -34,7 +31,8 @@ async def merged_models(
     ]
     answers = await asyncio.gather(*asked)
     if all(answer is None for answer in answers):
-        raise _unreachable()
+        backend = backends.default or next(iter(backends.all))
+        return await passthrough.forward(request, backend, request_id=request_id)
     models: dict[str, Model] = {}
     for backend, answer in zip(backends.all, answers, strict=True):
         for name, model in _public(backends, backend, answer).items():
@@ -50,21 +48,21 @@ async def one_model(
     *,
     target: str,
     request_id: str,
-) -> web.Response:
+) -> web.StreamResponse:
     """What the list says about one model, by the name by which clients ask for it.
 
     Args:
         target: Of the list.
 
     Raises:
-        Refusal: There is no such model, or its backend did not answer.
+        Refusal: There is no such model.
     """
     backend = backends.of_model(name)
     if backend is None:
         raise no_such_model(name)
     answer = await passthrough.fetch(request, backend, request_id=request_id, target=target)
     if answer is None:
-        raise _unreachable()
+        return await passthrough.forward(request, backend, request_id=request_id)
     model = _public(backends, backend, answer).get(name)
     if model is None:
         raise no_such_model(name)
@@ -79,10 +77,6 @@ def _public(backends: HttpBackends, backend: HttpBackend, answer: bytes | None) 
         for name in _public_names(backend, str(model["id"]))
         if backends.of_model(name) is backend
     }
-
-
-def _unreachable() -> Refusal:
-    return Refusal(Fault.BACKEND_UNREACHABLE, "No backend could be reached.", code="backend_unreachable")
 
 
 def _json(body: dict[str, Any]) -> web.Response:

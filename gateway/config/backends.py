@@ -74,7 +74,7 @@ class UpstreamSettings(Section):
     concurrency_max: Count = 256
     """Background calls under way at once, per replica; the rest wait in the queue."""
     foreground_reserved: Annotated[int, Field(ge=0)] = 0
-    """Of `concurrency_max`, what background jobs leave free while plain requests are under way."""
+    """Of `concurrency_max`, what background jobs always leave free for plain requests."""
     connect_timeout_s: Seconds = 5
     connect_attempts_max: Annotated[int, Field(ge=1, le=20)] = 3
     """Tries to connect for a background call, with jittered back-off; a plain call is tried once."""

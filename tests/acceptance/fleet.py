@@ -64,8 +64,10 @@ class Fleet:
         self.servers: list[ModelProcess] = []
         self.gateways: list[Gateway] = []
 
-    async def server(self, *, words_per_second: float = 400, slots: int | None = None) -> ModelProcess:
-        flags = ["--words-per-second", str(words_per_second)]
+    async def server(
+        self, *more: str, words_per_second: float = 400, slots: int | None = None
+    ) -> ModelProcess:
+        flags = ["--words-per-second", str(words_per_second), *more]
         server = ModelProcess(*flags, *(["--slots", str(slots)] if slots else []))
         self.servers.append(server)
         return await server.start()

@@ -100,6 +100,18 @@ async def test_the_list_of_models_does_without_a_backend_that_is_down(house: Hou
     assert (await house.gateway.call("GET", "/models")).status == 502
 
 
+async def test_callers_that_no_backend_knows_are_told_so_when_they_ask_for_the_models(fleet: Fleet) -> None:
+    servers = [await fleet.server("--api-key", "sk-right") for _ in range(2)]
+    backends: dict[str, dict[str, Any]] = {
+        "one": {"url": servers[0].url, "models": [MODEL]},
+        "two": {"url": servers[1].url, "models": ["x"], "rename": {"x": MODEL}},
+    }
+    gateway = await fleet.gateway(backends)
+    for path in ("/models", f"/models/{MODEL}"):
+        assert (await gateway.call("GET", path, key="sk-wrong")).status == 401
+        assert (await gateway.call("GET", path, key="sk-right")).status == 200
+
+
 async def test_a_name_that_a_backend_gives_a_model_goes_before_the_patterns_of_others(fleet: Fleet) -> None:
     anything, own = await fleet.server(), await fleet.server()
     backends: dict[str, dict[str, Any]] = {

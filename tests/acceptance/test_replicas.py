@@ -79,10 +79,13 @@ async def test_with_one_of_two_replicas_down_the_other_keeps_its_limit(fleet: Fl
     assert (await metrics_of(gateway, alive))["demo:num_requests_running_max"] == 2
 
 
-async def test_a_replica_that_cannot_be_reached_is_noticed_by_nobody(fleet: Fleet) -> None:
+@pytest.mark.parametrize("api", ["responses", "chat"])
+async def test_a_replica_that_cannot_be_reached_is_noticed_by_nobody(fleet: Fleet, api: str) -> None:
     gone, alive = await fleet.server(), await fleet.server()
     await gone.kill9()
-    gateway = await fleet.gateway(replicated(gone, alive, health_interval_s=600))  # only calls can tell
+    gateway = await fleet.gateway(
+        replicated(gone, alive, health_interval_s=600, api=api)
+    )  # only calls can tell
     for number in range(12):
         assert (await ask(gateway, stream=bool(number % 2))).status == 200
         chat = {"model": MODEL, "messages": [{"role": "user", "content": "Count to 2"}]}
@@ -90,6 +93,37 @@ async def test_a_replica_that_cannot_be_reached_is_noticed_by_nobody(fleet: Flee
         assert (await gateway.call("GET", "/models")).status == 200
     jobs = [await submit(gateway) for _ in range(6)]
     assert {(await final(gateway, job))["status"] for job in jobs} == {"completed"}
+
+
+@pytest.mark.parametrize("api", ["responses", "chat"])
+async def test_requests_in_the_queue_of_a_server_that_dies_are_answered_by_another(
+    fleet: Fleet, api: str
+) -> None:
+    full, other = await fleet.server(words_per_second=20, slots=1), await fleet.server()
+    gateway = await fleet.gateway(replicated(full, other, api=api))
+
+    async def taking_the_slot() -> None:
+        body = {"model": MODEL, "input": "Count to 10000", "stream": True}
+        async with gateway.http.post(f"{full.url}/responses", json=body) as answer:
+            await answer.read()
+
+    taker = asyncio.create_task(taking_the_slot())
+
+    async def is_taken() -> bool:
+        return (await metrics_of(gateway, full))["demo:num_requests_running"] == 1
+
+    await until(is_taken)
+    plain = [asyncio.create_task(ask(gateway, stream=bool(number % 2))) for number in range(8)]
+
+    async def has_queue() -> bool:
+        return (await metrics_of(gateway, full))["vllm:num_requests_waiting"] >= 2
+
+    await until(has_queue)
+    await full.kill9()
+    await asyncio.gather(taker, return_exceptions=True)
+    for answer in await within(asyncio.gather(*plain)):
+        assert answer.status == 200, answer.body
+        assert b'"completed"' in answer.body
 
 
 async def test_one_of_two_replicas_killed_under_load_costs_no_request_and_no_job(fleet: Fleet) -> None:

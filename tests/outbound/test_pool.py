@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -67,10 +67,15 @@ def test_the_replica_with_the_fewest_calls_of_both_kinds_is_next(time: Time) -> 
 def test_a_call_that_has_ended_however_it_ended_counts_no_longer(time: Time) -> None:
     pool = pool_of(1, time)
     (only,) = pool.replicas
-    for is_background in (True, False):
-        with suppress(RuntimeError), pool.call(only, is_background=is_background):
+
+    def break_off(*, is_background: bool) -> None:
+        with pool.call(only, is_background=is_background):
             assert (only.plain, only.background) == (not is_background, is_background)
             raise RuntimeError
+
+    for is_background in (True, False):
+        with pytest.raises(RuntimeError):
+            break_off(is_background=is_background)
         assert (only.plain, only.background) == (0, 0)
 
 
