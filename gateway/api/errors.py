@@ -22,7 +22,12 @@ STATUS: dict[Fault, int] = {
 }
 
 
-_OF_REASON = {"upstream_unreachable": 502, "upstream_timeout": 504}
+_OF_REASON = {
+    "upstream_unreachable": (502, "backend_unreachable"),
+    "upstream_cut": (502, "backend_disconnected"),
+    "upstream_timeout": (504, "backend_timeout"),
+}
+"""Status and code where the backend gave none: those of the same failure of a request that is passed on."""
 
 
 def backend_error_response(status: int | None, reason: str, failure: Failure) -> web.Response:
@@ -32,12 +37,13 @@ def backend_error_response(status: int | None, reason: str, failure: Failure) ->
         status: The backend's own, which is passed on; without one (or with that of a success which then
             failed), one that says what happened.
     """
+    code = failure["code"]
     if status is None or status < 400:
-        status = _OF_REASON.get(reason, 502)
+        status, code = _OF_REASON.get(reason, (502, code))
     kind = "invalid_request_error" if status < 500 and status != 429 else "server_error"
     if status == 429:
         kind = "rate_limit_error"
-    error = {"message": failure["message"], "type": kind, "param": None, "code": failure["code"]}
+    error = {"message": failure["message"], "type": kind, "param": None, "code": code}
     return web.Response(status=status, body=orjson.dumps({"error": error}), content_type="application/json")
 
 

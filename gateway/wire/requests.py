@@ -265,11 +265,16 @@ def is_turn(body: dict[str, Any]) -> bool:
 def backend_body(body: dict[str, Any], *, input: Any) -> bytes:
     """The body of the synchronous call: what the client sent, but streamed, foreground and not stored.
 
-    Unknown and vendor fields survive. `store` is false because the gateway is the store: a backend with a
-    store of its own would keep a second copy for as long as it likes. A `previous_response_id` that is still
-    here is the backend's own.
+    Unknown and vendor fields survive. A field of the API's own that is null says nothing, but some backends
+    refuse a null (vLLM of `tool_choice`, llama.cpp of `tools`): it is left out. `store` is false because the
+    gateway is the store: a backend with a store of its own would keep a second copy for as long as it likes.
+    A `previous_response_id` that is still here is the backend's own.
     """
-    call = {name: value for name, value in body.items() if name != "background"}
+    call = {
+        name: value
+        for name, value in body.items()
+        if name != "background" and (value is not None or name not in _CreateRequest.model_fields)
+    }
     call["stream"] = True
     call["store"] = False
     if input is not None:

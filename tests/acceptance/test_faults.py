@@ -170,6 +170,24 @@ async def test_a_model_server_that_is_down_fails_the_response_after_its_attempts
     assert (plain.status, plain.error["code"]) == (502, "backend_unreachable")
 
 
+@pytest.mark.parametrize("is_streamed", [False, True])
+async def test_plain_requests_to_a_chat_backend_fail_by_the_codes_of_those_that_are_passed_on(
+    start_gateway: StartGateway, replay_server: ReplayServer, is_streamed: bool
+) -> None:
+    gateway = await start_gateway("--api", "chat", BACKBURNER_UPSTREAM__PLAIN_HEAD_TIMEOUT_S="1")
+    ask = {"model": "tiny", "input": "Count.", "stream": is_streamed}
+    replay_server.script(replay("vllm/chat-stream", hold_after=-1))
+    plain = await gateway.call("POST", "/responses", ask)
+    assert (plain.status, plain.error["code"]) == (504, "backend_timeout")
+    if not is_streamed:  # a stream that was cut has begun with 200
+        replay_server.script(Answer(frames(recording("vllm/chat-stream").body)[:2], end=End.RESET))
+        plain = await gateway.call("POST", "/responses", ask)
+        assert (plain.status, plain.error["code"]) == (502, "backend_disconnected")
+    await replay_server.stop()
+    plain = await gateway.call("POST", "/responses", ask)
+    assert (plain.status, plain.error["code"]) == (502, "backend_unreachable")
+
+
 async def test_a_client_that_hangs_up_right_after_the_head_does_not_stop_its_job(
     gateway: Gateway, replay_server: ReplayServer
 ) -> None:

@@ -248,6 +248,13 @@ def test_backend_gets_the_vendor_fields_streamed_in_the_foreground_and_not_store
     }
 
 
+def test_backend_is_not_sent_the_nulls_of_known_fields() -> None:
+    nulls = dict.fromkeys(["tools", "tool_choice", "text", "previous_response_id", "input", "top_k"])
+    validate({**VALID, **nulls, "input": "Hi"}, accept_store_false=False)
+    call = orjson.loads(backend_body({"model": "tiny", **nulls}, input="Hi"))
+    assert call == {"model": "tiny", "input": "Hi", "top_k": None, "stream": True, "store": False}
+
+
 def test_backends_own_previous_response_is_left_for_it_to_resolve() -> None:
     call = orjson.loads(backend_body({"model": "tiny", "previous_response_id": "resp_theirs"}, input="Hi"))
     assert call["previous_response_id"] == "resp_theirs"
