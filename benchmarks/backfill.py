@@ -26,6 +26,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import orjson
@@ -38,7 +39,7 @@ MODEL = "demo-model"
 @asynccontextmanager
 async def process(*command: str, says: bytes, stream: str = "stdout") -> AsyncIterator[bytes]:
     """A process, from the line in which it says that it listens."""
-    pipes = {"stdout": asyncio.subprocess.DEVNULL, "stderr": asyncio.subprocess.DEVNULL}
+    pipes: dict[str, Any] = {"stdout": asyncio.subprocess.DEVNULL, "stderr": asyncio.subprocess.DEVNULL}
     pipes[stream] = asyncio.subprocess.PIPE
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
     started = await asyncio.create_subprocess_exec(sys.executable, *command, env=environ, **pipes)
