@@ -20,7 +20,7 @@ from gateway.core.job import Idempotency, Status
 from gateway.engine.engine import Engine
 from gateway.engine.jobs import Submission, previous_not_found
 from gateway.observe import Observer
-from gateway.wire import requests, responses
+from gateway.wire import queries, requests, responses
 from gateway.wire.calls import NO_SUCH_ROUTE
 from gateway.wire.errors import Fault, Refusal, invalid, not_found
 
@@ -116,7 +116,7 @@ class Responses:
         job = await self._jobs.find(response_id, caller.tenant)
         if job is None:
             return await self._ask_backend(request, caller, response_id)
-        query = requests.parse_retrieve(_query(request))
+        query = queries.parse_retrieve(_query(request))
         if not query.is_stream:
             return self._json(await self._jobs.show(job), job.status)
         if not job.is_background:
@@ -177,7 +177,7 @@ class Responses:
         job = await self._jobs.find(response_id, caller.tenant)
         if job is None:
             return await self._ask_backend(request, caller, response_id)
-        query = requests.parse_list_items(_query(request))
+        query = queries.parse_list_items(_query(request))
         with _naming(response_id):
             page = await self._jobs.input_items(job, query)
         return web.Response(body=page, content_type="application/json")

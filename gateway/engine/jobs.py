@@ -31,7 +31,7 @@ from gateway.engine.followers import Followers
 from gateway.engine.runner import Runner
 from gateway.observe import Observer, line
 from gateway.store.port import JobStore, QueueLimits
-from gateway.wire import items, requests, responses
+from gateway.wire import items, queries, responses
 from gateway.wire.dialects import Dialect
 from gateway.wire.errors import Fault, Refusal, invalid, not_found
 
@@ -218,7 +218,7 @@ class Jobs:
         self._followers.gone(job.id)
         self._observer.job_deleted(job.id)
 
-    async def input_items(self, job: Job, query: requests.ListItems) -> bytes:
+    async def input_items(self, job: Job, query: queries.ListItems) -> bytes:
         """One page of the input items, those of earlier turns included."""
         with _refusing():
             call = await self._store.call_of(job.id)

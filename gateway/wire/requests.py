@@ -1,9 +1,8 @@
-"""What a client asks for: whose request it is, whether it is valid, and the body for the backend."""
+"""What a client asks for in a body: whose request it is, whether it is valid, what the backend is sent."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -12,19 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, Strict
 
 from gateway.wire.errors import Refusal, invalid
 from gateway.wire.events import is_writable
-
-INCLUDE = frozenset(
-    {
-        "code_interpreter_call.outputs",
-        "computer_call_output.output.image_url",
-        "file_search_call.results",
-        "message.input_image.image_url",
-        "message.output_text.logprobs",
-        "reasoning.encrypted_content",
-        "web_search_call.action.sources",
-        "web_search_call.results",
-    }
-)
+from gateway.wire.queries import check_include
 
 SIDE_EFFECT_TOOLS = ("mcp", "code_interpreter", "web_search", "shell", "local_shell", "computer")
 """How the types begin of tools that a backend runs itself with effects outside (some end in a date): a call
@@ -239,13 +226,6 @@ def _explain(error: ValidationError) -> Refusal:
     return invalid(f"Invalid value for '{path}': {first['msg']}.", param=path)
 
 
-def check_include(value: str) -> None:
-    """Refuse an `include` value that the API does not have."""
-    if value not in INCLUDE:
-        known = ", ".join(sorted(INCLUDE))
-        raise invalid(f"Invalid value for 'include'. Supported values are: {known}.", param="include")
-
-
 def is_rerunnable(body: dict[str, Any]) -> bool:
     """Whether the backend may be called a second time without doing something twice."""
     tools = body.get("tools") or []
@@ -288,86 +268,3 @@ def chained_body(body: dict[str, Any], *, input: Any) -> bytes:
     """A plain request whose `previous_response_id` was ours: the earlier turns stand in `input` instead."""
     call = {name: value for name, value in body.items() if name != "previous_response_id"}
     return orjson.dumps({**call, "input": input})
-
-
-@dataclass(frozen=True, slots=True)
-class Retrieve:
-    """A validated GET of one response. `after` is the last sequence number the reader has, or -1."""
-
-    is_stream: bool
-    after: int
-
-
-def parse_retrieve(query: Mapping[str, list[str]]) -> Retrieve:
-    """The query of `GET /responses/{id}`.
-
-    Raises:
-        Refusal: A malformed or unsupported parameter; nothing is silently ignored.
-    """
-    is_stream = _boolean(query, "stream")
-    _boolean(query, "include_obfuscation")  # accepted; stored events carry no obfuscation
-    _includes(query)
-    raw = _single(query, "starting_after")
-    if raw is None:
-        return Retrieve(is_stream, -1)
-    if not re.fullmatch(r"[0-9]{1,18}", raw):
-        raise invalid(
-            "Invalid value for 'starting_after': expected a non-negative integer.",
-            param="starting_after",
-            code="invalid_type",
-        )
-    if not is_stream:
-        raise invalid(
-            "'starting_after' can only be used with 'stream=true'.",
-            param="starting_after",
-            code="unsupported_parameter",
-        )
-    return Retrieve(is_stream, int(raw))
-
-
-@dataclass(frozen=True, slots=True)
-class ListItems:
-    """A validated GET of a response's input items."""
-
-    limit: int
-    order: str
-    after: str | None
-    before: str | None
-
-
-def parse_list_items(query: Mapping[str, list[str]]) -> ListItems:
-    """The query of `GET /responses/{id}/input_items`."""
-    _includes(query)
-    raw = _single(query, "limit") or "20"
-    if not re.fullmatch(r"[0-9]{1,4}", raw) or not 1 <= int(raw) <= 100:
-        raise invalid("Invalid value for 'limit': expected an integer from 1 to 100.", param="limit")
-    order = _single(query, "order") or "desc"
-    if order not in ("asc", "desc"):
-        raise invalid("Invalid value for 'order': expected 'asc' or 'desc'.", param="order")
-    return ListItems(int(raw), order, _single(query, "after") or None, _single(query, "before") or None)
-
-
-def _includes(query: Mapping[str, list[str]]) -> None:
-    for name in ("include", "include[]"):  # both SDKs send the second form
-        for value in query.get(name, []):
-            check_include(value)
-            if value == "reasoning.encrypted_content":
-                raise invalid(
-                    "Encrypted content cannot be requested for persisted responses.", param="include"
-                )
-
-
-def _single(query: Mapping[str, list[str]], name: str) -> str | None:
-    values = query.get(name, [])
-    if len(values) > 1:
-        raise invalid(f"'{name}' was given more than once.", param=name)
-    return values[0] if values else None
-
-
-def _boolean(query: Mapping[str, list[str]], name: str) -> bool:
-    raw = _single(query, name)
-    if raw is None or raw.lower() in ("false", "0", ""):
-        return False
-    if raw.lower() in ("true", "1"):
-        return True
-    raise invalid(f"Invalid value for '{name}': expected 'true' or 'false'.", param=name, code="invalid_type")

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.wire.errors import Fault, Refusal
+from gateway.wire.queries import INCLUDE
 from gateway.wire.requests import (
-    INCLUDE,
     Background,
     Chained,
     Plain,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.wire.errors import Fault, Refusal
-from gateway.wire.requests import INCLUDE, ListItems, Retrieve, parse_list_items, parse_retrieve
+from gateway.wire.queries import INCLUDE, ListItems, Retrieve, parse_list_items, parse_retrieve
 
 Query = dict[str, list[str]]
 
