@@ -16,6 +16,7 @@ from aiohttp import http_parser, web
 from yarl import URL
 
 from gateway import __version__
+from gateway.api.asking import Asker
 from gateway.api.callers import Callers
 from gateway.api.choosing import Chooser
 from gateway.api.ops import Ops
@@ -122,9 +123,11 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         backends = await HttpBackends.open(settings, observer, stack)
         session = await stack.enter_async_context(make_session(next(iter(backends.all)).settings))
         engine = Engine(store, backends, settings, observer)
-        passthrough = Passthrough(session, observer, stall_timeout_s=server.write_stall_timeout_s)
+        passthrough = Passthrough(
+            Asker(session, observer), observer, stall_timeout_s=server.write_stall_timeout_s
+        )
         chooser = Chooser(backends, body_bytes_max=server.body_bytes_max)
-        callers = Callers(passthrough, backends, base_path=base_path, pepper=store.pepper)
+        callers = Callers(passthrough.asker, backends, base_path=base_path, pepper=store.pepper)
         responses = Responses(engine, passthrough, callers, chooser, settings, observer)
         router = Router(
             responses, passthrough, backends, chooser, session, server, observer, base_path=base_path

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from gateway.api.passthrough import Passthrough
+from gateway.api.asking import Asker
 from gateway.core.call import Credential
 from gateway.engine.credentials import CallerHeaders
 from gateway.outbound.backend import HttpBackend
@@ -35,10 +35,8 @@ class Caller:
 class Callers:
     """Tells callers apart."""
 
-    def __init__(
-        self, passthrough: Passthrough, backends: HttpBackends, *, base_path: str, pepper: bytes
-    ) -> None:
-        self._passthrough = passthrough
+    def __init__(self, asker: Asker, backends: HttpBackends, *, base_path: str, pepper: bytes) -> None:
+        self._asker = asker
         self._backends = backends
         self._base_path = base_path
         self._pepper = pepper
@@ -61,7 +59,7 @@ class Callers:
             return False
         target = f"{self._base_path}/responses/{response_id}"
         for backend in self.seen_by:
-            if await self._passthrough.knows(request, backend, request_id=caller.request_id, target=target):
+            if await self._asker.knows(request, backend, request_id=caller.request_id, target=target):
                 return True
         return False
 

@@ -26,7 +26,7 @@ async def merged_models(
     of them has to say, which may be that the caller's key is wrong.
     """
     asked = [
-        passthrough.fetch(request, backend, request_id=request_id, target=request.raw_path)
+        passthrough.asker.fetch(request, backend, request_id=request_id, target=request.raw_path)
         for backend in backends.all
     ]
     answers = await asyncio.gather(*asked)
@@ -60,7 +60,7 @@ async def one_model(
     backend = backends.of_model(name)
     if backend is None:
         raise no_such_model(name)
-    answer = await passthrough.fetch(request, backend, request_id=request_id, target=target)
+    answer = await passthrough.asker.fetch(request, backend, request_id=request_id, target=target)
     if answer is None:
         return await passthrough.forward(request, backend, request_id=request_id)
     model = _public(backends, backend, answer).get(name)
