@@ -102,6 +102,9 @@ class Observer:
         self.replica_up = Gauge(
             "backburner_replica_up", "1 if calls go there", ["backend", "replica"], registry=r
         )
+        self.breaker_open = Gauge(
+            "backburner_breaker_open", "1 while no calls go there", ["backend", "replica"], registry=r
+        )
         self.replica_calls = Gauge(
             "backburner_replica_calls", "Calls under way there", ["backend", "replica", "kind"], registry=r
         )
@@ -175,7 +178,10 @@ class Observer:
         """kind: `background` | `passthrough` | `lookup`; reason: `unreachable` | `timeout` | `cut`."""
         self.upstream_errors.labels(kind, reason).inc()
 
-    def replica(self, backend: str, number: int, *, is_usable: bool, plain: int, background: int) -> None:
+    def replica(
+        self, backend: str, number: int, *, is_usable: bool, is_left_alone: bool, plain: int, background: int
+    ) -> None:
+        self.breaker_open.labels(backend, str(number)).set(is_left_alone)
         self.replica_up.labels(backend, str(number)).set(is_usable)
         self.replica_calls.labels(backend, str(number), "plain").set(plain)
         self.replica_calls.labels(backend, str(number), "background").set(background)

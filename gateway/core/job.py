@@ -102,6 +102,7 @@ class Job:
         attempt: Calls that the backend may have accepted.
         output_shown: A reader may have seen output: the job is not silent any more.
         final: JSON of the Response at its end; None before.
+        has_previous: It goes on from a turn that is in the store.
     """
 
     id: str
@@ -121,6 +122,7 @@ class Job:
     final: bytes | None
     backend: str = "default"
     is_background: bool = True
+    has_previous: bool = False
 
     def may_rerun(self, attempts_max: int) -> bool:
         """Whether running it again from the start would go unnoticed, and is allowed once more."""

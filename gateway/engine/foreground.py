@@ -18,7 +18,10 @@ from gateway.core.job import Outcome
 from gateway.core.machine import Append, Command, Finish, Input, JobMachine, Started, UpstreamFailed
 from gateway.engine.clock import Clock
 from gateway.engine.credentials import CallerHeaders
+from gateway.engine.run import BROKEN_OFF
 from gateway.wire.failures import Failure
+
+_MAY_GO_ELSEWHERE = BROKEN_OFF - {"upstream_timeout"}  # who waited that long does not wait twice
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,15 @@ class Foreground:
 
     async def finish(self, plain: Plain, backend: Backend) -> bytes:
         """JSON of the whole Response. Raises: BackendRefused; Refusal, if the API cannot say it."""
+        try:
+            return await self._finish_once(plain, backend)
+        except BackendRefused as refused:
+            if refused.reason not in _MAY_GO_ELSEWHERE:
+                raise
+            # Its client has not had a byte: as good as a request that was not answered, which goes elsewhere.
+            return await self._finish_once(plain, backend)
+
+    async def _finish_once(self, plain: Plain, backend: Backend) -> bytes:
         async with aclosing(self._run(plain, backend)) as commands:
             async for command in commands:
                 if isinstance(command, Finish):

@@ -277,7 +277,14 @@ class Jobs:
         previous = await self.find(previous_id, tenant)
         if previous is None:
             raise previous_not_found(previous_id)
-        if previous.status in CHAINABLE:
+        if previous.final is not None and previous.status in CHAINABLE:
+            if not previous.has_previous and responses.goes_on(previous.final):
+                raise invalid(
+                    f"Response '{previous_id}' goes on from a response of the backend's own, "
+                    "whose content the gateway does not have: it cannot be continued here.",
+                    param="previous_response_id",
+                    code="previous_response_not_usable",
+                )
             return previous
         is_over = previous.status.is_terminal
         raise invalid(

@@ -26,7 +26,7 @@ _LOST_CREDENTIAL = Abandoned(
     "the backend refused the call without it.",
     "credential_lost",
 )
-_BROKEN_OFF = frozenset({"upstream_cut", "upstream_closed_early", "upstream_timeout"})
+BROKEN_OFF = frozenset({"upstream_cut", "upstream_closed_early", "upstream_timeout"})
 """Endings that another attempt may not meet; a silent job can have one without anybody noticing."""
 
 
@@ -124,7 +124,7 @@ class Run:
     async def _finish(self, outcome: Outcome) -> None:
         job = self.claim.job
         was_shown = job.is_followable and self.log.has_output
-        if outcome.reason in _BROKEN_OFF and not was_shown and job.may_rerun(self.attempts_max):
+        if outcome.reason in BROKEN_OFF and not was_shown and job.may_rerun(self.attempts_max):
             raise RunAgain(outcome.reason)
         await self.log.finish(outcome)
         self.credentials.forget(job.id)

@@ -115,6 +115,7 @@ class HttpBackends:
                     backend.name,
                     number,
                     is_usable=replica.is_healthy and breaker is BreakerState.CLOSED,
+                    is_left_alone=breaker is BreakerState.OPEN,
                     plain=replica.plain,
                     background=replica.background,
                 )

@@ -217,6 +217,7 @@ def to_job(row: sqlite3.Row) -> Job:
         output_shown=bool(row["output_shown"]),
         backend=row["backend"],
         is_background=bool(row["is_background"]),
+        has_previous=row["previous"] is not None,
         response=row["response"],
         final=row["final"],
     )

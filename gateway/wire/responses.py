@@ -191,6 +191,11 @@ def _dict(given: dict[str, Any], side: str) -> dict[str, Any]:
     return _set(details) if isinstance(details, dict) else {}
 
 
+def goes_on(response: bytes) -> bool:
+    """Whether a Response names a previous one."""
+    return orjson.loads(response).get("previous_response_id") is not None
+
+
 def deleted(response_id: str) -> bytes:
     """The answer to DELETE."""
     return orjson.dumps({"id": response_id, "object": "response", "deleted": True})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from openai.types.responses import Response
 
 from tests.acceptance.conftest import StartGateway
 from tests.acceptance.harness import Gateway, frames, numbers, payload, within
-from tests.acceptance.replay import ReplayServer, recording, replay
+from tests.acceptance.replay import End, ReplayServer, recording, replay
 
 ASK: dict[str, Any] = {"model": "tiny", "input": "Count to 5.", "background": True, "stream": True}
 STREAMS = ["chat-stream", "chat-stream-no-usage", "chat-tool-stream"]
@@ -81,3 +82,26 @@ async def test_a_cancel_stops_a_chat_backend_within_a_second(
     await within(held.held.wait())
     assert (await chat_gateway.client().responses.cancel(created.id)).status == "cancelled"
     await within(replay_server.creates[0].gone.wait(), 1)
+
+
+async def test_a_plain_answer_that_breaks_off_before_its_client_has_a_byte_is_fetched_anew(
+    chat_gateway: Gateway, replay_server: ReplayServer
+) -> None:
+    whole = replay("vllm/chat-stream")
+    replay_server.script(replace(whole, blocks=whole.blocks[:3], end=End.RESET), replay("vllm/chat-stream"))
+    answer = await chat_gateway.call("POST", "/responses", {"model": "tiny", "input": "Count to 5."})
+    assert answer.status == 200
+    assert Response.model_validate(answer.json()).output_text == _spoken("vllm/chat-stream")
+    assert len(replay_server.creates) == 2
+
+
+async def test_a_plain_stream_that_breaks_off_says_so_and_is_not_begun_anew(
+    chat_gateway: Gateway, replay_server: ReplayServer
+) -> None:
+    whole = replay("vllm/chat-stream")
+    replay_server.script(replace(whole, blocks=whole.blocks[:3], end=End.RESET))
+    body = {"model": "tiny", "input": "Count to 5.", "stream": True}
+    answer = await chat_gateway.call("POST", "/responses", body)
+    last = payload(frames(answer.body)[-1])
+    assert (last["type"], last["response"]["error"]["code"]) == ("response.failed", "server_error")
+    assert len(replay_server.creates) == 1

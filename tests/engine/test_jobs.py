@@ -482,6 +482,15 @@ async def test_a_plain_request_is_expanded_with_the_earlier_turns(house: Any, ki
         await house.jobs.expand(first, kit.OTHER, "now")
 
 
+async def test_a_turn_whose_context_only_the_backend_has_cannot_be_continued(house: Any, kit: Any) -> None:
+    first = await house.submit(previous_response_id="resp_of_the_backend")
+    await house.ended(first)
+    with pytest.raises(Refusal, match="backend's own"):
+        await house.submit(previous=first)
+    with pytest.raises(Refusal, match="backend's own"):
+        await house.jobs.expand(first, kit.TENANT, "now")
+
+
 @pytest.mark.parametrize("state", ["queued", "in_progress"])
 async def test_a_response_that_still_runs_cannot_be_continued(build: Any, kit: Any, state: str) -> None:
     house = await build(is_started=False)
