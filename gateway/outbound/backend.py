@@ -109,7 +109,7 @@ class HttpBackend:
                 failed = answer
                 if not _may_go_elsewhere(call, failed):
                     break
-            if not tried or failed.reason != "upstream_unreachable":
+            if not tried or failed.reason != "upstream_unreachable" or self.pool.is_down:
                 break
             if attempt < self.settings.connect_attempts_max:
                 await asyncio.sleep(_backoff_s(attempt))  # all have been tried: again, a little later

@@ -151,16 +151,27 @@ class Pool:
         turns = replicas[start:] + replicas[:start]
         return min(turns, key=lambda r: (not r.is_healthy, r.plain + r.background))
 
-    def _up(self) -> list[Replica]:
-        """Those that jobs may be sent to: a job is never what a doubtful replica is tried with."""
+    @property
+    def is_down(self) -> bool:
+        """Whether there is no replica that calls are not kept from."""
         now_s = self._now_s()
-        return [
-            replica
-            for replica in self.replicas
-            if replica.is_healthy and replica.breaker.state(now_s) is BreakerState.CLOSED
-        ]
+        return all(replica.breaker.state(now_s) is not BreakerState.CLOSED for replica in self.replicas)
+
+    def _up(self) -> list[Replica]:
+        """Those that jobs may be sent to.
+
+        A doubtful replica is not tried with a job where another one is sure. Where none is, one job at a time
+        finds out, and fails if it is still so: the queue is neither lost in a minute nor held up for ever.
+        """
+        now_s = self._now_s()
+        closed = [r for r in self.replicas if r.breaker.state(now_s) is BreakerState.CLOSED]
+        if closed:
+            return [r for r in closed if r.is_healthy] or closed
+        return [r for r in self.replicas if r.breaker.allows(now_s)]
 
     def _slots(self, replica: Replica) -> int:
+        if self.breaker_state(replica) is not BreakerState.CLOSED:
+            return replica.background + 1
         return max(0, self._capacity - max(self._reserved, replica.plain))
 
     # -- what came of it

@@ -180,7 +180,8 @@ async def test_plain_requests_to_a_chat_backend_fail_by_the_codes_of_those_that_
     plain = await gateway.call("POST", "/responses", ask)
     assert (plain.status, plain.error["code"]) == (504, "backend_timeout")
     if not is_streamed:  # a stream that was cut has begun with 200
-        replay_server.script(Answer(frames(recording("vllm/chat-stream").body)[:2], end=End.RESET))
+        pieces = frames(recording("vllm/chat-stream").body)[:2]
+        replay_server.script(*(Answer(pieces, end=End.RESET) for _ in range(2)))  # it is asked for twice
         plain = await gateway.call("POST", "/responses", ask)
         assert (plain.status, plain.error["code"]) == (502, "backend_disconnected")
     await replay_server.stop()

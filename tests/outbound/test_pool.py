@@ -231,10 +231,28 @@ def test_a_replica_that_is_not_up_gets_no_more_jobs_than_it_has(time: Time, how:
             time.now_s += OPEN_S if how == "probing" else 0
         assert pool.background_slots() == 1 + 4
         assert names(pool.pick_for_background() for _ in range(3)) == ["m1"] * 3
-        fail(pool, up)
-        time.now_s += OPEN_S
-        assert pool.pick_for_background() is None
-        assert pool.background_slots() == 1 + 0
+        assert pool.pick_for_background(tried=[up]) is None
+
+
+def test_while_all_are_down_one_job_at_a_time_finds_out(time: Time) -> None:
+    pool = pool_of(1, time, concurrency_max=4)
+    (only,) = pool.replicas
+    fail(pool, only)
+    assert pool.is_down
+    assert pool.pick_for_background() is None
+    assert pool.background_slots() == 0
+    time.now_s += OPEN_S
+    assert pool.background_slots() == 1
+    assert pool.pick_for_background() is only
+    with pool.call(only, is_background=True):
+        assert pool.pick_for_background() is None, "it has not found out yet"
+        assert pool.background_slots() == 1
+    pool.failed(only)
+    assert pool.background_slots() == 0, "it has: still down"
+    time.now_s += OPEN_S
+    with pool.call(only, is_background=True):
+        only.breaker.succeeded()
+    assert pool.background_slots() == 4
 
 
 async def test_a_background_call_without_a_slot_waits_for_one(time: Time) -> None:
