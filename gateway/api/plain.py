@@ -98,9 +98,7 @@ class PlainCreate:
             return requests.chained_body(chained.body, input=items), True
         looks_ours = responses.OUR_ID.match(previous_id)
         if looks_ours and not await self._callers.backend_knows(request, caller, previous_id):
-            raise previous_not_found(
-                previous_id
-            )  # not sent on: some backends would answer without the context
+            raise previous_not_found(previous_id)  # some backends would answer without the context
         return body, False
 
     async def _translated(

@@ -39,7 +39,6 @@ class Run:
     """An attempt that is under way.
 
     Args:
-        backend: None if the settings no longer have the one that the job was accepted for.
         attempts_max: Calls of a backend that one job may cost.
     """
 
