@@ -88,7 +88,8 @@ def _play(args: argparse.Namespace, screen: Screen, stage: Stage) -> int:
     screen.gap()
     screen.line("Every check holds.", style="bold green")
     if not args.once:
-        _invite(screen, gateway_url, f"http://127.0.0.1:{admin_port}", model, job_id)
+        shown_key = "demo" if key == "demo" else "$OPENAI_API_KEY"
+        _invite(screen, gateway_url, f"http://127.0.0.1:{admin_port}", model, job_id, shown_key)
         _hold(stage)
     return 0
 
@@ -100,9 +101,13 @@ def _first_model(client: OpenAI) -> str:
     return models[0].id
 
 
-def _invite(screen: Screen, gateway_url: str, admin_url: str, model: str, job_id: str) -> None:
-    """Say what to try by hand; the id is that of the job just played, so the lines work as they stand."""
+def _invite(screen: Screen, gateway_url: str, admin_url: str, model: str, job_id: str, key: str) -> None:
+    """Say what to try by hand; the id is that of the job just played, so the lines work as they stand.
+
+    The key goes along: a response is there only for the one that created it.
+    """
     responses = f"{gateway_url}/v1/responses"
+    curl = f'curl -sN -H "Authorization: Bearer {key}"'
     body = f'{{"model": "{model}", "input": "Tell me a long story", "background": true, "stream": true}}'
     screen.gap()
     screen.title("Now it is yours (Ctrl-C ends it)")
@@ -110,11 +115,11 @@ def _invite(screen: Screen, gateway_url: str, admin_url: str, model: str, job_id
     screen.fact("admin URL", admin_url)
     screen.gap()
     screen.line("Start a job; Ctrl-C leaves the stream, not the job:", style="dim")
-    screen.line(f"curl -sN {responses} -H 'content-type: application/json' -d '{body}'")
+    screen.line(f"{curl} {responses} -H 'Content-Type: application/json' -d '{body}'")
     screen.line("Ask how it is going (put your job's id here):", style="dim")
-    screen.line(f"curl -s {responses}/{job_id}")
+    screen.line(f"{curl} {responses}/{job_id}")
     screen.line("Follow it again, after event 10:", style="dim")
-    screen.line(f"curl -sN '{responses}/{job_id}?stream=true&starting_after=10'")
+    screen.line(f"{curl} '{responses}/{job_id}?stream=true&starting_after=10'")
 
 
 def _hold(stage: Stage) -> None:
