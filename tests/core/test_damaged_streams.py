@@ -250,6 +250,7 @@ DAMAGE: dict[str, Callable[[list[Event]], list[Event]]] = {
 }
 _NAMELESS = {"no item_id", "no ids at all", "same ids"}
 _NUMBERLESS = {"no output_index", "same index"}
+_UNNAMED_IN_THE_END = {"other ids in the end", "no ids at all", "same ids"}
 
 
 def is_decidable(faults: set[str], is_interleaved: bool) -> bool:
@@ -262,7 +263,8 @@ def is_decidable(faults: set[str], is_interleaved: bool) -> bool:
         return False
     if {"no part.added", "no text.done"} <= faults:  # the next part of an item cannot be told from the last
         return False
-    if {"other ids in the end", "other order in the end"} <= faults or is_anonymous:
+    is_other_in_the_end = "other order in the end" in faults and faults & _UNNAMED_IN_THE_END
+    if is_other_in_the_end or is_anonymous:
         # Then the final output says nothing of open items.
         if faults & {"no item.done", "other order in the end"} and "no deltas" in faults:
             return False
