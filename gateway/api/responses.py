@@ -16,7 +16,7 @@ from gateway.api.plain import PlainCreate
 from gateway.api.streaming import stream_events
 from gateway.api.upload import read_body, too_large
 from gateway.config import Settings
-from gateway.core.job import Idempotency, Status
+from gateway.core.job import Idempotency, Job, Status
 from gateway.engine.engine import Engine
 from gateway.engine.jobs import Submission, previous_not_found
 from gateway.observe import Observer
@@ -125,8 +125,7 @@ class Responses:
                 param="stream",
                 code="invalid_request_error",
             )
-        streams_any = self._settings.background.resume == "any" or self._dialect.streams_any
-        if not job.is_streamed and not streams_any:
+        if not self._is_streamable(job):
             raise invalid(
                 "This response cannot be streamed because it was not created with stream=true.",
                 param="stream",
@@ -137,6 +136,14 @@ class Responses:
         if after < 0 and job.status.is_terminal and not self._dialect.replays_ended:
             after = job.next_seq - 2  # a reader with a cursor wants what it has missed
         return await self._stream(request, job.id, caller, after=after)
+
+    def _is_streamable(self, job: Job) -> bool:
+        """Not one that may still be run again because nobody was to see it: the settings may have been others
+        when it was accepted."""
+        if job.is_streamed:
+            return True
+        streams_any = self._settings.background.resume == "any" or self._dialect.streams_any
+        return streams_any and (job.is_followable or job.status.is_terminal)
 
     async def cancel(self, request: web.BaseRequest, response_id: str, request_id: str) -> web.StreamResponse:
         """200 for a live or cancelled one, 400 for one that ended otherwise; never 409, which SDKs retry."""

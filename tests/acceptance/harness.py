@@ -159,8 +159,9 @@ class Gateway:
         self.send(signal.SIGKILL)
         await self.exit_status()
 
-    async def restart(self) -> None:
-        """A new process with the same settings on the same file; it has new ports."""
+    async def restart(self, **environ: str) -> None:
+        """A new process on the same file, with the same settings but for these; it has new ports."""
+        self._environ = {**self._environ, **environ}
         await self.start()
 
     async def close(self) -> None:

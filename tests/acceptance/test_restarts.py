@@ -80,6 +80,23 @@ async def test_a_polled_response_runs_again_after_a_kill_and_its_client_notices_
     assert first.header("idempotency-key") == second.header("idempotency-key")
 
 
+async def test_streams_of_any_response_begin_with_those_accepted_under_that_setting(
+    gateway: Gateway, replay_server: ReplayServer
+) -> None:
+    held = replay_server.script(replay("vllm/responses-stream", hold_after=10))
+    response_id = (await gateway.call("POST", "/responses", ASK)).json()["id"]
+    await within(held.held.wait())
+    await gateway.kill9()
+    held = replay_server.script(replay("vllm/responses-stream", hold_after=10))
+    await gateway.restart(BACKBURNER_BACKGROUND__RESUME="any")
+    await within(held.held.wait())  # it runs again, which a reader of the first run would have noticed
+    refused = await gateway.call("GET", f"/responses/{response_id}?stream=true")
+    assert (refused.status, refused.json()["error"]["param"]) == (400, "stream")
+    held.release.set()
+    assert (await gateway.ended(response_id))["status"] == "completed"
+    assert numbers(replayed := frames(await gateway.replay(response_id))) == list(range(len(replayed)))
+
+
 async def test_a_silent_stream_runs_again_after_a_kill_and_resumes(
     gateway: Gateway, replay_server: ReplayServer
 ) -> None:
