@@ -57,8 +57,7 @@ class HttpBackend:
         self.name = name
         self.settings = settings
         self.pool = Pool(settings)
-        key = settings.api_key
-        self.api_key = None if key is None else key.get_secret_value()
+        self.api_key = settings.read_api_key()
         self.own_headers = {header: value.get_secret_value() for header, value in settings.headers.items()}
         self._session = session
         self._event_bytes_max = event_bytes_max

@@ -213,16 +213,22 @@ async def test_an_error_of_the_model_server_passes_with_its_status_and_words(
     assert refused.value.response.content == recording("transformers/responses-unknown-field").body
 
 
+@pytest.mark.parametrize("given", ["api_key", "api_key_file", "api_key_env"])
 async def test_the_gateways_own_key_takes_the_place_of_the_callers(
-    start_gateway: StartGateway, replay_server: ReplayServer
+    start_gateway: StartGateway, replay_server: ReplayServer, tmp_path: Path, given: str
 ) -> None:
-    gateway = await start_gateway(BACKBURNER_UPSTREAM__API_KEY="sk-of-the-gateway-987")
+    key = "sk-of-the-gateway-987"
+    file = tmp_path / "key"
+    file.write_text(key)
+    file.chmod(0o600)
+    value = {"api_key": key, "api_key_file": file, "api_key_env": "GPU_KEY"}[given]
+    gateway = await start_gateway(**{f"BACKBURNER_UPSTREAM__{given.upper()}": value, "GPU_KEY": key})
     client = gateway.client()
     created = await client.responses.create(model="tiny", input="Count.", background=True)
     await gateway.ended(created.id)
     await client.responses.create(model="tiny", input="Count.")
     for call in replay_server.creates:
-        assert call.header("authorization") == "Bearer sk-of-the-gateway-987"
+        assert call.header("authorization") == f"Bearer {key}"
     before = len(replay_server.calls)
     assert (await gateway.call("GET", "/responses/resp_theirs")).status == 404
     assert len(replay_server.calls) == before  # through the shared key it would be another caller's
