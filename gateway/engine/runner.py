@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+from collections import Counter
 from dataclasses import dataclass
 
 from gateway.config import BackgroundSettings
@@ -21,6 +22,9 @@ from gateway.store.port import JobStore
 
 _POLL_S = 1.0
 """Behind the bell, for work whose bell nobody rang."""
+
+_CLAIM_MAX = 64
+"""Of one claim: the commits of running jobs, and creates, wait behind it."""
 
 _RERUN_AFTER_MS = 500
 """Before a broken-off attempt is made again: what broke it off may still be breaking."""
@@ -64,6 +68,7 @@ class Runner:
         self._attempts_max = settings.attempts_max if settings.recovery == "rerun_if_silent" else 1
         self._bell = asyncio.Event()
         self._runs: dict[str, _Running] = {}
+        self._running_at: Counter[str] = Counter()
         self._claiming = asyncio.Lock()
         self._is_draining = False
         self._unsettled = unsettled
@@ -103,14 +108,13 @@ class Runner:
 
     async def _claim_some(self, group: asyncio.TaskGroup) -> None:
         for name in self._backends.names:
-            running = sum(run.claim.job.backend == name for run in self._runs.values())
-            free = self._backends.slots(name) - running
-            if free <= 0 or self._is_draining:
+            limit = min(_CLAIM_MAX, self._backends.slots(name) - self._running_at[name])
+            if limit <= 0 or self._is_draining:
                 continue
             now_ms = self._clock.now_ms()
             try:
                 claims = await self._store.claim(
-                    free,
+                    limit,
                     backend=name,
                     attempts_max=self._attempts_max,
                     now_ms=now_ms,
@@ -121,6 +125,8 @@ class Runner:
                 return
             for claim in claims:
                 self._start(group, claim, now_ms)
+            if len(claims) == limit:
+                self._bell.set()  # there may be more, and room for it
         self._observer.running.set(len(self._runs))
 
     def _start(self, group: asyncio.TaskGroup, claim: Claim, now_ms: int) -> None:
@@ -128,8 +134,9 @@ class Runner:
         log = JobLog(claim, self._store, self._followers, self._clock, self._settings, self._observer)
         task = group.create_task(self._run_one(claim, log), name=f"run-{claim.id}")
         self._runs[claim.id] = _Running(claim, task, log)
+        self._running_at[claim.job.backend] += 1
         # Not by the coroutine: that of a task cancelled before its first step never runs.
-        task.add_done_callback(functools.partial(self._ended, claim.id))
+        task.add_done_callback(functools.partial(self._ended, claim))
 
     async def _run_one(self, claim: Claim, log: JobLog) -> None:
         backend = self._backends.get(claim.job.backend)
@@ -169,8 +176,9 @@ class Runner:
         else:
             self._observer.job_released(claim.id, reason)
 
-    def _ended(self, response_id: str, _task: asyncio.Task[None]) -> None:
-        del self._runs[response_id]
+    def _ended(self, claim: Claim, _task: asyncio.Task[None]) -> None:
+        del self._runs[claim.id]
+        self._running_at[claim.job.backend] -= 1
         self._observer.running.set(len(self._runs))
         self._bell.set()
 

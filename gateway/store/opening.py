@@ -8,7 +8,7 @@ from pathlib import Path
 
 from gateway.config import StoreSettings
 from gateway.store.file import DatabaseRefused
-from gateway.store.queries import QUERIES, SCHEMA
+from gateway.store.queries import QUERIES, SCHEMA, TALLY
 
 SCHEMA_VERSION = 1
 _APPLICATION_ID = 0x6275726E  # "burn": a file that is not ours is never touched
@@ -41,6 +41,7 @@ def prepare_writer(raw: sqlite3.Connection, settings: StoreSettings) -> bytes:
         check = raw.execute("PRAGMA quick_check(1)").fetchone()[0]
         if check != "ok":
             raise DatabaseRefused(f"{path} is damaged: {check}")
+        raw.executescript(TALLY)
         return bytes(raw.execute(QUERIES["get_meta"], {"key": "pepper"}).fetchone()[0])
     except sqlite3.DatabaseError as error:
         raise DatabaseRefused(f"{path} cannot be used: {error}") from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
+from heapq import heappop, heapreplace
 from typing import Any
 
 from gateway.core.job import (
@@ -21,8 +22,8 @@ from gateway.store.port import Page, QueueLimits
 from gateway.store.queries import QUERIES
 from gateway.wire.sse import split_frames
 
-_SERVED_MAX = 10_000
-"""Tenants whose last turn is remembered. One that is forgotten counts as never served, and goes first."""
+_TURNS_MAX = 10_000
+"""So many turns back is remembered whose they were."""
 
 
 def create(raw: sqlite3.Connection, job: NewJob, limits: QueueLimits) -> str:
@@ -110,56 +111,36 @@ def insert_segment(raw: sqlite3.Connection, pk: int, first_seq: int, count: int,
     raw.execute(QUERIES["insert_segment"], values)
 
 
-def claim(
-    raw: sqlite3.Connection, owner: str, limit: int, wanted: dict[str, Any], served: dict[bytes, int]
-) -> list[Claim]:
+def claim(raw: sqlite3.Connection, owner: str, limit: int, wanted: dict[str, Any]) -> list[Claim]:
     """Take waiting jobs: the higher priority first; of one priority, the tenant with the fewest running, of
-    those the one whose last turn is longest ago; of one tenant the oldest.
-
-    Args:
-        served: By tenant, the number of its last turn; the latest comes last.
-    """
-    chosen: list[sqlite3.Row] = []
-    groups = raw.execute(QUERIES["waiting_groups"], {"backend": wanted["backend"]}).fetchall()
-    for priority in sorted({group["priority"] for group in groups}, reverse=True):
-        if len(chosen) < limit:
-            of_it = [group for group in groups if group["priority"] == priority]
-            chosen += _in_turn(raw, of_it, limit - len(chosen), wanted, served)
-    turn = next(reversed(served.values()), 0)
-    for number, waiting in enumerate(chosen, turn + 1):
-        served.pop(waiting["tenant"], None)
-        served[waiting["tenant"]] = number
-    while len(served) > _SERVED_MAX:
-        del served[next(iter(served))]
+    those the one whose last turn is longest ago; of one tenant the oldest."""
     claims = []
-    for waiting in chosen:
-        pk = waiting["pk"]
-        if waiting["next_seq"] > FIRST_OUTPUT_SEQ:
-            _rewind(raw, pk)
+    for tenant, pk in _in_turn(raw, limit, wanted):
+        raw.execute(QUERIES["take_turn"], {"tenant": tenant})
         values = {"pk": pk, "owner": owner, "now_ms": wanted["now_ms"]}
         claimed = raw.execute(QUERIES["claim"], values).fetchone()
+        if claimed["next_seq"] > FIRST_OUTPUT_SEQ:
+            _rewind(raw, pk)
         claims.append(Claim(job_by_id(raw, claimed["id"])))
+    raw.execute(QUERIES["forget_turns"], {"kept": _TURNS_MAX})
     return claims
 
 
-def _in_turn(
-    raw: sqlite3.Connection,
-    groups: list[sqlite3.Row],
-    limit: int,
-    wanted: dict[str, Any],
-    served: dict[bytes, int],
-) -> list[sqlite3.Row]:
-    """The next jobs of one priority. A tenant's n-th job counts as if the n-1 before it ran already."""
-    turns: list[tuple[int, int, int, sqlite3.Row]] = []
-    for group in sorted(groups, key=lambda g: (g["running"], served.get(g["tenant"], 0), g["first"])):
-        last = served.get(group["tenant"], 0)
-        if len(turns) == limit and turns[-1][:3] < (group["running"], last, group["first"]):
-            break  # with many tenants: none of this one's, and none of those after it, comes before these
-        values = {**wanted, "priority": group["priority"], "tenant": group["tenant"], "limit": limit}
-        rows = raw.execute(QUERIES["waiting"], values).fetchall()
-        turns += [(group["running"] + n, last, row["pk"], row) for n, row in enumerate(rows)]
-        turns = sorted(turns, key=lambda turn: turn[:3])[:limit]
-    return [row for *_, row in turns]
+def _in_turn(raw: sqlite3.Connection, limit: int, wanted: dict[str, Any]) -> list[tuple[bytes, int]]:
+    """Tenants and jobs in the order of their turns: a tenant's n-th counts as if the n-1 before it ran."""
+    # The next jobs cannot be of more tenants than there are jobs: those whose first ones come first.
+    first = raw.execute(QUERIES["next_tenants"], {**wanted, "limit": limit}).fetchall()
+    turns = [(-row["priority"], row["running"], row["last_turn"], row["pk"], row["tenant"]) for row in first]
+    chosen: list[tuple[bytes, int]] = []
+    while turns and len(chosen) < limit:
+        priority, running, last_turn, pk, tenant = turns[0]  # sorted as they came, and so a heap
+        chosen.append((tenant, pk))
+        values = {**wanted, "priority": -priority, "tenant": tenant, "after": pk}
+        if (row := raw.execute(QUERIES["next_of_tenant"], values).fetchone()) is not None:
+            heapreplace(turns, (priority, running + 1, last_turn, row["pk"], tenant))
+        else:
+            heappop(turns)
+    return chosen
 
 
 def _rewind(raw: sqlite3.Connection, pk: int) -> None:

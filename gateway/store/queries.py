@@ -1,4 +1,4 @@
-"""The statements of `sql/queries.sql`, by name."""
+"""The statements of `sql/queries.sql`, by name; the tables of the file, and those of the writer alone."""
 
 from __future__ import annotations
 
@@ -16,4 +16,5 @@ def _by_name(text: str) -> dict[str, str]:
 
 
 SCHEMA = _load("schema.sql")
+TALLY = _load("tally.sql")
 QUERIES = _by_name(_load("queries.sql"))

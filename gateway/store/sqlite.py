@@ -51,7 +51,6 @@ class SqliteStore:
         self._next_reader = itertools.cycle(readers)
         self._is_closed = False
         self._owner = secrets.token_hex(8)
-        self._served: dict[bytes, int] = {}
         self.pepper = pepper
         """Random bytes of this file, from which tenants are derived."""
 
@@ -171,9 +170,7 @@ class SqliteStore:
             "now_ms": now_ms,
             "accepted_before_ms": _NEVER_MS if accepted_before_ms is None else accepted_before_ms,
         }
-        return await self._writer.ask(
-            lambda raw: operations.claim(raw, self._owner, limit, wanted, self._served)
-        )
+        return await self._writer.ask(lambda raw: operations.claim(raw, self._owner, limit, wanted))
 
     async def append(
         self, claim: Claim, first_seq: int, count: int, events: bytes, *, has_output: bool

@@ -33,8 +33,8 @@ INSERT INTO segment (job, first_seq, last_seq, events) VALUES (:pk, :first_seq, 
 INSERT INTO result (job, final) VALUES (:pk, :final);
 
 -- name: count_queued
-SELECT (SELECT count(*) FROM job WHERE status = 'queued'),
-       (SELECT count(*) FROM job WHERE status = 'queued' AND tenant = :tenant);
+SELECT (SELECT jobs FROM temp.queued WHERE tenant = x''),
+       coalesce((SELECT jobs FROM temp.queued WHERE tenant = :tenant), 0);
 
 -- name: find_job
 -- The only way to a job for a client: its id, its tenant, and not expired or deleted.
@@ -79,35 +79,52 @@ FROM job JOIN segment ON segment.job = job.pk
 WHERE job.id = :id
 ORDER BY segment.first_seq;
 
--- name: waiting_groups
--- Who waits for a backend: tenants by priority, and how many jobs of each tenant run already.
-SELECT waiting.priority, waiting.tenant, waiting.first, coalesce(running.jobs, 0) AS running
-FROM (SELECT priority, tenant, min(pk) AS first
-      FROM job
-      WHERE owner IS NULL AND status IN ('queued', 'in_progress') AND backend = :backend
-      GROUP BY priority, tenant) AS waiting
-LEFT JOIN (SELECT tenant, count(*) AS jobs
-           FROM job
-           WHERE owner IS NOT NULL AND status = 'in_progress'
-           GROUP BY tenant) AS running USING (tenant);
+-- name: next_tenants
+-- Whose turn it is at a backend, each with the job that it would start: by priority, then the tenant with the
+-- fewest running jobs, of those the one whose last turn is longest ago, of those the job that came first.
+WITH candidate AS MATERIALIZED (  -- or each would be looked up once for WHERE and once for ORDER BY
+    SELECT waiting.priority, waiting.tenant,
+           coalesce(running.jobs, 0) AS running, coalesce(turn.number, 0) AS last_turn,
+           (SELECT pk
+            FROM job
+            WHERE owner IS NULL AND status IN ('queued', 'in_progress')
+              AND backend = waiting.backend AND priority = waiting.priority AND tenant = waiting.tenant
+              AND not_before_ms <= :now_ms AND deadline_ms > :now_ms AND created_at_ms <= :accepted_before_ms
+              AND (status = 'queued' OR (output_shown = 0 AND is_rerunnable = 1 AND attempt < :attempts_max))
+            ORDER BY pk
+            LIMIT 1) AS pk
+    FROM temp.waiting LEFT JOIN temp.running USING (tenant) LEFT JOIN temp.turn USING (tenant)
+    WHERE waiting.backend = :backend
+)
+SELECT * FROM candidate
+WHERE pk IS NOT NULL
+ORDER BY priority DESC, running, last_turn, pk
+LIMIT :limit;
 
--- name: waiting
--- Work to be done for one of them, oldest first: queued jobs, and silent ones whose run was lost.
-SELECT pk, tenant, next_seq
+-- name: next_of_tenant
+-- The job that a tenant would start after another one of its own.
+SELECT pk
 FROM job
 WHERE owner IS NULL AND status IN ('queued', 'in_progress')
-  AND backend = :backend AND priority = :priority AND tenant = :tenant
+  AND backend = :backend AND priority = :priority AND tenant = :tenant AND pk > :after
   AND not_before_ms <= :now_ms AND deadline_ms > :now_ms AND created_at_ms <= :accepted_before_ms
   AND (status = 'queued' OR (output_shown = 0 AND is_rerunnable = 1 AND attempt < :attempts_max))
 ORDER BY pk
-LIMIT :limit;
+LIMIT 1;
+
+-- name: take_turn
+INSERT OR REPLACE INTO temp.turn (tenant, number)
+VALUES (:tenant, (SELECT coalesce(max(number), 0) + 1 FROM temp.turn));
+
+-- name: forget_turns
+DELETE FROM temp.turn WHERE number <= (SELECT max(number) FROM temp.turn) - :kept;
 
 -- name: claim
 UPDATE job
 SET status = 'in_progress', owner = :owner, epoch = epoch + 1, attempt = attempt + 1,
     started_at_ms = coalesce(started_at_ms, :now_ms)
 WHERE pk = :pk
-RETURNING id;
+RETURNING id, next_seq;
 
 -- name: segments_from
 SELECT pk, first_seq, last_seq, events FROM segment

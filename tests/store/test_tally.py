@@ -1,0 +1,168 @@
+"""What the writer keeps count of: always what a count would give, and cheap however long the queue is."""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.config import StoreSettings
+from gateway.core.job import Claim, ClaimLost, NewJob, Outcome, QueueFull, Status
+from gateway.store.port import QueueLimits
+from gateway.store.sqlite import SqliteStore
+
+NOW = 1_000_000
+PLENTY = QueueLimits(100_000, 100_000)
+TENANTS = [bytes([number]) * 32 for number in range(5)]
+BACKENDS = ["one", "two"]
+
+COUNTED = {
+    "queued": "SELECT tenant, count(*) FROM job WHERE status = 'queued' GROUP BY tenant "
+    "UNION ALL SELECT x'', count(*) FROM job WHERE status = 'queued'",
+    "running": "SELECT tenant, count(*) FROM job WHERE owner IS NOT NULL AND status = 'in_progress' "
+    "GROUP BY tenant",
+    "waiting": "SELECT backend, priority, tenant, count(*) FROM job "
+    "WHERE owner IS NULL AND status IN ('queued', 'in_progress') GROUP BY backend, priority, tenant",
+}
+
+
+async def open_store(path: Path) -> SqliteStore:
+    settings = StoreSettings(database=path / "test.db", durability="process", readers=1)
+    return await SqliteStore.open(settings, on_commit=lambda *_: None)
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
+    opened = await open_store(tmp_path)
+    yield opened
+    await opened.close()
+
+
+def job(name: str, **changes: Any) -> NewJob:
+    given: dict[str, Any] = {
+        "tenant": TENANTS[0],
+        "previous_id": None,
+        "created_at_ms": NOW,
+        "deadline_ms": NOW + 3_600_000,
+        "response": b"{}",
+        "request": b"{}",
+        "input": b"{}",
+        "target": "/",
+        "headers": b"{}",
+        "is_streamed": False,
+        "is_followable": False,
+        "is_rerunnable": True,
+        "events": b"",
+        "next_seq": 2,
+        **changes,
+    }
+    return NewJob(id=name, **given)
+
+
+async def assert_true(store: SqliteStore) -> None:
+    def compare(raw: sqlite3.Connection) -> None:
+        for table, count in COUNTED.items():
+            kept = sorted(map(tuple, raw.execute(f"SELECT * FROM temp.{table}").fetchall()))
+            assert kept == sorted(map(tuple, raw.execute(count).fetchall())), table
+
+    await store._writer.ask(compare)
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_the_tally_is_what_a_count_would_give_after_any_moves(tmp_path: Path, seed: int) -> None:
+    dice = random.Random(seed)
+    store = await open_store(tmp_path)
+    claims: list[Claim] = []
+    names: list[str] = []
+
+    async def create() -> None:
+        names.append(f"j{len(names)}")
+        where = {"tenant": dice.choice(TENANTS), "backend": dice.choice(BACKENDS)}
+        await store.create(job(names[-1], **where, priority=dice.randrange(3)), PLENTY)
+
+    async def fail_to_create() -> None:
+        with pytest.raises(QueueFull):
+            await store.create(job("never", tenant=dice.choice(TENANTS)), QueueLimits(0, 0))
+
+    async def claim() -> None:
+        claims.extend(await store.claim(2, attempts_max=9, now_ms=NOW, backend=dice.choice(BACKENDS)))
+
+    async def take_over() -> None:
+        if names and (claimed := await store.take_over(dice.choice(names))) is not None:
+            claims.append(claimed)
+
+    async def finish() -> None:
+        if claims:
+            held = claims.pop(dice.randrange(len(claims)))
+            outcome = Outcome(Status.CANCELLED, b"{}", held.job.next_seq, b"e", 1, None, "test")
+            await store.finish(held, outcome, now_ms=NOW, expires_at_ms=NOW)
+
+    async def release() -> None:
+        if claims:
+            await store.release(claims.pop(dice.randrange(len(claims))), attempts_returned=0)
+
+    async def delete() -> None:
+        for tenant in TENANTS:
+            await store.delete(dice.choice([*names, ""]), tenant, now_ms=NOW - 1)
+
+    async def sweep() -> None:
+        await store.sweep(now_ms=NOW)
+
+    async def reopen() -> None:
+        nonlocal store
+        await store.close()
+        store = await open_store(tmp_path)
+        await assert_true(store)
+        await store.void_owners()
+
+    moves = [create] * 4 + [claim] * 3 + [finish, finish, release, take_over, delete, sweep, fail_to_create]
+    for _ in range(150):
+        with suppress(ClaimLost):
+            await dice.choice([*moves, reopen] if dice.random() < 0.1 else moves)()
+        await assert_true(store)
+    await store.close()
+
+
+async def test_what_is_rolled_back_is_not_counted(store: SqliteStore) -> None:
+    await store.create(job("a"), PLENTY)
+
+    def spoil(raw: sqlite3.Connection) -> None:
+        raw.execute("UPDATE job SET status = 'in_progress', owner = 'x'")
+        raise RuntimeError("spoilt")
+
+    with pytest.raises(RuntimeError):
+        await store._writer.ask(spoil)
+    await assert_true(store)
+
+
+async def steps(store: SqliteStore, work: Any) -> int:
+    """Instructions of SQLite's machine that something takes, to within a hundred."""
+    count = 0
+
+    def step() -> int:
+        nonlocal count
+        count += 1
+        return 0
+
+    await store._writer.ask(lambda raw: raw.set_progress_handler(step, 100))
+    await work
+    await store._writer.ask(lambda raw: raw.set_progress_handler(None, 0))
+    return count
+
+
+async def test_a_create_and_a_claim_cost_the_same_however_long_the_queue_is(store: SqliteStore) -> None:
+    async def fill(start: int, count: int) -> None:
+        for number in range(start, start + count):
+            await store.create(job(f"j{number}", tenant=TENANTS[number % 5]), PLENTY)
+
+    await fill(0, 20)
+    create = await steps(store, store.create(job("first"), PLENTY))
+    claim = await steps(store, store.claim(1, attempts_max=2, now_ms=NOW))
+    await fill(20, 2000)
+    assert await steps(store, store.create(job("last"), PLENTY)) <= create + 1
+    assert await steps(store, store.claim(1, attempts_max=2, now_ms=NOW)) <= claim + 1
