@@ -3,6 +3,8 @@
 #   make demo                                  see it work, against a bundled simulation
 #   make demo UPSTREAM=http://host:8000/v1 MODEL=name     ... against a real server
 #   make test                                  set up and run all tests
+#   make torture                               break it in every way, and see what holds; SHORT=1 in five minutes,
+#                                              ONLY=T1 RUNS=200 one trial, as often as you like
 #   make check                                 format, lint, imports, types (CI runs it too)
 #   make lock                                  resolve the requirements anew
 
@@ -12,7 +14,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 LOCKED := $(PIP) --require-hashes --only-binary :all:
 
-.PHONY: demo test check lock clean
+.PHONY: demo test torture check lock clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
@@ -20,6 +22,9 @@ demo: $(VENV)/.demo
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest $(ARGS)
+
+torture: $(VENV)/.dev
+	@$(BIN)/python -m tests.torture
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .

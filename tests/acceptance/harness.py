@@ -92,10 +92,17 @@ class Gateway:
 
     async def start(self) -> Gateway:
         """Start, and return when it listens."""
+        await self.spawn()
+        said = await self.line(event="listening")
+        self.url, self.admin = said["url"], said["admin"]
+        return self
+
+    async def spawn(self) -> None:
+        """Start, and return at once."""
         self.lines = []
         clean = {name: value for name, value in os.environ.items() if not name.startswith("BACKBURNER_")}
         self._process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "gateway", "serve", "--port", "0"),
+            *(sys.executable, "-m", *self.command(), "serve", "--port", "0"),
             *(("--upstream", self.upstream) if self.upstream else ()),  # or a file names the backends
             *("--admin-port", "0", "--database", str(self.database), *self.flags),
             cwd=self.database.parent,
@@ -103,16 +110,22 @@ class Gateway:
             stderr=asyncio.subprocess.PIPE,
         )
         self._reading = asyncio.create_task(self._read())
-        said = await self.line(event="listening")
-        self.url, self.admin = said["url"], said["admin"]
-        return self
+
+    def command(self) -> list[str]:
+        """The module that is started, and what it is told before the command."""
+        return ["gateway"]
+
+    def heard(self, line: bytes, fields: dict[str, Any]) -> None:
+        """Every line that any of the processes writes, as it comes."""
+        self.stderr += line
 
     async def _read(self) -> None:
         assert self._process is not None
         assert self._process.stderr is not None
         async for line in self._process.stderr:
-            self.stderr += line
-            self.lines.append(orjson.loads(line) if line.startswith(b"{") else {"event": line.decode()})
+            fields = orjson.loads(line) if line.startswith(b"{") else {"event": line.decode()}
+            self.heard(line, fields)
+            self.lines.append(fields)
             self._news.set()
         self.lines.append({"event": "process ended"})
         self._news.set()
@@ -166,10 +179,7 @@ class Gateway:
 
     async def close(self) -> None:
         """End whatever is left. A process that still runs must leave in good order."""
-        for client in self._clients:
-            await client.close()
-        if self._session is not None:
-            await self._session.close()
+        await self.leave()
         if self.is_running:
             assert await self.stop() == 0, self.stderr.decode()
         complaints = [line for line in self.lines if line.get("level") in ("error", "critical")]
@@ -177,6 +187,13 @@ class Gateway:
         assert b"Traceback" not in self.stderr, self.stderr.decode()
 
     # -- its clients
+
+    async def leave(self) -> None:
+        """Hang up."""
+        for client in self._clients:
+            await client.close()
+        if self._session is not None:
+            await self._session.close()
 
     def client(self, api_key: str = KEY) -> AsyncOpenAI:
         """The unmodified official client; retries off, so that each call is one call."""

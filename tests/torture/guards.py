@@ -1,0 +1,78 @@
+"""The guards of the gateway, and how each is taken away in its own process: see `launch`."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+from gateway.engine import jobs
+from gateway.engine.joblog import JobLog
+from gateway.store import file, opening
+from gateway.store.queries import QUERIES, SCHEMA
+
+
+def replace(owner: Any, name: str, value: Any) -> None:
+    """Put something else in the place of a function or a module's name."""
+    setattr(owner, name, value)
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """`what` it is, and `remove`, which takes it out of this process."""
+
+    what: str
+    remove: Callable[[], None]
+
+
+def _rewrite(pattern: str, *names: str) -> Callable[[], None]:
+    def remove() -> None:
+        for name in names or tuple(QUERIES):
+            QUERIES[name] = re.sub(pattern, "", QUERIES[name])
+
+    return remove
+
+
+def _without_shield() -> None:
+    replace(jobs, "asyncio", _instead(asyncio, shield=lambda awaitable: awaitable))
+
+
+def _without_flock() -> None:
+    replace(file, "fcntl", _instead(fcntl, flock=lambda descriptor, operation: None))
+
+
+def _without_trigger() -> None:
+    replace(opening, "SCHEMA", re.sub(r"CREATE TRIGGER.*?\nEND;", "", SCHEMA, flags=re.DOTALL))
+
+
+def _show_first() -> None:
+    async def commit(log: Any) -> None:
+        events, count, has_output = log._take()
+        if not count:
+            return
+        first_seq, log._next_seq = log._next_seq, log._next_seq + count
+        log._followers.committed(log._claim.id, first_seq, count, events, is_end=False)
+        await log._store.append(log._claim, first_seq, count, events, has_output=has_output)
+
+    replace(JobLog, "_commit", commit)
+
+
+def _instead(module: Any, **names: Any) -> SimpleNamespace:
+    return SimpleNamespace(**{**vars(module), **names})
+
+
+GUARDS = {
+    "fence": Guard(
+        "a write must bring the present epoch and the next sequence number",
+        _rewrite(r" AND (epoch = :epoch|next_seq = :first_seq)", "append", "finish", "release"),
+    ),
+    "shield": Guard("a client that hangs up does not break the accepting off", _without_shield),
+    "flock": Guard("one process to a file", _without_flock),
+    "tenant": Guard("every read asks for the tenant", _rewrite(r" AND (job\.)?tenant = :tenant")),
+    "commit-first": Guard("an event is shown after its commit", _show_first),
+    "trigger": Guard("the database refuses an illegal move", _without_trigger),
+}

@@ -1,0 +1,40 @@
+"""Starts the real gateway with something done to it from outside; the product itself has no hooks for tests.
+
+    python -m tests.torture.launch [--kill-at POINT:N] [--without GUARD] [--poison TAG] -- serve ...
+
+`--kill-at` ends the process, as `kill -9` does, when it comes to a named point for the N-th time.
+`--without` takes one guard away: some trial must then fail, or the guard is not tested.
+`--poison` makes every job whose request contains a word kill the process that runs it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from tests.torture import killing
+from tests.torture.guards import GUARDS
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kill-at", metavar="POINT:N")
+    parser.add_argument("--without", metavar="GUARD", choices=GUARDS)
+    parser.add_argument("--poison", metavar="TAG")
+    parser.add_argument("command", nargs="+")
+    args = parser.parse_args()
+    if args.without:
+        GUARDS[args.without].remove()
+    if args.kill_at:
+        point, _, count = args.kill_at.partition(":")
+        killing.kill_at(point, int(count or 1))
+    if args.poison:
+        killing.poison(args.poison)
+    from gateway.__main__ import main as serve
+
+    sys.argv[0] = "backburner"
+    serve(args.command)
+
+
+if __name__ == "__main__":
+    main()
