@@ -14,7 +14,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 LOCKED := $(PIP) --require-hashes --only-binary :all:
 
-.PHONY: demo test torture check lock clean
+.PHONY: demo test torture figures check lock clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
@@ -25,6 +25,9 @@ test: $(VENV)/.dev
 
 torture: $(VENV)/.dev
 	@$(BIN)/python -m tests.torture
+
+figures: $(VENV)/.dev
+	@$(BIN)/python -m tests.torture.figures
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .

@@ -71,7 +71,7 @@ class Screen:
                 result.trial.name,
                 result.trial.title,
                 str(result.runs),
-                _all(result.figures),
+                told(result.figures),
                 result.trial.pass_mark,
                 mark,
                 f"{result.seconds:.0f} s",
@@ -80,17 +80,23 @@ class Screen:
 
 
 def write(results: list[Result], path: Path = REPORT) -> None:
-    """The table for programs."""
-    path.write_bytes(
-        orjson.dumps([result.as_json() for result in results], option=orjson.OPT_INDENT_2) + b"\n"
-    )
+    """The table for programs: of each trial the last time that it was played."""
+    rows = {row["test"]: row for row in read(path)}
+    rows |= {result.trial.name: result.as_json() for result in results}
+    path.write_bytes(orjson.dumps(list(rows.values()), option=orjson.OPT_INDENT_2) + b"\n")
+
+
+def read(path: Path = REPORT) -> list[dict[str, Any]]:
+    """What `write` wrote, run after run; nothing, if no trial was played yet."""
+    return list(orjson.loads(path.read_bytes())) if path.exists() else []
 
 
 def _short(figures: dict[str, Any]) -> str:
-    return _all(dict(list(figures.items())[:_FIGURES_SHOWN]))
+    return told(dict(list(figures.items())[:_FIGURES_SHOWN]))
 
 
-def _all(figures: dict[str, Any]) -> str:
+def told(figures: dict[str, Any]) -> str:
+    """Figures in one line."""
     return ", ".join(f"{name} {_number(value)}" for name, value in figures.items())
 
 

@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,7 @@ class Result:
     def as_json(self) -> dict[str, Any]:
         return {
             "test": self.trial.name,
+            "day": f"{datetime.now(UTC):%Y-%m-%d}",
             "title": self.trial.title,
             "runs": self.runs,
             "figures": self.figures,
