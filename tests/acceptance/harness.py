@@ -93,9 +93,13 @@ class Gateway:
     async def start(self) -> Gateway:
         """Start, and return when it listens."""
         await self.spawn()
+        await self.listening()
+        return self
+
+    async def listening(self) -> None:
+        """Wait until it answers."""
         said = await self.line(event="listening")
         self.url, self.admin = said["url"], said["admin"]
-        return self
 
     async def spawn(self) -> None:
         """Start, and return at once."""

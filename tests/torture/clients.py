@@ -28,18 +28,21 @@ Act = Literal["wait", "hang up", "cancel", "delete"]
 
 _LOST = (aiohttp.ClientError, OSError, TimeoutError)
 _RETRY_S = 0.05
+_REFUSED_S = 0.2
 _SILENCE_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class Mix:
-    """What the clients do. Each pair is a range; shares are of 1."""
+    """What the clients do. Pairs are ranges, shares are of 1; a fault is the model server's, in the first call
+    of a job and in the middle of its text."""
 
     streamed: float = 0.6
     keyed: float = 0.3
     acts: tuple[Act, ...] = ("wait", "wait", "hang up", "cancel", "delete")
     deltas: tuple[int, int] = (3, 60)
     paces_ms: tuple[int, ...] = (0, 2, 10, 30)
+    faults: tuple[str, ...] = ("",)
 
 
 @dataclass(slots=True)
@@ -50,6 +53,7 @@ class _Ask:
     act: Act
     deltas: int
     pace_ms: int
+    fault: str
     id: str = ""
     cursor: int = -1
     is_over: bool = False
@@ -57,7 +61,10 @@ class _Ask:
 
     @property
     def body(self) -> dict[str, Any]:
-        return create_body(self.tag, stream=self.is_streamed, deltas=self.deltas, pace_ms=self.pace_ms)
+        script = {"deltas": self.deltas, "pace_ms": self.pace_ms}
+        if self.fault:
+            script |= {"fault": self.fault, "after": self.deltas // 2, "calls": 1}
+        return create_body(self.tag, stream=self.is_streamed, **script)
 
     @property
     def seconds(self) -> float:
@@ -120,6 +127,7 @@ class Crowd:
             random.choice(mix.acts),
             random.randint(*mix.deltas),
             random.choice(mix.paces_ms),
+            random.choice(mix.faults),
         )
 
     async def _play(self, ask: _Ask) -> None:
@@ -149,6 +157,7 @@ class Crowd:
                     if answer.status != 200:
                         await answer.read()
                         await self._journal.note("refused", tag=ask.tag, status=answer.status)
+                        await asyncio.sleep(_REFUSED_S)
                         return False
                     if ask.is_streamed and "event-stream" in answer.content_type:
                         await self._read(ask, answer)

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tests.acceptance.harness import KEY
 from tests.acceptance.harness import Gateway as Process
 
-KEY = "sk-torture-canary-0123456789"
 HEADERS = {"Authorization": f"Bearer {KEY}"}
 
 _PATIENT = {
@@ -59,15 +59,13 @@ class Gateway(Process):
             return super().command()
         return ["tests.torture.launch", *options, "--"]
 
-    async def start(self) -> Gateway:
-        await super().start()
-        self.ready_at = time.monotonic()
-        return self
 
     def heard(self, line: bytes, fields: dict[str, Any]) -> None:
         self._log.write(line)
         self.stderr = (self.stderr + line)[-_TAIL_BYTES:]
-        if fields.get("event") in ("defect", "task_died") or b"Traceback" in line:
+        if fields["event"] == "listening":  # also if nobody waits for it: the clients want to know the address
+            self.url, self.admin, self.ready_at = fields["url"], fields["admin"], time.monotonic()
+        if fields["event"] in ("defect", "task_died") or b"Traceback" in line:
             self.defects.append(str(fields.get("trace", fields["event"]))[-600:])
 
     async def end(self) -> None:
