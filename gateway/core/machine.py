@@ -113,6 +113,10 @@ FOREGROUND = ("response.created", "response.in_progress")
 """The events before output, in the order in which both official clients want them."""
 
 
+class Unreadable(Exception):
+    """No machine can be made of these stored events: they are not what a machine has written."""
+
+
 class JobMachine:
     """One run of one job.
 
@@ -133,12 +137,15 @@ class JobMachine:
 
     @classmethod
     def restored(cls, job: Job, stored: bytes, *, events_bytes_max: int) -> JobMachine:
-        """The machine as it was when the last of its stored events was written."""
+        """The machine as it was when the last of its stored events was written. Raises: Unreadable."""
         machine = cls(job, events_bytes_max=events_bytes_max)
-        for frame in split_frames(stored):
-            event = wire_events.parse(data_of(frame))
-            if event is not None and event["type"] not in LIFECYCLE | TERMINAL:
-                machine._normaliser.feed(event)
+        try:
+            for frame in split_frames(stored):
+                event = wire_events.parse(data_of(frame))
+                if event is not None and event["type"] not in LIFECYCLE | TERMINAL:
+                    machine._normaliser.feed(event)
+        except Exception as error:  # there is no telling how a damaged event fails whoever reads it
+            raise Unreadable from error
         return machine
 
     def output(self) -> list[dict[str, Any]]:

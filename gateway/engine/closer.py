@@ -8,19 +8,25 @@ crashed job is what its readers saw, to the event.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 
 from gateway.config import BackgroundSettings
-from gateway.core.job import Claim, ClaimLost, Outcome, StoreUnavailable
-from gateway.core.machine import Finish, Input, JobMachine
+from gateway.core.job import Claim, ClaimLost, Outcome
+from gateway.core.machine import Abandoned, Finish, Input, JobMachine, Unreadable
 from gateway.engine.clock import Clock
 from gateway.engine.credentials import Credentials
 from gateway.engine.followers import Followers
-from gateway.observe import Observer
+from gateway.observe import Observer, line
 from gateway.store.port import JobStore
 
 _REPLAY_INLINE_BYTES_MAX = 256 * 2**10
 """A longer log is parsed on a thread: it would hold up every stream of the process."""
+
+_DAMAGED = Abandoned(
+    "The stored events of this response are damaged: its output is not known, and they are kept as they are.",
+    "events_unreadable",
+)
 
 
 class Closer:
@@ -69,7 +75,7 @@ class Closer:
             await self._finish(claim, ending)
         except ClaimLost:
             return False
-        except StoreUnavailable:
+        except Exception:  # the store's failure, or a defect: it is nobody else's to end now
             self._unsettled[claim.id] = ending
             raise
         return True
@@ -100,7 +106,12 @@ class Closer:
         self._observer.job_finished(claim.id, outcome.status, outcome.code, outcome.reason, ran_s)
 
     def _outcome(self, claim: Claim, stored: bytes, ending: Input, now_s: int) -> Outcome:
-        machine = JobMachine.restored(claim.job, stored, events_bytes_max=self._settings.events_bytes_max)
+        bytes_max = self._settings.events_bytes_max
+        try:
+            machine = JobMachine.restored(claim.job, stored, events_bytes_max=bytes_max)
+        except Unreadable:  # it has to end all the same, whoever asked for it, or it would be asked for ever
+            line("defect", level=logging.ERROR, id=claim.id, exc_info=True)
+            machine, ending = JobMachine(claim.job, events_bytes_max=bytes_max), _DAMAGED
         for command in machine.receive(ending, now_s=now_s):
             if isinstance(command, Finish):
                 return command.outcome

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,7 @@ from gateway.core.job import (
     Status,
     StoreUnavailable,
 )
-from gateway.core.machine import CancelRequested, JobMachine
+from gateway.core.machine import CancelRequested, JobMachine, Unreadable
 from gateway.engine.clock import Clock
 from gateway.engine.closer import Closer
 from gateway.engine.credentials import CallerHeaders, Credentials
@@ -185,8 +185,9 @@ class Jobs:
         if self._settings.partial_output and job.is_followable and job.status is Status.IN_PROGRESS:
             with _refusing():
                 stored = await self._store.all_events(job.id)
-            restored = JobMachine.restored(job, stored, events_bytes_max=self._settings.events_bytes_max)
-            output = restored.output()
+            with suppress(Unreadable):  # whoever ends it will say so
+                bytes_max = self._settings.events_bytes_max
+                output = JobMachine.restored(job, stored, events_bytes_max=bytes_max).output()
         return responses.running(job.response, job.status, output)
 
     async def cancel(self, job: Job) -> Job:

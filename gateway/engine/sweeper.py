@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable, Iterator
 
 from gateway.config import BackgroundSettings, StoreSettings
 from gateway.core.call import Backends
@@ -23,6 +24,8 @@ BACKEND_GONE = Abandoned(
 )
 _TICK_S = 1.0
 _LIMIT = 100
+_AT_ONCE = 8
+"""Endings under way together: they share commits, and each may hold all events of a job in memory."""
 
 
 class Sweeper:
@@ -65,22 +68,42 @@ class Sweeper:
     async def run_once(self) -> None:
         """One round."""
         now_ms = self._clock.now_ms()
-        for response_id in await self._store.overdue(now_ms=now_ms, limit=_LIMIT):
-            await self._closer.close(response_id, DeadlinePassed())
-        for response_id in await self._store.orphans(attempts_max=self._attempts_max, limit=_LIMIT):
-            await self._closer.close(response_id, INTERRUPTED)
-        for response_id in await self._store.of_other_backends(self._backends.names, limit=_LIMIT):
-            await self._closer.close(response_id, BACKEND_GONE)
+        store, names = self._store, self._backends.names
+        await self._end_all(lambda: store.overdue(now_ms=now_ms, limit=_LIMIT), DeadlinePassed())
+        await self._end_all(lambda: store.orphans(attempts_max=self._attempts_max, limit=_LIMIT), INTERRUPTED)
+        await self._end_all(lambda: store.of_other_backends(names, limit=_LIMIT), BACKEND_GONE)
         for response_id in list(self._unsettled):
             ending = self._unsettled.pop(response_id)  # before the call, which may note it anew
             try:
-                await self._closer.close(response_id, ending)
+                await self._end(response_id, ending)
             except StoreUnavailable:
                 self._unsettled.setdefault(response_id, ending)
                 raise
         if now_ms - self._swept_at_ms >= self._interval_ms:
             self._swept_at_ms = now_ms
             await self.sweep()
+
+    async def _end_all(self, find: Callable[[], Awaitable[list[str]]], ending: Input) -> None:
+        """End what is found, until nothing is, or nothing more can be ended: after a crash with thousands
+        under way, too, nobody waits for the next round."""
+        has_ended = True
+        while has_ended and (found := await find()):
+            waiting = iter(found)
+            ended = await asyncio.gather(*(self._end_each(waiting, ending) for _ in range(_AT_ONCE)))
+            has_ended = any(ended)
+
+    async def _end_each(self, waiting: Iterator[str], ending: Input) -> bool:
+        ended = [await self._end(response_id, ending) for response_id in waiting]
+        return any(ended)
+
+    async def _end(self, response_id: str, ending: Input) -> bool:
+        try:
+            return await self._closer.close(response_id, ending)
+        except StoreUnavailable:
+            raise
+        except Exception:  # a defect that one job brings to light must not keep the others from their ends
+            line("defect", level=logging.ERROR, id=response_id, exc_info=True)
+            return False
 
     async def sweep(self) -> None:
         """Purge what has expired, in pieces between which other commits get their turn."""

@@ -1,0 +1,111 @@
+"""A job whose stored events cannot be read back, or whose end fails by a defect, stops nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from typing import Any
+
+import pytest
+
+DAMAGED = [b"\x00" * 64 + b"\n\n", b"event: response.output_text.delta\n\n"]
+DUBIOUS = [  # the output that can be made out is shown
+    b"event: response.output_text.delta\ndata: {\n\n",
+    b'event: response.output_text.delta\ndata: {"type":"response.output_text.delta"}\n\n',
+    b'event: x\ndata: {"type":"response.output_item.added","output_index":0,"item":7}\n\n',
+]
+
+
+async def lost(build: Any, kit: Any, jobs: int, **options: Any) -> tuple[Any, list[str]]:
+    """A house that was killed with so many streamed jobs under way, and the jobs."""
+    house = await build(**options)
+    holds = [kit.Hold() for _ in range(jobs)]
+    ids = []
+    for hold in holds:
+        house.backend.script = [kit.frames(0, 6), hold]
+        ids.append(await house.submit(stream=True))
+        await hold.here()
+    for response_id in ids:
+        async with asyncio.timeout(10):
+            while len(await house.stored(response_id)) < 7:
+                await asyncio.sleep(0)
+    await house.kill()
+    return house, ids
+
+
+def overwrite(house: Any, response_id: str, events: bytes) -> None:
+    """As a bad disk would: the file is in order, what is in the row is not."""
+    raw = sqlite3.connect(house.settings.store.database)
+    last = "SELECT max(segment.pk) FROM segment JOIN job ON job.pk = segment.job WHERE job.id = ?"
+    raw.execute(f"UPDATE segment SET events = ? WHERE pk = ({last})", (events, response_id))
+    raw.commit()
+    raw.close()
+
+
+@pytest.mark.parametrize("damaged", [*DAMAGED, *DUBIOUS])
+async def test_a_job_whose_stored_events_are_damaged_fails_and_the_others_go_on(
+    build: Any, kit: Any, damaged: bytes
+) -> None:
+    house, (broken, sound) = await lost(build, kit, 2)
+    overwrite(house, broken, damaged)
+    house = await build(background={"partial_output": True}, is_started=False)
+    assert (await house.shown(broken))["output"] == [] or damaged in DUBIOUS
+    await house.start()
+    response = await house.ended(broken)
+    assert (response["status"], response["error"]["code"]) == ("failed", "server_error")
+    assert ("damaged" in response["error"]["message"]) is (damaged in DAMAGED)
+    stored = await house.store.all_events(broken)
+    assert damaged in stored
+    assert kit.parsed(stored[stored.index(damaged) + len(damaged) :])[-1]["response"] == response
+    response = await house.ended(sound)
+    assert "restart" in response["error"]["message"]
+    assert response["output"][0]["content"][0]["text"] == "one two three four"
+    assert not house.failed.is_set()
+
+
+async def test_a_cancel_of_a_job_whose_stored_events_are_damaged_ends_it(build: Any, kit: Any) -> None:
+    house = await build()
+    hold = kit.Hold()
+    house.backend.script = [kit.frames(0, 6), hold]
+    response_id = await house.submit(stream=True)
+    await hold.here()
+    async with asyncio.timeout(10):
+        while len(await house.stored(response_id)) < 7:
+            await asyncio.sleep(0)
+    overwrite(house, response_id, DAMAGED[0])
+    assert (await house.cancel(response_id))["status"] == "failed"
+    await house.backend.closed(response_id)
+
+
+async def test_a_defect_in_ending_one_job_does_not_keep_the_others_from_their_ends(
+    build: Any, kit: Any
+) -> None:
+    class Defective(kit.Wrapped):  # type: ignore[misc]
+        wicked = ""
+
+        async def all_events(self, response_id: str) -> bytes:
+            if response_id == self.wicked:
+                raise RuntimeError("a defect")
+            found: bytes = await self.inner.all_events(response_id)
+            return found
+
+    _, (wicked, *others) = await lost(build, kit, 3)
+    house = await build(wrap=Defective, is_started=False)
+    house.store.wicked = wicked
+    await house.start()
+    for response_id in others:
+        assert (await house.ended(response_id))["status"] == "failed"
+    await house.tick()
+    assert not house.failed.is_set()
+    assert (await house.shown(wicked))["status"] == "in_progress"
+    house.store.wicked = ""
+    await house.tick()
+    assert (await house.shown(wicked))["status"] == "failed"
+
+
+async def test_however_many_runs_a_crash_broke_off_one_round_ends_them_all(build: Any, kit: Any) -> None:
+    _, ids = await lost(build, kit, 130)  # more than one look at the store finds
+    house = await build(is_started=False)
+    await house.store.void_owners()
+    await house.tick()
+    assert {(await house.shown(response_id))["status"] for response_id in ids} == {"failed"}
