@@ -50,11 +50,11 @@ def _play(trial: Trial, runs: int, screen: report.Screen) -> Result:
 
 
 def _chosen(only: str) -> list[Trial]:
-    named = {name.strip().upper() for name in only.split(",") if name.strip()}
+    named = {name.strip().lower() for name in only.split(",") if name.strip()}
     trials = all_trials()
-    if named - {trial.name for trial in trials}:
+    if named - {trial.name.lower() for trial in trials}:
         return []
-    return [trial for trial in trials if not named or trial.name in named]
+    return [trial for trial in trials if not named or trial.name.lower() in named]
 
 
 def _runs(trial: Trial) -> int:

@@ -34,8 +34,8 @@ _SILENCE_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Mix:
-    """What the clients do. Pairs are ranges, shares are of 1; a fault is the model server's, in the first call
-    of a job and in the middle of its text."""
+    """What the clients do. Pairs are ranges, shares are of 1. A fault is the model server's, in the middle of
+    the text of a job's first call."""
 
     streamed: float = 0.6
     keyed: float = 0.3
@@ -61,7 +61,7 @@ class _Ask:
 
     @property
     def body(self) -> dict[str, Any]:
-        script = {"deltas": self.deltas, "pace_ms": self.pace_ms}
+        script: dict[str, Any] = {"deltas": self.deltas, "pace_ms": self.pace_ms}
         if self.fault:
             script |= {"fault": self.fault, "after": self.deltas // 2, "calls": 1}
         return create_body(self.tag, stream=self.is_streamed, **script)
@@ -77,9 +77,19 @@ class Crowd:
 
     Args:
         gateway: Asked for its address at every call, since it may be another process by then.
+        patience_s: A client that has not reached the end of its response so long after the others is left.
     """
 
-    def __init__(self, gateway: Gateway, journal: Journal, clients: int, mix: Mix | None = None) -> None:
+    def __init__(
+        self,
+        gateway: Gateway,
+        journal: Journal,
+        clients: int,
+        mix: Mix | None = None,
+        *,
+        patience_s: float = 60,
+    ) -> None:
+        self._patience_s = patience_s
         self._gateway = gateway
         self._journal = journal
         self._clients = clients
@@ -104,7 +114,7 @@ class Crowd:
     async def __aexit__(self, *_: object) -> None:
         assert self._session is not None
         self._is_leaving = True
-        await asyncio.wait(self._tasks, timeout=60)
+        await asyncio.wait(self._tasks, timeout=self._patience_s)
         for task in self._tasks:
             task.cancel()  # one that is still there: its response never ends, and the audit will say so
         await asyncio.wait(self._tasks)

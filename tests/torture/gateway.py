@@ -59,11 +59,12 @@ class Gateway(Process):
             return super().command()
         return ["tests.torture.launch", *options, "--"]
 
-
     def heard(self, line: bytes, fields: dict[str, Any]) -> None:
         self._log.write(line)
         self.stderr = (self.stderr + line)[-_TAIL_BYTES:]
-        if fields["event"] == "listening":  # also if nobody waits for it: the clients want to know the address
+        if (
+            fields["event"] == "listening"
+        ):  # also if nobody waits for it: the clients want to know the address
             self.url, self.admin, self.ready_at = fields["url"], fields["admin"], time.monotonic()
         if fields["event"] in ("defect", "task_died") or b"Traceback" in line:
             self.defects.append(str(fields.get("trace", fields["event"]))[-600:])

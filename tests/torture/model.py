@@ -8,6 +8,7 @@ The script stands in the request, as JSON in `metadata.script`, so that any clie
     head_ms   before the head of the answer [0]
     fault     "" | "cut" (connection closed) | "reset" | "hang" | "error" (an error event) | "status:503"
     after     the fault comes after so many pieces [0]; `status` comes in place of the head
+    needs_key no Authorization header, and the answer is 401 [false]
     calls     the fault comes in so many first calls of a job [all]
 
 Every call of a job (the gateway names it in `Idempotency-Key`) has its number in every piece of its text, so
@@ -104,6 +105,8 @@ class Server:
         script = orjson.loads((body.get("metadata") or {}).get("script", "{}"))
         job = request.headers.get("Idempotency-Key", "")
         number = self.by_job[job] = self.by_job.get(job, 0) + 1
+        if script.get("needs_key") and "Authorization" not in request.headers:
+            return _error(401)
         call = Call(job, script.get("tag", ""), number, time.monotonic())
         self.calls.append(call)
         try:
@@ -127,9 +130,7 @@ class Server:
         fault = script.get("fault", "") if call.number <= script.get("calls", 2**31) else ""
         await asyncio.sleep(script.get("head_ms", 0) / 1000)
         if fault.startswith("status:"):
-            status = int(fault.partition(":")[2])
-            error = {"message": "As scripted.", "type": "server_error", "code": None, "param": None}
-            return web.json_response({"error": error}, status=status)
+            return _error(int(fault.partition(":")[2]))
         answer = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await answer.prepare(request)
         deltas = script.get("deltas", 8)
@@ -145,6 +146,11 @@ class Server:
                 await asyncio.sleep(script.get("pace_ms", 5) / 1000)
         await answer.write_eof()
         return answer
+
+
+def _error(status: int) -> web.Response:
+    error = {"message": "As scripted.", "type": "server_error", "code": None, "param": None}
+    return web.json_response({"error": error}, status=status)
 
 
 async def _fail(request: web.Request, answer: web.StreamResponse, fault: str, call: Call) -> None:

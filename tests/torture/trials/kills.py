@@ -6,14 +6,17 @@ import asyncio
 import random
 import signal
 import time
+from collections import Counter
+from datetime import datetime
+from typing import Any
 
-from tests.acceptance.harness import within
+from tests.acceptance.harness import payload, within
 from tests.torture import journal, oracle
 from tests.torture.clients import Crowd, Mix
 from tests.torture.gateway import Gateway
 from tests.torture.journal import Journal, Story
 from tests.torture.killing import POINTS
-from tests.torture.model import Model
+from tests.torture.model import Model, create_body
 from tests.torture.oracle import Verdict
 from tests.torture.trial import Bench, trial
 
@@ -23,7 +26,8 @@ _BEFORE_READY = 0.15
 """Share of the kills that strike while the gateway starts."""
 
 _PASS_MARK = (
-    "0 accepted lost; 0 unfinished after 60 s; 0 seen events missing, doubled or changed; quick_check ok each time"
+    "0 accepted lost; 0 unfinished after 60 s; 0 seen events missing, doubled or changed; "
+    "quick_check ok each time"
 )
 _SIGKILL, _SIGALRM = -signal.SIGKILL, -signal.SIGALRM
 
@@ -60,6 +64,77 @@ async def kill_at_random_moments(bench: Bench) -> None:
     recovery_s = _slowest_recovery_s(stories, kills, lives)
     bench.figure("slowest recovery s", round(recovery_s, 2))
     bench.require(recovery_s <= _RECOVERY_S, f"an interrupted response ended after {recovery_s:.1f} s")
+
+
+_MANY = 500
+
+
+@trial(
+    "T1b",
+    f"kill -9 with {_MANY} responses under way, half of them streamed and shown",
+    pass_mark=f"every shown one has failed {_RECOVERY_S:g} s after the gateway is ready again, "
+    "every silent one has been asked for anew",
+    runs=5,
+    short_runs=1,
+    round_s=90,
+)
+async def kill_with_many_under_way(bench: Bench) -> None:
+    model = await bench.model()
+    gateway = await bench.gateway(model.url, upstream__concurrency_max=_MANY, stream__readers_max=_MANY)
+    for number in bench.rounds():
+        shown, silent = await _many_under_way(gateway, number)
+        await gateway.kill9()
+        await model.forget()
+        require_whole(bench, gateway, f"kill {number}")
+        await gateway.restart()
+        await asyncio.sleep(max(0.0, gateway.ready_at + _RECOVERY_S - time.monotonic()))
+        failed = await asyncio.gather(*(_status(gateway, one) for one in shown))
+        bench.require(set(failed) == {"failed"}, f"{_RECOVERY_S:g} s after ready: {Counter(failed)}")
+        ends = [line for line in gateway.lines if line.get("reason") == "interrupted_by_restart"]
+        bench.most("all failed after s", _seconds_between(gateway.lines, ends[-1]) if ends else _RECOVERY_S)
+        again = {call.job for call in await model.calls()}
+        bench.require(again == set(silent), f"{len(again)} of {len(silent)} silent ones were asked for anew")
+        bench.add("shown", len(shown))
+        bench.add("silent", len(silent))
+        await gateway.kill9()
+        await gateway.restart()
+
+
+async def _many_under_way(gateway: Gateway, number: int) -> tuple[list[str], list[str]]:
+    """Ids of streamed ones that a reader has seen output of, and of polled ones."""
+    gate = asyncio.Semaphore(32)
+
+    async def shown(each: int) -> str:
+        body = create_body(
+            f"shown.{number}.{each}", stream=True, fault="hang", after=20, deltas=40, pace_ms=0
+        )
+        async with gate, gateway.events("/responses", body) as events:
+            first = payload(await anext(events))
+            async for event in events:
+                if payload(event)["type"] == "response.output_text.delta":
+                    break
+        return str(first["response"]["id"])
+
+    async def silent(each: int) -> str:
+        body = create_body(
+            f"silent.{number}.{each}", stream=False, fault="hang", after=20, deltas=40, pace_ms=0
+        )
+        async with gate:
+            return str((await gateway.call("POST", "/responses", body)).json()["id"])
+
+    ids = await asyncio.gather(*(shown(n) if n % 2 else silent(n) for n in range(_MANY)))
+    return list(ids[1::2]), list(ids[::2])
+
+
+async def _status(gateway: Gateway, response_id: str) -> str:
+    return str((await gateway.call("GET", f"/responses/{response_id}")).json()["status"])
+
+
+def _seconds_between(lines: list[dict[str, Any]], last: dict[str, Any]) -> float:
+    """From the line that says that the gateway listens."""
+    first = next(line for line in lines if line["event"] == "listening")
+    start, end = (datetime.fromisoformat(line["ts"].replace("Z", "+00:00")) for line in (first, last))
+    return max(0.0, (end - start).total_seconds())
 
 
 _REACHED_WITHIN = {
@@ -119,8 +194,7 @@ _SILENT = Mix(streamed=0.25, acts=("wait", "wait", "wait", "cancel"), faults=(""
     "calls that jobs cost the backend, over kills and cut connections, with each kind of recovery",
     pass_mark="at most 2 a job, none after its output was shown; at most 1 with recovery: never",
     runs=40,
-    short_runs=4,
-    quick_runs=None,
+    short_runs=2,
     round_s=30,
 )
 async def count_the_calls(bench: Bench) -> None:

@@ -23,7 +23,7 @@ _WINDOW_S = 0.02
 """The cancels come within this much of the end, before or after it."""
 
 _PIECES_BEFORE_END = 3
-"""At this many they set out: the last ones come together with the end, and what is sent takes a while, too."""
+"""At this many they set out: the last ones come together with the end, and a request takes a while."""
 
 _LATER_S = 0.3
 _OUT = ("completed", "incomplete", "failed", "cancelled")
@@ -52,7 +52,7 @@ class _Race:
     pass_mark="1 terminal transition and 1 terminal event each; all answers agree; 0 HTTP 5xx",
     runs=1000,
     short_runs=200,
-    quick_runs=40,
+    quick_runs=20,
     round_s=2,
 )
 async def race_to_the_end(bench: Bench) -> None:
@@ -118,7 +118,7 @@ def _judge(bench: Bench, race: _Race) -> None:
     bench.require(deleted.status == 200, f"{race.id}: its delete was answered {deleted.status}")
     bench.require((gone.status, gone_stream.status) == (404, 404), f"{race.id} is there after its delete")
     ends = [event for event in race.events if _kind(event) in TERMINAL]
-    bench.require(len(ends) <= 1 and race.events[-1:] == ends[-1:] or not ends, f"{race.id}: {len(ends)} ends")
+    bench.require(not ends or ends == race.events[-1:], f"{race.id}: its reader saw {len(ends)} ends")
     allowed = {200, 400, 404} if race.is_deleted_at_once else {200, 400}
     codes = [reply.status for reply in race.cancels]
     bench.require(set(codes) <= allowed, f"{race.id}: its cancels were answered {codes}")
@@ -174,10 +174,10 @@ _CANCELLED_AT_ONCE = 10
 @trial(
     "T10",
     "cancel of a running response: how soon the model server is left, and that nothing comes after it",
-    pass_mark=f"connection to the model server closed within {_LATENCY_P99_S:g} s (p99); 0 events after the cancel",
+    pass_mark=f"the model server is left within {_LATENCY_P99_S:g} s (p99); 0 events after the cancel",
     runs=50,
-    short_runs=8,
-    quick_runs=2,
+    short_runs=4,
+    quick_runs=1,
     round_s=10,
 )
 async def cancel_quickly(bench: Bench) -> None:
@@ -196,9 +196,7 @@ async def _cancel_one(bench: Bench, gateway: Gateway, tag: str, asked: dict[str,
     async with gateway.events("/responses", body) as stream:
         first = await anext(stream)
         response_id = payload(first)["response"]["id"]
-        seen = [first]
-        for _ in range(random.randint(4, 60)):
-            seen.append(await anext(stream))
+        seen = [first, *[await anext(stream) for _ in range(random.randint(4, 60))]]
         asked[response_id] = time.monotonic()
         cancelling = asyncio.create_task(gateway.call("POST", f"/responses/{response_id}/cancel"))
         seen += [event async for event in stream]
