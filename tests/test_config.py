@@ -187,7 +187,7 @@ def test_all_problems_are_told_at_once(file: Path) -> None:
         "or upstream.url in the file",
         "config.yaml:4: stream.heartbeat_s: Input should be greater than 0",
         "environment BACKBURNER_LOG__LEVEL: log.level: Input should be 'debug', 'info', 'warning' or 'error'",
-        "config.yaml:4: stream.readers_per_response_max (16) is larger than stream.readers_max (10): "
+        "config.yaml:4: stream.readers_per_tenant_max (256) is larger than stream.readers_max (10): "
         "the limit on all readers is met first",
     ]
 
@@ -319,7 +319,13 @@ def test_a_file_that_cannot_be_read_says_why(file: Path) -> None:
         ),
         ("background:\n  body_bytes_max: 80000000\n", 4, "background.body_bytes_max server.body_bytes_max"),
         ("background:\n  queue_max: 10\n", 4, "background.queue_per_tenant_max background.queue_max"),
-        ("stream:\n  readers_max: 2\n", 4, "stream.readers_per_response_max stream.readers_max"),
+        ("stream:\n  readers_max: 20\n", 4, "stream.readers_per_tenant_max stream.readers_max"),
+        (
+            "stream:\n  readers_per_tenant_max: 2\n",
+            4,
+            "stream.readers_per_response_max stream.readers_per_tenant_max",
+        ),
+        ("stream:\n  tails_bytes_max: 2000\n", 4, "stream.tail_bytes_max stream.tails_bytes_max"),
         ("server:\n  port: 9001\n", 4, "server.port server.admin_port"),
         (
             "server:\n  admin_port: 9000\n  host: 10.0.0.5\n  admin_host: 0.0.0.0\n",

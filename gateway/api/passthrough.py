@@ -7,14 +7,13 @@ backend that dies in mid-answer ends the client's connection, and neither can be
 from __future__ import annotations
 
 import asyncio
-import socket
-import struct
 
 import aiohttp
 from aiohttp import hdrs, web
 from aiohttp.http import HttpVersion11, StreamWriter
 
 from gateway.api.asking import Asker
+from gateway.api.draining import drained, keep_little_unsent, reset
 from gateway.api.errors import error_response
 from gateway.api.recording import Tap, TapOf
 from gateway.observe import Observer
@@ -148,7 +147,8 @@ class Passthrough:
                         break
                     if request.protocol.writing_paused:
                         silence.reschedule(None)  # not the backend is silent, the client is slow
-                        await _drained(request, stall_s)
+                        keep_little_unsent(request)
+                        await drained(request, stall_s)
         except TimeoutError as error:
             if request.protocol.writing_paused:
                 raise
@@ -178,42 +178,13 @@ class _Cut(Exception):
         self.reason = reason
 
 
-async def _drained(request: web.BaseRequest, stall_s: float) -> None:
-    """Wait until the client has taken enough of what was written.
-
-    Raises:
-        ConnectionError: It is gone.
-        TimeoutError: It took no byte for `stall_s`.
-    """
-    # A task, as aiohttp cannot wait for the same thing again once a timeout has cancelled it.
-    draining = asyncio.ensure_future(request.writer.drain())
-    try:
-        while True:
-            left = _unsent(request)
-            done, _ = await asyncio.wait({draining}, timeout=stall_s)
-            if done:
-                return draining.result()
-            if _unsent(request) >= left:
-                raise TimeoutError
-    finally:
-        draining.cancel()
-
-
-def _unsent(request: web.BaseRequest) -> int:
-    return request.transport.get_write_buffer_size() if request.transport is not None else 0
-
-
 def _abort(request: web.BaseRequest, response: web.StreamResponse) -> None:
     """Break the connection off so that the client cannot take what it has for the whole."""
-    transport = request.transport
-    if transport is None:
-        return
     chunked = hdrs.TRANSFER_ENCODING in response.headers
     if not chunked and hdrs.CONTENT_LENGTH not in response.headers:
-        # Here an orderly end is the end of the body: only a reset (no lingering) tells the difference.
-        connection = transport.get_extra_info("socket")
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    transport.abort()
+        reset(request)  # here an orderly end is the end of the body: only a reset tells the difference
+    elif request.transport is not None:
+        request.transport.abort()
 
 
 def _refused(refusal: Refusal) -> web.Response:

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 
 from aiohttp import web
+from aiohttp.http import StreamWriter
+
+from gateway.api.draining import drained, keep_little_unsent, reset
+
+_PIECE_BYTES = 32 * 2**10
+"""Written at once. Each reader has its own copy of what it has not taken yet; the block is shared."""
 
 _HEADERS = {
     "Content-Type": "text/event-stream; charset=utf-8",
@@ -28,7 +34,8 @@ async def stream_events(
     """Write whole events until there are no more, the reader goes, or it stops reading.
 
     Args:
-        stall_timeout_s: A reader that takes no byte for this long is cut off; it resumes at its cursor.
+        stall_timeout_s: A reader that takes next to nothing for this long is cut off; it resumes at its
+            cursor.
 
     Raises:
         Refusal: By the first block; nothing was sent.
@@ -36,16 +43,31 @@ async def stream_events(
     response = web.StreamResponse(headers={**_HEADERS, "X-Request-Id": request_id})
     async with aclosing(blocks):
         block = await anext(blocks, None)
-        await response.prepare(request)
+        writer = await response.prepare(request)
+        assert isinstance(writer, StreamWriter)
+        keep_little_unsent(request)
+        if request.transport is not None:
+            request.transport.set_write_buffer_limits(high=0)  # one piece, and nothing behind it
         try:
             while block is not None:
-                async with asyncio.timeout(stall_timeout_s):
-                    await response.write(block)
+                for piece in _pieces(block):
+                    await writer.write(piece, drain=False)
+                    if request.protocol.writing_paused:
+                        await drained(request, stall_timeout_s)
                 block = await anext(blocks, None)
-            await response.write_eof()
-        except TimeoutError:
+            async with asyncio.timeout(stall_timeout_s):
+                await response.write_eof()
             if request.transport is not None:
-                request.transport.abort()
+                request.transport.set_write_buffer_limits()  # the connection may be used again
+        except TimeoutError:
+            reset(request)
         except ConnectionError:
             pass  # the reader has gone; the job goes on
     return response
+
+
+def _pieces(block: bytes) -> Iterable[bytes | memoryview]:
+    if len(block) <= _PIECE_BYTES:
+        return (block,)
+    view = memoryview(block)
+    return (view[start : start + _PIECE_BYTES] for start in range(0, len(block), _PIECE_BYTES))

@@ -24,7 +24,9 @@ _NEVER_LARGER = (
     ("background.body_bytes_max", "store.database_bytes_max", "one body would not fit the database"),
     ("background.body_bytes_max", "server.body_bytes_max", "the server refuses such a body first"),
     ("background.queue_per_tenant_max", "background.queue_max", "the whole queue is full first"),
-    ("stream.readers_per_response_max", "stream.readers_max", "the limit on all readers is met first"),
+    ("stream.readers_per_response_max", "stream.readers_per_tenant_max", "the caller's limit is met first"),
+    ("stream.readers_per_tenant_max", "stream.readers_max", "the limit on all readers is met first"),
+    ("stream.tail_bytes_max", "stream.tails_bytes_max", "not even one would fit"),
 )
 _KEYS = ("api_key", "api_key_file", "api_key_env")
 _ANY = frozenset({"0.0.0.0", "::"})  # noqa: S104  (compared with, not bound)

@@ -88,11 +88,14 @@ class StreamSettings(Section):
 
     heartbeat_s: Seconds = 15
     readers_per_response_max: Count = 16
+    readers_per_tenant_max: Count = 256
     readers_max: Count = 20_000
-    page_bytes_max: Bytes = 256 * 2**10
-    """One read from the store, and one write to a reader."""
+    page_bytes_max: Bytes = 32 * 2**10
+    """One read from the store. A reader that takes nothing holds as much in memory."""
     tail_bytes_max: Bytes = 256 * 2**10
     """Committed events kept in memory per watched response, so that live readers skip the store."""
+    tails_bytes_max: Bytes = 64 * 2**20
+    """The same, of all responses together."""
 
 
 class LogSettings(Section):

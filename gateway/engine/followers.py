@@ -1,14 +1,14 @@
 """Readers of event streams: a cursor and a bell each, no queue.
 
 After a commit the same bytes wait for every reader in a short tail in memory; whoever has fallen behind it
-reads pages from the store until it has caught up. So a slow reader costs one socket buffer, and every
-reader, early or late, gets the bytes that were committed.
+reads pages from the store until it has caught up. So a slow reader costs one page and a socket buffer, and
+every reader, early or late, gets the bytes that were committed.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
@@ -16,10 +16,11 @@ from dataclasses import dataclass, field
 from gateway.config import StreamSettings
 from gateway.core.job import StoreUnavailable
 from gateway.engine.clock import Clock
+from gateway.engine.tails import Tails
 from gateway.observe import Observer
 from gateway.store.port import JobStore, Page
 from gateway.wire.errors import Fault, Refusal
-from gateway.wire.sse import KEEP_ALIVE, split_frames
+from gateway.wire.sse import KEEP_ALIVE
 
 
 @dataclass(slots=True)
@@ -27,8 +28,6 @@ class _Watched:
     """One response with readers."""
 
     bells: set[asyncio.Event] = field(default_factory=set)
-    tail: deque[tuple[int, Page]] = field(default_factory=deque)
-    tail_bytes: int = 0
     is_gone: bool = False
 
     def ring(self) -> None:
@@ -45,6 +44,8 @@ class Followers:
         self._settings = settings
         self._observer = observer
         self._watched: dict[str, _Watched] = {}
+        self._tails = Tails(each_bytes_max=settings.tail_bytes_max, all_bytes_max=settings.tails_bytes_max)
+        self._of_tenant: Counter[bytes] = Counter()
         self._arrivals: dict[str, asyncio.Event] = {}
         self._count = 0
         self._is_closed = False
@@ -68,14 +69,7 @@ class Followers:
         watched = self._watched.get(response_id)
         if watched is None:
             return
-        if watched.tail and first_seq != watched.tail[-1][1].last_seq + 1:
-            # A run that was stopped while it waited for its last commit never told of it.
-            watched.tail.clear()
-            watched.tail_bytes = 0
-        watched.tail.append((first_seq, Page(events, first_seq + count - 1, is_end)))
-        watched.tail_bytes += len(events)
-        while watched.tail_bytes > self._settings.tail_bytes_max and len(watched.tail) > 1:
-            watched.tail_bytes -= len(watched.tail.popleft()[1].events)
+        self._tails.add(response_id, first_seq, Page(events, first_seq + count - 1, is_end))
         watched.ring()
 
     def gone(self, response_id: str) -> None:
@@ -98,7 +92,7 @@ class Followers:
         Raises:
             Refusal: Too many readers (before the first block).
         """
-        with self._attached(response_id) as (watched, bell):
+        with self._attached(response_id, tenant) as (watched, bell):
             async with aclosing(self._pages(response_id, tenant, after, watched, bell)) as pages:
                 async for block in pages:
                     yield block
@@ -107,17 +101,14 @@ class Followers:
         self, response_id: str, tenant: bytes, cursor: int, watched: _Watched, bell: asyncio.Event
     ) -> AsyncGenerator[bytes, None]:
         is_checked = False  # the store has said that it is this tenant's
+        bytes_max = self._settings.page_bytes_max
         while not (watched.is_gone or self._is_closed):
             bell.clear()  # before the read: what comes after it rings again
-            page = _from_tail(watched, cursor) if is_checked else None
+            page = self._tails.after(response_id, cursor, bytes_max) if is_checked else None
             if page is None:
                 try:
                     page = await self._store.page(
-                        response_id,
-                        tenant,
-                        after=cursor,
-                        bytes_max=self._settings.page_bytes_max,
-                        now_ms=self._clock.now_ms(),
+                        response_id, tenant, after=cursor, bytes_max=bytes_max, now_ms=self._clock.now_ms()
                     )
                 except StoreUnavailable:
                     return
@@ -133,10 +124,13 @@ class Followers:
                 yield KEEP_ALIVE
 
     @contextmanager
-    def _attached(self, response_id: str) -> Iterator[tuple[_Watched, asyncio.Event]]:
+    def _attached(self, response_id: str, tenant: bytes) -> Iterator[tuple[_Watched, asyncio.Event]]:
         watched = self._watched.get(response_id)
-        if self._count >= self._settings.readers_max or (
-            watched and len(watched.bells) >= self._settings.readers_per_response_max
+        readers = len(watched.bells) if watched is not None else 0
+        if (
+            self._count >= self._settings.readers_max
+            or self._of_tenant[tenant] >= self._settings.readers_per_tenant_max
+            or readers >= self._settings.readers_per_response_max
         ):
             message = "Too many open streams; close one, or poll."
             raise Refusal(Fault.OVERLOADED, message, code="too_many_streams", retry_after_s=5)
@@ -144,6 +138,7 @@ class Followers:
             watched = self._watched[response_id] = _Watched()
         bell = asyncio.Event()
         watched.bells.add(bell)
+        self._of_tenant[tenant] += 1
         self._count += 1
         self._observer.followers.set(self._count)
         if arrival := self._arrivals.get(response_id):
@@ -153,24 +148,13 @@ class Followers:
         finally:
             self._count -= 1
             self._observer.followers.set(self._count)
+            self._of_tenant[tenant] -= 1
+            if not self._of_tenant[tenant]:
+                del self._of_tenant[tenant]
             watched.bells.discard(bell)
             if not watched.bells:
                 del self._watched[response_id]
-
-
-def _from_tail(watched: _Watched, cursor: int) -> Page | None:
-    """What follows the cursor, if memory still has it; None: ask the store."""
-    tail = watched.tail
-    if not tail or cursor + 1 < tail[0][0] or cursor > tail[-1][1].last_seq:
-        return None
-    blocks = []
-    for first_seq, page in tail:
-        if first_seq > cursor:
-            blocks.append(page.events)
-        elif page.last_seq > cursor:  # the cursor is inside
-            blocks += split_frames(page.events)[cursor + 1 - first_seq :]
-    last = tail[-1][1]
-    return Page(b"".join(blocks), last.last_seq, last.is_end)
+                self._tails.drop(response_id)
 
 
 async def _rang(bell: asyncio.Event, seconds: float) -> bool:

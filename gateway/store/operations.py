@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterable
 from contextlib import closing
 from heapq import heappop, heapreplace
 from typing import Any
@@ -164,17 +165,27 @@ def page(raw: sqlite3.Connection, values: dict[str, Any], after: int, bytes_max:
             status, next_seq = row["status"], row["next_seq"]
             if row["events"] is None:
                 break
-            block: bytes = row["events"]
-            if row["first_seq"] <= after:  # the cursor is inside this segment
-                block = b"".join(split_frames(block)[after + 1 - row["first_seq"] :])
-            if events and size + len(block) > bytes_max:
+            for seq, piece in _pieces(row, after, bytes_max):
+                if events and size + len(piece) > bytes_max:
+                    break
+                events.append(piece)
+                size += len(piece)
+                last_seq = seq
+            if last_seq < row["last_seq"]:
                 break
-            events.append(block)
-            size += len(block)
-            last_seq = row["last_seq"]
     if status is None:
         return None
     return Page(b"".join(events), last_seq, Status(status).is_terminal and last_seq >= next_seq - 1)
+
+
+def _pieces(segment: sqlite3.Row, after: int, bytes_max: int) -> Iterable[tuple[int, bytes]]:
+    """A segment, or its events one by one where it begins before the cursor or is more than a page holds;
+    each with the number of its last event."""
+    first_seq, block = segment["first_seq"], segment["events"]
+    if first_seq > after and len(block) <= bytes_max:
+        return [(segment["last_seq"], block)]
+    start = max(0, after + 1 - first_seq)
+    return enumerate(split_frames(block)[start:], first_seq + start)
 
 
 def job_by_id(raw: sqlite3.Connection, response_id: str) -> Job:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing, suppress
+from contextlib import AsyncExitStack, aclosing, suppress
 from typing import Any
 
 import pytest
@@ -142,8 +142,7 @@ async def test_a_slow_reader_falls_back_to_the_store_and_catches_up(build: Any, 
                 whole += await anext(fast)
         async for block in fast:
             whole += block
-        tail = house.engine.followers._watched[response_id]
-        assert tail.tail_bytes <= 1024 or len(tail.tail) == 1
+        assert house.engine.followers._tails.size < len(whole)
         behind = len(pages)
         async for block in slow:
             got += block
@@ -209,26 +208,6 @@ async def test_a_commit_nobody_told_of_leaves_no_hole_in_a_stream(build: Any, ki
     assert (await house.shown(response_id))["status"] == "failed"
 
 
-def test_a_gap_in_what_is_told_empties_the_tail(house_of_followers: Any) -> None:
-    followers, watched = house_of_followers
-    followers.committed("a", 0, 2, b"x\n\ny\n\n", is_end=False)
-    followers.committed("a", 5, 1, b"z\n\n", is_end=False)
-    assert [first for first, _ in watched.tail] == [5]
-    assert watched.tail_bytes == 3
-
-
-@pytest.fixture
-def house_of_followers(clock: Any) -> Any:
-    from gateway.config import StreamSettings
-    from gateway.engine.followers import Followers, _Watched
-    from gateway.observe import Observer
-
-    no_store: Any = None
-    followers = Followers(no_store, clock, StreamSettings(), Observer())
-    watched = followers._watched["a"] = _Watched()
-    return followers, watched
-
-
 async def test_a_reader_that_arrives_does_not_wait_for_the_flush(build: Any, kit: Any) -> None:
     house = await build(background={"flush_ms": 10_000})
     hold = kit.Hold()
@@ -244,7 +223,8 @@ async def test_a_reader_that_arrives_does_not_wait_for_the_flush(build: Any, kit
 
 
 async def test_a_response_has_so_many_readers_and_the_next_is_refused(build: Any, kit: Any) -> None:
-    house = await build(stream={"readers_per_response_max": 2, "readers_max": 3}, is_started=False)
+    limits = {"readers_per_response_max": 2, "readers_per_tenant_max": 3, "readers_max": 3}
+    house = await build(stream=limits, is_started=False)
     first, second = await house.submit(stream=True), await house.submit(stream=True)
     followers = house.engine.followers
     async with aclosing(followers.follow(first, kit.TENANT, after=-1)) as one:
@@ -262,6 +242,46 @@ async def test_a_response_has_so_many_readers_and_the_next_is_refused(build: Any
             await anext(again)  # a place that was left is free
     assert followers._count == 0
     assert followers._watched == {}
+
+
+async def test_a_tenant_has_so_many_readers_and_others_still_get_theirs(build: Any, kit: Any) -> None:
+    limits = {"readers_per_response_max": 1, "readers_per_tenant_max": 2}
+    house = await build(stream=limits, is_started=False)
+    mine = [await house.submit(stream=True) for _ in range(3)]
+    foreign = await house.submit(stream=True, tenant=kit.OTHER)
+    followers = house.engine.followers
+    async with AsyncExitStack() as stack:
+
+        async def read(response_id: str, tenant: bytes) -> None:
+            stream = followers.follow(response_id, tenant, after=-1)
+            await stack.enter_async_context(aclosing(stream))
+            await anext(stream)
+
+        await read(mine[0], kit.TENANT)
+        await read(mine[1], kit.TENANT)
+        with pytest.raises(Refusal) as refused:
+            await read(mine[2], kit.TENANT)
+        assert (refused.value.fault, refused.value.code) == (Fault.OVERLOADED, "too_many_streams")
+        await read(foreign, kit.OTHER)
+    assert not followers._of_tenant
+
+
+async def test_readers_whose_tail_made_room_for_others_get_the_same_bytes(build: Any, kit: Any) -> None:
+    limits = {"tail_bytes_max": 4096, "tails_bytes_max": 4096, "page_bytes_max": 1024}
+    house = await build(stream=limits)
+    tails = house.engine.followers._tails
+    ids, readers = [], []
+    for _ in range(8):
+        ids.append(await house.submit(stream=True))
+        readers += [asyncio.create_task(house.stream(ids[-1], after)) for after in (-1, 5)]
+    for response_id in ids:
+        await house.observer.until(response_id, "finished")
+        assert tails.size <= 4096
+    for number, response_id in enumerate(ids):
+        whole = split_frames(await house.store.all_events(response_id))
+        assert await readers[2 * number] == b"".join(whole)
+        assert await readers[2 * number + 1] == b"".join(whole[6:])
+    assert tails.size == 0
 
 
 async def test_a_silent_stream_has_heartbeats_that_are_no_events(build: Any, kit: Any) -> None:

@@ -1,4 +1,4 @@
-"""What the writer keeps count of: always what a count would give, and cheap however long the queue is."""
+"""What the writer keeps count of: always what a count would give."""
 
 from __future__ import annotations
 
@@ -138,31 +138,3 @@ async def test_what_is_rolled_back_is_not_counted(store: SqliteStore) -> None:
     with pytest.raises(RuntimeError):
         await store._writer.ask(spoil)
     await assert_true(store)
-
-
-async def steps(store: SqliteStore, work: Any) -> int:
-    """Instructions of SQLite's machine that something takes, to within a hundred."""
-    count = 0
-
-    def step() -> int:
-        nonlocal count
-        count += 1
-        return 0
-
-    await store._writer.ask(lambda raw: raw.set_progress_handler(step, 100))
-    await work
-    await store._writer.ask(lambda raw: raw.set_progress_handler(None, 0))
-    return count
-
-
-async def test_a_create_and_a_claim_cost_the_same_however_long_the_queue_is(store: SqliteStore) -> None:
-    async def fill(start: int, count: int) -> None:
-        for number in range(start, start + count):
-            await store.create(job(f"j{number}", tenant=TENANTS[number % 5]), PLENTY)
-
-    await fill(0, 20)
-    create = await steps(store, store.create(job("first"), PLENTY))
-    claim = await steps(store, store.claim(1, attempts_max=2, now_ms=NOW))
-    await fill(20, 2000)
-    assert await steps(store, store.create(job("last"), PLENTY)) <= create + 1
-    assert await steps(store, store.claim(1, attempts_max=2, now_ms=NOW)) <= claim + 1

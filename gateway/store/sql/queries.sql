@@ -70,6 +70,9 @@ ORDER BY chain.depth DESC;
 -- Status and events from one snapshot, in one statement: a follower that saw them apart could miss the end.
 SELECT job.status, job.next_seq, segment.first_seq, segment.last_seq, segment.events
 FROM job LEFT JOIN segment ON segment.job = job.pk AND segment.last_seq > :after
+    -- Straight to the segment that the cursor is in or before: a late page costs no more than the first.
+    AND segment.first_seq >= (SELECT coalesce(max(first_seq), 0)
+                              FROM segment WHERE job = job.pk AND first_seq <= :after + 1)
 WHERE job.id = :id AND job.tenant = :tenant AND (job.expires_at_ms IS NULL OR job.expires_at_ms > :now_ms)
 ORDER BY segment.first_seq;
 

@@ -1,0 +1,62 @@
+"""Clients that do not take what is written to them: how little they may cost, and for how long."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+
+from aiohttp import web
+
+_UNSENT_BYTES_MAX = 16 * 2**10
+_LOOKS = 10
+"""At a client that takes nothing, in the time it has: it goes at most so much of it late."""
+
+
+def keep_little_unsent(request: web.BaseRequest) -> None:
+    """Let the kernel hold only little that it cannot send yet.
+
+    Else it takes up to some megabytes for each connection, and reports no room until a third of that is free:
+    a client on a slow line, which takes something all the time, would look like one that takes nothing.
+    """
+    option = getattr(socket, "TCP_NOTSENT_LOWAT", None)  # Linux and macOS
+    if option is not None and request.transport is not None:
+        connection = request.transport.get_extra_info("socket")
+        connection.setsockopt(socket.IPPROTO_TCP, option, _UNSENT_BYTES_MAX)
+
+
+async def drained(request: web.BaseRequest, stall_s: float) -> None:
+    """Wait until the client has taken enough of what was written.
+
+    The kernel reports room in pieces of half of what it may hold, so that a client which takes less than
+    that in `stall_s` has stalled, too: nobody can hold a connection by taking a byte now and then.
+
+    Raises:
+        ConnectionError: It is gone.
+        TimeoutError: It has stalled.
+    """
+    loop = asyncio.get_running_loop()
+    # A task, as aiohttp cannot wait for the same thing again once a timeout has cancelled it.
+    draining = asyncio.ensure_future(request.writer.drain())
+    left, since = _unsent(request), loop.time()
+    try:
+        while not (await asyncio.wait({draining}, timeout=stall_s / _LOOKS))[0]:
+            if (now_left := _unsent(request)) < left:
+                left, since = now_left, loop.time()
+            elif loop.time() - since >= stall_s:
+                raise TimeoutError
+        draining.result()
+    finally:
+        draining.cancel()
+
+
+def reset(request: web.BaseRequest) -> None:
+    """Break the connection off, and throw away what the kernel still holds for it."""
+    if request.transport is not None:
+        connection = request.transport.get_extra_info("socket")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        request.transport.abort()
+
+
+def _unsent(request: web.BaseRequest) -> int:
+    return request.transport.get_write_buffer_size() if request.transport is not None else 0

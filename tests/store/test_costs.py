@@ -1,0 +1,97 @@
+"""What must not cost more when there is more: counted in steps of SQLite's own machine, not in time."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable
+from pathlib import Path
+
+import pytest
+
+from gateway.config import StoreSettings
+from gateway.core.job import NewJob
+from gateway.store.port import QueueLimits
+from gateway.store.sqlite import SqliteStore
+from gateway.store.writer import on_thread
+from gateway.wire.sse import encode
+
+NOW = 1_000_000
+PLENTY = QueueLimits(100_000, 100_000)
+TENANTS = [bytes([number]) * 32 for number in range(5)]
+_STEPS = 20
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
+    settings = StoreSettings(database=tmp_path / "test.db", durability="process", readers=1)
+    opened = await SqliteStore.open(settings, on_commit=lambda *_: None)
+    yield opened
+    await opened.close()
+
+
+def job(name: str, tenant: bytes = TENANTS[0]) -> NewJob:
+    return NewJob(
+        id=name,
+        tenant=tenant,
+        previous_id=None,
+        created_at_ms=NOW,
+        deadline_ms=NOW + 3_600_000,
+        response=b"{}",
+        request=b"{}",
+        input=b"{}",
+        target="/",
+        headers=b"{}",
+        is_streamed=True,
+        is_followable=True,
+        is_rerunnable=True,
+        events=b"",
+        next_seq=2,
+    )
+
+
+async def steps(store: SqliteStore, work: Awaitable[object]) -> int:
+    """Instructions that something takes on both connections, in twenties."""
+    count = 0
+
+    def step() -> int:
+        nonlocal count
+        count += 1
+        return 0
+
+    def watch(raw: sqlite3.Connection) -> None:
+        raw.set_progress_handler(step, _STEPS)
+
+    connections = (store._writing, *store._readers)
+    for connection in connections:
+        await on_thread(connection, watch)
+    await work
+    for connection in connections:
+        await on_thread(connection, lambda raw: raw.set_progress_handler(None, 0))
+    return count
+
+
+async def test_a_create_and_a_claim_cost_the_same_however_long_the_queue_is(store: SqliteStore) -> None:
+    async def fill(start: int, count: int) -> None:
+        for number in range(start, start + count):
+            await store.create(job(f"j{number}", TENANTS[number % 5]), PLENTY)
+
+    await fill(0, 20)
+    create = await steps(store, store.create(job("first"), PLENTY))
+    claim = await steps(store, store.claim(1, attempts_max=2, now_ms=NOW))
+    await fill(20, 2000)
+    assert await steps(store, store.create(job("last"), PLENTY)) < 2 * create
+    assert await steps(store, store.claim(1, attempts_max=2, now_ms=NOW)) < 2 * claim
+
+
+async def test_a_late_page_of_a_long_stream_costs_no_more_than_the_first(store: SqliteStore) -> None:
+    await store.create(job("a"), PLENTY)
+    (claim,) = await store.claim(1, attempts_max=2, now_ms=NOW)
+    for number in range(2, 2000):
+        await store.append(claim, number, 1, encode("e", b'{"n":%d}' % number), has_output=True)
+
+    async def read(after: int) -> None:
+        page = await store.page("a", TENANTS[0], after=after, bytes_max=100, now_ms=NOW)
+        assert page is not None
+        assert page.last_seq in range(after + 2, after + 10)
+
+    assert await steps(store, read(1900)) < 2 * await steps(store, read(1))
