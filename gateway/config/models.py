@@ -30,7 +30,7 @@ class ServerSettings(Section):
     """Largest body of a plain `POST /responses`; other paths stream through without a limit."""
     keepalive_timeout_s: Seconds = 75
     write_stall_timeout_s: Seconds = 30
-    """A stream reader that takes no byte for this long is cut off (it can resume at its cursor)."""
+    """A client that takes next to nothing for this long is cut off (a reader can resume at its cursor)."""
     drain_timeout_s: Annotated[float, Field(ge=0, le=3600)] = 25
     """After SIGTERM, running jobs get this long to end (Kubernetes kills after 30 s)."""
 
