@@ -31,6 +31,7 @@ from gateway.outbound.backends import HttpBackends
 from gateway.outbound.client import make_session
 from gateway.store.file import DatabaseInUse, DatabaseRefused
 from gateway.store.sqlite import SqliteStore
+from gateway.wire import openapi
 
 # sysexits.h: what a supervisor can tell apart.
 EX_SOFTWARE, EX_TEMPFAIL, EX_CONFIG = 70, 75, 78
@@ -128,11 +129,26 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         )
         chooser = Chooser(backends, body_bytes_max=server.body_bytes_max)
         callers = Callers(passthrough.asker, backends, base_path=base_path, pepper=store.pepper)
+        contract = openapi.document(
+            version=__version__,
+            base_path=base_path,
+            dialect=engine.dialect,
+            accepts_store_false=settings.background.store_false == "accept",
+            keeps_plain=settings.conversations.record_foreground,
+        )
         responses = Responses(engine, passthrough, callers, chooser, settings, observer)
         router = Router(
-            responses, passthrough, backends, chooser, session, server, observer, base_path=base_path
+            responses,
+            passthrough,
+            backends,
+            chooser,
+            session,
+            server,
+            observer,
+            base_path=base_path,
+            contract=contract,
         )
-        ops = Ops(observer, engine.measure, backends.state)
+        ops = Ops(observer, contract, engine.measure, backends.state)
         stack.push_async_callback(engine.stop)
         failed = await engine.start(backends.run())
         admin_port = await _listen(stack, ops.handle, server.admin_host, server.admin_port, server)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 import secrets
 from dataclasses import dataclass
 
@@ -21,6 +22,9 @@ _STORABLE_HEADERS = frozenset(
     {"accept-language", "openai-beta", "openai-organization", "openai-project", "user-agent"}
 )
 """Headers known to hold no secret: they may lie on disk beside a job. All others stay in memory."""
+
+_LOOKS_LIKE_ID = re.compile(r"[A-Za-z0-9_-]{1,256}")
+"""What may stand in the path of a question to a backend: it comes from a body, where anything may stand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +59,7 @@ class Callers:
 
     async def backend_knows(self, request: web.BaseRequest, caller: Caller, response_id: str) -> bool:
         """Whether a response that is not here is in a backend's own store, for this caller."""
-        if set("/?#%") & set(response_id):
+        if not _LOOKS_LIKE_ID.fullmatch(response_id):
             return False
         target = f"{self._base_path}/responses/{response_id}"
         for backend in self.seen_by:

@@ -14,6 +14,7 @@ class Ops:
     """The one handler of the admin port.
 
     Args:
+        contract: The OpenAPI document of the public port.
         measure: Brings the gauges up to date before a scrape; raises if the store does not answer.
         backends: How they are, for `/readyz`. A backend that is down does not make the gateway unready: it
             still takes jobs, and answers for those it has.
@@ -22,16 +23,18 @@ class Ops:
     def __init__(
         self,
         observer: Observer,
+        contract: bytes,
         measure: Callable[[], Awaitable[None]],
         backends: Callable[[], Mapping[str, object]],
     ) -> None:
         self._observer = observer
+        self._contract = contract
         self._backends = backends
         self._measure = measure
         self.is_draining = False
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        """`/healthz`, `/readyz`, `/metrics`."""
+        """`/healthz`, `/readyz`, `/metrics`, `/openapi.json`."""
         path = request.raw_path.partition("?")[0]
         if request.method not in ("GET", "HEAD"):
             return _json(405, {"error": "only GET"})
@@ -45,7 +48,9 @@ class Ops:
                 self._backends()
                 text = "text/plain; version=0.0.4; charset=utf-8"
                 return web.Response(body=self._observer.exposition(), headers={"Content-Type": text})
-        return _json(404, {"error": "no such page; there are /healthz, /readyz and /metrics"})
+            case "/openapi.json":
+                return web.Response(body=self._contract, content_type="application/json")
+        return _json(404, {"error": "no such page; there are /healthz, /readyz, /metrics and /openapi.json"})
 
     async def _ready(self) -> web.Response:
         store = await self._try_measure()

@@ -22,6 +22,8 @@ from gateway.observe import Observer, line
 from gateway.outbound.backends import HttpBackends
 from gateway.wire.errors import Fault, Refusal
 
+CONTRACT_PATH = "/openapi.json"
+
 Handler = Callable[[web.BaseRequest, str], Awaitable[web.StreamResponse]]
 
 _NOT_IDS = frozenset({"input_tokens", "compact"})
@@ -33,6 +35,7 @@ class Router:
 
     Args:
         base_path: The backend's, e.g. `/v1`: the gateway serves the same paths.
+        contract: Our OpenAPI document.
     """
 
     def __init__(
@@ -46,6 +49,7 @@ class Router:
         observer: Observer,
         *,
         base_path: str,
+        contract: bytes,
     ) -> None:
         self._responses = responses
         self._passthrough = passthrough
@@ -55,6 +59,7 @@ class Router:
         self._settings = settings
         self._observer = observer
         self._collection = f"{base_path}/responses"
+        self._contract = contract
         self._models_path = f"{base_path}/models"
         self._under_way = 0
         self._idle = asyncio.Event()
@@ -103,6 +108,8 @@ class Router:
                 return self._models
             if path.startswith(f"{self._models_path}/"):
                 return self._model
+        if path == CONTRACT_PATH and request.method == "GET" and self._settings.openapi == "gateway":
+            return self._show_contract
         if path == self._collection and request.method == "POST":
             return self._responses.create
         if path.startswith(f"{self._collection}/"):
@@ -120,6 +127,9 @@ class Router:
         if found is None or not raw_id or raw_id in _NOT_IDS:
             return self._forward
         return lambda request, request_id: found(request, unquote(raw_id), request_id)
+
+    async def _show_contract(self, _request: web.BaseRequest, _request_id: str) -> web.StreamResponse:
+        return web.Response(body=self._contract, content_type="application/json")
 
     async def _models(self, request: web.BaseRequest, request_id: str) -> web.StreamResponse:
         return await merged_models(request, self._backends, self._passthrough, request_id=request_id)

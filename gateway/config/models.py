@@ -31,6 +31,8 @@ class ServerSettings(Section):
     keepalive_timeout_s: Seconds = 75
     write_stall_timeout_s: Seconds = 30
     """A client that takes next to nothing for this long is cut off (a reader can resume at its cursor)."""
+    openapi: Literal["gateway", "backend"] = "gateway"
+    """Whose document `/openapi.json` is on the public port."""
     drain_timeout_s: Annotated[float, Field(ge=0, le=3600)] = 25
     """After SIGTERM, running jobs get this long to end (Kubernetes kills after 30 s)."""
 

@@ -28,6 +28,20 @@ _ARGUMENT_EVENTS = {
     for item_type, (_, events) in ARGUMENTS.items()
     for verb in ("delta", "done")
 }
+SHOWN = frozenset(
+    {
+        *(name for name in _PART_EVENTS if not name.startswith("response.reasoning_part")),
+        *_TEXT_EVENTS,
+        *_ARGUMENT_EVENTS,
+        *ITEM_EVENTS,
+        *AUDIO_EVENTS,
+        "response.output_item.added",
+        "response.output_item.done",
+        "response.output_text.annotation.added",
+    }
+)
+"""The types of all output events that a reader can meet."""
+
 _ID_PREFIX = {"message": "msg", "reasoning": "rs", "function_call": "fc", "custom_tool_call": "ctc"}
 
 

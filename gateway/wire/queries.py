@@ -22,6 +22,13 @@ INCLUDE = frozenset(
 )
 
 
+LIMIT_DEFAULT = 20
+LIMIT_MAX = 100
+ORDERS = ("asc", "desc")
+CURSOR_DIGITS_MAX = 18
+"""Of `starting_after`: what a database's integer holds, whatever the digits."""
+
+
 def check_include(value: str) -> None:
     """Refuse an `include` value that the API does not have."""
     if value not in INCLUDE:
@@ -49,7 +56,7 @@ def parse_retrieve(query: Mapping[str, list[str]]) -> Retrieve:
     raw = _single(query, "starting_after")
     if raw is None:
         return Retrieve(is_stream, -1)
-    if not re.fullmatch(r"[0-9]{1,18}", raw):
+    if not re.fullmatch(rf"[0-9]{{1,{CURSOR_DIGITS_MAX}}}", raw):
         raise invalid(
             "Invalid value for 'starting_after': expected a non-negative integer.",
             param="starting_after",
@@ -77,13 +84,16 @@ class ListItems:
 def parse_list_items(query: Mapping[str, list[str]]) -> ListItems:
     """The query of `GET /responses/{id}/input_items`."""
     _includes(query)
-    raw = _single(query, "limit") or "20"
-    if not re.fullmatch(r"[0-9]{1,4}", raw) or not 1 <= int(raw) <= 100:
-        raise invalid("Invalid value for 'limit': expected an integer from 1 to 100.", param="limit")
-    order = _single(query, "order") or "desc"
-    if order not in ("asc", "desc"):
+    raw = _single(query, "limit")
+    limit = LIMIT_DEFAULT if raw is None else int(raw) if re.fullmatch(r"[0-9]{1,4}", raw) else 0
+    if not 1 <= limit <= LIMIT_MAX:
+        raise invalid(f"Invalid value for 'limit': expected an integer from 1 to {LIMIT_MAX}.", param="limit")
+    order = _single(query, "order")
+    if order is None:
+        order = "desc"
+    elif order not in ORDERS:
         raise invalid("Invalid value for 'order': expected 'asc' or 'desc'.", param="order")
-    return ListItems(int(raw), order, _single(query, "after") or None, _single(query, "before") or None)
+    return ListItems(limit, order, _single(query, "after") or None, _single(query, "before") or None)
 
 
 def _includes(query: Mapping[str, list[str]]) -> None:
@@ -105,7 +115,7 @@ def _single(query: Mapping[str, list[str]], name: str) -> str | None:
 
 def _boolean(query: Mapping[str, list[str]], name: str) -> bool:
     raw = _single(query, name)
-    if raw is None or raw.lower() in ("false", "0", ""):
+    if raw is None or raw.lower() in ("false", "0"):
         return False
     if raw.lower() in ("true", "1"):
         return True

@@ -7,11 +7,20 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictInt,
+    StrictStr,
+    ValidationError,
+)
 
 from gateway.wire.errors import Refusal, invalid
 from gateway.wire.events import is_writable
-from gateway.wire.queries import check_include
+from gateway.wire.queries import INCLUDE, check_include
 
 SIDE_EFFECT_TOOLS = ("mcp", "code_interpreter", "web_search", "shell", "local_shell", "computer")
 """How the types begin of tools that a backend runs itself with effects outside (some end in a date): a call
@@ -20,11 +29,33 @@ with one is never made twice."""
 # A body without these bytes has neither key, however it is written ("\\u0062ackground" has a backslash-u).
 _WORTH_PARSING = re.compile(rb'"background"|"previous_response_id"|\\u')
 
+_PAIRS_MAX, _KEY_CHARS_MAX, _VALUE_CHARS_MAX = 16, 64, 512
+_METADATA = {
+    "maxProperties": _PAIRS_MAX,
+    "propertyNames": {"maxLength": _KEY_CHARS_MAX},
+    "additionalProperties": {"type": "string", "maxLength": _VALUE_CHARS_MAX},
+}
+
+
+def _whole(value: Any) -> Any:
+    """JSON has one kind of number: 16.0 is the integer 16 (RFC 8259 §6, JSON Schema 2020-12 §6.1.1)."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _shown(**schema: Any) -> Any:
+    """What the published schema says of a field beside its type; `validate` checks it, in its own words."""
+    return Field(json_schema_extra=schema)
+
+
+KEY_PATTERN = r"^[ -~]{1,255}$"
+"""Of an `Idempotency-Key`: the characters of a structured field's string (RFC 8941 §3.3.3)."""
+
 Strings = Annotated[StrictStr, Field(max_length=64 * 1024)]
 Number = Annotated[float, Field(strict=True)]
+_WHOLE = BeforeValidator(_whole)
 
 
-class _CreateRequest(BaseModel):
+class CreateRequest(BaseModel):
     """The fields whose types and bounds hold for every backend. All others pass untouched."""
 
     model_config = ConfigDict(extra="allow", strict=True)
@@ -38,8 +69,8 @@ class _CreateRequest(BaseModel):
     previous_response_id: Strings | None = None
     conversation: StrictStr | dict[str, Any] | None = None
     prompt: dict[str, Any] | None = None
-    include: list[StrictStr] | None = None
-    metadata: dict[str, StrictStr] | None = None
+    include: Annotated[list[StrictStr], _shown(items={"enum": sorted(INCLUDE)})] | None = None
+    metadata: Annotated[dict[str, StrictStr], _shown(**_METADATA)] | None = None
     tools: list[dict[str, Any]] | None = None
     tool_choice: StrictStr | dict[str, Any] | None = None
     parallel_tool_calls: StrictBool | None = None
@@ -50,9 +81,9 @@ class _CreateRequest(BaseModel):
     top_p: Annotated[Number, Field(ge=0, le=1)] | None = None
     frequency_penalty: Annotated[Number, Field(ge=-2, le=2)] | None = None
     presence_penalty: Annotated[Number, Field(ge=-2, le=2)] | None = None
-    top_logprobs: Annotated[StrictInt, Field(ge=0, le=20)] | None = None
-    max_output_tokens: Annotated[StrictInt, Field(ge=1)] | None = None
-    max_tool_calls: Annotated[StrictInt, Field(ge=1)] | None = None
+    top_logprobs: Annotated[StrictInt, Field(ge=0, le=20), _WHOLE] | None = None
+    max_output_tokens: Annotated[StrictInt, Field(ge=1), _WHOLE] | None = None
+    max_tool_calls: Annotated[StrictInt, Field(ge=1), _WHOLE] | None = None
     service_tier: Strings | None = None
     truncation: Literal["auto", "disabled"] | None = None
     user: Strings | None = None
@@ -112,7 +143,7 @@ def validate(body: dict[str, Any], *, accept_store_false: bool) -> None:
         Refusal: OpenAI-shaped, with `param` and `code`.
     """
     try:
-        request = _CreateRequest.model_validate(body)
+        request = CreateRequest.model_validate(body)
     except ValidationError as error:
         raise _explain(error) from None
     if request.input is None and not (request.prompt or request.previous_response_id or request.conversation):
@@ -138,6 +169,23 @@ def validate(body: dict[str, Any], *, accept_store_false: bool) -> None:
     _validate_depth(body)
 
 
+def idempotency_key(given: list[str]) -> str | None:
+    """What `Idempotency-Key` says (draft-ietf-httpapi-idempotency-key-header-07); taken as it is, quotes too.
+
+    Raises:
+        Refusal: It was given more than once, or is no header text that can be stored and compared.
+    """
+    if not given:
+        return None
+    if len(given) > 1 or not re.fullmatch(KEY_PATTERN, given[0]):
+        raise invalid(
+            "'Idempotency-Key' must be given once, with 1 to 255 printable ASCII characters.",
+            param="Idempotency-Key",
+            code="invalid_idempotency_key",
+        )
+    return given[0]
+
+
 def _validate_depth(body: dict[str, Any]) -> None:
     """What is read can be nested deeper than what is written, and events hold the request a little deeper."""
     try:
@@ -147,22 +195,22 @@ def _validate_depth(body: dict[str, Any]) -> None:
 
 
 def _validate_metadata(metadata: dict[str, str]) -> None:
-    if len(metadata) > 16:
+    if len(metadata) > _PAIRS_MAX:
         raise invalid(
-            f"Too many pairs in 'metadata': at most 16, got {len(metadata)}.",
+            f"Too many pairs in 'metadata': at most {_PAIRS_MAX}, got {len(metadata)}.",
             param="metadata",
             code="object_above_max_properties",
         )
     for key, value in metadata.items():
-        if len(key) > 64:
+        if len(key) > _KEY_CHARS_MAX:
             raise invalid(
-                "A key in 'metadata' is longer than 64 characters.",
+                f"A key in 'metadata' is longer than {_KEY_CHARS_MAX} characters.",
                 param="metadata",
                 code="string_above_max_length",
             )
-        if len(value) > 512:
+        if len(value) > _VALUE_CHARS_MAX:
             raise invalid(
-                f"The value of 'metadata.{key}' is longer than 512 characters.",
+                f"The value of 'metadata.{key}' is longer than {_VALUE_CHARS_MAX} characters.",
                 param=f"metadata.{key}",
                 code="string_above_max_length",
             )
@@ -253,7 +301,7 @@ def backend_body(body: dict[str, Any], *, input: Any) -> bytes:
     call = {
         name: value
         for name, value in body.items()
-        if name != "background" and (value is not None or name not in _CreateRequest.model_fields)
+        if name != "background" and (value is not None or name not in CreateRequest.model_fields)
     }
     call["stream"] = True
     call["store"] = False

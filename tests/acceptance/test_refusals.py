@@ -211,3 +211,21 @@ async def test_answers_come_while_another_request_is_being_sent_slowly(gateway: 
     answer = await within(uploading)
     assert (await answer.json())["status"] == "queued"
     answer.release()
+
+
+@pytest.mark.parametrize(
+    "named", ["..", "a b", "x HTTP/1.1\r\nA: b", "../models", "\u00e9", "a\\b", "a%2fb", ""]
+)
+async def test_what_cannot_be_an_id_is_never_asked_for_at_the_model_server(
+    gateway: Gateway, replay_server: ReplayServer, named: str
+) -> None:
+    body = {**GOOD, "previous_response_id": named}
+    answer = await gateway.call("POST", "/responses", body)
+    assert (answer.status, answer.error["param"]) == (400, "previous_response_id")
+    assert replay_server.calls == []
+
+
+async def test_a_key_that_cannot_be_compared_is_refused(gateway: Gateway) -> None:
+    for key in ("\u00e9", "", "a\tb"):
+        answer = await gateway.call("POST", "/responses", GOOD, more={"Idempotency-Key": key})
+        assert (answer.status, answer.error["code"]) == (400, "invalid_idempotency_key"), key

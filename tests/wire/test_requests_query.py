@@ -16,7 +16,6 @@ Query = dict[str, list[str]]
         ({}, Retrieve(False, -1)),
         ({"stream": ["false"]}, Retrieve(False, -1)),
         ({"stream": ["0"]}, Retrieve(False, -1)),
-        ({"stream": [""]}, Retrieve(False, -1)),
         ({"stream": ["true"]}, Retrieve(True, -1)),
         ({"stream": ["True"]}, Retrieve(True, -1)),
         ({"stream": ["1"]}, Retrieve(True, -1)),
@@ -37,6 +36,7 @@ def test_retrieve_reads(query: Query, expected: Retrieve) -> None:
     ("query", "param", "code"),
     [
         ({"stream": ["yes"]}, "stream", "invalid_type"),
+        ({"stream": [""]}, "stream", "invalid_type"),
         ({"stream": ["true", "false"]}, "stream", "invalid_value"),
         ({"include_obfuscation": ["maybe"]}, "include_obfuscation", "invalid_type"),
         ({"stream": ["true"], "starting_after": ["-1"]}, "starting_after", "invalid_type"),
@@ -78,7 +78,7 @@ def test_known_includes_are_taken_in_both_spellings(name: str, value: str) -> No
         ({"limit": ["1"]}, ListItems(1, "desc", None, None)),
         ({"limit": ["100"], "order": ["asc"]}, ListItems(100, "asc", None, None)),
         ({"after": ["msg_1"], "before": ["msg_2"]}, ListItems(20, "desc", "msg_1", "msg_2")),
-        ({"limit": [""], "order": [""], "after": [""], "before": [""]}, ListItems(20, "desc", None, None)),
+        ({"after": [""], "before": [""]}, ListItems(20, "desc", None, None)),
     ],
     ids=str,
 )
@@ -95,6 +95,8 @@ def test_list_items_reads(query: Query, expected: ListItems) -> None:
         ({"limit": ["ten"]}, "limit"),
         ({"limit": ["9" * 5000]}, "limit"),
         ({"limit": ["5", "6"]}, "limit"),
+        ({"limit": [""]}, "limit"),
+        ({"order": [""]}, "order"),
         ({"order": ["up"]}, "order"),
         ({"after": ["a", "b"]}, "after"),
         ({"before": ["a", "b"]}, "before"),

@@ -1,0 +1,163 @@
+"""JSON Schemas of what crosses the wire on the routes we own; `openapi` says on which.
+
+Fields of a request come from the model that checks it, the keys of a Response from what makes it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gateway.wire import events, normalise, requests, responses
+from gateway.wire.dialects import Dialect
+
+Json = dict[str, Any]
+
+EVENT_TYPES = sorted(events.LIFECYCLE | events.TERMINAL - {"response.cancelled"} | normalise.SHOWN)
+
+
+def create_background(*, accepts_store_false: bool) -> Json:
+    """What a background create request may hold: the fields of the model that checks it."""
+    schema = requests.CreateRequest.model_json_schema()
+    fields = {
+        name: {k: v for k, v in field.items() if k != "title"} for name, field in schema["properties"].items()
+    }
+    fields["background"] = {"const": True}
+    if not accepts_store_false:
+        fields["store"] = {"enum": [True, None], "default": None}
+    asks = [
+        {"required": [name], "properties": {name: {"not": {"enum": [None, "", {}]}}}}
+        for name in ("prompt", "previous_response_id", "conversation")
+    ]
+    return {
+        "type": "object",
+        "description": "Fields that are not listed go to the backend as they are.",
+        "properties": fields,
+        "required": ["model", "background"],
+        "examples": [{"model": "llama-3.3-70b", "input": "Tell me a long story.", "background": True}],
+        "anyOf": [{"required": ["input"], "properties": {"input": {"not": {"type": "null"}}}}, *asks],
+    }
+
+
+CREATE_PLAIN = {
+    "type": "object",
+    "description": "The backend's own API.",
+    "properties": {"background": {"not": {"const": True}}},
+}
+
+
+def response(dialect: Dialect) -> Json:
+    """Which keys and types every Response has, and what holds in each of its states."""
+    made = responses.accepted({}, response_id="", created_at=0)
+    numbers = {"type": "number"}
+    text_or_null = {"type": ["string", "null"]}
+    fields = {
+        "id": {"type": "string", "pattern": "^(resp|req)_" if dialect is Dialect.PHARIA else "^resp_"},
+        "object": {"const": "response"},
+        "created_at": {"type": "integer"},
+        "completed_at": {"type": ["integer", "null"]},
+        "background": {"type": "boolean"},
+        "model": text_or_null,
+        "output": {"type": "array", "items": {"type": "object"}},
+        "metadata": {"type": "object", "additionalProperties": {"type": "string"}},
+        "tools": {"type": "array", "items": {"type": "object"}},
+        "parallel_tool_calls": {"type": "boolean"},
+        "previous_response_id": text_or_null,
+        "temperature": numbers,
+        "top_p": numbers,
+        "frequency_penalty": numbers,
+        "presence_penalty": numbers,
+        "store": {"type": "boolean"},
+        "usage": {"type": ["object", "null"]},
+        "error": {"type": ["object", "null"], "required": ["code", "message"]},
+        "incomplete_details": {"type": ["object", "null"]},
+        "status": {"type": "string"},
+    }
+    return {
+        "type": "object",
+        "properties": fields,
+        "required": sorted(made),
+        "oneOf": [
+            {"title": status, "properties": {"status": {"const": status}, **so}}
+            for status, so in _STATES.items()
+        ],
+    }
+
+
+_NULL = {"type": "null"}
+_OBJECT = {"type": "object"}
+_UNFINISHED = {"completed_at": _NULL, "error": _NULL, "incomplete_details": _NULL}
+_STATES: dict[str, Json] = {
+    "queued": {**_UNFINISHED, "output": {"maxItems": 0}, "usage": _NULL},
+    "in_progress": {**_UNFINISHED, "usage": _NULL},
+    "completed": {"completed_at": {"type": "integer"}, "error": _NULL, "incomplete_details": _NULL},
+    "incomplete": {"completed_at": _NULL, "error": _NULL, "incomplete_details": _OBJECT},
+    "failed": {"completed_at": _NULL, "error": _OBJECT, "incomplete_details": _NULL},
+    "cancelled": _UNFINISHED,
+}
+PLAIN = {
+    "type": "object",
+    "description": "What the backend answered to a plain request, as it is.",
+    "properties": {"background": {"not": {"const": True}}},
+}
+_DATA = {
+    "type": "object",
+    "properties": {
+        "type": {"enum": EVENT_TYPES},
+        "sequence_number": {"type": "integer", "minimum": 0},
+        "response": {"$ref": "#/components/schemas/Response"},
+    },
+    "required": ["type", "sequence_number"],
+}
+EVENT = {
+    "type": "object",
+    "description": "One event of a stream. Events are numbered from 0 without a gap; one terminal event "
+    "(`response.completed`, `response.incomplete` or `response.failed`) ends the stream. Lines that begin "
+    "with a colon are comments.",
+    "properties": {
+        "event": {"enum": EVENT_TYPES},
+        "data": {"type": "string", "contentMediaType": "application/json", "contentSchema": _DATA},
+    },
+    "required": ["event", "data"],
+    "additionalProperties": False,
+}
+DELETED = {
+    "type": "object",
+    "properties": {
+        "id": {"type": "string"},
+        "object": {"const": "response"},
+        "deleted": {"const": True},
+    },
+    "required": ["id", "object", "deleted"],
+}
+_ID_OR_NULL = {"type": ["string", "null"]}
+INPUT_ITEMS = {
+    "type": "object",
+    "properties": {
+        "object": {"const": "list"},
+        "data": {
+            "type": "array",
+            "items": {"type": "object", "properties": {"id": {"type": "string"}}, "required": ["id", "type"]},
+        },
+        "first_id": _ID_OR_NULL,
+        "last_id": _ID_OR_NULL,
+        "has_more": {"type": "boolean"},
+    },
+    "required": ["object", "data", "first_id", "last_id", "has_more"],
+}
+_TEXT_OR_NULL = {"type": ["string", "null"]}
+ERROR = {
+    "type": "object",
+    "properties": {
+        "error": {
+            "type": "object",
+            "properties": {
+                "message": {"type": "string"},
+                "type": {"type": "string"},
+                "param": _TEXT_OR_NULL,
+                "code": _TEXT_OR_NULL,
+            },
+            "required": ["message", "type", "param", "code"],
+        }
+    },
+    "required": ["error"],
+}
