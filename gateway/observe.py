@@ -43,6 +43,12 @@ class Observer:
             ["status"],
             registry=r,
         )
+        self.creates_refused = Counter(
+            "backburner_creates_refused",
+            "Background creates refused for lack of room",
+            ["reason"],
+            registry=r,
+        )
         self.finished = Counter(
             "backburner_jobs_finished",
             "Background responses ended, by outcome",
@@ -122,6 +128,10 @@ class Observer:
     def job_accepted(self, response_id: str, tenant: bytes, is_streamed: bool) -> None:
         self.accepted.inc()
         line("job", id=response_id, to="queued", tenant=tenant.hex()[:8], stream=is_streamed)
+
+    def create_refused(self, reason: str) -> None:
+        """reason: `queue_full` | `tenant_queue_full`."""
+        self.creates_refused.labels(reason).inc()
 
     def job_started(self, response_id: str, attempt: int, waited_s: float) -> None:
         self.queue_wait.observe(max(0.0, waited_s))

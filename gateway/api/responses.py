@@ -65,6 +65,8 @@ class Responses:
         if len(body) > self._settings.background.body_bytes_max:
             raise too_large(self._settings.background.body_bytes_max)
         caller = self._callers.of(request, request_id)
+        if "Idempotency-Key" not in request.headers:  # with one, it may be asking for what there is already
+            self._jobs.check_room(caller.tenant)
         return await self._create_background(request, body, kind.body, caller)
 
     async def _create_background(

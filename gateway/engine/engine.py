@@ -16,6 +16,7 @@ from gateway.engine.credentials import Credentials
 from gateway.engine.followers import Followers
 from gateway.engine.foreground import Foreground
 from gateway.engine.handover import hand_over, take_stock
+from gateway.engine.intake import Intake
 from gateway.engine.jobs import Jobs
 from gateway.engine.runner import Runner
 from gateway.engine.sweeper import Sweeper
@@ -50,10 +51,12 @@ class Engine:
         self._observer = observer
         self._clock = clock = clock or Clock()
         self._credentials = credentials = Credentials()
+        intake = Intake(clock, background, observer)
         self.followers = followers = Followers(store, clock, settings.stream, observer)
         self._runner = runner = Runner(
             store,
             backends,
+            intake,
             followers,
             credentials,
             clock,
@@ -71,6 +74,7 @@ class Engine:
             store,
             backends,
             runner,
+            intake,
             self._closer,
             followers,
             credentials,

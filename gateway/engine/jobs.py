@@ -28,9 +28,10 @@ from gateway.engine.clock import Clock
 from gateway.engine.closer import Closer
 from gateway.engine.credentials import CallerHeaders, Credentials
 from gateway.engine.followers import Followers
+from gateway.engine.intake import Intake
 from gateway.engine.runner import Runner
 from gateway.observe import Observer, line
-from gateway.store.port import JobStore, QueueLimits
+from gateway.store.port import JobStore
 from gateway.wire import items, queries, responses
 from gateway.wire.dialects import Dialect
 from gateway.wire.errors import Fault, Refusal, invalid, not_found
@@ -84,6 +85,7 @@ class Jobs:
         store: JobStore,
         backends: Backends,
         runner: Runner,
+        intake: Intake,
         closer: Closer,
         followers: Followers,
         credentials: Credentials,
@@ -95,13 +97,13 @@ class Jobs:
         self._store = store
         self._backends = backends
         self._runner = runner
+        self._intake = intake
         self._closer = closer
         self._followers = followers
         self._credentials = credentials
         self._clock = clock
         self._settings = settings
         self._observer = observer
-        self._limits = QueueLimits(settings.queue_max, settings.queue_per_tenant_max)
         self._dialect = dialect
         self._streams_any = settings.resume == "any" or dialect.streams_any
         self._is_draining = False
@@ -109,6 +111,10 @@ class Jobs:
     def stop_accepting(self) -> None:
         """From now on every `submit` is refused."""
         self._is_draining = True
+
+    def check_room(self, tenant: bytes) -> None:
+        """Before the work on a new request that repeats no other. Raises: Refusal, if the queue is full."""
+        self._intake.check(tenant)
 
     async def submit(self, submission: Submission) -> Accepted:
         """Accept a job; it is stored when this returns, and will run whatever its client does.
@@ -147,7 +153,9 @@ class Jobs:
         try:
             # Shielded: a client that hangs up now must not leave a job that is stored but unknown to us.
             accepted_id = await asyncio.shield(self._accept(job, submission.held_headers))
-        except (KeyReused, QueueFull, PreviousGone, StoreUnavailable) as error:
+        except QueueFull as error:
+            raise self._intake.full(error, job.tenant) from None
+        except (KeyReused, PreviousGone, StoreUnavailable) as error:
             raise _refusal(error, named_id) from None
         if accepted_id == job.id:
             return Accepted(job.id, Status.QUEUED, job.response)
@@ -160,7 +168,7 @@ class Jobs:
         self._credentials.keep(job.id, held)
         accepted_id = None
         try:
-            accepted_id = await self._store.create(job, self._limits)
+            accepted_id = await self._store.create(job, self._intake.limits)
         finally:
             if accepted_id != job.id:
                 self._credentials.forget(job.id)
@@ -315,12 +323,6 @@ def _refusing() -> Iterator[None]:
 
 def _refusal(error: Exception, previous_id: str | None) -> Refusal:
     match error:
-        case QueueFull(is_tenant=True):
-            message = "You have too many responses waiting; retry when some of them have started."
-            return Refusal(Fault.OVERLOADED, message, code="rate_limit_exceeded", retry_after_s=5)
-        case QueueFull():
-            message = "Too many responses are waiting; retry later."
-            return Refusal(Fault.OVERLOADED, message, code="rate_limit_exceeded", retry_after_s=10)
         case KeyReused():
             message = "This Idempotency-Key was used for another request."
             return Refusal(Fault.KEY_REUSED, message, code="idempotency_key_reused")

@@ -15,6 +15,7 @@ from gateway.core.machine import Abandoned, Input
 from gateway.engine.clock import Clock
 from gateway.engine.credentials import Credentials
 from gateway.engine.followers import Followers
+from gateway.engine.intake import Intake
 from gateway.engine.joblog import JobLog
 from gateway.engine.run import Run, RunAgain
 from gateway.observe import Observer, line
@@ -51,6 +52,7 @@ class Runner:
         self,
         store: JobStore,
         backends: Backends,
+        intake: Intake,
         followers: Followers,
         credentials: Credentials,
         clock: Clock,
@@ -60,6 +62,7 @@ class Runner:
     ) -> None:
         self._store = store
         self._backends = backends
+        self._intake = intake
         self._followers = followers
         self._credentials = credentials
         self._clock = clock
@@ -125,6 +128,8 @@ class Runner:
                 return
             for claim in claims:
                 self._start(group, claim, now_ms)
+            if claims:
+                self._intake.started(len(claims))
             if len(claims) == limit:
                 self._bell.set()  # there may be more, and room for it
         self._observer.running.set(len(self._runs))

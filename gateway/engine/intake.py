@@ -1,0 +1,90 @@
+"""Whether there is room in the queue for one more job, and if not, when to ask again."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import deque
+
+from gateway.config import BackgroundSettings
+from gateway.core.job import QueueFull
+from gateway.engine.clock import Clock
+from gateway.observe import Observer
+from gateway.store.port import QueueLimits
+from gateway.wire.errors import Fault, Refusal
+
+_KNOWN_MS = 100
+"""A queue that was full counts as full until a job starts, but no longer: there are other ways out of it."""
+_KNOWN_MAX = 1000
+_WINDOW_MS = 30_000
+_SHARE = 0.1
+"""Whoever comes back finds about this much of the queue free, at the pace at which jobs start now."""
+_RETRY_AFTER_MAX_S = 120
+"""The official SDKs do not wait longer: they would come back after half a second."""
+
+
+class Intake:
+    """Refuses creates while the queue is full, cheaply: that is when there are many of them.
+
+    Attributes:
+        limits: How many jobs may wait.
+    """
+
+    def __init__(self, clock: Clock, settings: BackgroundSettings, observer: Observer) -> None:
+        self._clock = clock
+        self._observer = observer
+        self.limits = QueueLimits(settings.queue_max, settings.queue_per_tenant_max)
+        self._full_until_ms: dict[bytes | None, int] = {}  # by tenant; None is the whole queue
+        self._starts: deque[tuple[int, int]] = deque()  # second, jobs
+        self._since_ms = clock.now_ms()
+
+    def check(self, tenant: bytes) -> None:
+        """Raises: Refusal, if the queue was full for this tenant just now."""
+        if self._full_until_ms:
+            now_ms = self._clock.now_ms()
+            if now_ms < self._full_until_ms.get(None, 0):
+                raise self._refusal(is_tenant=False)
+            if now_ms < self._full_until_ms.get(tenant, 0):
+                raise self._refusal(is_tenant=True)
+
+    def full(self, error: QueueFull, tenant: bytes) -> Refusal:
+        """The store had no room: what to tell the client, and for a moment everybody after it."""
+        if len(self._full_until_ms) >= _KNOWN_MAX:
+            self._full_until_ms.clear()
+        self._full_until_ms[tenant if error.is_tenant else None] = self._clock.now_ms() + _KNOWN_MS
+        return self._refusal(is_tenant=error.is_tenant)
+
+    def started(self, count: int) -> None:
+        """So many jobs have left the queue."""
+        self._full_until_ms.clear()
+        second = self._clock.now_s()
+        if self._starts and self._starts[-1][0] == second:
+            count += self._starts.pop()[1]
+        self._starts.append((second, count))
+        self._forget()
+
+    def _forget(self) -> None:
+        while self._starts and self._starts[0][0] * 1000 < self._clock.now_ms() - _WINDOW_MS:
+            self._starts.popleft()
+
+    def _refusal(self, *, is_tenant: bool) -> Refusal:
+        self._observer.create_refused("tenant_queue_full" if is_tenant else "queue_full")
+        message = (
+            "You have too many responses waiting; retry when some of them have started."
+            if is_tenant
+            else "Too many responses are waiting; retry later."
+        )
+        limit = self.limits.per_tenant_max if is_tenant else self.limits.total_max
+        wait_s = self._wait_s(limit)
+        return Refusal(Fault.OVERLOADED, message, code="rate_limit_exceeded", retry_after_s=wait_s)
+
+    def _wait_s(self, limit: int) -> int:
+        """Until a part of the queue has started, as things go; spread, so that not all come back together."""
+        self._forget()
+        elapsed_ms = min(_WINDOW_MS, max(1000, self._clock.now_ms() - self._since_ms))
+        started = sum(count for _, count in self._starts)
+        if not started:
+            return _RETRY_AFTER_MAX_S
+        wait_s = limit * _SHARE * elapsed_ms / 1000 / started
+        spread_s = random.uniform(wait_s, 2 * wait_s)  # noqa: S311  not a secret
+        return max(1, min(_RETRY_AFTER_MAX_S, math.ceil(spread_s)))
