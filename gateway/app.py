@@ -29,6 +29,7 @@ from gateway.engine.engine import Engine
 from gateway.observe import Observer, configure_logging, line
 from gateway.outbound.backends import HttpBackends
 from gateway.outbound.client import make_session
+from gateway.process import raise_file_limit, watch_loop
 from gateway.store.file import DatabaseInUse, DatabaseRefused
 from gateway.store.sqlite import SqliteStore
 from gateway.wire import openapi
@@ -66,6 +67,7 @@ async def _serve(settings: Settings) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _stop_or_exit, stop, number)
+    open_files_max = raise_file_limit(settings)
     async with running(settings) as gateway:
         line(
             "listening",
@@ -76,6 +78,7 @@ async def _serve(settings: Settings) -> int:
             database=str(settings.store.database),
             durability=settings.store.durability,
             sqlite=sqlite3.sqlite_version,
+            open_files_max=open_files_max,
         )
         waits = [asyncio.create_task(event.wait()) for event in (stop, gateway.failed)]
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
@@ -150,7 +153,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         )
         ops = Ops(observer, contract, engine.measure, backends.state)
         stack.push_async_callback(engine.stop)
-        failed = await engine.start(backends.run())
+        failed = await engine.start(backends.run(), watch_loop(observer))
         admin_port = await _listen(stack, ops.handle, server.admin_host, server.admin_port, server)
         port = await _listen(stack, router.handle, server.host, server.port, server)
         yield Running(

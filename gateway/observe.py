@@ -18,6 +18,7 @@ from prometheus_client import (
     Counter,
     Gauge,
     Histogram,
+    ProcessCollector,
     disable_created_metrics,
     generate_latest,
 )
@@ -117,6 +118,13 @@ class Observer:
         self.durability = Gauge(
             "backburner_durability_info", "Durability level in force", ["level"], registry=r
         )
+        self.loop_lag = Histogram(
+            "backburner_loop_lag_seconds",
+            "How late the event loop gave a turn, measured 20 times a second",
+            buckets=_FAST_SECONDS,
+            registry=r,
+        )
+        ProcessCollector(registry=r)  # CPU, memory, file descriptors
         self.draining = Gauge("backburner_draining", "1 while shutting down", registry=r)
 
     def exposition(self) -> bytes:
@@ -195,6 +203,9 @@ class Observer:
         self.replica_up.labels(backend, str(number)).set(is_usable)
         self.replica_calls.labels(backend, str(number), "plain").set(plain)
         self.replica_calls.labels(backend, str(number), "background").set(background)
+
+    def loop_lagged(self, seconds: float) -> None:
+        self.loop_lag.observe(max(0.0, seconds))
 
     def committed(self, operations: int, seconds: float) -> None:
         self.commit_ops.observe(operations)

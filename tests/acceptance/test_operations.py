@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 from pathlib import Path
 
 import pytest
 from openai import NotFoundError
 
+from gateway import process
+from gateway.config import Settings
 from tests.acceptance.conftest import StartGateway
 from tests.acceptance.harness import KEY, WAIT_S, Gateway, within
 from tests.acceptance.replay import ReplayServer, json_answer, replay
@@ -78,6 +81,38 @@ async def test_the_admin_port_tells_health_readiness_and_metrics(
     assert await gateway.metric("backburner_commit_seconds_count") >= 4
     assert await gateway.metric('backburner_database_bytes{file="db"}') > 0
     assert await gateway.metric('backburner_durability_info{level="disk"}') == 1
+    assert await gateway.metric("backburner_loop_lag_seconds_count") >= 1
+    assert await gateway.metric('backburner_loop_lag_seconds_bucket{le="5.0"}') >= 1
+    assert await gateway.metric("process_resident_memory_bytes") > 2**20
+    assert await gateway.metric("process_open_fds") > 5
+
+
+async def test_the_gateway_takes_as_many_file_descriptors_as_it_may_and_says_so(
+    replay_server: ReplayServer, tmp_path: Path
+) -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    gateway = Gateway(replay_server.url, tmp_path / "gateway.db")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (512, hard))  # what it will inherit
+    try:
+        await gateway.start()
+        assert (await gateway.line(event="listening"))["open_files_max"] == hard
+        assert await gateway.metric("process_max_fds") == hard
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        await gateway.close()
+
+
+def test_too_few_file_descriptors_are_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    warnings: list[dict[str, object]] = []
+    monkeypatch.setattr(process, "line", lambda event, **fields: warnings.append({"event": event, **fields}))
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (2000, 2000))
+    upstream = {"url": "http://127.0.0.1:8000/v1", "concurrency_max": 100}
+    small = {"readers_max": 500, "readers_per_tenant_max": 500}
+    assert process.raise_file_limit(Settings.model_validate({"upstream": upstream, "stream": small})) == 2000
+    assert warnings == []
+    process.raise_file_limit(Settings.model_validate({"upstream": upstream}))
+    (warning,) = warnings
+    assert (warning["event"], warning["limit"]) == ("few_open_files", 2000)
 
 
 async def test_every_transition_is_one_line_with_id_and_reason(

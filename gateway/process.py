@@ -1,0 +1,43 @@
+"""What the process gets of its machine: file descriptors, and turns of its event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import resource
+
+from gateway.config import Settings
+from gateway.observe import Observer, line
+
+_OTHER_FILES = 64
+"""The database, the log, the loop, listeners, look-ups."""
+_LOOK_EVERY_S = 0.05
+
+
+def raise_file_limit(settings: Settings) -> int:
+    """Take as many file descriptors as the system allows. Returns how many, and warns if they may not do.
+
+    A shell gives 1024, and leaves it to the program to ask for more; each connection takes one. Without any
+    left a gateway can neither be reached nor reach its backends.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            soft = hard
+        except (OSError, ValueError):  # macOS says "unlimited" and allows less
+            pass
+    background = sum(one.concurrency_max * len(one.urls) for one in settings.all_backends.values())
+    wanted = settings.stream.readers_max + background + _OTHER_FILES
+    if soft < wanted:
+        line("few_open_files", level=logging.WARNING, limit=soft, wanted=wanted)
+    return soft
+
+
+async def watch_loop(observer: Observer) -> None:
+    """Measure how late the event loop gives turns, until cancelled."""
+    loop = asyncio.get_running_loop()
+    while True:
+        due = loop.time() + _LOOK_EVERY_S
+        await asyncio.sleep(_LOOK_EVERY_S)
+        observer.loop_lagged(loop.time() - due)
