@@ -24,6 +24,8 @@ from gateway.api.passthrough import Passthrough
 from gateway.api.responses import Responses
 from gateway.api.router import Router
 from gateway.api.server import Handler, Server
+from gateway.api.tenants import tenants_of
+from gateway.api.vetting import Vetting
 from gateway.config import ServerSettings, Settings
 from gateway.engine.engine import Engine
 from gateway.observe import Observer, configure_logging, line
@@ -131,7 +133,11 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             Asker(session, observer), observer, stall_timeout_s=server.write_stall_timeout_s
         )
         chooser = Chooser(backends, body_bytes_max=server.body_bytes_max)
-        callers = Callers(passthrough.asker, backends, base_path=base_path, pepper=store.pepper)
+        asker = passthrough.asker
+        pepper = settings.tenants.read_pepper() or store.pepper
+        tenants = tenants_of(settings.tenants, pepper)
+        vetting = Vetting(asker, settings.tenants, base_path=base_path)
+        callers = Callers(tenants, asker, vetting, base_path=base_path)
         contract = openapi.document(
             version=__version__,
             base_path=base_path,
@@ -141,6 +147,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         )
         responses = Responses(engine, passthrough, callers, chooser, settings, observer)
         router = Router(
+            callers,
             responses,
             passthrough,
             backends,

@@ -97,8 +97,12 @@ def test_every_setting_can_be_given_in_the_environment() -> None:
             environ[f"BACKBURNER_{name.replace('.', '__')}".upper()] = text
     without = {name for name in NAMES if f"BACKBURNER_{name.replace('.', '__')}".upper() not in environ}
     keys = {f"upstream.{key}" for key in ("api_key", "api_key_file", "api_key_env")}
-    mappings = {f"upstream.{key}" for key in ("rename", "headers", "set_fields")}
-    assert without == {"default_backend"} | keys | mappings
+    mappings = {f"upstream.{key}" for key in ("rename", "headers", "set_fields")} | {"tenants.keys"}
+    of_modes = {
+        f"tenants.{key}" for key in ("header", "jwt_keys_file", "jwt_issuer", "jwt_audience", "keys_file")
+    }
+    secrets = {"tenants.pepper", "tenants.pepper_file", "credentials.sealing_keys_file"}
+    assert without == {"default_backend"} | keys | mappings | of_modes | secrets
     assert load({}, environ=environ, file=None) == defaults
 
 

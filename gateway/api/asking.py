@@ -86,21 +86,31 @@ class Asker:
         self, request: web.BaseRequest, backend: HttpBackend, *, request_id: str, target: str
     ) -> bool:
         """Whether the backend answers a GET of `target`, asked with the caller's headers, with 200."""
+        return await self.status(request, backend, request_id=request_id, target=target) == 200
+
+    async def status(
+        self, request: web.BaseRequest, backend: HttpBackend, *, request_id: str, target: str
+    ) -> int | None:
+        """How the backend answers a GET of `target`, asked with the caller's headers; None if it does not."""
         headers = self._headers(request, backend, request_id, keep_length=False)
         limit_s = backend.settings.lookup_timeout_s
         try:
             async with self._called(
                 "GET", target, headers, lambda: None, backend, limit_s, "lookup"
             ) as answer:
-                return answer.status == 200
+                return answer.status
         except Refusal:
-            return False
+            return None
 
     def _headers(
         self, request: web.BaseRequest, backend: HttpBackend, request_id: str, *, keep_length: bool
     ) -> CIMultiDict[str]:
         headers = to_backend(
-            request.headers, request_id=request_id, api_key=backend.api_key, keep_length=keep_length
+            request.headers,
+            request_id=request_id,
+            api_key=backend.api_key,
+            keep_length=keep_length,
+            withheld=backend.withheld,
         )
         for name, value in backend.own_headers.items():
             headers[name] = value

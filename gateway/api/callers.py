@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import re
 import secrets
 from dataclasses import dataclass
@@ -11,11 +9,12 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from gateway.api.asking import Asker
+from gateway.api.tenants import Tenant, Tenants, own_credential
+from gateway.api.vetting import Vetting
 from gateway.core.call import Credential
 from gateway.engine.credentials import CallerHeaders
 from gateway.outbound.backend import HttpBackend
-from gateway.outbound.backends import HttpBackends
-from gateway.outbound.headers import background_headers, credential
+from gateway.outbound.headers import background_headers
 from gateway.wire.errors import Refusal
 
 _STORABLE_HEADERS = frozenset(
@@ -25,6 +24,9 @@ _STORABLE_HEADERS = frozenset(
 
 _LOOKS_LIKE_ID = re.compile(r"[A-Za-z0-9_-]{1,256}")
 """What may stand in the path of a question to a backend: it comes from a body, where anything may stand."""
+
+
+_TENANT = web.RequestKey("tenant", Tenant)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,61 +39,55 @@ class Caller:
 
 
 class Callers:
-    """Tells callers apart."""
+    """Lets callers in, and tells them apart."""
 
-    def __init__(self, asker: Asker, backends: HttpBackends, *, base_path: str, pepper: bytes) -> None:
+    def __init__(self, tenants: Tenants, asker: Asker, vetting: Vetting, *, base_path: str) -> None:
+        self._tenants = tenants
         self._asker = asker
-        self._backends = backends
+        self._vetting = vetting
         self._base_path = base_path
-        self._pepper = pepper
 
-    @property
-    def seen_by(self) -> list[HttpBackend]:
-        """The backends that get the caller's own credential, and so can tell callers apart themselves; with
-        a key of the gateway's in its place they cannot."""
-        return [backend for backend in self._backends.all if backend.api_key is None]
+    def admit(self, request: web.BaseRequest) -> None:
+        """The door of every path. Raises: Refusal, if the caller may not come in."""
+        if self._tenants.is_gate:
+            request[_TENANT] = self._tenants.of(request)
 
     def of(self, request: web.BaseRequest, request_id: str) -> Caller:
-        """Who is asking. Raises: Refusal, if it brings more than one credential."""
-        found = credential(request.headers)
-        own = Credential(*found) if found else None
-        return Caller(tenant_of(own, self._pepper), own, request_id)
+        """Who is asking. Raises: Refusal, if that cannot be told."""
+        tenant = request.get(_TENANT) or self._tenants.of(request)
+        return Caller(tenant.tenant, tenant.credential, request_id)
 
-    async def backend_knows(self, request: web.BaseRequest, caller: Caller, response_id: str) -> bool:
-        """Whether a response that is not here is in a backend's own store, for this caller."""
-        if not _LOOKS_LIKE_ID.fullmatch(response_id):
+    async def vet(self, request: web.BaseRequest, caller: Caller, backend: HttpBackend) -> None:
+        """Let a backend refuse a caller before anything is stored for it. Raises: Refusal."""
+        await self._vetting.check(request, caller.tenant, backend, request_id=caller.request_id)
+
+    async def backend_knows(
+        self, request: web.BaseRequest, caller: Caller, response_id: str, backend: HttpBackend
+    ) -> bool:
+        """Whether a response that is not here is in a backend's own store, for this caller: one that does not
+        see who asks could only say whether it is there for anybody."""
+        if not backend.sees_callers or not _LOOKS_LIKE_ID.fullmatch(response_id):
             return False
         target = f"{self._base_path}/responses/{response_id}"
-        for backend in self.seen_by:
-            if await self._asker.knows(request, backend, request_id=caller.request_id, target=target):
-                return True
-        return False
+        return await self._asker.knows(request, backend, request_id=caller.request_id, target=target)
 
 
 def credential_for_asking(request: web.BaseRequest) -> Credential | None:
     """The credential to ask the backend a question with; none if it is not clear which."""
     try:
-        found = credential(request.headers)
+        return own_credential(request)
     except Refusal:
         return None
-    return Credential(*found) if found else None
 
 
-def tenant_of(credential: Credential | None, pepper: bytes) -> bytes:
-    """32 bytes that stand for a caller. Callers without a credential are one tenant.
-
-    A keyed hash: from the database alone nobody can test guesses of a key.
-    """
-    message = b"anonymous" if credential is None else f"{credential.name}\0{credential.value}".encode()
-    return hmac.new(pepper, message, hashlib.sha256).digest()
-
-
-def split_headers(request: web.BaseRequest, caller: Caller) -> tuple[dict[str, str], CallerHeaders]:
+def split_headers(
+    request: web.BaseRequest, caller: Caller, backend: HttpBackend
+) -> tuple[dict[str, str], CallerHeaders]:
     """The headers that go with a background call: those that may be stored, and those that may not."""
-    headers = background_headers(request.headers)
+    headers = background_headers(request.headers, withheld=backend.withheld)
     stored = {name: value for name, value in headers.items() if name.lower() in _STORABLE_HEADERS}
     others = {name: value for name, value in headers.items() if name not in stored}
-    return stored, CallerHeaders(caller.credential, others)
+    return stored, CallerHeaders(caller.credential if backend.sees_callers else None, others)
 
 
 def new_response_id() -> str:

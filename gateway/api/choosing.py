@@ -24,6 +24,15 @@ class Chooser:
         self._backends = backends
         self._body_bytes_max = body_bytes_max
 
+    @property
+    def that_see_callers(self) -> list[HttpBackend]:
+        """Those that get the caller's own credential, and so can say what is whose."""
+        return [backend for backend in self._backends.all if backend.sees_callers]
+
+    def named(self, name: str) -> HttpBackend | None:
+        """The backend of this name; None if the settings no longer have it."""
+        return self._backends.get(name)
+
     def of_model(self, model: object) -> HttpBackend:
         """The backend of a model. Raises: Refusal, if none serves it."""
         if isinstance(model, str):

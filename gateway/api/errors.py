@@ -10,6 +10,8 @@ from gateway.wire.failures import Failure
 
 STATUS: dict[Fault, int] = {
     Fault.INVALID: 400,
+    Fault.UNAUTHENTICATED: 401,
+    Fault.FORBIDDEN: 403,
     Fault.NOT_FOUND: 404,
     Fault.TOO_LARGE: 413,
     Fault.UNSUPPORTED_MEDIA: 415,
@@ -48,10 +50,12 @@ def backend_error_response(status: int | None, reason: str, failure: Failure) ->
 
 
 def error_response(refusal: Refusal) -> web.Response:
-    """The JSON answer for a refusal, with `Retry-After` where one is known."""
+    """The JSON answer for a refusal, with `Retry-After` where one is known, and the challenge of a 401."""
     response = web.Response(
         status=STATUS[refusal.fault], body=refusal.body(), content_type="application/json"
     )
     if refusal.retry_after_s is not None:
         response.headers["Retry-After"] = str(refusal.retry_after_s)
+    if refusal.fault is Fault.UNAUTHENTICATED:
+        response.headers["WWW-Authenticate"] = "Bearer"  # RFC 9110 §11.6.1: a 401 says how
     return response

@@ -13,6 +13,7 @@ from gateway.api.choosing import Chooser, renamed
 from gateway.api.errors import backend_error_response
 from gateway.api.passthrough import Passthrough
 from gateway.api.recording import Both, EchoTap, ResponseTap, Tap, TapOf
+from gateway.api.shared_key import refuse_previous
 from gateway.api.streaming import stream_events
 from gateway.config import Settings
 from gateway.core.job import Outcome, Status
@@ -58,9 +59,11 @@ class PlainCreate:
         if backend.speech.api is Api.CHAT:
             return await self._translated(request, backend, body, request_id)
         sent, is_ours = body, False
+        if isinstance(kind, requests.Plain) and not backend.sees_callers:
+            refuse_previous(body)
         if isinstance(kind, requests.Chained):
             sent, is_ours = await self._with_context(
-                request, body, kind, self._callers.of(request, request_id)
+                request, body, kind, self._callers.of(request, request_id), backend
             )
         sent = renamed(backend, sent)
         tap_of = self._recorder(request, body, backend, request_id)
@@ -89,15 +92,21 @@ class PlainCreate:
         )
 
     async def _with_context(
-        self, request: web.BaseRequest, body: bytes, chained: requests.Chained, caller: Caller
+        self,
+        request: web.BaseRequest,
+        body: bytes,
+        chained: requests.Chained,
+        caller: Caller,
+        backend: HttpBackend,
     ) -> tuple[bytes, bool]:
         """The body with our earlier turns in it; as it came, and False, if they are the backend's."""
         previous_id = chained.previous_id
         if await self._jobs.find(previous_id, caller.tenant) is not None:
             items = await self._jobs.expand(previous_id, caller.tenant, chained.body.get("input"))
             return requests.chained_body(chained.body, input=items), True
-        looks_ours = responses.OUR_ID.match(previous_id)
-        if looks_ours and not await self._callers.backend_knows(request, caller, previous_id):
+        # Through a key of the gateway's, a backend would go on from any caller's response.
+        is_in_doubt = responses.OUR_ID.match(previous_id) or not backend.sees_callers
+        if is_in_doubt and not await self._callers.backend_knows(request, caller, previous_id, backend):
             raise previous_not_found(previous_id)  # some backends would answer without the context
         return body, False
 
@@ -113,7 +122,7 @@ class PlainCreate:
             if await self._jobs.find(previous_id, caller.tenant) is None:
                 raise previous_not_found(previous_id)
             items = await self._jobs.expand(previous_id, caller.tenant, items)
-        stored, held = split_headers(request, caller)
+        stored, held = split_headers(request, caller, backend)
         headers = CallerHeaders(held.credential, {**stored, **held.others})
         response_id = new_response_id()
 

@@ -13,6 +13,7 @@ from gateway.api.callers import Caller, Callers, new_response_id, split_headers
 from gateway.api.choosing import Chooser
 from gateway.api.passthrough import Passthrough
 from gateway.api.plain import PlainCreate
+from gateway.api.shared_key import refuse_encoded
 from gateway.api.streaming import stream_events
 from gateway.api.upload import read_body, too_large
 from gateway.config import Settings
@@ -20,6 +21,7 @@ from gateway.core.job import Idempotency, Job, Status
 from gateway.engine.engine import Engine
 from gateway.engine.jobs import Submission, previous_not_found
 from gateway.observe import Observer
+from gateway.outbound.backend import HttpBackend
 from gateway.wire import queries, requests, responses
 from gateway.wire.calls import NO_SUCH_ROUTE
 from gateway.wire.errors import Fault, Refusal, invalid, not_found
@@ -55,9 +57,10 @@ class Responses:
         """Ours if it says `"background": true`; a plain one goes on, with our earlier turns put in."""
         if request.headers.get("Content-Encoding", "identity") != "identity":
             # Not readable here; no official client sends such.
-            return await self._passthrough.forward(
-                request, self._chooser.without_model(), request_id=request_id
-            )
+            backend = self._chooser.without_model()
+            if not backend.sees_callers:
+                refuse_encoded(request)
+            return await self._passthrough.forward(request, backend, request_id=request_id)
         body = await read_body(request, self._settings.server.body_bytes_max)
         kind = requests.classify(body)
         if not isinstance(kind, requests.Background):
@@ -82,13 +85,14 @@ class Responses:
         accept_store_false = self._settings.background.store_false == "accept"
         requests.validate(body, accept_store_false=accept_store_false)
         backend = self._chooser.of_model(body.get("model"))
+        await self._callers.vet(request, caller, backend)
         previous_id = body.get("previous_response_id")
         is_ours = False
         if isinstance(previous_id, str):
             is_ours = await self._jobs.find(previous_id, caller.tenant) is not None
-            if not is_ours and not await self._callers.backend_knows(request, caller, previous_id):
+            if not is_ours and not await self._callers.backend_knows(request, caller, previous_id, backend):
                 raise previous_not_found(previous_id)
-        stored, held = split_headers(request, caller)
+        stored, held = split_headers(request, caller, backend)
         response_id = new_response_id()
         submission = Submission(
             response_id=response_id,
@@ -171,8 +175,11 @@ class Responses:
             return await self._ask_backend(request, caller, response_id)
         with _naming(response_id):
             await self._jobs.delete(job)
-        if not job.is_background:  # a backend that keeps what it answers is to forget it too
-            answer = await self._answer_of_backends(request, caller)
+        backend = self._chooser.named(job.backend)
+        if (
+            not job.is_background and backend is not None
+        ):  # one that keeps what it answers is to forget it too
+            answer = await self._answer_of(request, caller, [backend])
             if answer is not None:
                 return answer
         return web.Response(body=responses.deleted(response_id), content_type="application/json")
@@ -194,15 +201,15 @@ class Responses:
         self, request: web.BaseRequest, caller: Caller, response_id: str
     ) -> web.StreamResponse:
         """An id that is not here may be the backend's own; if it is not, the answer is ours."""
-        answer = await self._answer_of_backends(request, caller)
+        answer = await self._answer_of(request, caller, self._chooser.that_see_callers)
         if answer is None:
             raise not_found(response_id)
         return answer
 
-    async def _answer_of_backends(
-        self, request: web.BaseRequest, caller: Caller
+    async def _answer_of(
+        self, request: web.BaseRequest, caller: Caller, backends: list[HttpBackend]
     ) -> web.StreamResponse | None:
-        for backend in self._callers.seen_by:
+        for backend in backends:
             answer = await self._passthrough.probe(
                 request, backend, request_id=caller.request_id, missing=NO_SUCH_ROUTE
             )

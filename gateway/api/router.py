@@ -11,11 +11,13 @@ from urllib.parse import unquote
 import aiohttp
 from aiohttp import web
 
+from gateway.api.callers import Callers
 from gateway.api.choosing import Chooser
 from gateway.api.errors import error_response
 from gateway.api.models import merged_models, one_model
 from gateway.api.passthrough import Passthrough
 from gateway.api.responses import Responses
+from gateway.api.shared_key import COMPUTING, keep_apart, keep_sockets_apart
 from gateway.api.websocket import is_upgrade, tunnel
 from gateway.config import ServerSettings
 from gateway.observe import Observer, line
@@ -25,9 +27,6 @@ from gateway.wire.errors import Fault, Refusal
 CONTRACT_PATH = "/openapi.json"
 
 Handler = Callable[[web.BaseRequest, str], Awaitable[web.StreamResponse]]
-
-_NOT_IDS = frozenset({"input_tokens", "compact"})
-"""Endpoints of the backend's that have the shape of `/responses/{id}`."""
 
 
 class Router:
@@ -40,6 +39,7 @@ class Router:
 
     def __init__(
         self,
+        callers: Callers,
         responses: Responses,
         passthrough: Passthrough,
         backends: HttpBackends,
@@ -51,6 +51,7 @@ class Router:
         base_path: str,
         contract: bytes,
     ) -> None:
+        self._callers = callers
         self._responses = responses
         self._passthrough = passthrough
         self._backends = backends
@@ -88,6 +89,7 @@ class Router:
 
     async def _answer(self, request: web.BaseRequest, request_id: str) -> web.StreamResponse:
         try:
+            self._callers.admit(request)
             return await self._handler(request)(request, request_id)
         except Refusal as refusal:
             response = error_response(refusal)
@@ -124,7 +126,7 @@ class Router:
             ("POST", "cancel"): self._responses.cancel,
             ("GET", "input_items"): self._responses.input_items,
         }.get((method, *segments[1:]))
-        if found is None or not raw_id or raw_id in _NOT_IDS:
+        if found is None or not raw_id or raw_id in COMPUTING:
             return self._forward
         return lambda request, request_id: found(request, unquote(raw_id), request_id)
 
@@ -143,13 +145,22 @@ class Router:
 
     async def _forward(self, request: web.BaseRequest, request_id: str) -> web.StreamResponse:
         backend, body = await self._chooser.of_request(request)
+        body = await keep_apart(
+            request,
+            backend,
+            body,
+            collection=self._collection,
+            bytes_max=self._settings.body_bytes_max,
+        )
         return await self._passthrough.forward(request, backend, request_id=request_id, body=body)
 
     async def _tunnel(self, request: web.BaseRequest, request_id: str) -> web.StreamResponse:
+        backend = self._chooser.without_model()
+        keep_sockets_apart(request, backend)
         return await tunnel(
             request,
             session=self._session,
-            backend=self._chooser.without_model(),
+            backend=backend,
             settings=self._settings,
             request_id=request_id,
             observer=self._observer,

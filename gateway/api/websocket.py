@@ -106,13 +106,16 @@ async def _connect(
         request_id=request_id,
         api_key=backend.api_key,
         keep_length=False,
+        withheld=backend.withheld,
     )
+    for name, value in backend.own_headers.items():
+        headers[name] = value
     for name in _OF_THE_HANDSHAKE:
         headers.popall(name, None)
     return await session.ws_connect(
         url_at(replica.origin, request.raw_path),
         headers=headers,
-        protocols=offered,
+        protocols=offered if backend.sees_callers else _without_keys(offered),
         autoclose=False,
         autoping=False,
         compress=0,
@@ -221,6 +224,11 @@ async def _hang_up(backend: aiohttp.ClientWebSocketResponse[bool], code: int, re
 def _offered(request: web.BaseRequest) -> tuple[str, ...]:
     listed = ",".join(request.headers.getall(hdrs.SEC_WEBSOCKET_PROTOCOL, ()))
     return tuple(name for name in (part.strip() for part in listed.split(",")) if name)
+
+
+def _without_keys(offered: tuple[str, ...]) -> tuple[str, ...]:
+    """Browsers cannot set headers, so some clients offer their key as a protocol."""
+    return tuple(name for name in offered if not name.lower().startswith("openai-insecure-api-key."))
 
 
 def _has_body(request: web.BaseRequest) -> bool:

@@ -18,6 +18,7 @@ from gateway.config.models import (
 )
 from gateway.config.names import BACKEND_KEYS, FLAGS, NAMES
 from gateway.config.section import Section
+from gateway.config.tenants import CredentialSettings, TenantSettings
 
 __all__ = [
     "BACKEND_KEYS",
@@ -26,12 +27,14 @@ __all__ = [
     "BackgroundSettings",
     "ConfigError",
     "ConversationSettings",
+    "CredentialSettings",
     "LogSettings",
     "Section",
     "ServerSettings",
     "Settings",
     "StoreSettings",
     "StreamSettings",
+    "TenantSettings",
     "UpstreamSettings",
     "load",
     "load_with_origins",

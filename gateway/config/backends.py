@@ -9,13 +9,13 @@ from __future__ import annotations
 import math
 import os
 import re
-import stat
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, PrivateAttr, SecretStr, ValidationInfo, field_validator
 from yarl import URL
 
+from gateway.config.keyfiles import checked_key, read_text
 from gateway.config.section import Count, Seconds, Section
 
 JSON_DEPTH_MAX = 20
@@ -57,6 +57,8 @@ class UpstreamSettings(Section):
     """The same, from a file that nobody but its owner may read."""
     api_key_env: str | None = None
     """The same, from the environment variable of this name, as it is at the start."""
+    check_credentials: bool = True
+    """A caller's credential that is new here is tried on it before a background response is accepted."""
     headers: dict[str, SecretStr] = Field(default_factory=dict)
     """Set on every call to the backend, in place of the caller's of the same names."""
     api: Literal["auto", "responses", "chat"] = "auto"
@@ -119,13 +121,13 @@ class UpstreamSettings(Section):
     @field_validator("api_key")
     @classmethod
     def _is_a_key(cls, value: SecretStr | None) -> SecretStr | None:
-        return None if value is None else SecretStr(_checked_key(value.get_secret_value()))
+        return None if value is None else SecretStr(checked_key(value.get_secret_value()))
 
     @field_validator("api_key_file")
     @classmethod
     def _holds_a_key(cls, value: Path | None) -> Path | None:
         if value is not None:
-            _key_in(value)
+            checked_key(read_text(value))
         return value
 
     @field_validator("api_key_env")
@@ -187,7 +189,7 @@ class UpstreamSettings(Section):
             ValueError: The key file was fine at start and no longer is; the text has no secret in it.
         """
         if self.api_key_file is not None:
-            return _key_in(self.api_key_file)
+            return checked_key(read_text(self.api_key_file))
         key = self.api_key or self._key_of_environment
         return key.get_secret_value() if key is not None else None
 
@@ -203,32 +205,13 @@ _NOT_OURS_TO_SET = _HOP_BY_HOP | {"host", "content-length"}
 _FIELDS_OF_THE_CALLER = ("model", "input", "messages", "stream")
 
 
-def _checked_key(text: str) -> str:
-    key = text.strip()
-    if not re.fullmatch(r"[!-~]+", key):
-        raise ValueError("must be one line of printable ASCII without spaces, and not empty")
-    return key
-
-
-def _key_in(file: Path) -> str:
-    try:
-        mode = file.stat().st_mode
-        if not stat.S_ISREG(mode):
-            raise ValueError("is not a regular file")
-        if mode & stat.S_IROTH:  # the group may: so Kubernetes hands secrets to a pod
-            raise ValueError(f"can be read by everybody (mode {stat.S_IMODE(mode):04o}): chmod 600 it")
-        return _checked_key(file.read_text(encoding="ascii", errors="replace"))
-    except OSError as error:
-        raise ValueError(f"cannot be read: {error.strerror}") from None
-
-
 def _key_of(variable: str, context: dict[str, Any] | None) -> str:
     """The key in a variable, of `context["environ"]` or our own. The name may be a key itself: untold."""
     environ = (context or {}).get("environ", os.environ)
     if not environ.get(variable):
         raise ValueError("names an environment variable that is not set, or is empty")
     try:
-        return _checked_key(environ[variable])
+        return checked_key(environ[variable])
     except ValueError as error:
         raise ValueError(f"the variable it names {error}") from None
 

@@ -6,6 +6,7 @@ quote a credential, a header or a URL.
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterator
 from operator import attrgetter
 from typing import TYPE_CHECKING
@@ -27,6 +28,12 @@ _NEVER_LARGER = (
     ("stream.readers_per_response_max", "stream.readers_per_tenant_max", "the caller's limit is met first"),
     ("stream.readers_per_tenant_max", "stream.readers_max", "the limit on all readers is met first"),
     ("stream.tail_bytes_max", "stream.tails_bytes_max", "not even one would fit"),
+)
+_OF_MODES: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (  # what each needs, and may have
+    ("static_keys", (), ("keys", "keys_file")),
+    ("jwt", ("jwt_keys_file", "jwt_issuer", "jwt_audience", "jwt_algorithms"), ("jwt_leeway_s",)),
+    ("trusted_header", ("header", "header_peers"), ()),
+    ("none", (), ("allow_anyone",)),
 )
 _KEYS = ("api_key", "api_key_file", "api_key_env")
 _ANY = frozenset({"0.0.0.0", "::"})  # noqa: S104  (compared with, not bound)
@@ -60,6 +67,7 @@ def conflicts(settings: Settings) -> Iterator[Conflict]:
     if chosen is not None and known and chosen not in known:
         yield ("default_backend",), f"default_backend must name a backend: {', '.join(known)}"
     yield from _listeners(settings, backends)
+    yield from _callers(settings)
 
 
 def _by_prefix(settings: Settings) -> dict[str, UpstreamSettings]:
@@ -138,6 +146,46 @@ def _listeners(settings: Settings, backends: dict[str, UpstreamSettings]) -> Ite
                         (key, f"server.{name}"),
                         f"{where} is where server.{name} ({port}) listens: the gateway would call itself",
                     )
+
+
+def _callers(settings: Settings) -> Iterator[Conflict]:
+    tenants = settings.tenants
+    for section, one, other in (
+        ("tenants", "pepper", "pepper_file"),
+        ("tenants", "keys", "keys_file"),
+        ("credentials", "sealing_keys", "sealing_keys_file"),
+    ):
+        if getattr(getattr(settings, section), one) and getattr(getattr(settings, section), other):
+            both = (f"{section}.{one}", f"{section}.{other}")
+            yield both, f"{both[0]} and {both[1]} are both given: say it in one place"
+    fields = type(tenants).model_fields
+    for mode, needed, others in _OF_MODES:
+        for key in (*needed, *others):
+            is_given = getattr(tenants, key) != fields[key].get_default(call_default_factory=True)
+            if mode != tenants.mode and is_given:
+                names = (f"tenants.{key}", "tenants.mode")
+                yield names, f"tenants.{key} is for mode {mode}, and tenants.mode is {tenants.mode}"
+        missing = [f"tenants.{key}" for key in needed if not getattr(tenants, key)]
+        if mode == tenants.mode and missing:
+            yield ("tenants.mode", *missing), f"mode {mode} needs {' and '.join(missing)}"
+    if tenants.mode == "static_keys" and not tenants.keys and tenants.keys_file is None:
+        yield (
+            ("tenants.mode", "tenants.keys", "tenants.keys_file"),
+            ("mode static_keys needs tenants.keys or tenants.keys_file"),
+        )
+    if tenants.mode == "none" and not tenants.allow_anyone and not _is_loopback(settings.server.host):
+        yield (
+            ("tenants.mode", "server.host"),
+            "in mode none all callers are one, and server.host is not this machine alone: "
+            "bind it to 127.0.0.1, or say that it is meant with tenants.allow_anyone: true",
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
 
 
 def _addresses(host: str) -> frozenset[str]:

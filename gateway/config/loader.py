@@ -34,7 +34,9 @@ _REQUIRED = (
     "or upstream.url in the file"
 )
 # Values that are never told: a URL may have a password in it, and a key may be where its place should be.
-_UNTOLD = frozenset({"api_key", "api_key_env", "headers", "replicas", "set_fields", "url"})
+_UNTOLD = frozenset(
+    {"api_key", "api_key_env", "headers", "pepper", "replicas", "sealing_keys", "set_fields", "url"}
+)
 _SAID_BETTER = {"tuple_type": "must be a list", "dict_type": "must be a mapping"}
 
 

@@ -1,7 +1,7 @@
 """What each setting is, its unit, its default and its bounds.
 
-`backends` has those of one model server, `conflicts` says which values do not go together. After the
-start, only `UpstreamSettings.read_api_key` still looks at the world.
+`backends` has those of one model server, `tenants` those of callers, `conflicts` says which values do not go
+together. After the checks, only the `read_…` of sections still look at the world.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pydantic import Field, field_validator, model_validator
 from gateway.config.backends import UpstreamSettings
 from gateway.config.conflicts import ConflictError, conflicts
 from gateway.config.section import Bytes, Count, Host, Port, Seconds, Section
+from gateway.config.tenants import CredentialSettings, TenantSettings
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,39}$"
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
@@ -124,6 +125,8 @@ class Settings(Section):
     """The only backend; None if `backends` are given."""
     backends: Annotated[dict[Name, UpstreamSettings], Field(max_length=256)] = Field(default_factory=dict)
     """Several, by name, in the order in which their `models` are tried."""
+    tenants: TenantSettings = TenantSettings()
+    credentials: CredentialSettings = CredentialSettings()
     background: BackgroundSettings = BackgroundSettings()
     conversations: ConversationSettings = ConversationSettings()
     store: StoreSettings = StoreSettings()

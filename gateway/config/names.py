@@ -90,7 +90,7 @@ def variable_of(name: str) -> str:
 
 def unknown(what: str, candidates: Iterable[str], others: Iterable[str] = ()) -> str:
     """What to say about a name that is not a setting's."""
-    near = difflib.get_close_matches(what, candidates, n=1) or list(others)[:1]
+    near = list(others)[:1] or difflib.get_close_matches(what, candidates, n=1)
     return f"unknown setting; did you mean '{near[0]}'?" if near else "unknown setting"
 
 

@@ -17,12 +17,13 @@ from dataclasses import replace
 
 import aiohttp
 
-from gateway.config import UpstreamSettings
+from gateway.config import TenantSettings, UpstreamSettings
 from gateway.core.call import BackendCall, Credential
 from gateway.core.machine import Input, UpstreamAnswer, UpstreamClosed, UpstreamFailed, UpstreamFrames
 from gateway.observe import Observer
 from gateway.outbound.client import FAILURES, explain, url_at
 from gateway.outbound.detect import find_api
+from gateway.outbound.headers import CREDENTIALS
 from gateway.outbound.pool import Pool, Replica
 from gateway.wire.calls import Api, Speech
 from gateway.wire.chat_request import ChatOptions
@@ -43,6 +44,10 @@ class HttpBackend:
         session: One that keeps no connections: a pooled one may have died, and a call sent into it
             might or might not have reached the backend.
         event_bytes_max: Of one event, and of an answer that is not a stream.
+
+    Attributes:
+        sees_callers: It gets the callers' own credentials, and so can tell them apart itself.
+        withheld: Names, in lower case, of headers of the caller that it does not get.
     """
 
     def __init__(
@@ -53,12 +58,21 @@ class HttpBackend:
         *,
         event_bytes_max: int,
         observer: Observer,
+        tenants: TenantSettings | None = None,
     ) -> None:
         self.name = name
         self.settings = settings
         self.pool = Pool(settings)
         self.api_key = settings.read_api_key()
         self.own_headers = {header: value.get_secret_value() for header, value in settings.headers.items()}
+        tenants = tenants or TenantSettings()
+        has_own_key = self.api_key is not None or bool(
+            CREDENTIALS & {name.lower() for name in self.own_headers}
+        )
+        self.sees_callers = tenants.passes_credentials and not has_own_key
+        self.withheld = frozenset() if self.sees_callers else CREDENTIALS
+        if tenants.header is not None:
+            self.withheld |= {tenants.header.lower()}
         self._session = session
         self._event_bytes_max = event_bytes_max
         self._observer = observer
@@ -156,7 +170,7 @@ class HttpBackend:
     def _authorization(self, credential: Credential | None) -> dict[str, str]:
         if self.api_key is not None:
             return {"Authorization": f"Bearer {self.api_key}", **self.own_headers}
-        if credential is not None:
+        if credential is not None and self.sees_callers:
             return {credential.name: credential.value, **self.own_headers}
         return dict(self.own_headers)
 

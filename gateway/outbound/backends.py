@@ -43,6 +43,7 @@ class HttpBackends:
                 upstream,
                 event_bytes_max=settings.background.event_bytes_max,
                 observer=observer,
+                tenants=settings.tenants,
             )
         default = settings.default_backend or (next(iter(backends)) if len(backends) == 1 else None)
         return cls(backends, default, observer)

@@ -13,7 +13,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from gateway.wire.errors import invalid
 
-_CREDENTIALS = frozenset({"authorization", "api-key", "x-api-key"})
+CREDENTIALS = frozenset({"authorization", "api-key", "x-api-key"})
 
 # RFC 9110 §7.6.1: they speak of one connection, and ours to the backend is another one.
 _HOP_BY_HOP = frozenset(
@@ -44,7 +44,7 @@ _NOT_TO_BACKEND_PREFIXES = (
 )
 
 # A background call has a body and an answer of our own making, and its credential travels apart.
-_NOT_WITH_BACKGROUND = _CREDENTIALS | {
+_NOT_WITH_BACKGROUND = CREDENTIALS | {
     "accept",
     "accept-encoding",
     "content-encoding",
@@ -68,15 +68,21 @@ _UNSENDABLE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
 
 
 def to_backend(
-    headers: CIMultiDictProxy[str], *, request_id: str, api_key: str | None, keep_length: bool
+    headers: CIMultiDictProxy[str],
+    *,
+    request_id: str,
+    api_key: str | None,
+    keep_length: bool,
+    withheld: frozenset[str] = frozenset(),
 ) -> CIMultiDict[str]:
     """The headers of the call to the backend.
 
     Args:
         api_key: The backend's own key; the caller's credential is then dropped, whatever its name.
+        withheld: Names, in lower case, of what else ends here.
         keep_length: Whether the body goes on as it came, so that its Content-Length still holds.
     """
-    dropped = _CREDENTIALS if api_key is not None else frozenset()
+    dropped = withheld | CREDENTIALS if api_key is not None else withheld
     sent = CIMultiDict(
         (name, value)
         for name, value in _from_caller(headers)
@@ -89,12 +95,14 @@ def to_backend(
     return sent
 
 
-def background_headers(headers: CIMultiDictProxy[str]) -> dict[str, str]:
+def background_headers(
+    headers: CIMultiDictProxy[str], *, withheld: frozenset[str] = frozenset()
+) -> dict[str, str]:
     """Those of the caller's headers that go with a background call; its credential is not here."""
     kept: dict[str, str] = {}
     for istr, value in _from_caller(headers):
         name = str(istr)  # a plain string: the headers are stored as JSON
-        if name.lower() not in _NOT_WITH_BACKGROUND:
+        if name.lower() not in _NOT_WITH_BACKGROUND | withheld:
             # RFC 9110 §5.3: repeated fields may be joined, and a dict has one value for a name.
             kept[name] = f"{kept[name]}, {value}" if name in kept else value
     return kept
@@ -105,11 +113,13 @@ def credential(headers: CIMultiDictProxy[str]) -> tuple[str, str] | None:
 
     Raises:
         Refusal: More than one. Which of them counts would be our guess, and another server's guess
-            may differ: one caller could then act under two names.
+            may differ: one caller could then act under two names. Or one that cannot be sent on.
     """
-    found = [(name.lower(), value) for name, value in headers.items() if name.lower() in _CREDENTIALS]
+    found = [(name.lower(), value) for name, value in headers.items() if name.lower() in CREDENTIALS]
     if len(found) > 1:
         raise invalid("Send one credential only: Authorization, api-key or x-api-key, once.")
+    if found and not is_sendable(found[0][1]):
+        raise invalid("The credential is not text.")
     return found[0] if found else None
 
 

@@ -15,6 +15,8 @@ class Fault(Enum):
     """Kinds of refusal; `gateway.api.errors` holds the one table to HTTP statuses."""
 
     INVALID = auto()
+    UNAUTHENTICATED = auto()
+    FORBIDDEN = auto()
     NOT_FOUND = auto()
     TOO_LARGE = auto()
     KEY_REUSED = auto()

@@ -17,8 +17,11 @@ Json = dict[str, Any]
 
 _ERRORS = {
     400: "The request is not valid. `error.param` names what is at fault, `error.code` the reason.",
+    401: "The caller is not known here, or the backend does not accept its credential.",
+    403: "The backend does not allow it with this credential. Nothing was accepted.",
     404: "No such response: unknown, expired, deleted or another caller's, which cannot be told apart.",
     413: "The body is larger than the gateway's settings allow.",
+    415: "The body is compressed, and goes to a backend by the gateway's own key.",
     422: "The `Idempotency-Key` was used for another request.",
     429: "Too many responses are waiting, or too many streams are open. Nothing was accepted.",
     502: "Plain request: the backend cannot be reached, or broke off before its answer.",
@@ -102,7 +105,7 @@ def _create(dialect: Dialect) -> Json:
         "requestBody": {"required": True, "content": {"application/json": {"schema": schema}}},
         "responses": {
             **answers,
-            **_errors(400, 404, 413, 422, 429, 502, 503, 504),
+            **_errors(400, 401, 403, 404, 413, 415, 422, 429, 502, 503, 504),
             "default": {"description": "Plain request: the backend's answer, as it is."},
         },
     }
@@ -122,7 +125,7 @@ def _retrieve(dialect: Dialect, keeps_plain: bool) -> Json:
             _query("include_obfuscation", {"type": "boolean"}, "Accepted; stored events carry none."),
             *_INCLUDES,
         ],
-        "responses": {"200": answer, **_errors(400, 404, 429, 503), **_OF_BACKEND},
+        "responses": {"200": answer, **_errors(400, 401, 404, 429, 503), **_OF_BACKEND},
     }
 
 
@@ -132,7 +135,7 @@ def _delete() -> Json:
         "summary": "Delete a response; a running one is stopped",
         "responses": {
             "200": _ok("It is gone, for every reader.", _ref("DeletedResponse")),
-            **_errors(400, 404, 503),
+            **_errors(400, 401, 404, 503),
             **_OF_BACKEND,
         },
     }
@@ -145,7 +148,7 @@ def _cancel() -> Json:
         "description": "Again: the same answer. One that ended otherwise cannot be cancelled: 400.",
         "responses": {
             "200": _ok("Cancelled; the output so far is kept.", _ref("Response"), _POLL_AFTER),
-            **_errors(400, 404, 503),
+            **_errors(400, 401, 404, 503),
             **_OF_BACKEND,
         },
     }
@@ -167,7 +170,7 @@ def _input_items() -> Json:
         ],
         "responses": {
             "200": _ok("One page.", _ref("InputItems")),
-            **_errors(400, 404, 503),
+            **_errors(400, 401, 404, 503),
             **_OF_BACKEND,
         },
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -28,6 +29,7 @@ with one is never made twice."""
 
 # A body without these bytes has neither key, however it is written ("\\u0062ackground" has a backslash-u).
 _WORTH_PARSING = re.compile(rb'"background"|"previous_response_id"|\\u')
+_MAY_NAME_PREVIOUS = re.compile(rb"previous_response_id|\\u")
 
 _PAIRS_MAX, _KEY_CHARS_MAX, _VALUE_CHARS_MAX = 16, 64, 512
 _METADATA = {
@@ -134,6 +136,26 @@ def classify(body: bytes) -> Plain | Chained | Background:
         return Background(parsed)
     previous = parsed.get("previous_response_id")
     return Chained(parsed, previous) if isinstance(previous, str) and previous else Plain()
+
+
+def may_name_previous(body: bytes) -> bool:
+    """Whether any server could find a previous response named in a plain body.
+
+    Of a key given twice one server takes the first, another the last; some read UTF-16, or skip a byte order
+    mark. What is not read in one way only counts as named.
+    """
+    if b"\0" not in body and not _MAY_NAME_PREVIOUS.search(body):
+        return False
+    top: list[tuple[str, Any]] = []
+
+    def seen(pairs: list[tuple[str, Any]]) -> None:
+        top[:] = pairs  # the outermost object comes last
+
+    try:
+        json.loads(body.decode(), object_pairs_hook=seen)
+    except (ValueError, RecursionError):
+        return True
+    return any(name == "previous_response_id" and value not in (None, "") for name, value in top)
 
 
 def validate(body: dict[str, Any], *, accept_store_false: bool) -> None:

@@ -1,0 +1,171 @@
+"""Who is asking: one way to tell callers apart for each `tenants.mode`.
+
+A tenant is 32 bytes that stand for a caller: a keyed hash, so that from the database alone nobody can test
+guesses of a key. A way either passes callers' credentials on, and then whether they are good is for the
+backend to say, or it lets callers in itself, and then what they bring ends here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import ipaddress
+from dataclasses import dataclass
+from typing import Protocol
+
+from aiohttp import web
+
+from gateway.config import TenantSettings
+from gateway.core.call import Credential
+from gateway.outbound.headers import credential, is_sendable
+from gateway.wire.errors import Fault, Refusal
+
+_TENANT_CHARS_MAX = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """Whose request it is.
+
+    Attributes:
+        credential: What goes on to a backend that has no key of the gateway's.
+    """
+
+    tenant: bytes
+    credential: Credential | None
+
+
+class Tenants(Protocol):
+    """A way to tell callers apart."""
+
+    @property
+    def is_gate(self) -> bool:
+        """Whether it is for the gateway to say who may come in, on every path."""
+
+    def of(self, request: web.BaseRequest) -> Tenant:
+        """Who is asking. Raises: Refusal, if it cannot be told, or whoever it is may not come in."""
+
+
+def tenants_of(settings: TenantSettings, pepper: bytes) -> Tenants:
+    """The way that the settings ask for."""
+    match settings.mode:
+        case "passthrough":
+            return ByCredential(pepper)
+        case "static_keys":
+            return ByStaticKey(settings.read_keys(), pepper)
+        case "jwt":
+            from gateway.api.tokens import ByToken  # and with it the libraries that verify
+
+            return ByToken(settings, pepper)
+        case "trusted_header":
+            return ByTrustedHeader(settings, pepper)
+        case "none":
+            return Everyone(pepper)
+
+
+class ByCredential:
+    """Each credential is a tenant; callers without one are one, too."""
+
+    is_gate = False
+
+    def __init__(self, pepper: bytes) -> None:
+        self._pepper = pepper
+
+    def of(self, request: web.BaseRequest) -> Tenant:
+        own = own_credential(request)
+        names = ("anonymous",) if own is None else (own.name, own.value)
+        return Tenant(derived(self._pepper, *names), own)
+
+
+class Everyone:
+    """All callers are one tenant."""
+
+    is_gate = False
+
+    def __init__(self, pepper: bytes) -> None:
+        self._tenant = derived(pepper, "none")
+
+    def of(self, request: web.BaseRequest) -> Tenant:
+        return Tenant(self._tenant, own_credential(request))
+
+
+class ByStaticKey:
+    """Whoever has one of our keys.
+
+    Args:
+        keys: Tenants by the SHA-256 of a key.
+    """
+
+    is_gate = True
+
+    def __init__(self, keys: dict[bytes, str], pepper: bytes) -> None:
+        self._known: dict[bytes, list[tuple[bytes, bytes]]] = {}
+        for digest, name in keys.items():
+            # By its first bytes, so that a thousand keys cost what one does; the rest takes equal time.
+            self._known.setdefault(digest[:4], []).append((digest, derived(pepper, "static_keys", name)))
+
+    def of(self, request: web.BaseRequest) -> Tenant:
+        digest = hashlib.sha256(presented(request).encode()).digest()
+        for known, tenant in self._known.get(digest[:4], ()):
+            if hmac.compare_digest(known, digest):
+                return Tenant(tenant, None)
+        raise not_let_in("Incorrect API key provided.")
+
+
+class ByTrustedHeader:
+    """Whoever a proxy in front says it is."""
+
+    is_gate = True
+
+    def __init__(self, settings: TenantSettings, pepper: bytes) -> None:
+        assert settings.header is not None, "the settings are refused without one"
+        self._header = settings.header
+        self._networks = settings.networks
+        self._pepper = pepper
+
+    def of(self, request: web.BaseRequest) -> Tenant:
+        named = request.headers.getall(self._header, [])
+        # Two of them: one is what a caller smuggled past the proxy, and nobody could say which.
+        is_one = len(named) == 1 and 1 <= len(named[0]) <= _TENANT_CHARS_MAX and is_sendable(named[0])
+        if not (is_one and self._is_trusted(request)):
+            raise not_let_in("This gateway takes requests through its authenticating proxy only.")
+        return Tenant(derived(self._pepper, "trusted_header", named[0]), None)
+
+    def _is_trusted(self, request: web.BaseRequest) -> bool:
+        peer = request.transport.get_extra_info("peername") if request.transport is not None else None
+        if not isinstance(peer, tuple):
+            return False
+        address = ipaddress.ip_address(str(peer[0]).partition("%")[0])
+        # A dual-stack socket shows IPv4 peers as ::ffff:10.1.2.3.
+        address = getattr(address, "ipv4_mapped", None) or address
+        return any(address in network for network in self._networks)
+
+
+def own_credential(request: web.BaseRequest) -> Credential | None:
+    """The caller's credential, if it brings one. Raises: Refusal, if it brings more."""
+    found = credential(request.headers)
+    return Credential(*found) if found else None
+
+
+def presented(request: web.BaseRequest) -> str:
+    """The key or token that a caller presents to us. Raises: Refusal."""
+    found = credential(request.headers)
+    if found is None:
+        raise not_let_in(
+            "You didn't provide an API key, in 'Authorization: Bearer', 'api-key' or 'x-api-key'."
+        )
+    name, value = found
+    if name != "authorization":
+        return value
+    scheme, _, key = value.partition(" ")
+    return key.strip() if scheme.lower() == "bearer" else ""
+
+
+def not_let_in(message: str, *, code: str = "invalid_api_key") -> Refusal:
+    """The refusal of a caller (HTTP 401)."""
+    return Refusal(Fault.UNAUTHENTICATED, message, code=code)
+
+
+def derived(pepper: bytes, *names: str) -> bytes:
+    """The tenant of that name. All but the last one must be free of NUL, or two could be mistaken for one."""
+    return hmac.new(pepper, "\0".join(names).encode(), hashlib.sha256).digest()

@@ -1,0 +1,90 @@
+"""Trying a credential on its backend before the first background response is accepted for it.
+
+Otherwise anybody could fill the queue with jobs that the backend will refuse. Only a refusal counts: while a
+backend is down, its jobs are accepted, and wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from gateway.api.asking import Asker
+from gateway.config import TenantSettings
+from gateway.outbound.backend import HttpBackend
+from gateway.wire.errors import Fault, Refusal
+
+_REFUSALS = {
+    401: Refusal(
+        Fault.UNAUTHENTICATED, "The model server does not accept this API key.", code="invalid_api_key"
+    ),
+    403: Refusal(
+        Fault.FORBIDDEN, "The model server does not allow this with this API key.", code="permission_denied"
+    ),
+}
+
+_Key = tuple[str, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class _Verdict:
+    status: int | None
+    good_until: float
+
+
+class Vetting:
+    """What backends say about credentials, remembered for a while.
+
+    Args:
+        base_path: Of the backends, e.g. `/v1`.
+    """
+
+    def __init__(self, asker: Asker, settings: TenantSettings, *, base_path: str) -> None:
+        self._asker = asker
+        self._settings = settings
+        self._is_on = settings.mode == "passthrough"
+        self._target = f"{base_path}/models"
+        self._verdicts: dict[_Key, _Verdict] = {}
+        self._asking: dict[_Key, asyncio.Task[_Verdict]] = {}
+
+    async def check(
+        self, request: web.BaseRequest, tenant: bytes, backend: HttpBackend, *, request_id: str
+    ) -> None:
+        """Nothing, for a credential that the backend took a moment ago, or does not say about.
+
+        Raises:
+            Refusal: With the backend's own status.
+        """
+        if not (self._is_on and backend.sees_callers and backend.settings.check_credentials):
+            return
+        key = (backend.name, tenant)
+        verdict = self._verdicts.get(key)
+        if verdict is None or verdict.good_until < asyncio.get_running_loop().time():
+            # One question for all who want to know; shielded, as the first of them may hang up.
+            asking = self._asking.get(key) or self._start(key, request, backend, request_id)
+            verdict = await asyncio.shield(asking)
+        if verdict.status in _REFUSALS:
+            raise _REFUSALS[verdict.status]
+
+    def _start(
+        self, key: _Key, request: web.BaseRequest, backend: HttpBackend, request_id: str
+    ) -> asyncio.Task[_Verdict]:
+        task = asyncio.create_task(self._ask(key, request, backend, request_id), name="vetting")
+        self._asking[key] = task
+        task.add_done_callback(lambda _: self._asking.pop(key))
+        return task
+
+    async def _ask(
+        self, key: _Key, request: web.BaseRequest, backend: HttpBackend, request_id: str
+    ) -> _Verdict:
+        status = await self._asker.status(request, backend, request_id=request_id, target=self._target)
+        is_ok = status is not None and status < 300
+        seconds = self._settings.checked_ok_s if is_ok else self._settings.checked_refused_s
+        verdict = _Verdict(status, asyncio.get_running_loop().time() + seconds)
+        self._verdicts.pop(key, None)
+        self._verdicts[key] = verdict
+        while len(self._verdicts) > self._settings.checked_max:
+            del self._verdicts[next(iter(self._verdicts))]
+        return verdict
