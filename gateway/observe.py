@@ -92,6 +92,18 @@ class Observer:
             ["kind", "reason"],
             registry=r,
         )
+        self.retries = Counter(
+            "backburner_upstream_retries",
+            "Calls made again by the gateway, and jobs to be run again",
+            ["backend", "reason"],
+            registry=r,
+        )
+        self.retries_refused = Counter(
+            "backburner_upstream_retries_refused",
+            "Retries not made, or put off, since the budget was spent",
+            ["backend"],
+            registry=r,
+        )
         self.running = Gauge("backburner_running", "Background calls under way", registry=r)
         self.followers = Gauge("backburner_followers", "Open event-stream readers", registry=r)
         self.replays = Counter("backburner_replays", "Event streams opened", ["position"], registry=r)
@@ -111,6 +123,12 @@ class Observer:
         )
         self.breaker_open = Gauge(
             "backburner_breaker_open", "1 while no calls go there", ["backend", "replica"], registry=r
+        )
+        self.replica_resting = Gauge(
+            "backburner_replica_resting",
+            "1 while it gets no background calls, having said that it has no time",
+            ["backend", "replica"],
+            registry=r,
         )
         self.replica_calls = Gauge(
             "backburner_replica_calls", "Calls under way there", ["backend", "replica", "kind"], registry=r
@@ -172,8 +190,9 @@ class Observer:
     def job_deleted(self, response_id: str) -> None:
         line("job", id=response_id, to="deleted")
 
-    def job_released(self, response_id: str, reason: str) -> None:
-        line("job", id=response_id, to="queued", reason=reason)
+    def job_released(self, response_id: str, reason: str, after_s: float) -> None:
+        """It goes on being `in_progress`: nobody is told that it will be run again."""
+        line("job", id=response_id, to="waiting", reason=reason, after_s=round(after_s, 3))
 
     def claim_lost(self, response_id: str) -> None:
         line("claim_lost", id=response_id, level=logging.DEBUG)
@@ -196,9 +215,25 @@ class Observer:
         """kind: `background` | `passthrough` | `lookup`; reason: `unreachable` | `timeout` | `cut`."""
         self.upstream_errors.labels(kind, reason).inc()
 
+    def retried(self, backend: str, reason: str) -> None:
+        """reason: `unreachable` | `cut` | `put_off` | `asked_anew`, or that for which a job is run again."""
+        self.retries.labels(backend, reason).inc()
+
+    def retry_refused(self, backend: str) -> None:
+        self.retries_refused.labels(backend).inc()
+
     def replica(
-        self, backend: str, number: int, *, is_usable: bool, is_left_alone: bool, plain: int, background: int
+        self,
+        backend: str,
+        number: int,
+        *,
+        is_usable: bool,
+        is_left_alone: bool,
+        rests: bool,
+        plain: int,
+        background: int,
     ) -> None:
+        self.replica_resting.labels(backend, str(number)).set(rests)
         self.breaker_open.labels(backend, str(number)).set(is_left_alone)
         self.replica_up.labels(backend, str(number)).set(is_usable)
         self.replica_calls.labels(backend, str(number), "plain").set(plain)

@@ -330,6 +330,11 @@ def test_a_file_that_cannot_be_read_says_why(file: Path) -> None:
             "stream.readers_per_response_max stream.readers_per_tenant_max",
         ),
         ("stream:\n  tails_bytes_max: 2000\n", 4, "stream.tail_bytes_max stream.tails_bytes_max"),
+        (
+            "background:\n  unflushed_total_bytes_max: 100000\n",
+            4,
+            "background.unflushed_bytes_max background.unflushed_total_bytes_max",
+        ),
         ("server:\n  port: 9001\n", 4, "server.port server.admin_port"),
         (
             "server:\n  admin_port: 9000\n  host: 10.0.0.5\n  admin_host: 0.0.0.0\n",
@@ -641,6 +646,19 @@ DEEP = "[" * 30 + "]" * 30
         ("  backfill_metrics_path: /m?x\n", 3, "must be an absolute path without query and fragment"),
         ("  backfill_metrics_path: //host/m\n", 3, "must be an absolute path without query and fragment"),
         ("  breaker_failures: 0\n", 3, "breaker_failures: Input should be greater than or equal to 1"),
+        ("  breaker_percent: 0\n", 3, "breaker_percent: Input should be greater than 0"),
+        ("  retry_percent_max: 101\n", 3, "retry_percent_max: Input should be less than or equal to 100"),
+        ("  retry_after_times_max: -1\n", 3, "retry_after_times_max: Input should be greater than or equal"),
+        (
+            "  retry_after_max_s: 10\n  retry_after_default_s: 11\n",
+            4,
+            "upstream.retry_after_default_s (11) is above upstream.retry_after_max_s (10)",
+        ),
+        (
+            "  backoff_first_ms: 3000\n",
+            3,
+            "upstream.backoff_first_ms (3000) is above upstream.backoff_max_ms (2000)",
+        ),
         ("  replicas: [http://MODEL:8000/v1/]\n", 3, "upstream.url have a URL twice"),
         ("  replicas: [http://b:8000/v2]\n", 3, "upstream.replicas differ from upstream.url in their path"),
         ("  replicas: [http://localhost:9000/v1]\n", 3, "item 1 of upstream.replicas is where server.port"),

@@ -19,9 +19,10 @@ from yarl import URL
 from gateway.api.upload import Upload
 from gateway.observe import Observer
 from gateway.outbound.backend import HttpBackend
-from gateway.outbound.client import FAILURES, explain, read_up_to, url_at
+from gateway.outbound.client import FAILURES, Reason, explain, read_up_to, url_at
 from gateway.outbound.headers import to_backend
 from gateway.outbound.pool import Replica
+from gateway.outbound.tries import Tries
 from gateway.wire.errors import Fault, Refusal, invalid
 
 _FETCH_BYTES_MAX = 4 * 2**20
@@ -128,29 +129,28 @@ class Asker:
         kind: str,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """The answer of one replica. Another one is asked while none has answered a byte, and the body is
-        still there to be sent again."""
-        tried: list[Replica] = []
-        while (replica := backend.pool.pick(tried=tried)) is not None:
+        still there to be sent again; if there is no other, a connection is tried twice."""
+        refused: Refusal | None = None
+        tries = backend.tries(is_background=False)
+        while (replica := await tries.next()) is not None:
             upload = upload_of()
-            tried.append(replica)
             with backend.pool.call(replica, is_background=False):
                 try:
                     url = url_at(replica.origin, target)
-                    answer = await self._call(method, url, headers, upload, limit_s, kind)
+                    answer = await self._call(method, url, headers, upload, limit_s, kind, tries, replica)
                 except Refusal as refusal:
-                    if refusal.fault is not Fault.BACKEND_UNREACHABLE:
+                    if upload is not None and not upload.is_whole:
                         raise
-                    backend.pool.failed(replica)
-                    may_resend = upload is None or upload.is_whole
-                    if may_resend and backend.pool.pick(tried=tried) is not None:
-                        continue
-                    raise
-                replica.breaker.succeeded()
+                    refused = refusal
+                    continue
+                backend.pool.answered(replica, answer.status, takes_jobs=False)
                 try:
                     yield answer
                 finally:
                     answer.close()
                 return
+        if refused is not None:
+            raise refused
         raise Refusal(
             Fault.UNAVAILABLE,
             "The backend cannot be reached at the moment.",
@@ -166,6 +166,8 @@ class Asker:
         upload: Upload | None,
         limit_s: float,
         kind: str,
+        tries: Tries,
+        replica: Replica,
     ) -> aiohttp.ClientResponse:
         started = asyncio.get_running_loop().time()
         try:
@@ -180,13 +182,15 @@ class Asker:
         except FAILURES as error:
             if upload is not None and upload.failure is not None:
                 raise invalid("The request body could not be read.") from error
-            reason, refusal = explain(error)
+            reason, refusal = explain(error, limit_s)
+            tries.failed(replica, reason)
             self._observer.upstream_failed(kind, reason)
             raise refusal from error
         if upload is not None:
             upload.postpone(None, 0)
         if answer.status < 200:  # a switch of protocols that nobody asked for: what follows is not HTTP
             answer.close()
-            raise explain(aiohttp.ClientError())[1]
+            tries.failed(replica, Reason.CUT)
+            raise explain(aiohttp.ClientError(), limit_s)[1]
         self._observer.upstream_answered(kind, asyncio.get_running_loop().time() - started)
         return answer

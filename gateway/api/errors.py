@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import orjson
 from aiohttp import web
 
@@ -24,20 +26,25 @@ STATUS: dict[Fault, int] = {
 }
 
 
+_RETRY_AFTER_MAX_S = 24 * 3600
 _OF_REASON = {
     "upstream_unreachable": (502, "backend_unreachable"),
+    "upstream_unavailable": (503, "backend_unavailable"),
     "upstream_cut": (502, "backend_disconnected"),
     "upstream_timeout": (504, "backend_timeout"),
 }
 """Status and code where the backend gave none: those of the same failure of a request that is passed on."""
 
 
-def backend_error_response(status: int | None, reason: str, failure: Failure) -> web.Response:
+def backend_error_response(
+    status: int | None, reason: str, failure: Failure, retry_after_s: float | None
+) -> web.Response:
     """The error answer of a plain request that the backend did not answer well.
 
     Args:
         status: The backend's own, which is passed on; without one (or with that of a success which then
             failed), one that says what happened.
+        retry_after_s: Sent as `Retry-After`.
     """
     code = failure["code"]
     if status is None or status < 400:
@@ -46,7 +53,11 @@ def backend_error_response(status: int | None, reason: str, failure: Failure) ->
     if status == 429:
         kind = "rate_limit_error"
     error = {"message": failure["message"], "type": kind, "param": None, "code": code}
-    return web.Response(status=status, body=orjson.dumps({"error": error}), content_type="application/json")
+    body = orjson.dumps({"error": error})
+    response = web.Response(status=status, body=body, content_type="application/json")
+    if retry_after_s is not None:
+        response.headers["Retry-After"] = str(math.ceil(min(retry_after_s, _RETRY_AFTER_MAX_S)))
+    return response
 
 
 def error_response(refusal: Refusal) -> web.Response:

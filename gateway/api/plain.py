@@ -155,7 +155,9 @@ class PlainCreate:
                 )
             answer = await self._foreground.finish(plain, backend)
         except BackendRefused as refused:
-            return backend_error_response(refused.status, refused.reason, refused.failure)
+            return backend_error_response(
+                refused.status, refused.reason, refused.failure, refused.retry_after_s
+            )
         return web.Response(body=answer, content_type="application/json")
 
     def _recorder(

@@ -71,16 +71,16 @@ async def tunnel(
     replica = backend.pool.pick()
     if replica is None:
         return error_response(Refusal(Fault.UNAVAILABLE, "The backend cannot be reached at the moment."))
-    started = asyncio.get_running_loop().time()
+    started, limit_s = asyncio.get_running_loop().time(), backend.settings.plain_head_timeout_s
     try:
-        async with asyncio.timeout(backend.settings.plain_head_timeout_s):
+        async with asyncio.timeout(limit_s):
             peer = await _connect(request, session, backend, replica, settings, request_id, offered)
     except Refusal as no_path:
         return error_response(no_path)
     except aiohttp.WSServerHandshakeError as error:
         return _not_upgraded(error.status)
     except FAILURES as error:
-        reason, refusal = explain(error)
+        reason, refusal = explain(error, limit_s)
         observer.upstream_failed("passthrough", reason)
         return error_response(refusal)
     observer.upstream_answered("passthrough", asyncio.get_running_loop().time() - started)

@@ -79,7 +79,23 @@ class UpstreamSettings(Section):
     """Of `concurrency_max`, what background jobs always leave free for plain requests."""
     connect_timeout_s: Seconds = 5
     connect_attempts_max: Annotated[int, Field(ge=1, le=20)] = 3
-    """Tries to connect for a background call, with jittered back-off; a plain call is tried once."""
+    """Tries to connect for a background call, with jittered back-off; then its job waits in the queue."""
+    down_wait_s: Seconds = 300
+    """Longest that jobs wait for a backend that cannot be reached."""
+    backoff_first_ms: Annotated[int, Field(ge=1, le=60_000)] = 100
+    """Before the first retry at most; the next ones at most twice that, four times, …"""
+    backoff_max_ms: Annotated[int, Field(ge=1, le=600_000)] = 2_000
+    retry_after_times_max: Annotated[int, Field(ge=0, le=1000)] = 5
+    """How often a job lets itself be sent away by 429 or 503."""
+    retry_after_max_s: Seconds = 120
+    """Longest wait for a backend that answered so, whatever its `Retry-After` says."""
+    retry_after_default_s: Seconds = 0.5
+    """The wait without a `Retry-After`; it doubles each time."""
+    retry_percent_max: Annotated[float, Field(ge=0, le=100)] = 10
+    """Retries in percent of the calls within `retry_window_s`."""
+    retry_min_per_s: Annotated[float, Field(ge=0, le=10_000)] = 3
+    """That many retries a second of the window are allowed however few calls there are."""
+    retry_window_s: Annotated[float, Field(ge=1, le=3600)] = 60
     head_timeout_s: Seconds = 120
     """Background: from the sent request to the first byte of the answer's head."""
     plain_head_timeout_s: Seconds = 600
@@ -91,7 +107,12 @@ class UpstreamSettings(Section):
     health_interval_s: Seconds = 5
     """Between two checks of a replica, by `GET {url}/models`."""
     breaker_failures: Count = 5
-    """So many failures in a row, and a replica gets no calls for `breaker_open_s`."""
+    """So many calls without an answer in a row, and a replica gets no calls for `breaker_open_s`."""
+    breaker_percent: Annotated[float, Field(gt=0, le=100)] = 50
+    """The same if so many percent of its calls within `breaker_window_s` fail."""
+    breaker_calls_min: Count = 20
+    """But not before there have been so many."""
+    breaker_window_s: Annotated[float, Field(ge=1, le=3600)] = 30
     breaker_open_s: Seconds = 5
     backfill: Literal["off", "vllm", "sglang", "llamacpp"] = "off"
     """Whose metrics to read, to hold background jobs back while the backend is busy; `off` reads none."""

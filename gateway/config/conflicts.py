@@ -28,6 +28,11 @@ _NEVER_LARGER = (
     ("stream.readers_per_response_max", "stream.readers_per_tenant_max", "the caller's limit is met first"),
     ("stream.readers_per_tenant_max", "stream.readers_max", "the limit on all readers is met first"),
     ("stream.tail_bytes_max", "stream.tails_bytes_max", "not even one would fit"),
+    (
+        "background.unflushed_bytes_max",
+        "background.unflushed_total_bytes_max",
+        "the limit on all responses is met first",
+    ),
 )
 _OF_MODES: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (  # what each needs, and may have
     ("static_keys", (), ("keys", "keys_file")),
@@ -93,6 +98,14 @@ def _within(prefix: str, backend: UpstreamSettings) -> Iterator[Conflict]:
             f"{both[0]} ({backend.foreground_reserved}) is not below {both[1]} ({backend.concurrency_max}): "
             "no background job would run while plain requests do",
         )
+    if backend.retry_after_default_s > backend.retry_after_max_s:
+        both = (f"{prefix}.retry_after_default_s", f"{prefix}.retry_after_max_s")
+        values = f"({backend.retry_after_default_s:g}) is above {both[1]} ({backend.retry_after_max_s:g})"
+        yield both, f"{both[0]} {values}: no wait would be that long"
+    if backend.backoff_first_ms > backend.backoff_max_ms:
+        both = (f"{prefix}.backoff_first_ms", f"{prefix}.backoff_max_ms")
+        values = f"({backend.backoff_first_ms}) is above {both[1]} ({backend.backoff_max_ms})"
+        yield both, f"{both[0]} {values}: no pause would be that long"
     names = (f"{prefix}.replicas", f"{prefix}.url")
     places = [_place(url) for url in backend.urls]
     if len(set(places)) < len(places):

@@ -56,6 +56,8 @@ class BackgroundSettings(Section):
     """Events nobody is watching may wait this long for their commit; watched ones do not wait."""
     unflushed_bytes_max: Bytes = 256 * 2**10
     """Per job: above this the backend is not read until a commit has caught up."""
+    unflushed_total_bytes_max: Bytes = 8 * 2**20
+    """The same for all together."""
     attempts_max: Annotated[int, Field(ge=1, le=10)] = 2
     recovery: Literal["rerun_if_silent", "never"] = "rerun_if_silent"
     store_false: Literal["reject", "accept"] = "reject"

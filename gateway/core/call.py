@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from gateway.core.machine import Input
+from gateway.core.retry import Patience
 from gateway.wire.calls import Speech
 
 
@@ -27,6 +28,7 @@ class BackendCall:
         target: Raw path and query.
         headers: The caller's other headers.
         is_background: False for a call that a client is waiting for.
+        is_again: One of its job was made before.
     """
 
     job_id: str
@@ -35,6 +37,7 @@ class BackendCall:
     headers: dict[str, str] = field(repr=False)
     credential: Credential | None
     is_background: bool = True
+    is_again: bool = False
 
 
 class Backend(Protocol):
@@ -43,6 +46,20 @@ class Backend(Protocol):
     @property
     def speech(self) -> Speech:
         """How to talk to it, as far as is known."""
+
+    @property
+    def patience(self) -> Patience:
+        """What its jobs bear with."""
+
+    @property
+    def unreached_s(self) -> float:
+        """For how long no call has reached any of its servers; 0 while calls do, or none was made."""
+
+    def may_retry(self) -> bool:
+        """Whether one more call may be made at once, within the budget for retries; it is then spent."""
+
+    def retry_in_s(self) -> float:
+        """When one more call may be made within the budget for retries; it is booked."""
 
     async def ask(self, credential: Credential | None) -> Speech:
         """Find out how to talk to it, by asking.

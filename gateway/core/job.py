@@ -100,6 +100,7 @@ class Job:
     Attributes:
         epoch: Raised by every claim; a write with an older one is refused.
         attempt: Calls that the backend may have accepted.
+        put_offs: Calls that it sent away: it had no time.
         output_shown: A reader may have seen output: the job is not silent any more.
         final: JSON of the Response at its end; None before.
         has_previous: It goes on from a turn that is in the store.
@@ -123,6 +124,7 @@ class Job:
     backend: str = "default"
     is_background: bool = True
     has_previous: bool = False
+    put_offs: int = 0
 
     def may_rerun(self, attempts_max: int) -> bool:
         """Whether running it again from the start would go unnoticed, and is allowed once more."""

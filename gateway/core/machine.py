@@ -13,6 +13,7 @@ from typing import Any, assert_never
 
 import orjson
 
+from gateway.core import retry
 from gateway.core.job import Job, Outcome, Status
 from gateway.wire import events as wire_events
 from gateway.wire import failures, responses
@@ -48,11 +49,15 @@ class UpstreamFailed:
 
     Attributes:
         status: The backend's HTTP status, if it was its answer that said so.
+        retry_after_s: How long it asked to be left alone.
+        is_callers: That was said to this caller, by a rate limit of their own, and not to everybody.
     """
 
     failure: Failure
     reason: str
     status: int | None = None
+    retry_after_s: float | None = None
+    is_callers: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +172,7 @@ class JobMachine:
                 return self._events((event for frame in frames for event in self._reader.read(frame)), now_s)
             case UpstreamAnswer(body):
                 return self._events(self._answer_of(body), now_s)
-            case UpstreamFailed(error, reason, _):
+            case UpstreamFailed(error, reason):
                 return [self._failed(error, reason, now_s)]
             case UpstreamClosed():
                 commands = self._events(self._reader.end(), now_s)
@@ -261,6 +266,9 @@ class JobMachine:
         return self._failed_after([], error, reason, now_s)
 
     def _failed_after(self, output: list[Event], error: Failure, reason: str, now_s: int) -> Finish:
+        calls = self._job.attempt + self._job.put_offs
+        if reason in retry.KINDS and calls > 1:
+            error = failures.after_calls(error, calls)
         return self._finish(output, Status.FAILED, now_s, error=error, reason=reason)
 
     def _finish(

@@ -16,12 +16,9 @@ from gateway.core.acceptance import foreground_job
 from gateway.core.call import Backend, BackendCall
 from gateway.core.job import Outcome
 from gateway.core.machine import Append, Command, Finish, Input, JobMachine, Started, UpstreamFailed
+from gateway.core.retry import may_ask_anew
 from gateway.engine.clock import Clock
 from gateway.engine.credentials import CallerHeaders
-from gateway.engine.run import BROKEN_OFF
-from gateway.wire.failures import Failure
-
-_MAY_GO_ELSEWHERE = BROKEN_OFF - {"upstream_timeout"}  # who waited that long does not wait twice
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +44,15 @@ class BackendRefused(Exception):
 
     Attributes:
         status: The backend's HTTP status; None if it did not come to one.
+        retry_after_s: How long it asked to be left alone.
     """
 
-    def __init__(self, failure: Failure, reason: str, status: int | None) -> None:
-        super().__init__(reason)
-        self.failure = failure
-        self.reason = reason
-        self.status = status
+    def __init__(self, failed: UpstreamFailed) -> None:
+        super().__init__(failed.reason)
+        self.failure = failed.failure
+        self.reason = failed.reason
+        self.status = failed.status
+        self.retry_after_s = failed.retry_after_s
 
 
 class Foreground:
@@ -68,7 +67,7 @@ class Foreground:
         try:
             return await self._finish_once(plain, backend)
         except BackendRefused as refused:
-            if refused.reason not in _MAY_GO_ELSEWHERE:
+            if not may_ask_anew(refused.reason) or not backend.may_retry():
                 raise
             # Its client has not had a byte: as good as a request that was not answered, which goes elsewhere.
             return await self._finish_once(plain, backend)
@@ -114,7 +113,7 @@ class Foreground:
         async with aclosing(backend.stream(call)) as items:
             item: Input = await anext(items)
             if isinstance(item, UpstreamFailed):
-                raise BackendRefused(item.failure, item.reason, item.status)
+                raise BackendRefused(item)
             for command in machine.receive(Started(), now_s=self._clock.now_s()):
                 yield command
             while True:
@@ -134,4 +133,4 @@ def _raise_if_failed(command: Command, item: Input, is_streamed: bool) -> None:
         return
     if command.outcome.error is not None:
         status = item.status if isinstance(item, UpstreamFailed) else None
-        raise BackendRefused(command.outcome.error, command.outcome.reason, status)
+        raise BackendRefused(UpstreamFailed(command.outcome.error, command.outcome.reason, status))

@@ -43,4 +43,4 @@ async def hand_over(
         except StoreUnavailable as error:  # as after a crash, the next start sees to it
             line("store_unavailable", level=logging.ERROR, doing="hand over", reason=str(error))
             continue
-        observer.job_released(claim.id, "shutdown")
+        observer.job_released(claim.id, "shutdown", 0)

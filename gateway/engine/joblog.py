@@ -14,6 +14,37 @@ from gateway.observe import Observer
 from gateway.store.port import JobStore
 
 
+class Unflushed:
+    """How much of all runs together waits for its commit.
+
+    The bounds of single runs do not bound the process: ten thousand of them stay far below theirs.
+    """
+
+    def __init__(self, bytes_max: int) -> None:
+        self._bytes_max = bytes_max
+        self._bytes = 0
+        self._has_room = asyncio.Event()
+        self._has_room.set()
+
+    def add(self, size: int) -> None:
+        self._bytes += size
+        if self._bytes >= self._bytes_max:
+            self._has_room.clear()
+
+    def remove(self, size: int) -> None:
+        self._bytes -= size
+        if self._bytes < self._bytes_max:
+            self._has_room.set()
+
+    @property
+    def is_half_full(self) -> bool:
+        return self._bytes * 2 >= self._bytes_max
+
+    async def room(self) -> None:
+        """Wait until there is some."""
+        await self._has_room.wait()
+
+
 class JobLog:
     """Commits what a run produces: at once for a response with readers, in larger pieces without.
 
@@ -28,7 +59,9 @@ class JobLog:
         clock: Clock,
         settings: BackgroundSettings,
         observer: Observer,
+        unflushed: Unflushed,
     ) -> None:
+        self._unflushed = unflushed
         self._claim = claim
         self._store = store
         self._followers = followers
@@ -50,10 +83,12 @@ class JobLog:
         self._waiting.append(command)
         self.has_output = self.has_output or command.has_output
         self._waiting_bytes += len(command.events)
+        self._unflushed.add(len(command.events))
         self._has_some.set()
         if self._waiting_bytes >= self._settings.unflushed_bytes_max:
             self._has_room.clear()
             await self._has_room.wait()
+        await self._unflushed.room()
 
     async def run(self) -> None:
         """Commit what has been appended, until cancelled.
@@ -72,7 +107,7 @@ class JobLog:
     async def _linger(self, arrival: asyncio.Event) -> None:
         """Nobody can have seen these events: wait for more, until a reader comes or the time is up."""
         arrival.clear()
-        if self._waiting_bytes * 2 >= self._settings.unflushed_bytes_max:
+        if self._waiting_bytes * 2 >= self._settings.unflushed_bytes_max or self._unflushed.is_half_full:
             return
         try:
             async with asyncio.timeout(self._settings.flush_ms / 1000):
@@ -85,7 +120,10 @@ class JobLog:
         if not count:
             return
         first_seq, self._next_seq = self._next_seq, self._next_seq + count
-        await self._store.append(self._claim, first_seq, count, events, has_output=has_output)
+        try:
+            await self._store.append(self._claim, first_seq, count, events, has_output=has_output)
+        finally:
+            self._unflushed.remove(len(events))
         self._observer.events.inc(count)
         self._followers.committed(self._claim.id, first_seq, count, events, is_end=False)
 
@@ -110,11 +148,19 @@ class JobLog:
             )
             now_ms = self._clock.now_ms()
             expires_at_ms = now_ms + int(self._settings.retention_s * 1000)
-            await self._store.finish(self._claim, whole, now_ms=now_ms, expires_at_ms=expires_at_ms)
+            try:
+                await self._store.finish(self._claim, whole, now_ms=now_ms, expires_at_ms=expires_at_ms)
+            finally:
+                self._unflushed.remove(len(events))
         self._observer.events.inc(whole.event_count)
         self._followers.committed(
             self._claim.id, whole.first_seq, whole.event_count, whole.events, is_end=True
         )
+
+    def discard(self) -> None:
+        """The run is over: what is left is never committed."""
+        events, *_ = self._take()
+        self._unflushed.remove(len(events))
 
     def _take(self) -> tuple[bytes, int, bool]:
         taken, self._waiting = self._waiting, []

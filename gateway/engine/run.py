@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from contextlib import aclosing
 from dataclasses import dataclass, replace
@@ -11,6 +12,7 @@ from gateway.config import BackgroundSettings
 from gateway.core.call import Backend, BackendCall
 from gateway.core.job import FIRST_OUTPUT_SEQ, Claim, ClaimLost, Outcome
 from gateway.core.machine import Abandoned, Append, Finish, Input, JobMachine, Started, UpstreamFailed
+from gateway.core.retry import Again, Failed, again
 from gateway.engine.clock import Clock
 from gateway.engine.credentials import CallerHeaders, Credentials
 from gateway.engine.joblog import JobLog
@@ -26,12 +28,15 @@ _LOST_CREDENTIAL = Abandoned(
     "the backend refused the call without it.",
     "credential_lost",
 )
-BROKEN_OFF = frozenset({"upstream_cut", "upstream_closed_early", "upstream_timeout"})
-"""Endings that another attempt may not meet; a silent job can have one without anybody noticing."""
 
 
 class RunAgain(Exception):
-    """The attempt broke off, nothing of it was shown, and the job may have another."""
+    """The run has not ended the job, which is to have another one."""
+
+    def __init__(self, reason: str, again: Again) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.again = again
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +61,16 @@ class Run:
         """Run the job to an ending that is stored.
 
         Raises:
-            RunAgain: It has not ended, and should be run again from its start.
+            RunAgain: It has not ended, and is to be run again from its start.
             ClaimLost, StoreUnavailable: It has not ended by this run.
         """
-        async with asyncio.TaskGroup() as group:
-            committing = group.create_task(self.log.run(), name=f"commit-{self.claim.id}")
-            await self._call()
-            committing.cancel()
+        try:
+            async with asyncio.TaskGroup() as group:
+                committing = group.create_task(self.log.run(), name=f"commit-{self.claim.id}")
+                await self._call()
+                committing.cancel()
+        finally:
+            self.log.discard()
 
     async def _call(self) -> None:
         stored = await self.store.call_of(self.claim.id)
@@ -91,7 +99,14 @@ class Run:
             return await self._obey(machine, unsayable)
         headers = {**calls.headers_of(stored.headers), **(held.others if held else {})}
         credential = held.credential if held else None
-        call = BackendCall(claim.id, speech.target(stored.target), body, headers, credential)
+        call = BackendCall(
+            claim.id,
+            speech.target(stored.target),
+            body,
+            headers,
+            credential,
+            is_again=claim.job.next_seq >= FIRST_OUTPUT_SEQ,  # it was started before
+        )
         started: float | None = time.monotonic()
         async with aclosing(self.backend.stream(call)) as items:
             async for item in items:
@@ -116,16 +131,29 @@ class Run:
                 case Append():
                     await self.log.append(command)
                 case Finish(outcome):
-                    await self._finish(outcome)
+                    await self._finish(outcome, item)
                     return True
         return False
 
-    async def _finish(self, outcome: Outcome) -> None:
+    async def _finish(self, outcome: Outcome, item: Input) -> None:
         job = self.claim.job
-        was_shown = job.is_followable and self.log.has_output
-        if outcome.reason in BROKEN_OFF and not was_shown and job.may_rerun(self.attempts_max):
-            raise RunAgain(outcome.reason)
+        if again := self._again(outcome.reason, item):
+            raise RunAgain(outcome.reason, again)
         await self.log.finish(outcome)
         self.credentials.forget(job.id)
         ran_s = job.ran_s(self.clock.now_ms())
         self.observer.job_finished(job.id, outcome.status, outcome.code, outcome.reason, ran_s)
+
+    def _again(self, reason: str, item: Input) -> Again | None:
+        failed = Failed(reason, unreached_s=self.backend.unreached_s)
+        if isinstance(item, UpstreamFailed):
+            failed = replace(failed, asked_s=item.retry_after_s, is_callers=item.is_callers)
+        return again(
+            failed,
+            self.claim.job,
+            self.backend.patience,
+            attempts_max=self.attempts_max,
+            was_shown=self.claim.job.is_followable and self.log.has_output,
+            now_ms=self.clock.now_ms(),
+            roll=random.random(),  # noqa: S311  not a secret
+        )

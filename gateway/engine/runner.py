@@ -5,18 +5,20 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import math
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from gateway.config import BackgroundSettings
-from gateway.core.call import Backends
+from gateway.core.call import Backend, Backends
 from gateway.core.job import Claim, ClaimLost, StoreUnavailable
 from gateway.core.machine import Abandoned, Input
 from gateway.engine.clock import Clock
 from gateway.engine.credentials import Credentials
 from gateway.engine.followers import Followers
 from gateway.engine.intake import Intake
-from gateway.engine.joblog import JobLog
+from gateway.engine.joblog import JobLog, Unflushed
 from gateway.engine.run import Run, RunAgain
 from gateway.observe import Observer, line
 from gateway.store.port import JobStore
@@ -27,8 +29,7 @@ _POLL_S = 1.0
 _CLAIM_MAX = 64
 """Of one claim: the commits of running jobs, and creates, wait behind it."""
 
-_RERUN_AFTER_MS = 500
-"""Before a broken-off attempt is made again: what broke it off may still be breaking."""
+_GRACE_S = 0.005
 
 _NOT_STORED = Abandoned("The gateway could not store the events of this response.", "store_unavailable")
 _DEFECT = Abandoned("The gateway failed while it ran this response.", "defect")
@@ -72,6 +73,8 @@ class Runner:
         self._bell = asyncio.Event()
         self._runs: dict[str, _Running] = {}
         self._running_at: Counter[str] = Counter()
+        self._resting_ms: dict[tuple[str, bytes], int] = {}
+        self._unflushed = Unflushed(settings.unflushed_total_bytes_max)
         self._claiming = asyncio.Lock()
         self._is_draining = False
         self._unsettled = unsettled
@@ -122,6 +125,7 @@ class Runner:
                     attempts_max=self._attempts_max,
                     now_ms=now_ms,
                     accepted_before_ms=self._backends.held_until_ms(name, now_ms),
+                    resting=self._resting_at(name, now_ms),
                 )
             except StoreUnavailable as error:
                 line("store_unavailable", level=logging.ERROR, doing="claim", reason=str(error))
@@ -134,9 +138,22 @@ class Runner:
                 self._bell.set()  # there may be more, and room for it
         self._observer.running.set(len(self._runs))
 
+    def _resting_at(self, backend: str, now_ms: int) -> Collection[bytes]:
+        """Tenants whose rate limit at a backend is used up."""
+        self._resting_ms = {key: until_ms for key, until_ms in self._resting_ms.items() if until_ms > now_ms}
+        return {tenant for name, tenant in self._resting_ms if name == backend}
+
     def _start(self, group: asyncio.TaskGroup, claim: Claim, now_ms: int) -> None:
         self._observer.job_started(claim.id, claim.job.attempt, (now_ms - claim.job.created_at_ms) / 1000)
-        log = JobLog(claim, self._store, self._followers, self._clock, self._settings, self._observer)
+        log = JobLog(
+            claim,
+            self._store,
+            self._followers,
+            self._clock,
+            self._settings,
+            self._observer,
+            self._unflushed,
+        )
         task = group.create_task(self._run_one(claim, log), name=f"run-{claim.id}")
         self._runs[claim.id] = _Running(claim, task, log)
         self._running_at[claim.job.backend] += 1
@@ -161,8 +178,10 @@ class Runner:
             await run.to_its_end()
         except* ClaimLost:
             self._observer.claim_lost(claim.id)
-        except* RunAgain as again:
-            await self._release(claim, str(again.exceptions[0]))
+        except* RunAgain as group:
+            for asked in group.exceptions:
+                assert isinstance(asked, RunAgain)
+                await self._release(claim, backend, asked)
         except* StoreUnavailable as errors:
             self._unsettled[claim.id] = _NOT_STORED
             line("store_unavailable", level=logging.ERROR, doing="run", reason=str(errors.exceptions[0]))
@@ -170,16 +189,29 @@ class Runner:
             self._unsettled[claim.id] = _DEFECT
             line("defect", level=logging.ERROR, id=claim.id, exc_info=True)
 
-    async def _release(self, claim: Claim, reason: str) -> None:
-        not_before_ms = self._clock.now_ms() + _RERUN_AFTER_MS
+    async def _release(self, claim: Claim, backend: Backend, asked: RunAgain) -> None:
+        again, now_ms = asked.again, self._clock.now_ms()
+        # Only a call that the backend has worked on is a load to be kept small.
+        after_s = max(again.after_s, backend.retry_in_s()) if again.is_attempt else again.after_s
+        if again.caller_rests_s > 0:
+            key = (claim.job.backend, claim.job.tenant)
+            self._resting_ms[key] = now_ms + int(again.caller_rests_s * 1000)
         try:
-            await self._store.release(claim, attempts_returned=0, not_before_ms=not_before_ms)
+            await self._store.release(
+                claim,
+                attempts_returned=0 if again.is_attempt else 1,
+                put_offs=int(again.is_put_off),
+                not_before_ms=now_ms + math.ceil(after_s * 1000),
+            )
         except ClaimLost:
             self._observer.claim_lost(claim.id)
         except StoreUnavailable:
             self._unsettled[claim.id] = _NOT_STORED
         else:
-            self._observer.job_released(claim.id, reason)
+            self._observer.job_released(claim.id, asked.reason, after_s)
+            self._observer.retried(claim.job.backend, asked.reason.removeprefix("upstream_"))
+            # A little late rather than too early: that would cost it the wait for the next poll.
+            asyncio.get_running_loop().call_later(after_s + _GRACE_S, self.ring)
 
     def _ended(self, claim: Claim, _task: asyncio.Task[None]) -> None:
         del self._runs[claim.id]

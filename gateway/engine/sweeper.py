@@ -72,6 +72,8 @@ class Sweeper:
         await self._end_all(lambda: store.overdue(now_ms=now_ms, limit=_LIMIT), DeadlinePassed())
         await self._end_all(lambda: store.orphans(attempts_max=self._attempts_max, limit=_LIMIT), INTERRUPTED)
         await self._end_all(lambda: store.of_other_backends(names, limit=_LIMIT), BACKEND_GONE)
+        for name in names:
+            await self._end_what_waits_in_vain(name, now_ms)
         for response_id in list(self._unsettled):
             ending = self._unsettled.pop(response_id)  # before the call, which may note it anew
             try:
@@ -104,6 +106,20 @@ class Sweeper:
         except Exception:  # a defect that one job brings to light must not keep the others from their ends
             line("defect", level=logging.ERROR, id=response_id, exc_info=True)
             return False
+
+    async def _end_what_waits_in_vain(self, name: str, now_ms: int) -> None:
+        """Jobs that have waited for long enough for a backend that nobody can reach."""
+        backend = self._backends.get(name)
+        if backend is None or backend.unreached_s < backend.patience.down_wait_s:
+            return
+        accepted_before_ms = now_ms - int(backend.patience.down_wait_s * 1000)
+        ending = Abandoned(
+            f"The backend could not be reached for {backend.unreached_s:.0f} s.", "upstream_unreachable"
+        )
+        store = self._store
+        await self._end_all(
+            lambda: store.waiting_since(accepted_before_ms, backend=name, limit=_LIMIT), ending
+        )
 
     async def sweep(self) -> None:
         """Purge what has expired, in pieces between which other commits get their turn."""

@@ -1,38 +1,39 @@
 """Calls that the gateway itself makes of a model server: always streamed, each on a connection of its own.
 
 What a backend does wrong comes out as an `UpstreamFailed` with a message for the client, in which neither
-an address nor a key stands. A refused connection is tried again, on another replica if there is one, since
-nothing was sent; anything after that is not, since the backend may have begun to work.
+an address nor a key stands. Where a call goes next that nobody has answered is the business of `tries`;
+whether a job is run again, of `gateway.core.retry`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 import uuid
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import aiohttp
 
 from gateway.config import TenantSettings, UpstreamSettings
 from gateway.core.call import BackendCall, Credential
-from gateway.core.machine import Input, UpstreamAnswer, UpstreamClosed, UpstreamFailed, UpstreamFrames
+from gateway.core.machine import Input, UpstreamFailed
+from gateway.core.retry import Patience
 from gateway.observe import Observer
-from gateway.outbound.client import FAILURES, explain, url_at
+from gateway.outbound.answer import read_answer, read_error
+from gateway.outbound.budget import RetryBudget
+from gateway.outbound.client import FAILURES, asked_wait_s, explain, url_at
 from gateway.outbound.detect import find_api
 from gateway.outbound.headers import CREDENTIALS
 from gateway.outbound.pool import Pool, Replica
+from gateway.outbound.tries import Tries
 from gateway.wire.calls import Api, Speech
 from gateway.wire.chat_request import ChatOptions
-from gateway.wire.failures import failure, of_status
-from gateway.wire.sse import FrameTooLarge, SseDecoder
+from gateway.wire.failures import failure
 
-_ERROR_BODY_BYTES_MAX = 64 * 2**10
-_BACKOFF_FIRST_S = 0.1
-_BACKOFF_MAX_S = 2.0
+_PUT_OFF = "upstream_put_off"
 _SECRET_CHARS_MIN = 6
 """Shorter "keys" (`none`, `EMPTY`) are words that stand in ordinary messages."""
 
@@ -64,6 +65,20 @@ class HttpBackend:
         self.settings = settings
         self.pool = Pool(settings)
         self.api_key = settings.read_api_key()
+        self.patience = Patience(
+            down_wait_s=settings.down_wait_s,
+            put_offs_max=settings.retry_after_times_max,
+            put_off_first_s=settings.retry_after_default_s,
+            put_off_max_s=settings.retry_after_max_s,
+            backoff_first_s=settings.backoff_first_ms / 1000,
+            backoff_max_s=settings.backoff_max_ms / 1000,
+        )
+        self._budget = RetryBudget(
+            percent=settings.retry_percent_max,
+            min_per_s=settings.retry_min_per_s,
+            window_s=settings.retry_window_s,
+            monotonic=time.monotonic,
+        )
         self.own_headers = {header: value.get_secret_value() for header, value in settings.headers.items()}
         tenants = tenants or TenantSettings()
         has_own_key = self.api_key is not None or bool(
@@ -101,40 +116,70 @@ class HttpBackend:
                 self.learn(api)
         return self.speech
 
+    def tries(self, *, is_background: bool, is_again: bool = False) -> Tries:
+        """Where one call goes."""
+        rounds_max = 2 if len(self.pool.replicas) == 1 else 1  # plain: to another one, or once more
+        return Tries(
+            self.name,
+            self.pool,
+            self._budget,
+            self.patience,
+            self._observer,
+            rounds_max=self.settings.connect_attempts_max if is_background else rounds_max,
+            is_background=is_background,
+            is_again=is_again,
+        )
+
+    @property
+    def unreached_s(self) -> float:
+        return self.pool.unreached_s
+
+    def may_retry(self) -> bool:
+        if not self._budget.spend():
+            self._observer.retry_refused(self.name)
+            return False
+        self._observer.retried(self.name, "asked_anew")
+        return True
+
+    def retry_in_s(self) -> float:
+        wait_s = self._budget.book()
+        if wait_s > 0:
+            self._observer.retry_refused(self.name)
+        return wait_s
+
     async def stream(self, call: BackendCall) -> AsyncGenerator[Input, None]:
-        failed = UpstreamFailed(failure("The backend could not be reached."), "upstream_unreachable")
-        for attempt in range(1, self.settings.connect_attempts_max + 1):
-            tried: list[Replica] = []
-            while (replica := await self._next(call, tried)) is not None:
-                tried.append(replica)
-                with self.pool.call(replica, is_background=call.is_background):
-                    answer = await self._open(call, replica)
-                    if not isinstance(answer, UpstreamFailed):
-                        if answer.status < 300 and not self.speech.is_certain:
-                            self.learn(self.speech.api)
-                        async with aclosing(self._read(answer)) as items:
-                            try:
-                                async for item in items:
-                                    yield self._redacted(item, call)
-                            finally:
-                                answer.close()  # not released to a pool: closing is what stops the model
-                        return
-                failed = answer
-                if not _may_go_elsewhere(call, failed):
-                    break
-            if not tried or failed.reason != "upstream_unreachable" or self.pool.is_down:
-                break
-            if attempt < self.settings.connect_attempts_max:
-                await asyncio.sleep(_backoff_s(attempt))  # all have been tried: again, a little later
+        failed = self._unavailable()
+        tries = self.tries(is_background=call.is_background, is_again=call.is_again)
+        while (replica := await tries.next()) is not None:
+            with self.pool.call(replica, is_background=call.is_background):
+                answer = await self._open(call, replica, tries)
+                if isinstance(answer, UpstreamFailed):
+                    failed = _better(failed, answer)
+                    continue
+                items = read_answer(
+                    answer,
+                    idle_timeout_s=self.settings.idle_timeout_s,
+                    event_bytes_max=self._event_bytes_max,
+                    observer=self._observer,
+                )
+                async with aclosing(items):
+                    try:
+                        async for item in items:
+                            yield self._redacted(item, call)
+                    finally:
+                        answer.close()  # not released to a pool: closing is what stops the model
+                return
         yield self._redacted(failed, call)
 
-    async def _next(self, call: BackendCall, tried: list[Replica]) -> Replica | None:
-        """Where to try next; a background call waits for its turn there, a plain one goes at once."""
-        if call.is_background:
-            return await self.pool.room_for_background(tried=tried)
-        return self.pool.pick(tried=tried)
+    def _unavailable(self) -> UpstreamFailed:
+        """What there is to say while no replica is even asked."""
+        why = failure("The backend cannot be reached at the moment.")
+        return UpstreamFailed(why, "upstream_unavailable", retry_after_s=self.settings.breaker_open_s)
 
-    async def _open(self, call: BackendCall, replica: Replica) -> aiohttp.ClientResponse | UpstreamFailed:
+    async def _open(
+        self, call: BackendCall, replica: Replica, tries: Tries
+    ) -> aiohttp.ClientResponse | UpstreamFailed:
+        """The answer, once its head has come; a failure if there is none, or it says that it has no time."""
         kind = "background" if call.is_background else "passthrough"
         limit_s = self.settings.head_timeout_s if call.is_background else self.settings.plain_head_timeout_s
         started = time.perf_counter()
@@ -147,13 +192,41 @@ class HttpBackend:
                     allow_redirects=False,
                 )
         except FAILURES as error:
-            reason, refusal = explain(error)
-            self.pool.failed(replica)
+            reason, refusal = explain(error, limit_s)
+            tries.failed(replica, reason)
             self._observer.upstream_failed(kind, reason)
-            return UpstreamFailed(failure(refusal.message), f"upstream_{reason}")
-        replica.breaker.succeeded()
+            return UpstreamFailed(failure(refusal.message + self._for_how_long()), f"upstream_{reason}")
         self._observer.upstream_answered(kind, time.perf_counter() - started)
+        if answer.status in (429, 503):
+            return await self._put_off(call, replica, tries, answer)
+        self.pool.answered(replica, answer.status, takes_jobs=call.is_background)
+        if answer.status < 300 and not self.speech.is_certain:
+            self.learn(self.speech.api)
         return answer
+
+    async def _put_off(
+        self, call: BackendCall, replica: Replica, tries: Tries, answer: aiohttp.ClientResponse
+    ) -> UpstreamFailed:
+        """The backend has no time for a job: neither has it, for a while, for the others that wait, unless it
+        is only the rate limit of this job's caller. What clients wait for is theirs to ask again."""
+        is_callers = answer.status == 429 and self.api_key is None and call.credential is not None
+        self.pool.answered(replica, answer.status, takes_jobs=call.is_background and is_callers)
+        asked_s = asked_wait_s(answer.headers, datetime.now(UTC))
+        try:
+            failed = await read_error(answer, idle_timeout_s=self.settings.idle_timeout_s)
+        finally:
+            answer.close()
+        if failed.reason != _PUT_OFF or not call.is_background:
+            return replace(failed, retry_after_s=asked_s)
+        tries.put_off()
+        if not is_callers:
+            asked_s = self.pool.put_off(replica, asked_s, self.patience)
+        return replace(failed, retry_after_s=asked_s, is_callers=is_callers)
+
+    def _for_how_long(self) -> str:
+        """What to add to a failure of a backend that has been out of reach for some time."""
+        seconds = self.unreached_s
+        return f" It has been so for {seconds:.0f} s." if seconds >= 1 else ""
 
     def _headers(self, call: BackendCall) -> dict[str, str]:
         return {
@@ -174,41 +247,6 @@ class HttpBackend:
             return {credential.name: credential.value, **self.own_headers}
         return dict(self.own_headers)
 
-    async def _read(self, answer: aiohttp.ClientResponse) -> AsyncGenerator[Input, None]:
-        problem = _not_a_stream(answer)
-        silence = _Silence(answer, self.settings.idle_timeout_s)
-        try:
-            if problem is not None:
-                yield problem
-            elif not 200 <= answer.status < 300:
-                body = await _body(answer, _ERROR_BODY_BYTES_MAX, silence)
-                yield UpstreamFailed(of_status(answer.status, body), "upstream_refused", answer.status)
-            elif answer.content_type == "application/json":
-                yield UpstreamAnswer(await _body(answer, self._event_bytes_max, silence))
-            else:
-                decoder = SseDecoder(self._event_bytes_max)
-                while chunk := await answer.content.readany():
-                    silence.broken()
-                    if frames := decoder.feed(chunk):
-                        yield UpstreamFrames(frames)
-                if frames := decoder.close():
-                    yield UpstreamFrames(frames)
-                yield UpstreamClosed()
-        except FrameTooLarge as problem:
-            yield UpstreamFrames(problem.before)
-            yield UpstreamFailed(
-                failure("The backend sent more in one event than the gateway accepts."), "upstream_too_large"
-            )
-        except FAILURES:
-            reason = "timeout" if silence.is_too_long else "cut"
-            self._observer.upstream_failed("background", reason)
-            message = "The connection to the backend broke before the response was complete."
-            if silence.is_too_long:
-                message = f"The backend sent nothing for {self.settings.idle_timeout_s:g} s."
-            yield UpstreamFailed(failure(message), f"upstream_{reason}")
-        finally:
-            silence.stop()
-
     def _redacted(self, item: Input, call: BackendCall) -> Input:
         """A backend may quote the key it refuses; nobody else gets to read it."""
         if not isinstance(item, UpstreamFailed):
@@ -225,82 +263,16 @@ class HttpBackend:
         return replace(item, failure={**item.failure, "message": message})
 
 
-async def _body(answer: aiohttp.ClientResponse, bytes_max: int, silence: _Silence) -> bytes:
-    """A whole body; of a longer one, an error keeps its beginning and an answer is refused."""
-    chunks: list[bytes] = []
-    size = 0
-    while chunk := await answer.content.readany():
-        silence.broken()
-        chunks.append(chunk)
-        size += len(chunk)
-        if size > bytes_max:
-            if answer.status < 300:
-                raise FrameTooLarge
-            break
-    return b"".join(chunks)[:bytes_max]
-
-
-class _Silence:
-    """Closes an answer that has been silent for too long, which fails whoever reads it.
-
-    One timer that looks at a clock, and not a timeout around each read: a stream is thousands of reads.
-    """
-
-    def __init__(self, answer: aiohttp.ClientResponse, seconds_max: float) -> None:
-        self._answer = answer
-        self._seconds_max = seconds_max
-        self._loop = asyncio.get_running_loop()
-        self._since = self._loop.time()
-        self._timer = self._loop.call_later(seconds_max, self._look)
-        self.is_too_long = False
-
-    def broken(self) -> None:
-        """Something came."""
-        self._since = self._loop.time()
-
-    def stop(self) -> None:
-        self._timer.cancel()
-
-    def _look(self) -> None:
-        left = self._since + self._seconds_max - self._loop.time()
-        if left > 0:
-            self._timer = self._loop.call_later(left, self._look)
-            return
-        self.is_too_long = True
-        self._answer.close()
-
-
-def _may_go_elsewhere(call: BackendCall, failed: UpstreamFailed) -> bool:
-    """Whether another replica may be asked in its place.
-
-    A background call that was broken off may have begun; whether it is run again, its job decides. A client
-    that waits has seen nothing yet, and its official SDK would try again itself.
-    """
-    return failed.reason == "upstream_unreachable" or (
-        failed.reason == "upstream_cut" and not call.is_background
-    )
+def _better(earlier: UpstreamFailed, later: UpstreamFailed) -> UpstreamFailed:
+    """Which of two replicas' failures tells more: one that says when to come back, and of two the sooner."""
+    if earlier.reason != _PUT_OFF:
+        return later
+    if later.reason != _PUT_OFF:
+        return later if later.reason == "upstream_refused" else earlier
+    waits = [failed.retry_after_s for failed in (earlier, later) if failed.retry_after_s is not None]
+    return replace(later, retry_after_s=min(waits, default=None))
 
 
 def _request_id(job_id: str) -> str:
     """A UUID that follows from the job: some servers refuse any other kind of request id with a 400."""
     return str(uuid.UUID(hex=job_id.removeprefix("resp_")[:32], version=4))
-
-
-def _not_a_stream(answer: aiohttp.ClientResponse) -> UpstreamFailed | None:
-    """What is wrong with a head that promises neither events, nor an object, nor a readable error."""
-    encoding = answer.headers.get("Content-Encoding", "identity")
-    if encoding != "identity":
-        message = "The backend compressed its answer, which it was asked not to do."
-        return UpstreamFailed(failure(message), "upstream_bad_encoding", answer.status)
-    if 300 <= answer.status < 400:
-        message = f"The backend answered with a redirect (status {answer.status}), which is not followed."
-        return UpstreamFailed(failure(message), "upstream_redirect", answer.status)
-    if answer.status < 300 and answer.content_type not in ("text/event-stream", "application/json"):
-        message = f"The backend answered with {answer.content_type!r} in place of an event stream."
-        return UpstreamFailed(failure(message), "upstream_bad_type", answer.status)
-    return None
-
-
-def _backoff_s(attempt: int) -> float:
-    """Full jitter: simultaneous failures must not come back simultaneously."""
-    return random.uniform(0, min(_BACKOFF_MAX_S, _BACKOFF_FIRST_S * 2**attempt))  # noqa: S311  not a secret

@@ -14,8 +14,9 @@ from gateway.config import Settings
 from gateway.observe import Observer, line
 from gateway.outbound.backend import HttpBackend
 from gateway.outbound.backfill import Backfill
+from gateway.outbound.breaker import BreakerState
 from gateway.outbound.client import FAILURES, make_session, url_at
-from gateway.outbound.pool import BreakerState, Replica
+from gateway.outbound.pool import Replica
 
 
 class HttpBackends:
@@ -102,12 +103,13 @@ class HttpBackends:
         for backend in self.all:
             replicas = []
             for number, replica in enumerate(backend.pool.replicas):
-                breaker = backend.pool.breaker_state(replica)
+                breaker, rests = backend.pool.breaker_state(replica), backend.pool.rests(replica)
                 replicas.append(
                     {
                         "url": replica.url,
                         "healthy": replica.is_healthy,
                         "breaker": breaker.value,
+                        "resting": rests,
                         "plain_calls": replica.plain,
                         "background_calls": replica.background,
                     }
@@ -117,6 +119,7 @@ class HttpBackends:
                     number,
                     is_usable=replica.is_healthy and breaker is BreakerState.CLOSED,
                     is_left_alone=breaker is BreakerState.OPEN,
+                    rests=rests,
                     plain=replica.plain,
                     background=replica.background,
                 )

@@ -6,6 +6,13 @@ follows a redirect or keeps a cookie.
 
 from __future__ import annotations
 
+import errno
+import os
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from enum import StrEnum
 from typing import Final
 
 import aiohttp
@@ -18,6 +25,8 @@ from gateway.wire.errors import Fault, Refusal, invalid
 
 IDLE_CONNECTION_S: Final = 4
 """uvicorn closes idle connections at 5 s: sending into one that just closed is a needless 502."""
+
+_NUMBER = re.compile(r"[0-9]+(\.[0-9]+)?")
 
 FAILURES: Final = (aiohttp.ClientError, TimeoutError, OSError)
 """What a call to the backend may raise; `explain` takes each of them."""
@@ -77,21 +86,71 @@ async def read_up_to(answer: aiohttp.ClientResponse, bytes_max: int) -> bytes:
     return b"".join(chunks)[:bytes_max]
 
 
-def explain(error: BaseException) -> tuple[str, Refusal]:
-    """Why a call failed: the reason to count, and what to tell the client; never an address."""
+class Reason(StrEnum):
+    """Why a call came to no answer."""
+
+    UNREACHABLE = "unreachable"
+    """Nothing was sent: no address, no connection, or no TLS on it."""
+    TIMEOUT = "timeout"
+    CUT = "cut"
+    PUT_OFF = "put_off"
+    """It was answered: there is no time for it now."""
+
+
+def explain(error: BaseException, limit_s: float) -> tuple[Reason, Refusal]:
+    """Why a call failed: the reason to count, and what to tell the client; never an address.
+
+    Args:
+        limit_s: How long it was waited for.
+    """
     if isinstance(error, (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)):
-        return "unreachable", Refusal(
-            Fault.BACKEND_UNREACHABLE, "The backend could not be reached.", code="backend_unreachable"
+        return Reason.UNREACHABLE, Refusal(
+            Fault.BACKEND_UNREACHABLE,
+            f"The backend could not be reached: {_why_unreachable(error)}.",
+            code="backend_unreachable",
         )
     if isinstance(error, TimeoutError):
-        return "timeout", Refusal(
-            Fault.BACKEND_TIMEOUT, "The backend did not answer in time.", code="backend_timeout"
+        return Reason.TIMEOUT, Refusal(
+            Fault.BACKEND_TIMEOUT,
+            f"The backend did not answer within {limit_s:g} s.",
+            code="backend_timeout",
         )
-    return "cut", Refusal(
+    return Reason.CUT, Refusal(
         Fault.BACKEND_UNREACHABLE,
         "The backend broke the connection off before it answered.",
         code="backend_disconnected",
     )
+
+
+def _why_unreachable(error: aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError) -> str:
+    """In words that name no host: the system's own text for the error number names none."""
+    if isinstance(error, aiohttp.ConnectionTimeoutError):
+        return "there was no connection in time"
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return "its name could not be resolved"
+    if isinstance(error, aiohttp.ClientSSLError):
+        return "the TLS handshake failed"
+    number = error.os_error.errno
+    if number is None or number not in errno.errorcode:
+        return "there was no connection"
+    return os.strerror(number).lower()
+
+
+def asked_wait_s(headers: Mapping[str, str], now: datetime) -> float | None:
+    """How long a backend asks to be left alone; None if it does not say, or nothing that makes sense.
+
+    `Retry-After` is a number of seconds or a date (RFC 9110, section 10.2.3); `Retry-After-Ms` is what OpenAI
+    and Azure send beside it, and the official clients look at first. A date that has passed means: at once.
+    """
+    for name, per_second in (("Retry-After-Ms", 1000), ("Retry-After", 1)):
+        text = headers.get(name, "").strip()
+        if _NUMBER.fullmatch(text):
+            return float(text) / per_second
+    try:
+        until = parsedate_to_datetime(headers.get("Retry-After", ""))
+        return max(0.0, (until.replace(tzinfo=until.tzinfo or UTC) - now).total_seconds())
+    except (ValueError, OverflowError):
+        return None
 
 
 async def _no_websocket_redirect(

@@ -6,78 +6,20 @@ import asyncio
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from enum import StrEnum
 
 from yarl import URL
 
 from gateway.config import UpstreamSettings
+from gateway.core.retry import Patience, rest_s
+from gateway.outbound.breaker import Breaker, BreakerState, Failures
 
 _LOOK_AGAIN_S = 0.25
 """Behind the bell of `room_for_background`: that a breaker's time is over rings nothing."""
 
+_IN_PLACE_OF_AN_ANSWER = frozenset({502, 504})
+"""Something in front of the server could not reach it."""
+
 Monotonic = Callable[[], float]
-
-
-class BreakerState(StrEnum):
-    CLOSED = "closed"
-    OPEN = "open"
-    PROBING = "probing"
-
-
-class Breaker:
-    """Keeps calls from a replica that cannot be reached, and lets one through now and then to see.
-
-    Args:
-        failures_max: This many failures in a row open it.
-        open_s: For this long; then one call may try.
-    """
-
-    def __init__(self, failures_max: int, open_s: float) -> None:
-        self._failures_max = failures_max
-        self._open_s = open_s
-        self._failures = 0
-        self._opened_at_s = 0.0
-        self._probe_since_s: float | None = None
-
-    def state(self, now_s: float) -> BreakerState:
-        if self._failures < self._failures_max:
-            return BreakerState.CLOSED
-        return BreakerState.OPEN if now_s - self._opened_at_s < self._open_s else BreakerState.PROBING
-
-    def allows(self, now_s: float) -> bool:
-        """Whether a call may be made now."""
-        match self.state(now_s):
-            case BreakerState.CLOSED:
-                return True
-            case BreakerState.OPEN:
-                return False
-            case BreakerState.PROBING:  # one at a time; one that was never answered for counts no longer
-                since = self._probe_since_s
-                return since is None or now_s - since >= self._open_s
-
-    def called(self, now_s: float) -> None:
-        if self.state(now_s) is BreakerState.PROBING:
-            self._probe_since_s = now_s
-
-    def succeeded(self) -> None:
-        """A call was answered."""
-        self._failures = 0
-        self._probe_since_s = None
-
-    def failed(self, now_s: float) -> None:
-        self._failures += 1
-        self._opened_at_s = now_s
-        self._probe_since_s = None
-
-    def checked(self, now_s: float) -> None:
-        """A health check was answered: calls may try again, and the first that fails opens it again.
-
-        Failures in a row stay counted. A server whose engine has died goes on to list its models, and would
-        otherwise be forgiven by each check for all the calls it broke off before.
-        """
-        if self.state(now_s) is BreakerState.PROBING:
-            self._failures = self._failures_max - 1
-            self._probe_since_s = None
 
 
 class Replica:
@@ -86,12 +28,20 @@ class Replica:
     Attributes:
         plain, background: Calls under way.
         is_healthy: What the last active check said; True where none is made.
+        breaker: Trips by failures, for all calls.
+        rest: Trips when the server says that it has no time, for background calls.
+        put_offs: How often in a row it said so.
+        unreached_since_s: Of the first call that could not be made, with none since that could.
     """
 
     def __init__(self, url: str, settings: UpstreamSettings) -> None:
         self.url = url
         self.origin = URL(url).origin()
-        self.breaker = Breaker(settings.breaker_failures, settings.breaker_open_s)
+        self.breaker = Breaker(settings.breaker_open_s)
+        self.failures = Failures(settings)
+        self.rest = Breaker(settings.breaker_open_s)
+        self.put_offs = 0
+        self.unreached_since_s: float | None = None
         self.plain = 0
         self.background = 0
         self.is_healthy = True
@@ -106,6 +56,7 @@ class Pool:
 
     def __init__(self, settings: UpstreamSettings, monotonic: Monotonic = time.monotonic) -> None:
         self._capacity = settings.concurrency_max
+        self._open_s = settings.breaker_open_s
         self._reserved = settings.foreground_reserved
         self._now_s = monotonic
         self.replicas = [Replica(url, settings) for url in settings.urls]
@@ -129,13 +80,13 @@ class Pool:
         return self._least([r for r in self._up() if r not in tried and r.background < self._slots(r)])
 
     async def room_for_background(self, *, tried: Collection[Replica] = ()) -> Replica | None:
-        """As `pick_for_background`, but waits for a slot of a replica that is only busy. None if all that are
-        up have been tried. With none up and none tried, waits for that, too."""
+        """As `pick_for_background`, but waits for a slot of a replica that is only busy. None if none takes
+        jobs at the moment, or only such as have been tried."""
         while True:
             self._bell.clear()
             if (replica := self.pick_for_background(tried=tried)) is not None:
                 return replica
-            if tried and all(replica in tried for replica in self._up()):
+            if all(replica in tried for replica in self._up()):
                 return None
             try:
                 async with asyncio.timeout(_LOOK_AGAIN_S):
@@ -157,20 +108,29 @@ class Pool:
         now_s = self._now_s()
         return all(replica.breaker.state(now_s) is not BreakerState.CLOSED for replica in self.replicas)
 
+    @property
+    def unreached_s(self) -> float:
+        """For how long none of them could be reached; 0 if one was, or none was tried."""
+        since = [replica.unreached_since_s for replica in self.replicas]
+        known = [since_s for since_s in since if since_s is not None]
+        return self._now_s() - max(known) if len(known) == len(since) else 0.0
+
     def _up(self) -> list[Replica]:
         """Those that jobs may be sent to.
 
         A doubtful replica is not tried with a job where another one is sure. Where none is, one job at a time
-        finds out, and fails if it is still so: the queue is neither lost in a minute nor held up for ever.
+        finds out: the others stay in the queue.
         """
         now_s = self._now_s()
-        closed = [r for r in self.replicas if r.breaker.state(now_s) is BreakerState.CLOSED]
+        usable = [r for r in self.replicas if r.rest.allows(now_s)]
+        closed = [r for r in usable if r.breaker.state(now_s) is BreakerState.CLOSED]
         if closed:
             return [r for r in closed if r.is_healthy] or closed
-        return [r for r in self.replicas if r.breaker.allows(now_s)]
+        return [r for r in usable if r.breaker.allows(now_s)]
 
     def _slots(self, replica: Replica) -> int:
-        if self.breaker_state(replica) is not BreakerState.CLOSED:
+        now_s = self._now_s()
+        if any(b.state(now_s) is not BreakerState.CLOSED for b in (replica.breaker, replica.rest)):
             return replica.background + 1
         return max(0, self._capacity - max(self._reserved, replica.plain))
 
@@ -181,6 +141,7 @@ class Pool:
         """Counts a call for as long as it is under way."""
         replica.breaker.called(self._now_s())
         if is_background:
+            replica.rest.called(self._now_s())
             replica.background += 1
         else:
             replica.plain += 1
@@ -193,19 +154,75 @@ class Pool:
                 replica.plain -= 1
             self._bell.set()
 
-    def failed(self, replica: Replica) -> None:
-        """A call did not get as far as an answer."""
-        replica.breaker.failed(self._now_s())
+    def answered(self, replica: Replica, status: int, *, takes_jobs: bool) -> None:
+        """The head of an answer has come.
+
+        Args:
+            takes_jobs: It was that of a background call, and the server has not sent it away.
+        """
+        now_s = self._now_s()
+        replica.unreached_since_s = None
+        is_failure = status in _IN_PLACE_OF_AN_ANSWER
+        replica.failures.answered(now_s, is_failure=is_failure)
+        if is_failure:
+            self._judge(replica, now_s)
+        elif replica.breaker.state(now_s) is BreakerState.PROBING:
+            replica.breaker.close()
+            replica.failures.forgive()
+        if takes_jobs and replica.rest.state(now_s) is not BreakerState.OPEN:
+            replica.rest.close()
+            replica.put_offs = 0
+
+    def failed(self, replica: Replica, *, was_reached: bool) -> None:
+        """A call did not get as far as an answer.
+
+        Args:
+            was_reached: There was a connection.
+        """
+        now_s = self._now_s()
+        if not was_reached and replica.unreached_since_s is None:
+            replica.unreached_since_s = now_s
+        replica.failures.unanswered(now_s)
+        self._judge(replica, now_s)
+
+    def put_off(self, replica: Replica, asked_s: float | None, patience: Patience) -> float:
+        """A server has no time for background calls, and perhaps said for how long. Returns the seconds that
+        its jobs should wait; for about as long it gets no others."""
+        now_s = self._now_s()
+        if replica.rest.state(now_s) is not BreakerState.OPEN:  # else: one of many that it sent away together
+            replica.put_offs += 1
+        wait_s = patience.put_off_s(asked_s, replica.put_offs - 1)
+        replica.rest.trip(now_s + rest_s(wait_s))
+        return wait_s
 
     def checked(self, replica: Replica, *, is_healthy: bool) -> None:
-        """A health check has ended."""
+        """A health check has ended.
+
+        If it was answered, calls may try again, and the first that is not opens the breaker again. Failures
+        in a row stay counted: a server whose engine has died goes on to list its models, and would otherwise
+        be forgiven by each check for all the calls it broke off before.
+        """
+        now_s = self._now_s()
         replica.is_healthy = is_healthy
         if is_healthy:
-            replica.breaker.checked(self._now_s())
+            replica.unreached_since_s = None
+            if replica.breaker.state(now_s) is BreakerState.PROBING:
+                replica.breaker.close()
+                replica.failures.forgive(but_one=True)
         self._bell.set()
+
+    def _judge(self, replica: Replica, now_s: float) -> None:
+        """After a failure: one that tried whether it is over, or one too many?"""
+        is_doubted = replica.breaker.state(now_s) is not BreakerState.CLOSED
+        if is_doubted or replica.failures.are_too_many(now_s):
+            replica.breaker.trip(now_s + self._open_s)
 
     def breaker_state(self, replica: Replica) -> BreakerState:
         return replica.breaker.state(self._now_s())
+
+    def rests(self, replica: Replica) -> bool:
+        """Whether it gets no background calls, having said that it has no time."""
+        return replica.rest.state(self._now_s()) is BreakerState.OPEN
 
     def background_slots(self) -> int:
         """How many background calls may be under way in all: what plain calls, present or reserved, leave.

@@ -210,6 +210,7 @@ def to_job(row: sqlite3.Row) -> Job:
         backend=row["backend"],
         is_background=bool(row["is_background"]),
         has_previous=row["previous"] is not None,
+        put_offs=row["put_offs"],
         response=row["response"],
         final=row["final"],
     )

@@ -103,6 +103,7 @@ class JobStore(Protocol):
         now_ms: int,
         backend: str = "default",
         accepted_before_ms: int | None = None,
+        resting: Collection[bytes] = (),
     ) -> list[Claim]:
         """Take up to `limit` waiting jobs of a backend. Output of a lost, silent attempt is thrown away.
 
@@ -110,6 +111,7 @@ class JobStore(Protocol):
 
         Args:
             accepted_before_ms: Leave later ones where they are.
+            resting: Tenants of whom none is taken.
         """
 
     async def append(
@@ -131,8 +133,18 @@ class JobStore(Protocol):
     async def take_over(self, response_id: str) -> Claim | None:
         """Become the only one who may write to a live job; None if it is not live (any more)."""
 
-    async def release(self, claim: Claim, *, attempts_returned: int, not_before_ms: int = 0) -> None:
-        """Let a silent job be run again from its start, not before a time. Raises: ClaimLost."""
+    async def release(
+        self, claim: Claim, *, attempts_returned: int, put_offs: int = 0, not_before_ms: int = 0
+    ) -> None:
+        """Let a silent job be run again from its start, not before a time. It keeps its place in the queue.
+
+        Args:
+            attempts_returned: Calls that no backend has accepted.
+            put_offs: Calls among them that it sent away.
+
+        Raises:
+            ClaimLost, StoreUnavailable: Nothing was written.
+        """
 
     async def delete(self, response_id: str, tenant: bytes, *, now_ms: int) -> bool:
         """Make a job vanish, running or not. False if there was none."""
@@ -145,6 +157,9 @@ class JobStore(Protocol):
 
     async def of_other_backends(self, names: Collection[str], *, limit: int) -> list[str]:
         """Live jobs whose backend is none of these."""
+
+    async def waiting_since(self, accepted_before_ms: int, *, backend: str, limit: int) -> list[str]:
+        """Live jobs of a backend that nobody runs, accepted before a time."""
 
     async def overdue(self, *, now_ms: int, limit: int) -> list[str]:
         """Live jobs past their deadline."""

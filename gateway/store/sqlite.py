@@ -163,12 +163,14 @@ class SqliteStore:
         now_ms: int,
         backend: str = "default",
         accepted_before_ms: int | None = None,
+        resting: Collection[bytes] = (),
     ) -> list[Claim]:
         wanted = {
             "backend": backend,
             "attempts_max": attempts_max,
             "now_ms": now_ms,
             "accepted_before_ms": _NEVER_MS if accepted_before_ms is None else accepted_before_ms,
+            "resting": json.dumps([tenant.hex() for tenant in resting]),
         }
         return await self._writer.ask(lambda raw: operations.claim(raw, self._owner, limit, wanted))
 
@@ -220,12 +222,15 @@ class SqliteStore:
 
         return await self._writer.ask(operation)
 
-    async def release(self, claim: Claim, *, attempts_returned: int, not_before_ms: int = 0) -> None:
+    async def release(
+        self, claim: Claim, *, attempts_returned: int, put_offs: int = 0, not_before_ms: int = 0
+    ) -> None:
         def operation(raw: sqlite3.Connection) -> None:
             values = {
                 "id": claim.id,
                 "epoch": claim.epoch,
                 "attempts_returned": attempts_returned,
+                "put_offs": put_offs,
                 "not_before_ms": not_before_ms,
             }
             if raw.execute(QUERIES["release"], values).fetchone() is None:
@@ -242,6 +247,12 @@ class SqliteStore:
 
     async def of_other_backends(self, names: Collection[str], *, limit: int) -> list[str]:
         rows = await self._all("of_other_backends", backends=json.dumps(list(names)), limit=limit)
+        return [row["id"] for row in rows]
+
+    async def waiting_since(self, accepted_before_ms: int, *, backend: str, limit: int) -> list[str]:
+        rows = await self._all(
+            "waiting_since", accepted_before_ms=accepted_before_ms, backend=backend, limit=limit
+        )
         return [row["id"] for row in rows]
 
     async def overdue(self, *, now_ms: int, limit: int) -> list[str]:

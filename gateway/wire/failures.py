@@ -49,6 +49,11 @@ def failure(message: str, code: str = "server_error") -> Failure:
     return {"code": code, "message": message}
 
 
+def after_calls(failed: Failure, calls: int) -> Failure:
+    """The same, with how often the backend was asked."""
+    return {**failed, "message": f"{failed['message']} (The backend was asked {calls} times.)"}
+
+
 def of_status(status: int, body: bytes) -> Failure:
     """The failure that an HTTP error answer of a backend means."""
     try:

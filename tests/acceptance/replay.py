@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+import time
 from collections import deque
 from dataclasses import dataclass, field
 from enum import Enum, auto
@@ -123,12 +124,13 @@ def json_answer(body: Any, status: int = 200) -> Answer:
 
 @dataclass(slots=True)
 class Call:
-    """One request as it arrived, and whether whoever sent it has hung up since."""
+    """One request as it arrived, and when, and whether whoever sent it has hung up since."""
 
     method: str
     target: str
     headers: list[tuple[str, str]]
     body: bytes
+    at: float = field(default_factory=time.monotonic)
     gone: asyncio.Event = field(default_factory=asyncio.Event)
     over: asyncio.Event = field(default_factory=asyncio.Event)
 

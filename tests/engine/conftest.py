@@ -16,6 +16,7 @@ from gateway.config import Settings
 from gateway.core.call import BackendCall, Credential
 from gateway.core.job import Job
 from gateway.core.machine import Input, UpstreamClosed, UpstreamFrames
+from gateway.core.retry import Patience
 from gateway.engine.clock import Clock
 from gateway.engine.credentials import CallerHeaders
 from gateway.engine.engine import Engine
@@ -27,6 +28,14 @@ from gateway.wire.calls import Speech
 from gateway.wire.sse import KEEP_ALIVE, SseDecoder, data_of, split_frames
 
 PATIENCE_S = 20
+PATIENCE = Patience(
+    down_wait_s=300,
+    put_offs_max=2,
+    put_off_first_s=1,
+    put_off_max_s=120,
+    backoff_first_s=0.1,
+    backoff_max_s=2,
+)
 TRANSCRIPT = Path(__file__).parents[1] / "transcripts" / "vllm" / "responses-stream.txt"
 TENANT, OTHER = b"t" * 32, b"o" * 32
 
@@ -63,6 +72,9 @@ class ScriptedBackend:
         self.script: Sequence[Step] = ALL
         self.scripts: dict[str, Sequence[Step]] = {}
         self.calls: list[BackendCall] = []
+        self.patience = PATIENCE
+        self.unreached_s = 0.0
+        self.retry_wait_s = 0.0
         self.open = 0
         self.open_max = 0
         self._closed: dict[str, asyncio.Event] = {}
@@ -73,6 +85,12 @@ class ScriptedBackend:
 
     async def ask(self, credential: Credential | None) -> Speech:
         return self.speech
+
+    def may_retry(self) -> bool:
+        return True
+
+    def retry_in_s(self) -> float:
+        return self.retry_wait_s
 
     async def stream(self, call: BackendCall) -> AsyncGenerator[Input, None]:
         self.calls.append(call)
@@ -155,8 +173,8 @@ class Signals(Observer):
         self._note(response_id, reason)
         self._note(response_id, "finished")
 
-    def job_released(self, response_id: str, reason: str) -> None:
-        super().job_released(response_id, reason)
+    def job_released(self, response_id: str, reason: str, after_s: float) -> None:
+        super().job_released(response_id, reason, after_s)
         self._note(response_id, "released")
 
     def claim_lost(self, response_id: str) -> None:

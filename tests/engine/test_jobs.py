@@ -85,6 +85,110 @@ async def test_a_break_in_every_attempt_fails_the_response_in_the_end(house: Any
     assert len(house.backend.calls_of(response_id)) == 2
 
 
+async def test_a_job_that_is_to_wait_is_run_when_its_time_has_come(house: Any, kit: Any) -> None:
+    put_off = UpstreamFailed(failure("Busy"), "upstream_put_off", 503, retry_after_s=0.2)
+    house.backend.script = [put_off]
+    response_id = await house.submit()
+    await house.observer.until(response_id, "released")
+    assert (await house.shown(response_id))["status"] == "in_progress"
+    house.backend.script = kit.ALL
+    house.clock.advance(0.25)
+    async with asyncio.timeout(0.9):  # nobody rings, and the poll is a second apart
+        response = await house.ended(response_id)
+    assert response["status"] == "completed"
+    job = await house.job(response_id)
+    assert (job.attempt, job.put_offs) == (1, 1)
+
+
+async def test_a_broken_off_job_waits_for_its_turn_in_the_budget_for_retries(house: Any, kit: Any) -> None:
+    house.backend.script = [UpstreamFailed(failure("Oops"), "upstream_error", 502)]
+    house.backend.retry_wait_s = 30.0
+    response_id = await house.submit()
+    await house.observer.until(response_id, "released")
+    house.backend.script = kit.ALL
+    house.clock.advance(29)
+    other = await house.submit()
+    assert (await house.ended(other))["status"] == "completed"
+    assert len(house.backend.calls_of(response_id)) == 1
+    house.clock.advance(1)
+    await house.submit()
+    assert (await house.ended(response_id))["status"] == "completed"
+
+
+async def test_what_waits_for_a_backend_that_is_away_for_too_long_fails_whether_it_was_tried_or_not(
+    build: Any, kit: Any
+) -> None:
+    house = await build(concurrency_max=1)
+    unreachable = UpstreamFailed(failure("The backend could not be reached: gone."), "upstream_unreachable")
+    hold = kit.Hold()
+    house.backend.script = [hold, unreachable]
+    tried, untried = await house.submit(), await house.submit()
+    await hold.here()
+    house.backend.unreached_s = 299
+    hold.go.set()
+    await house.observer.until(tried, "released")
+    await house.tick()
+    assert (await house.shown(tried))["status"] == "in_progress"
+    await house.engine._runner.drain(0)  # nothing runs any more
+    house.clock.advance(300)
+    house.backend.unreached_s = 301
+    await house.tick()
+    for response_id in (tried, untried):
+        response = await house.ended(response_id)
+        assert response["status"] == "failed"
+        assert response["error"] == {
+            "code": "server_error",
+            "message": "The backend could not be reached for 301 s.",
+        }
+
+
+async def test_all_runs_together_hold_no_more_than_the_process_may(build: Any, kit: Any) -> None:
+    """None of them is over its own limit; together they are, until the store has caught up."""
+    stuck = asyncio.Event()
+
+    class Slow(kit.Wrapped):  # type: ignore[misc]
+        async def append(self, claim: Any, first_seq: int, *rest: Any, **more: Any) -> None:
+            if first_seq > 2:
+                await stuck.wait()
+            await self.inner.append(claim, first_seq, *rest, **more)
+
+    house = await build(
+        wrap=Slow, background={"unflushed_bytes_max": 4096, "unflushed_total_bytes_max": 4096, "flush_ms": 0}
+    )
+    house.backend.script = [kit.frames(n, n + 1) for n in range(3)] + kit.ALL[1:]
+    jobs = [await house.submit() for _ in range(40)]
+    unflushed = house.engine._runner._unflushed
+    async with asyncio.timeout(kit.PATIENCE_S):
+        while unflushed._bytes < 4096:
+            await asyncio.sleep(0)
+    for _ in range(50):
+        await asyncio.sleep(0)
+    one = 1500  # what a run may add before it finds that there is no room; alone it may have 4096
+    assert unflushed._bytes <= 4096 + len(jobs) * one
+    before = unflushed._bytes
+    for _ in range(50):
+        await asyncio.sleep(0)
+    assert unflushed._bytes == before, "nobody reads on"
+    stuck.set()
+    for job in jobs:
+        assert (await house.ended(job))["status"] == "completed"
+    assert unflushed._bytes == 0
+
+
+async def test_what_a_stopped_run_had_not_committed_is_given_back(house: Any, kit: Any) -> None:
+    hold = kit.Hold()
+    house.backend.script = [kit.frames(0, 6), hold]
+    house.engine._runner._settings = house.settings.background.model_copy(update={"flush_ms": 10_000})
+    response_id = await house.submit()
+    await hold.here()
+    assert house.engine._runner._unflushed._bytes > 0
+    await house.jobs.delete(await house.job(response_id))
+    await house.backend.closed(response_id)
+    async with asyncio.timeout(kit.PATIENCE_S):
+        while house.engine._runner._unflushed._bytes:
+            await asyncio.sleep(0)
+
+
 @pytest.mark.parametrize("after_output", [False, True])
 async def test_a_defect_in_a_run_fails_its_response_and_no_other(
     house: Any, kit: Any, after_output: bool

@@ -10,10 +10,21 @@ from typing import Any
 import pytest
 
 from gateway.config import UpstreamSettings
-from gateway.outbound.pool import Breaker, BreakerState, Pool, Replica
+from gateway.core.retry import Patience
+from gateway.outbound.breaker import BreakerState
+from gateway.outbound.pool import Pool, Replica
 
 PATIENCE_S = 20
 OPEN_S = 5.0
+
+PATIENCE = Patience(
+    down_wait_s=300,
+    put_offs_max=5,
+    put_off_first_s=0.5,
+    put_off_max_s=120,
+    backoff_first_s=0.1,
+    backoff_max_s=2,
+)
 
 
 class Time:
@@ -43,7 +54,7 @@ def names(replicas: Iterable[Replica | None]) -> list[str]:
 
 def fail(pool: Pool, replica: Replica, times: int = 3) -> None:
     for _ in range(times):
-        pool.failed(replica)
+        pool.failed(replica, was_reached=False)
 
 
 # -- the choice
@@ -103,72 +114,7 @@ def test_a_busy_healthy_replica_goes_before_an_idle_one_that_is_not(time: Time) 
         assert pool.pick(tried=[well]) is sick  # better than nothing, for who waits
 
 
-# -- the breaker
-
-
-def test_a_breaker_opens_after_so_many_failures_in_a_row() -> None:
-    breaker = Breaker(3, OPEN_S)
-    for _ in range(2):
-        breaker.failed(0.0)
-    breaker.succeeded()
-    for _ in range(2):
-        breaker.failed(0.0)
-        assert breaker.state(0.0) is BreakerState.CLOSED
-        assert breaker.allows(0.0)
-    breaker.failed(0.0)
-    assert breaker.state(0.0) is BreakerState.OPEN
-    assert not breaker.allows(OPEN_S - 0.01)
-
-
-def test_after_its_time_one_call_tries_and_the_others_wait_for_what_comes_of_it() -> None:
-    breaker = Breaker(1, OPEN_S)
-    breaker.failed(0.0)
-    assert breaker.state(OPEN_S) is BreakerState.PROBING
-    assert breaker.allows(OPEN_S)
-    breaker.called(OPEN_S)
-    assert not breaker.allows(OPEN_S)
-    breaker.succeeded()
-    assert breaker.state(OPEN_S) is BreakerState.CLOSED
-    assert breaker.allows(OPEN_S)
-
-
-def test_a_failed_try_opens_it_for_the_whole_time_again() -> None:
-    breaker = Breaker(2, OPEN_S)
-    breaker.failed(0.0)
-    breaker.failed(0.0)
-    breaker.called(OPEN_S)
-    breaker.failed(OPEN_S + 1)
-    assert breaker.state(2 * OPEN_S + 0.9) is BreakerState.OPEN
-    assert breaker.allows(2 * OPEN_S + 1)
-
-
-def test_a_try_that_is_never_answered_for_does_not_keep_the_replica_out_for_ever() -> None:
-    breaker = Breaker(1, OPEN_S)
-    breaker.failed(0.0)
-    breaker.called(OPEN_S)  # its client hung up: neither failed nor succeeded
-    assert not breaker.allows(2 * OPEN_S - 0.1)
-    assert breaker.allows(2 * OPEN_S)
-
-
-def test_a_health_check_closes_it_on_trial_but_not_before_its_time() -> None:
-    breaker = Breaker(3, OPEN_S)
-    for _ in range(3):
-        breaker.failed(0.0)
-    breaker.checked(1.0)
-    assert breaker.state(1.0) is BreakerState.OPEN
-    breaker.checked(OPEN_S)
-    assert breaker.state(OPEN_S) is BreakerState.CLOSED
-    breaker.failed(OPEN_S)
-    assert breaker.state(OPEN_S) is BreakerState.OPEN
-
-
-def test_health_checks_between_failed_calls_do_not_hide_them() -> None:
-    """A server whose engine is dead still lists its models."""
-    breaker = Breaker(3, OPEN_S)
-    for second in range(3):
-        breaker.failed(second)
-        breaker.checked(second)
-    assert breaker.state(2.0) is BreakerState.OPEN
+# -- left alone
 
 
 def test_a_replica_whose_breaker_is_open_gets_no_call(time: Time) -> None:
@@ -184,6 +130,98 @@ def test_a_replica_whose_breaker_is_open_gets_no_call(time: Time) -> None:
     fail(pool, alive)
     fail(pool, dead)
     assert pool.pick() is None
+
+
+def state_of(pool: Pool) -> list[BreakerState]:
+    return [pool.breaker_state(replica) for replica in pool.replicas]
+
+
+def test_one_call_tries_when_the_time_is_over_and_what_comes_of_it_decides(time: Time) -> None:
+    pool = pool_of(1, time)
+    (only,) = pool.replicas
+    fail(pool, only)
+    time.now_s += OPEN_S
+    pool.failed(only, was_reached=False)
+    assert state_of(pool) == [BreakerState.OPEN]
+    time.now_s += OPEN_S
+    pool.answered(only, 502, takes_jobs=False)  # it answers, but not for itself
+    assert state_of(pool) == [BreakerState.OPEN]
+    time.now_s += OPEN_S
+    pool.answered(only, 500, takes_jobs=False)
+    assert state_of(pool) == [BreakerState.CLOSED]
+    fail(pool, only, times=2)
+    assert state_of(pool) == [BreakerState.CLOSED], "it began anew"
+
+
+def test_an_answer_to_a_call_from_before_does_not_close_it(time: Time) -> None:
+    pool = pool_of(1, time)
+    (only,) = pool.replicas
+    fail(pool, only)
+    pool.answered(only, 200, takes_jobs=True)
+    assert state_of(pool) == [BreakerState.OPEN]
+
+
+@pytest.mark.parametrize("status", [502, 504])
+def test_half_of_the_calls_failing_behind_a_proxy_opens_it(time: Time, status: int) -> None:
+    pool = pool_of(1, time)
+    (only,) = pool.replicas
+    for _ in range(10):
+        assert state_of(pool) == [BreakerState.CLOSED]
+        pool.answered(only, 200, takes_jobs=False)
+        pool.answered(only, status, takes_jobs=False)
+    assert state_of(pool) == [BreakerState.OPEN]
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 429, 500, 503])
+def test_what_the_server_itself_answers_does_not(time: Time, status: int) -> None:
+    pool = pool_of(1, time)
+    for _ in range(100):
+        pool.answered(pool.replicas[0], status, takes_jobs=False)
+    assert state_of(pool) == [BreakerState.CLOSED]
+
+
+def test_a_health_check_closes_it_on_trial_but_not_before_its_time(time: Time) -> None:
+    pool = pool_of(1, time)
+    (only,) = pool.replicas
+    fail(pool, only)
+    pool.checked(only, is_healthy=True)
+    assert state_of(pool) == [BreakerState.OPEN]
+    time.now_s += OPEN_S
+    pool.checked(only, is_healthy=True)
+    assert state_of(pool) == [BreakerState.CLOSED]
+    pool.failed(only, was_reached=True)
+    assert state_of(pool) == [BreakerState.OPEN]
+
+
+def test_health_checks_between_failed_calls_do_not_hide_them(time: Time) -> None:
+    """A server whose engine is dead still lists its models."""
+    pool = pool_of(1, time)
+    for _ in range(3):
+        pool.failed(pool.replicas[0], was_reached=True)
+        pool.checked(pool.replicas[0], is_healthy=True)
+    assert state_of(pool) == [BreakerState.OPEN]
+
+
+def test_a_backend_is_out_of_reach_only_if_no_replica_could_be_reached(time: Time) -> None:
+    pool = pool_of(2, time)
+    one, two = pool.replicas
+    assert pool.unreached_s == 0
+    pool.failed(one, was_reached=False)
+    time.now_s += 60
+    assert pool.unreached_s == 0, "nobody has tried the other one"
+    pool.failed(two, was_reached=True)
+    assert pool.unreached_s == 0, "it broke the connection off, but there was one"
+    pool.failed(two, was_reached=False)
+    time.now_s += 30
+    pool.failed(two, was_reached=False)
+    assert pool.unreached_s == 30
+    pool.answered(one, 500, takes_jobs=False)
+    assert pool.unreached_s == 0
+    pool.failed(one, was_reached=False)
+    time.now_s += 5
+    assert pool.unreached_s == 5
+    pool.checked(two, is_healthy=True)
+    assert pool.unreached_s == 0
 
 
 # -- background
@@ -247,11 +285,11 @@ def test_while_all_are_down_one_job_at_a_time_finds_out(time: Time) -> None:
     with pool.call(only, is_background=True):
         assert pool.pick_for_background() is None, "it has not found out yet"
         assert pool.background_slots() == 1
-    pool.failed(only)
+    pool.failed(only, was_reached=False)
     assert pool.background_slots() == 0, "it has: still down"
     time.now_s += OPEN_S
     with pool.call(only, is_background=True):
-        only.breaker.succeeded()
+        pool.answered(only, 200, takes_jobs=True)
     assert pool.background_slots() == 4
 
 
@@ -267,18 +305,14 @@ async def test_a_background_call_without_a_slot_waits_for_one(time: Time) -> Non
         assert await waiting is only
 
 
-async def test_a_background_call_waits_for_a_replica_that_is_back(time: Time) -> None:
+async def test_a_background_call_does_not_wait_where_no_replica_takes_jobs(time: Time) -> None:
     pool = pool_of(1, time)
     (only,) = pool.replicas
     fail(pool, only)
-    waiting = asyncio.create_task(pool.room_for_background())
-    for _ in range(5):
-        await asyncio.sleep(0)
-    assert not waiting.done()
+    assert await pool.room_for_background() is None, "the queue is the place to wait"
     time.now_s += OPEN_S
     pool.checked(only, is_healthy=True)
-    async with asyncio.timeout(PATIENCE_S):
-        assert await waiting is only
+    assert await pool.room_for_background() is only
 
 
 async def test_a_background_call_that_failed_somewhere_waits_for_a_full_replica_rather_than_give_up(
@@ -294,3 +328,61 @@ async def test_a_background_call_that_failed_somewhere_waits_for_a_full_replica_
     async with asyncio.timeout(PATIENCE_S):
         assert await waiting is full
         assert await pool.room_for_background(tried=[gone, full]) is None
+
+
+# -- a server that has no time
+
+
+def test_a_server_that_has_no_time_gets_no_jobs_for_a_while_and_all_plain_calls(time: Time) -> None:
+    pool = pool_of(1, time, concurrency_max=8)
+    (only,) = pool.replicas
+    with pool.call(only, is_background=True), pool.call(only, is_background=True):
+        assert pool.put_off(only, 10.0, PATIENCE) == 10
+        assert pool.rests(only)
+        assert pool.pick_for_background() is None
+        assert pool.background_slots() == 2, "as many as it has"
+        assert pool.pick() is only
+        time.now_s += 8.9
+        assert pool.background_slots() == 2
+    time.now_s += 0.2  # a tenth before its time: so the first job that it sent away may come back
+    assert pool.background_slots() == 1
+    assert pool.pick_for_background() is only
+    with pool.call(only, is_background=True):
+        assert pool.pick_for_background() is None, "one tries"
+        pool.answered(only, 200, takes_jobs=True)
+        assert pool.background_slots() == 8
+
+
+def test_another_replica_takes_the_jobs_and_then_both_do(time: Time) -> None:
+    pool = pool_of(2, time, concurrency_max=4)
+    busy, other = pool.replicas
+    pool.put_off(busy, 10.0, PATIENCE)
+    assert pool.background_slots() == 4
+    assert names(pool.pick_for_background() for _ in range(3)) == ["m1"] * 3
+    time.now_s += 9.1
+    with pool.call(other, is_background=True):
+        assert pool.pick_for_background() is busy, "one tries it again, though the other one is sure"
+        assert pool.background_slots() == 5
+
+
+def test_many_that_are_sent_away_together_are_one_time(time: Time) -> None:
+    pool = pool_of(1, time)
+    (only,) = pool.replicas
+    assert [pool.put_off(only, None, PATIENCE) for _ in range(50)] == [0.5] * 50
+    waits = []
+    for _ in range(10):
+        time.now_s += 200
+        waits.append(pool.put_off(only, None, PATIENCE))
+    assert waits == [1, 2, 4, 8, 16, 32, 64, 120, 120, 120]
+    time.now_s += 200
+    pool.answered(only, 200, takes_jobs=True)
+    assert pool.put_off(only, None, PATIENCE) == 0.5
+
+
+def test_the_answer_to_a_job_from_before_does_not_end_the_rest(time: Time) -> None:
+    pool = pool_of(1, time)
+    (only,) = pool.replicas
+    pool.put_off(only, 10.0, PATIENCE)
+    pool.answered(only, 200, takes_jobs=True)
+    pool.answered(only, 200, takes_jobs=False)
+    assert pool.rests(only)

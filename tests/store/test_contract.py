@@ -423,6 +423,47 @@ async def test_a_job_released_for_later_lets_others_go_before_it(store: JobStore
     assert await claimed_names(store, now_ms=NOW + 500) == ["a"]
 
 
+async def test_a_job_that_no_backend_has_accepted_may_go_again_whatever_it_does(store: JobStore) -> None:
+    claimed = await started(store, "a", is_rerunnable=False)
+    await store.release(claimed, attempts_returned=1, put_offs=1)
+    assert await store.orphans(attempts_max=1, limit=9) == []
+    (again,) = await claim(store, attempts_max=1)
+    assert (again.job.attempt, again.job.put_offs, again.job.status) == (1, 1, Status.IN_PROGRESS)
+    await store.release(again, attempts_returned=0)
+    assert await claim(store, attempts_max=9) == []
+    assert await store.orphans(attempts_max=9, limit=9) == ["a"]
+
+
+async def test_a_job_released_for_later_keeps_its_place(store: JobStore) -> None:
+    claimed = await started(store, "a")
+    for name in ("b", "c"):
+        await create(store, name)
+    await store.release(claimed, attempts_returned=1, not_before_ms=NOW + 500)
+    assert await claimed_names(store, 1, now_ms=NOW + 500) == ["a"]
+
+
+async def test_of_tenants_that_rest_nothing_is_taken(store: JobStore) -> None:
+    await create(store, "a")
+    await create(store, "b", tenant=OTHER)
+    await create(store, "c", priority=2)
+    assert await claimed_names(store, 9, resting=[TENANT]) == ["b"]
+    assert await claimed_names(store, 9, resting=[TENANT, OTHER]) == []
+    assert await claimed_names(store, 9, resting=[OTHER]) == ["c", "a"]
+
+
+async def test_what_nobody_runs_of_a_backend_is_found_by_its_age(store: JobStore) -> None:
+    await ended(store, "ended")
+    await started(store, "running")
+    waiting = await started(store, "waiting", created_at_ms=NOW - 5)
+    await store.release(waiting, attempts_returned=1, not_before_ms=NOW + 500)
+    await create(store, "queued")
+    await create(store, "young", created_at_ms=NOW + 1)
+    await create(store, "elsewhere", backend="other")
+    assert await store.waiting_since(NOW, backend="default", limit=9) == ["waiting", "queued"]
+    assert await store.waiting_since(NOW, backend="default", limit=1) == ["waiting"]
+    assert await store.waiting_since(NOW - 1, backend="default", limit=9) == ["waiting"]
+
+
 async def test_live_jobs_of_backends_that_are_gone_are_found(store: JobStore) -> None:
     await ended(store, "ended", backend="default")
     for name, backend in (("a", "gone"), ("b", "kept"), ("c", "gone too"), ("d", "gone")):

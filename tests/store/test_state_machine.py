@@ -43,6 +43,7 @@ class Modelled:
     previous: str | None
     epoch: int = 0
     attempt: int = 0
+    put_offs: int = 0
     is_owned: bool = False
     output_shown: bool = False
     expires_at_ms: int | None = None
@@ -52,7 +53,8 @@ class Modelled:
         self.status = status
 
     def may_rerun(self) -> bool:
-        return self.is_rerunnable and not self.output_shown and self.attempt < ATTEMPTS_MAX
+        is_untried = self.attempt == 0
+        return not self.output_shown and (is_untried or (self.is_rerunnable and self.attempt < ATTEMPTS_MAX))
 
 
 def event(number: int, text: str) -> bytes:
@@ -146,6 +148,7 @@ class StoreMachine(RuleBasedStateMachine):
             job.is_owned, job.epoch, job.attempt = True, job.epoch + 1, job.attempt + 1
             job.events = job.events[:3]
             assert (claim.epoch, claim.job.attempt) == (job.epoch, job.attempt)
+            assert claim.job.put_offs == job.put_offs
             assert claim.job.next_seq == len(job.events)
         return multiple(*got)
 
@@ -195,14 +198,16 @@ class StoreMachine(RuleBasedStateMachine):
     def finish(self, claim: Claim, status: Status, skew: int) -> None:
         self._finish(claim, status, skew)
 
-    @rule(claim=claims, returned=st.integers(0, 1))
-    def release(self, claim: Claim, returned: int) -> None:
+    @rule(claim=claims, returned=st.integers(0, 1), put_offs=st.integers(0, 1))
+    def release(self, claim: Claim, returned: int, put_offs: int) -> None:
+        released = self.store.release(claim, attempts_returned=returned, put_offs=put_offs)
         if not self.is_present(claim):
             with pytest.raises(ClaimLost):
-                self.run(self.store.release(claim, attempts_returned=returned))
+                self.run(released)
             return
-        self.run(self.store.release(claim, attempts_returned=returned))
+        self.run(released)
         job = self.model[claim.id]
+        job.put_offs += put_offs
         job.is_owned, job.epoch, job.attempt = False, job.epoch + 1, max(0, job.attempt - returned)
 
     @rule(target=claims, name=jobs, finishes=st.booleans())

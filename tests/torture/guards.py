@@ -57,6 +57,7 @@ def _show_first() -> None:
         first_seq, log._next_seq = log._next_seq, log._next_seq + count
         log._followers.committed(log._claim.id, first_seq, count, events, is_end=False)
         await log._store.append(log._claim, first_seq, count, events, has_output=has_output)
+        log._unflushed.remove(len(events))
 
     replace(JobLog, "_commit", commit)
 

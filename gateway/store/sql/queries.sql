@@ -83,7 +83,8 @@ WHERE job.id = :id
 ORDER BY segment.first_seq;
 
 -- name: next_tenants
--- Whose turn it is at a backend, each with the job that it would start: by priority, then the tenant with the
+-- Whose turn it is at a backend, each with the job that it would start (one that no backend has accepted yet, or a
+-- silent one whose run was lost): by priority, then the tenant with the
 -- fewest running jobs, of those the one whose last turn is longest ago, of those the job that came first.
 WITH candidate AS MATERIALIZED (  -- or each would be looked up once for WHERE and once for ORDER BY
     SELECT waiting.priority, waiting.tenant,
@@ -93,11 +94,12 @@ WITH candidate AS MATERIALIZED (  -- or each would be looked up once for WHERE a
             WHERE owner IS NULL AND status IN ('queued', 'in_progress')
               AND backend = waiting.backend AND priority = waiting.priority AND tenant = waiting.tenant
               AND not_before_ms <= :now_ms AND deadline_ms > :now_ms AND created_at_ms <= :accepted_before_ms
-              AND (status = 'queued' OR (output_shown = 0 AND is_rerunnable = 1 AND attempt < :attempts_max))
+              AND output_shown = 0 AND (attempt = 0 OR (is_rerunnable = 1 AND attempt < :attempts_max))
             ORDER BY pk
             LIMIT 1) AS pk
     FROM temp.waiting LEFT JOIN temp.running USING (tenant) LEFT JOIN temp.turn USING (tenant)
     WHERE waiting.backend = :backend
+      AND lower(hex(waiting.tenant)) NOT IN (SELECT value FROM json_each(:resting))
 )
 SELECT * FROM candidate
 WHERE pk IS NOT NULL
@@ -111,7 +113,7 @@ FROM job
 WHERE owner IS NULL AND status IN ('queued', 'in_progress')
   AND backend = :backend AND priority = :priority AND tenant = :tenant AND pk > :after
   AND not_before_ms <= :now_ms AND deadline_ms > :now_ms AND created_at_ms <= :accepted_before_ms
-  AND (status = 'queued' OR (output_shown = 0 AND is_rerunnable = 1 AND attempt < :attempts_max))
+  AND output_shown = 0 AND (attempt = 0 OR (is_rerunnable = 1 AND attempt < :attempts_max))
 ORDER BY pk
 LIMIT 1;
 
@@ -161,10 +163,10 @@ WHERE id = :id AND status IN ('queued', 'in_progress')
 RETURNING id;
 
 -- name: release
--- Give an interrupted, still silent job back, as if this attempt had not been.
+-- Give an interrupted, still silent job back. It keeps its place.
 UPDATE job
 SET owner = NULL, epoch = epoch + 1, attempt = max(0, attempt - :attempts_returned),
-    not_before_ms = :not_before_ms
+    put_offs = put_offs + :put_offs, not_before_ms = :not_before_ms
 WHERE id = :id AND epoch = :epoch AND status IN ('queued', 'in_progress')
 RETURNING id;
 
@@ -178,7 +180,7 @@ WHERE status IN ('queued', 'in_progress') AND owner IS NOT NULL;
 SELECT id
 FROM job
 WHERE owner IS NULL AND status = 'in_progress'
-  AND NOT (output_shown = 0 AND is_rerunnable = 1 AND attempt < :attempts_max)
+  AND NOT (output_shown = 0 AND (attempt = 0 OR (is_rerunnable = 1 AND attempt < :attempts_max)))
 ORDER BY pk
 LIMIT :limit;
 
@@ -188,6 +190,15 @@ SELECT id
 FROM job
 WHERE owner IS NULL AND status IN ('queued', 'in_progress')
   AND backend NOT IN (SELECT value FROM json_each(:backends))
+ORDER BY pk
+LIMIT :limit;
+
+-- name: waiting_since
+-- Live jobs of a backend that nobody runs, accepted before a time.
+SELECT id
+FROM job
+WHERE owner IS NULL AND status IN ('queued', 'in_progress')
+  AND backend = :backend AND created_at_ms <= :accepted_before_ms
 ORDER BY pk
 LIMIT :limit;
 

@@ -19,7 +19,9 @@ CREATE TABLE job (
     -- Fencing: every claim and take-over raises the epoch, every write must bring the present one.
     epoch          INTEGER NOT NULL DEFAULT 0,
     owner          TEXT,
+    -- Calls that the backend may have accepted, and calls that it sent away.
     attempt        INTEGER NOT NULL DEFAULT 0,
+    put_offs       INTEGER NOT NULL DEFAULT 0,
     not_before_ms  INTEGER NOT NULL DEFAULT 0,
     next_seq       INTEGER NOT NULL,
     is_background  INTEGER NOT NULL CHECK (is_background IN (0, 1)),

@@ -1,0 +1,96 @@
+"""Where one call goes, and where it goes next when nobody has answered it.
+
+Only as long as it may: a call that was not sent may go anywhere, also to the same place once more; one that
+was sent and broken off goes elsewhere only for a client that waits. All that is within the backend's budget.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from dataclasses import dataclass, field
+
+from gateway.core.retry import Patience
+from gateway.observe import Observer
+from gateway.outbound.budget import RetryBudget
+from gateway.outbound.client import Reason
+from gateway.outbound.pool import Pool, Replica
+
+
+@dataclass(slots=True)
+class Tries:
+    """The replicas that one call is sent to, one after the other.
+
+    Args:
+        rounds_max: How often all of them may be tried, if none can be reached.
+        is_again: The whole call is a retry, and was paid for.
+    """
+
+    backend: str
+    pool: Pool
+    budget: RetryBudget
+    patience: Patience
+    observer: Observer
+    rounds_max: int
+    is_background: bool
+    is_again: bool = False
+    _round: int = 0
+    _tried: list[Replica] = field(default_factory=list)
+    _failed: Reason | None = None
+
+    async def next(self) -> Replica | None:
+        """The next one; None if there is none, or the call may not be made again. A background call waits for
+        its turn there, a plain one goes at once."""
+        failed, self._failed = self._failed, None
+        if failed is not None:
+            replica = await self._pick_another(failed)
+        elif self._tried:
+            return None  # it was answered
+        else:
+            if not self.is_again:
+                self.budget.called()
+            replica = await self._pick()
+        if replica is not None:
+            self._tried.append(replica)
+        return replica
+
+    def failed(self, replica: Replica, reason: Reason) -> None:
+        """It has not answered."""
+        if self.is_background or reason is not Reason.TIMEOUT:  # how long a client waits is its own affair
+            self.pool.failed(replica, was_reached=reason is not Reason.UNREACHABLE)
+        self._failed = reason
+
+    def put_off(self) -> None:
+        """It has answered that it has no time."""
+        self._failed = Reason.PUT_OFF
+
+    async def _pick(self) -> Replica | None:
+        if self.is_background:
+            return await self.pool.room_for_background(tried=self._tried)
+        return self.pool.pick(tried=self._tried)
+
+    async def _pick_another(self, failed: Reason) -> Replica | None:
+        if failed is Reason.TIMEOUT or (failed is Reason.CUT and self.is_background):
+            return None  # it may have begun: whether a job is run again is not decided here
+        if failed is Reason.PUT_OFF:  # the queue is as good a place to wait as any
+            replica = self.pool.pick_for_background(tried=self._tried)
+        else:
+            replica = await self._pick()
+        if replica is None and failed is Reason.UNREACHABLE and self._round + 1 < self.rounds_max:
+            replica = await self._pick_again()
+        if replica is None:
+            return None
+        if not self.budget.spend():
+            self.observer.retry_refused(self.backend)
+            return None
+        self.observer.retried(self.backend, failed.value)
+        return replica
+
+    async def _pick_again(self) -> Replica | None:
+        """All have been tried: once more, a little later."""
+        if self.pool.is_down:
+            return None
+        await asyncio.sleep(self.patience.backoff_s(self._round, random.random()))  # noqa: S311  not a secret
+        self._round += 1
+        self._tried.clear()
+        return await self._pick()

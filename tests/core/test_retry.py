@@ -1,0 +1,207 @@
+"""Whether a job is run again, when, and whether the call counts: the whole table."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.core.job import Job, Status
+from gateway.core.retry import Again, Failed, Patience, again, may_ask_anew, reason_of, rest_s
+
+PATIENCE = Patience(
+    down_wait_s=300,
+    put_offs_max=5,
+    put_off_first_s=0.5,
+    put_off_max_s=120,
+    backoff_first_s=0.1,
+    backoff_max_s=2,
+)
+NOW = 1_800_000_000_000
+JOB = Job(
+    id="resp_1",
+    tenant=b"t" * 32,
+    status=Status.IN_PROGRESS,
+    epoch=1,
+    attempt=1,
+    next_seq=3,
+    created_at_ms=NOW - 1000,
+    started_at_ms=NOW - 500,
+    deadline_ms=NOW + 3_600_000,
+    is_streamed=False,
+    is_followable=False,
+    is_rerunnable=True,
+    output_shown=False,
+    response=b"{}",
+    final=None,
+)
+NOT_SENT = ("upstream_unreachable", "upstream_unavailable")
+BROKEN_OFF = ("upstream_error", "upstream_cut", "upstream_closed_early", "upstream_timeout", "bad_event")
+FINAL = (
+    "upstream_refused",
+    "upstream_too_large",
+    "upstream_redirect",
+    "upstream_error_event",
+    "upstream_failed",
+    "upstream_ended",
+    "deadline",
+    "cancelled",
+    "credential_lost",
+    "interrupted_by_restart",
+)
+
+
+def decided(reason: str, job: Job = JOB, **more: Any) -> Again | None:
+    """What is decided, with the dice in the middle."""
+    given = {"attempts_max": 2, "was_shown": False, "now_ms": NOW, "roll": 0.5, **more}
+    failed = Failed(
+        reason, *(given.pop(name, default) for name, default in [("asked", None), ("is_callers", False)])
+    )
+    return again(replace(failed, unreached_s=given.pop("unreached_s", 0.0)), job, PATIENCE, **given)
+
+
+def job(**changes: Any) -> Job:
+    return replace(JOB, **changes)
+
+
+# -- which failures, and how often
+
+
+@pytest.mark.parametrize("reason", FINAL)
+def test_what_the_backend_or_the_client_has_decided_is_final(reason: str) -> None:
+    assert decided(reason) is None
+
+
+@pytest.mark.parametrize("reason", [*NOT_SENT, "upstream_put_off", *BROKEN_OFF])
+def test_nothing_is_run_again_once_its_output_was_shown(reason: str) -> None:
+    assert decided(reason) is not None
+    assert decided(reason, was_shown=True) is None
+    assert decided(reason, job(output_shown=True)) is None
+
+
+@pytest.mark.parametrize("reason", BROKEN_OFF)
+def test_a_call_that_may_have_begun_is_an_attempt_of_which_there_are_few(reason: str) -> None:
+    once_more = decided(reason)
+    assert once_more is not None
+    assert once_more.is_attempt
+    assert not once_more.is_put_off
+    assert decided(reason, job(attempt=2)) is None
+    assert decided(reason, job(attempt=2), attempts_max=3) is not None
+    assert decided(reason, attempts_max=1) is None, "recovery: never"
+    assert decided(reason, job(is_rerunnable=False)) is None, "a tool of it may have acted"
+
+
+@pytest.mark.parametrize("reason", NOT_SENT)
+def test_a_call_that_was_not_sent_is_no_attempt_and_its_job_waits_while_the_backend_is_down(
+    reason: str,
+) -> None:
+    for patient in (JOB, job(attempt=2), job(is_rerunnable=False), job(put_offs=5)):
+        waits = decided(reason, patient, attempts_max=1, unreached_s=299)
+        assert waits is not None
+        assert not waits.is_attempt
+        assert not waits.is_put_off
+        assert 0 <= waits.after_s <= PATIENCE.backoff_max_s
+
+
+def test_it_waits_for_so_long_and_no_longer() -> None:
+    old = job(created_at_ms=NOW - 300_000)
+    assert decided("upstream_unreachable", old, unreached_s=299.9) is not None
+    assert decided("upstream_unreachable", old, unreached_s=300) is None
+    young = job(created_at_ms=NOW - 299_000)
+    assert decided("upstream_unreachable", young, unreached_s=10_000) is not None, "its own wait counts"
+
+
+def test_a_job_lets_itself_be_sent_away_so_often() -> None:
+    for put_offs in range(5):
+        waits = decided("upstream_put_off", job(put_offs=put_offs, attempt=2), attempts_max=1)
+        assert waits is not None
+        assert waits.is_put_off
+        assert not waits.is_attempt
+    assert decided("upstream_put_off", job(put_offs=5)) is None
+
+
+@pytest.mark.parametrize(
+    ("reason", "more"),
+    [("upstream_put_off", {"asked": 60}), ("upstream_unreachable", {}), ("upstream_cut", {})],
+)
+def test_nothing_waits_for_its_deadline(reason: str, more: dict[str, Any]) -> None:
+    assert decided(reason, job(deadline_ms=NOW + 90_000), **more) is not None
+    assert decided(reason, job(deadline_ms=NOW + 10), **more) is None
+    assert decided("upstream_put_off", job(deadline_ms=NOW + 59_000), asked=60) is None
+
+
+# -- when
+
+
+@pytest.mark.parametrize(
+    ("asked", "put_offs", "wait_s"),
+    [
+        (3.0, 0, 3.0),
+        (3.0, 4, 3.0),
+        (120.0, 0, 120.0),
+        (86_400.0, 0, 120.0),
+        (float("inf"), 0, 120.0),
+        (None, 0, 0.5),
+        (None, 1, 1.0),
+        (None, 4, 8.0),
+        (0.0, 0, 0.1),  # "at once", but not five times at once
+        (0.0, 4, 1.6),
+    ],
+)
+def test_the_wait_is_what_the_backend_asks_for_within_ten_percent(
+    asked: float | None, put_offs: int, wait_s: float
+) -> None:
+    rolls = [step / 20 for step in range(21)]
+    found = [decided("upstream_put_off", job(put_offs=put_offs), asked=asked, roll=roll) for roll in rolls]
+    waits = [each.after_s for each in found if each is not None]
+    assert len(waits) == len(rolls)
+    assert waits == sorted(waits)
+    assert len(set(waits)) == len(rolls), "no two come back together"
+    assert waits[0] == pytest.approx(wait_s * 0.9)
+    assert waits[-1] == pytest.approx(min(120, wait_s * 1.1))
+
+
+def test_the_others_are_kept_away_until_the_first_may_come_back() -> None:
+    first = decided("upstream_put_off", asked=10.0, is_callers=True, roll=0.0)
+    assert first is not None
+    assert first.caller_rests_s == first.after_s == rest_s(10.0)
+    everybody = decided("upstream_put_off", asked=10.0)
+    assert everybody is not None
+    assert everybody.caller_rests_s == 0
+
+
+@given(tries=st.integers(0, 5000), roll=st.floats(0, 1))
+def test_a_back_off_has_full_jitter_and_a_cap(tries: int, roll: float) -> None:
+    bound = min(2.0, 0.1 * 2 ** min(tries, 20))
+    assert PATIENCE.backoff_s(tries, roll) == pytest.approx(roll * bound)
+
+
+# -- what a status says
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "reason"),
+    [
+        (429, "rate_limit_exceeded", "upstream_put_off"),
+        (503, "server_error", "upstream_put_off"),
+        (429, "insufficient_quota", "upstream_refused"),
+        (500, "server_error", "upstream_error"),
+        (502, "server_error", "upstream_error"),
+        (504, "server_error", "upstream_error"),
+        (501, "server_error", "upstream_refused"),
+        (400, "invalid_prompt", "upstream_refused"),
+        (401, "server_error", "upstream_refused"),
+        (404, "invalid_prompt", "upstream_refused"),
+        (409, "server_error", "upstream_refused"),
+    ],
+)
+def test_the_status_of_an_error_says_what_it_was(status: int, code: str, reason: str) -> None:
+    assert reason_of(status, code) == reason
+
+
+def test_a_plain_answer_is_asked_for_anew_only_where_it_was_lost_on_its_way() -> None:
+    every = [*NOT_SENT, "upstream_put_off", *BROKEN_OFF, *FINAL]
+    assert [reason for reason in every if may_ask_anew(reason)] == ["upstream_cut", "upstream_closed_early"]
