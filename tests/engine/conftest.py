@@ -125,13 +125,13 @@ class OnlyBackend:
 
     def __init__(self, backend: ScriptedBackend, slots: int) -> None:
         self.backend = backend
-        self._slots = slots
+        self.slots_now = slots
 
     def get(self, name: str) -> ScriptedBackend | None:
         return self.backend if name == "default" else None
 
     def slots(self, name: str) -> int:
-        return self._slots
+        return self.slots_now
 
     def held_until_ms(self, name: str, now_ms: int) -> int | None:
         return None
@@ -211,8 +211,8 @@ class House:
         self.clock = clock
         self.observer = Signals()
         assert settings.upstream is not None
-        backends = OnlyBackend(backend, settings.upstream.concurrency_max)
-        self.engine = Engine(store, backends, settings, self.observer, clock=clock)
+        self.backends = OnlyBackend(backend, settings.upstream.concurrency_max)
+        self.engine = Engine(store, self.backends, settings, self.observer, clock=clock)
         self.jobs = self.engine.jobs
         self.failed = asyncio.Event()
 
