@@ -11,7 +11,7 @@ from aiohttp.http import StreamWriter
 
 from gateway.api.draining import drained, keep_little_unsent, reset
 
-_PIECE_BYTES = 32 * 2**10
+_PIECE_BYTES = 16 * 2**10
 """Written at once. Each reader has its own copy of what it has not taken yet; the block is shared."""
 
 _HEADERS = {

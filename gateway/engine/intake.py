@@ -14,7 +14,7 @@ from gateway.store.port import QueueLimits
 from gateway.wire.errors import Fault, Refusal
 
 _KNOWN_MS = 100
-"""A queue that was full counts as full until a job starts, but no longer: there are other ways out of it."""
+"""For so long a queue that was full counts as full; then one request finds out, for all others."""
 _KNOWN_MAX = 1000
 _WINDOW_MS = 30_000
 _SHARE = 0.1
@@ -42,10 +42,18 @@ class Intake:
         """Raises: Refusal, if the queue was full for this tenant just now."""
         if self._full_until_ms:
             now_ms = self._clock.now_ms()
-            if now_ms < self._full_until_ms.get(None, 0):
-                raise self._refusal(is_tenant=False)
-            if now_ms < self._full_until_ms.get(tenant, 0):
-                raise self._refusal(is_tenant=True)
+            for whose in (None, tenant):
+                until_ms = self._full_until_ms.get(whose)
+                if until_ms is not None and now_ms < until_ms:
+                    raise self._refusal(is_tenant=whose is not None)
+                if until_ms is not None:
+                    self._full_until_ms[whose] = now_ms + _KNOWN_MS  # for those who come while this one asks
+
+    def accepted(self, tenant: bytes) -> None:
+        """There was room."""
+        if self._full_until_ms:
+            self._full_until_ms.pop(None, None)
+            self._full_until_ms.pop(tenant, None)
 
     def full(self, error: QueueFull, tenant: bytes) -> Refusal:
         """The store had no room: what to tell the client, and for a moment everybody after it."""
@@ -56,7 +64,6 @@ class Intake:
 
     def started(self, count: int) -> None:
         """So many jobs have left the queue."""
-        self._full_until_ms.clear()
         second = self._clock.now_s()
         if self._starts and self._starts[-1][0] == second:
             count += self._starts.pop()[1]

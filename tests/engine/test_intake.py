@@ -60,11 +60,24 @@ def test_a_tenant_with_too_many_waiting_is_refused_and_nobody_else(intake: Intak
     assert not is_refused(intake, OTHER)
 
 
-def test_a_job_that_starts_makes_room(intake: Intake) -> None:
+def test_after_that_moment_one_finds_out_for_all_others(intake: Intake, clock: SetClock) -> None:
     intake.full(QueueFull(is_tenant=False), MINE)
-    intake.full(QueueFull(is_tenant=True), MINE)
-    intake.started(1)
+    clock.ms += 100
+    assert not is_refused(intake, OTHER)
+    assert is_refused(intake, MINE)
+    intake.accepted(OTHER)
     assert not is_refused(intake, MINE)
+    assert not is_refused(intake, MINE)
+
+
+def test_one_that_never_comes_back_with_an_answer_keeps_nobody_waiting(
+    intake: Intake, clock: SetClock
+) -> None:
+    intake.full(QueueFull(is_tenant=True), MINE)
+    for _ in range(3):
+        clock.ms += 100
+        assert not is_refused(intake, MINE)
+        assert is_refused(intake, MINE)
 
 
 def test_tenants_that_were_refused_are_not_remembered_without_bound(intake: Intake) -> None:

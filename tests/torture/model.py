@@ -10,6 +10,7 @@ The script stands in the request, as JSON in `metadata.script`, so that any clie
     after     the fault comes after so many pieces [0]; `status` comes in place of the head
     needs_key no Authorization header, and the answer is 401 [false]
     calls     the fault comes in so many first calls of a job [all]
+    filler    bytes more in the event of each piece, which then has the time at which it was sent as well [0]
 
 Every call of a job (the gateway names it in `Idempotency-Key`) has its number in every piece of its text, so
 that pieces of two generations cannot be taken for one: `expected_text` is what a whole answer says.
@@ -140,6 +141,8 @@ class Server:
                 await _fail(request, answer, fault, call)
                 return answer
             kind = event["type"]
+            if is_piece and (filler := script.get("filler", 0)):
+                event |= {"sent_at": time.monotonic(), "filler": "." * filler}
             await answer.write(b"event: %b\ndata: %b\n\n" % (kind.encode(), orjson.dumps(event)))
             if is_piece:
                 call.sent += 1

@@ -1,0 +1,106 @@
+"""What a gateway takes of its machine while a trial goes on: memory, files, and turns of its event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+
+from tests.torture.gateway import Gateway
+
+_EVERY_S = 0.25
+MIB = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One look. `at` is on the monotonic clock."""
+
+    at: float
+    rss_bytes: int
+    files: int
+    wal_bytes: int
+
+
+class Watch:
+    """An async context: looks at the present process of a gateway four times a second.
+
+    Attributes:
+        samples: What was seen, of one process after the other.
+    """
+
+    def __init__(self, gateway: Gateway, every_s: float = _EVERY_S) -> None:
+        self._gateway = gateway
+        self._every_s = every_s
+        self._task: asyncio.Task[None] | None = None
+        self.samples: list[Sample] = []
+
+    async def __aenter__(self) -> Watch:
+        self._task = asyncio.create_task(self._look())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._task is not None
+        self._task.cancel()
+        await asyncio.wait([self._task])
+
+    async def _look(self) -> None:
+        while True:
+            with suppress(OSError):  # it has just ended
+                self.samples.append(look(self._gateway))
+            await asyncio.sleep(self._every_s)
+
+    def rss_max(self) -> int:
+        return max(sample.rss_bytes for sample in self.samples)
+
+    def between(self, start: float, end: float) -> list[Sample]:
+        return [sample for sample in self.samples if start <= sample.at <= end]
+
+
+def look(gateway: Gateway) -> Sample:
+    """Raises: OSError, if there is no process."""
+    process = Path(f"/proc/{gateway.pid}")
+    pages = int((process / "statm").read_text().split()[1])
+    wal = gateway.database.with_name(gateway.database.name + "-wal")
+    return Sample(
+        time.monotonic(),
+        pages * os.sysconf("SC_PAGE_SIZE"),
+        len(os.listdir(process / "fd")),
+        wal.stat().st_size if wal.exists() else 0,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """One scrape of the admin port."""
+
+    samples: dict[str, float]
+
+    def of(self, sample: str) -> float:
+        """0 if it never moved."""
+        return self.samples.get(sample, 0.0)
+
+    def total(self, name: str) -> float:
+        """Over all labels."""
+        return sum(value for sample, value in self.samples.items() if sample.partition("{")[0] == name)
+
+    def loop_lag_s(self, share: float) -> float:
+        """So much of all turns came no later than this (the bound of a bucket); 1.0 is the latest of all."""
+        bounds = {
+            float(sample.split('"')[1]): value
+            for sample, value in self.samples.items()
+            if sample.startswith("backburner_loop_lag_seconds_bucket")
+        }
+        total = max(bounds.values(), default=0)
+        return min((bound for bound, count in bounds.items() if count >= share * total), default=0.0)
+
+
+async def metrics(gateway: Gateway) -> Metrics:
+    async with aiohttp.ClientSession() as session, session.get(f"{gateway.admin}/metrics") as answer:
+        lines = [line.rpartition(" ") for line in (await answer.text()).splitlines() if line[0] != "#"]
+    return Metrics({name: float(value) for name, _, value in lines})
