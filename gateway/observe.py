@@ -38,6 +38,9 @@ class Observer:
         self.registry = r = CollectorRegistry()
         self.jobs = Gauge("backburner_jobs", "Responses in the store by status", ["status"], registry=r)
         self.accepted = Counter("backburner_jobs_accepted", "Background responses accepted", registry=r)
+        self.adopted = Counter(
+            "backburner_jobs_adopted", "Retries answered with the response of a lost answer", registry=r
+        )
         self.refused = Counter(
             "backburner_requests_refused",
             "Requests answered with an error of our own",
@@ -158,6 +161,10 @@ class Observer:
     def create_refused(self, reason: str) -> None:
         """reason: `queue_full` | `tenant_queue_full`."""
         self.creates_refused.labels(reason).inc()
+
+    def job_adopted(self, response_id: str) -> None:
+        self.adopted.inc()
+        line("adopted", id=response_id)
 
     def job_started(self, response_id: str, attempt: int, waited_s: float) -> None:
         self.queue_wait.observe(max(0.0, waited_s))

@@ -9,6 +9,7 @@ from urllib.parse import parse_qs
 
 from aiohttp import web
 
+from gateway.api.arrival import TcpArrival
 from gateway.api.callers import Caller, Callers, new_response_id, split_headers
 from gateway.api.choosing import Chooser
 from gateway.api.passthrough import Passthrough
@@ -20,9 +21,10 @@ from gateway.config import Settings
 from gateway.core.job import Idempotency, Job, Status
 from gateway.engine.engine import Engine
 from gateway.engine.jobs import Submission, previous_not_found
+from gateway.engine.unacked import Delivery
 from gateway.observe import Observer
 from gateway.outbound.backend import HttpBackend
-from gateway.wire import queries, requests, responses
+from gateway.wire import queries, requests, responses, retries
 from gateway.wire.calls import NO_SUCH_ROUTE
 from gateway.wire.errors import Fault, Refusal, invalid, not_found
 
@@ -68,12 +70,28 @@ class Responses:
         if len(body) > self._settings.background.body_bytes_max:
             raise too_large(self._settings.background.body_bytes_max)
         caller = self._callers.of(request, request_id)
-        if "Idempotency-Key" not in request.headers:  # with one, it may be asking for what there is already
-            self._jobs.check_room(caller.tenant)
-        return await self._create_background(request, body, kind.body, caller)
+        idempotency, delivery = self._repeat(request, body)
+        if idempotency is None and (delivery is None or not delivery.is_retry):
+            self._jobs.check_room(caller.tenant)  # any other may be asking for what there is already
+        return await self._create_background(request, kind.body, caller, idempotency, delivery)
+
+    def _repeat(self, request: web.BaseRequest, body: bytes) -> tuple[Idempotency | None, Delivery | None]:
+        """By what a create can be known again: its key; else, where that is wanted, by itself."""
+        key = retries.idempotency_key(request.headers.getall("Idempotency-Key", []))
+        if key is not None:
+            return Idempotency(key, _fingerprint(request, body)), None
+        if not self._settings.background.adopt_unacked_retry:
+            return None, None
+        is_retry = retries.is_retry(request.headers.get("X-Stainless-Retry-Count"))
+        return None, Delivery(_fingerprint(request, body), is_retry, TcpArrival(request))
 
     async def _create_background(
-        self, request: web.BaseRequest, raw: bytes, body: dict[str, object], caller: Caller
+        self,
+        request: web.BaseRequest,
+        body: dict[str, object],
+        caller: Caller,
+        idempotency: Idempotency | None,
+        delivery: Delivery | None,
     ) -> web.StreamResponse:
         for name in _query(request):
             if name not in _QUERY_OF_CREATE:  # it would lie on disk, and it might be a key
@@ -84,6 +102,23 @@ class Responses:
                 )
         accept_store_false = self._settings.background.store_false == "accept"
         requests.validate(body, accept_store_false=accept_store_false)
+        accepted = await self._jobs.earlier(caller.tenant, idempotency, delivery)
+        if accepted is None:
+            submission = await self._submission(request, body, caller, idempotency, delivery)
+            accepted = await self._jobs.submit(submission)
+        if body.get("stream") is True:
+            self._observer.replays.labels("create").inc()
+            return await self._stream(request, accepted.response_id, caller, after=-1, delivery=delivery)
+        return self._json(accepted.response, accepted.status, http_status=self._dialect.accepted_status)
+
+    async def _submission(
+        self,
+        request: web.BaseRequest,
+        body: dict[str, object],
+        caller: Caller,
+        idempotency: Idempotency | None,
+        delivery: Delivery | None,
+    ) -> Submission:
         backend = self._chooser.of_model(body.get("model"))
         await self._callers.vet(request, caller, backend)
         previous_id = body.get("previous_response_id")
@@ -93,9 +128,8 @@ class Responses:
             if not is_ours and not await self._callers.backend_knows(request, caller, previous_id, backend):
                 raise previous_not_found(previous_id)
         stored, held = split_headers(request, caller, backend)
-        response_id = new_response_id()
-        submission = Submission(
-            response_id=response_id,
+        return Submission(
+            response_id=new_response_id(),
             tenant=caller.tenant,
             backend=backend.name,
             body=body,
@@ -103,13 +137,9 @@ class Responses:
             stored_headers=stored,
             held_headers=held,
             is_previous_ours=is_ours,
-            idempotency=_idempotency(request, raw),
+            idempotency=idempotency,
+            delivery=delivery,
         )
-        accepted = await self._jobs.submit(submission)
-        if body.get("stream") is True:
-            self._observer.replays.labels("create").inc()
-            return await self._stream(request, accepted.response_id, caller, after=-1)
-        return self._json(accepted.response, accepted.status, http_status=self._dialect.accepted_status)
 
     # -- /responses/{id}
 
@@ -227,18 +257,29 @@ class Responses:
         return response
 
     async def _stream(
-        self, request: web.BaseRequest, stored_id: str, caller: Caller, *, after: int
+        self,
+        request: web.BaseRequest,
+        stored_id: str,
+        caller: Caller,
+        *,
+        after: int,
+        delivery: Delivery | None = None,
     ) -> web.StreamResponse:
-        blocks = self._shown(self._followers.follow(stored_id, caller.tenant, after=after))
+        blocks = self._shown(self._followers.follow(stored_id, caller.tenant, after=after), delivery)
         stall_timeout_s = self._settings.server.write_stall_timeout_s
         return await stream_events(
             request, blocks, request_id=caller.request_id, stall_timeout_s=stall_timeout_s
         )
 
-    async def _shown(self, blocks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    async def _shown(
+        self, blocks: AsyncGenerator[bytes, None], delivery: Delivery | None
+    ) -> AsyncGenerator[bytes, None]:
         async with aclosing(blocks):
             async for block in blocks:
                 yield self._dialect.shown_events(block)
+                if delivery is not None:  # the first event has the id: that is what must not be lost
+                    delivery.arrival.handed_over()
+                    delivery = None
 
 
 @contextmanager
@@ -248,11 +289,6 @@ def _naming(response_id: str) -> Iterator[None]:
         yield
     except Refusal as refusal:
         raise not_found(response_id) if refusal.fault is Fault.NOT_FOUND else refusal from None
-
-
-def _idempotency(request: web.BaseRequest, body: bytes) -> Idempotency | None:
-    key = requests.idempotency_key(request.headers.getall("Idempotency-Key", []))
-    return Idempotency(key, _fingerprint(request, body)) if key is not None else None
 
 
 def _fingerprint(request: web.BaseRequest, body: bytes) -> bytes:

@@ -65,6 +65,13 @@ class BackgroundSettings(Section):
     """Which responses may be streamed by GET: those created with `stream: true`, or any."""
     partial_output: bool = False
     """Show the output so far in a GET while the response runs."""
+    adopt_unacked_retry: bool = False
+    """A create that says it is a retry gets the response of the same request whose answer was lost."""
+    adopt_within_s: Seconds = 60
+    """Only responses that were accepted so recently are adopted."""
+    acknowledge_after_ms: Annotated[int, Field(ge=10, le=10_000)] = 250
+    """An answer counts as arrived if its connection is open this long after the acceptance. The official SDKs
+    wait at least 375 ms before they ask again."""
     poll_after_ms: Annotated[int, Field(ge=100, le=60_000)] = 1_000
     """The hint sent as `openai-poll-after-ms` while a response is not finished."""
 

@@ -28,6 +28,7 @@ def new_job(
     opening: tuple[str, str],
     now_ms: int,
     deadline_s: float,
+    unacked: bytes | None = None,
 ) -> NewJob:
     """The job for a validated body, with its first two events.
 
@@ -47,6 +48,7 @@ def new_job(
         tenant=tenant,
         previous_id=previous_id,
         idempotency=idempotency,
+        unacked=unacked,
         backend=backend,
         priority=PRIORITIES.get(str(body.get("service_tier")), PRIORITIES["default"]),
         created_at_ms=now_ms,

@@ -70,6 +70,7 @@ class NewJob:
         is_streamed: Created with `stream: true`.
         is_followable: Its output may be shown before its end, to whatever kind of reader.
         events: The first events, encoded, from sequence number 0.
+        unacked: Fingerprint of the request, where a retry may adopt the job until its answer has arrived.
     """
 
     id: str
@@ -91,6 +92,7 @@ class NewJob:
     priority: int = 1
     is_background: bool = True
     idempotency: Idempotency | None = None
+    unacked: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from gateway.engine.intake import Intake
 from gateway.engine.jobs import Jobs
 from gateway.engine.runner import Runner
 from gateway.engine.sweeper import Sweeper
+from gateway.engine.unacked import Unacked
 from gateway.observe import Observer
 from gateway.store.port import JobStore
 from gateway.wire.dialects import Dialect
@@ -67,6 +68,7 @@ class Engine:
         self._closer = Closer(
             store, followers, credentials, clock, background, observer, runner.flush, runner.abort, unsettled
         )
+        self._unacked = unacked = Unacked(store, clock, background)
         self._sweeper = Sweeper(
             store, backends, self._closer, unsettled, clock, background, settings.store, observer
         )
@@ -82,6 +84,7 @@ class Engine:
             background,
             observer,
             self.dialect,
+            unacked,
         )
         self.foreground = Foreground(clock, background)
         self._tasks: list[asyncio.Task[None]] = []
@@ -103,7 +106,10 @@ class Engine:
                 self._observer.task_died(task.get_name(), error)
                 failed.set()
 
-        for number, work in enumerate((self._runner.run(), self._sweeper.run(), *others)):
+        own = [self._runner.run(), self._sweeper.run()]
+        if self._settings.adopt_unacked_retry:
+            own.append(self._unacked.run())
+        for number, work in enumerate((*own, *others)):
             task = asyncio.create_task(work, name=f"engine-{number}")
             task.add_done_callback(died)
             self._tasks.append(task)

@@ -30,6 +30,7 @@ from gateway.engine.credentials import CallerHeaders, Credentials
 from gateway.engine.followers import Followers
 from gateway.engine.intake import Intake
 from gateway.engine.runner import Runner
+from gateway.engine.unacked import Delivery, Unacked
 from gateway.observe import Observer, line
 from gateway.store.port import JobStore
 from gateway.wire import items, queries, responses
@@ -49,6 +50,7 @@ class Submission:
         target: Raw path and query of the backend call.
         stored_headers: May lie on disk; `held_headers` may not.
         idempotency: From the header `Idempotency-Key`.
+        delivery: Its answer, where a retry may adopt a job whose answer was lost.
         is_previous_ours: Whether `previous_response_id` is to be found in this store; if not, it is the
             backend's to resolve.
     """
@@ -62,6 +64,7 @@ class Submission:
     held_headers: CallerHeaders
     is_previous_ours: bool
     idempotency: Idempotency | None = None
+    delivery: Delivery | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +96,7 @@ class Jobs:
         settings: BackgroundSettings,
         observer: Observer,
         dialect: Dialect,
+        unacked: Unacked,
     ) -> None:
         self._store = store
         self._backends = backends
@@ -106,6 +110,8 @@ class Jobs:
         self._observer = observer
         self._dialect = dialect
         self._streams_any = settings.resume == "any" or dialect.streams_any
+        self._unacked = unacked
+        self._adopts = settings.adopt_unacked_retry
         self._is_draining = False
 
     def stop_accepting(self) -> None:
@@ -116,16 +122,32 @@ class Jobs:
         """Before the work on a new request that repeats no other. Raises: Refusal, if the queue is full."""
         self._intake.check(tenant)
 
+    async def earlier(
+        self, tenant: bytes, idempotency: Idempotency | None, delivery: Delivery | None
+    ) -> Accepted | None:
+        """The job that this create repeats, whatever else has changed since; None if it is a new one.
+
+        Raises:
+            Refusal: The key was used for another request, or nothing is accepted at the moment.
+        """
+        self._check_accepting()
+        earlier_id = None
+        with _refusing():
+            if idempotency is not None:
+                earlier_id = await self._store.repeated(tenant, idempotency, now_ms=self._clock.now_ms())
+            elif delivery is not None and delivery.is_retry:
+                earlier_id = await self._unacked.adopt(tenant, delivery)
+                if earlier_id is not None:
+                    self._observer.job_adopted(earlier_id)
+        return await self._accepted(earlier_id, tenant) if earlier_id is not None else None
+
     async def submit(self, submission: Submission) -> Accepted:
         """Accept a job; it is stored when this returns, and will run whatever its client does.
 
         Raises:
             Refusal: Nothing was accepted.
         """
-        if self._is_draining:
-            raise Refusal(
-                Fault.UNAVAILABLE, "The gateway is shutting down.", code="shutting_down", retry_after_s=5
-            )
+        self._check_accepting()
         body = submission.body
         named_id = body.get("previous_response_id") if submission.is_previous_ours else None
         previous_id = None
@@ -145,6 +167,7 @@ class Jobs:
             target=submission.target,
             headers=submission.stored_headers,
             idempotency=submission.idempotency,
+            unacked=submission.delivery.fingerprint if submission.delivery is not None else None,
             shows_output=self._streams_any or self._settings.partial_output,
             opening=self._dialect.opening,
             now_ms=self._clock.now_ms(),
@@ -152,19 +175,33 @@ class Jobs:
         )
         try:
             # Shielded: a client that hangs up now must not leave a job that is stored but unknown to us.
-            accepted_id = await asyncio.shield(self._accept(job, submission.held_headers))
+            accepted_id = await asyncio.shield(
+                self._accept(job, submission.held_headers, submission.delivery)
+            )
         except QueueFull as error:
             raise self._intake.full(error, job.tenant) from None
         except (KeyReused, PreviousGone, StoreUnavailable) as error:
             raise _refusal(error, named_id) from None
         if accepted_id == job.id:
             return Accepted(job.id, Status.QUEUED, job.response)
-        earlier = await self.find(accepted_id, job.tenant)
-        if earlier is None:  # it expired this very moment
+        earlier = await self._accepted(accepted_id, job.tenant)
+        if earlier is None:
             raise not_found(accepted_id)
-        return Accepted(earlier.id, earlier.status, await self.show(earlier))
+        return earlier
 
-    async def _accept(self, job: NewJob, held: CallerHeaders) -> str:
+    def _check_accepting(self) -> None:
+        if self._is_draining:
+            raise Refusal(
+                Fault.UNAVAILABLE, "The gateway is shutting down.", code="shutting_down", retry_after_s=5
+            )
+
+    async def _accepted(self, response_id: str, tenant: bytes) -> Accepted | None:
+        """What was accepted earlier, as it is now; None if it went away this very moment."""
+        job = await self._find(response_id, tenant)
+        return Accepted(job.id, job.status, await self.show(job)) if job is not None else None
+
+    async def _accept(self, job: NewJob, held: CallerHeaders, delivery: Delivery | None) -> str:
+        answered = self._unacked.answer(job.tenant, delivery) if delivery is not None else None
         self._credentials.keep(job.id, held)
         accepted_id = None
         try:
@@ -172,6 +209,8 @@ class Jobs:
         finally:
             if accepted_id != job.id:
                 self._credentials.forget(job.id)
+            if answered is not None:
+                answered(accepted_id)
         if accepted_id == job.id:
             self._intake.accepted(job.tenant)
             self._observer.job_accepted(job.id, job.tenant, job.is_streamed)
@@ -181,6 +220,12 @@ class Jobs:
     async def find(self, response_id: str, tenant: bytes) -> Job | None:
         """A client's job, by any of its names; None if it is unknown, expired, deleted or another's: there is
         no telling which."""
+        job = await self._find(response_id, tenant)
+        if self._adopts and job is not None:
+            self._unacked.named(job)
+        return job
+
+    async def _find(self, response_id: str, tenant: bytes) -> Job | None:
         stored_id = self._dialect.stored_id(response_id)
         with _refusing():
             return await self._store.find(stored_id, tenant, now_ms=self._clock.now_ms())
@@ -318,7 +363,7 @@ def previous_not_found(previous_id: str) -> Refusal:
 def _refusing() -> Iterator[None]:
     try:
         yield
-    except StoreUnavailable as error:
+    except (KeyReused, StoreUnavailable) as error:
         raise _refusal(error, None) from None
 
 

@@ -29,8 +29,10 @@ _TURNS_MAX = 10_000
 
 def create(raw: sqlite3.Connection, job: NewJob, limits: QueueLimits) -> str:
     """Store a job as queued, with its first events. Returns its id, or that of the one it repeats."""
-    if job.idempotency is not None and (earlier := _repeated(raw, job, job.idempotency)) is not None:
-        return earlier
+    if job.idempotency is not None:
+        earlier = repeated(raw, job.tenant, job.idempotency, now_ms=job.created_at_ms)
+        if earlier is not None:
+            return earlier
     total, of_tenant = raw.execute(QUERIES["count_queued"], {"tenant": job.tenant}).fetchone()
     if total >= limits.total_max:
         raise QueueFull(is_tenant=False)
@@ -42,12 +44,20 @@ def create(raw: sqlite3.Connection, job: NewJob, limits: QueueLimits) -> str:
         key, fingerprint = job.idempotency.key, job.idempotency.fingerprint
         values = {"tenant": job.tenant, "key": key, "fingerprint": fingerprint, "pk": pk}
         raw.execute(QUERIES["put_idempotent"], values)
+    if job.unacked is not None:
+        values = {
+            "tenant": job.tenant,
+            "fingerprint": job.unacked,
+            "pk": pk,
+            "created_at_ms": job.created_at_ms,
+        }
+        raw.execute(QUERIES["put_unacked"], values)
     return job.id
 
 
-def _repeated(raw: sqlite3.Connection, job: NewJob, idempotency: Idempotency) -> str | None:
+def repeated(raw: sqlite3.Connection, tenant: bytes, idempotency: Idempotency, *, now_ms: int) -> str | None:
     """The job that the same key made, while it can be seen. Raises: KeyReused."""
-    values = {"tenant": job.tenant, "key": idempotency.key, "now_ms": job.created_at_ms}
+    values = {"tenant": tenant, "key": idempotency.key, "now_ms": now_ms}
     row = raw.execute(QUERIES["find_idempotent"], values).fetchone()
     if row is None or not row["is_there"]:
         return None

@@ -11,7 +11,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Protocol
 
-from gateway.core.job import Claim, Job, NewJob, Outcome, Status
+from gateway.core.job import Claim, Idempotency, Job, NewJob, Outcome, Status
 from gateway.wire.items import Turn
 
 
@@ -68,6 +68,16 @@ class JobStore(Protocol):
             PreviousGone: The turn it goes on from is not there (any more); nothing was written.
             StoreUnavailable: Nothing was written.
         """
+
+    async def repeated(self, tenant: bytes, idempotency: Idempotency, *, now_ms: int) -> str | None:
+        """The job that the same key made, while it can be seen. Raises: KeyReused."""
+
+    async def unacked(self, tenant: bytes, fingerprint: bytes, *, since_ms: int, now_ms: int) -> list[str]:
+        """Jobs made of the same request since a time whose answers are not known to have arrived, oldest
+        first."""
+
+    async def forget_unacked(self, ids: Collection[str], *, before_ms: int) -> None:
+        """The answers of these have arrived, and those to creates from before that time do not matter."""
 
     async def record(
         self, job: NewJob, status: Status, final: bytes, *, finished_at_ms: int, expires_at_ms: int

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import aiosqlite
 
 from gateway.config import StoreSettings
-from gateway.core.job import Claim, ClaimLost, IdTaken, Job, NewJob, Outcome, Status
+from gateway.core.job import Claim, ClaimLost, Idempotency, IdTaken, Job, NewJob, Outcome, Status
 from gateway.store import operations
 from gateway.store.file import DatabaseLock
 from gateway.store.opening import prepare_reader, prepare_writer, reclaim_pages, truncate_wal
@@ -121,6 +121,17 @@ class SqliteStore:
             await self._writer.ask(operation)
         except sqlite3.IntegrityError:
             raise IdTaken from None
+
+    async def repeated(self, tenant: bytes, idempotency: Idempotency, *, now_ms: int) -> str | None:
+        return await self._read(lambda raw: operations.repeated(raw, tenant, idempotency, now_ms=now_ms))
+
+    async def unacked(self, tenant: bytes, fingerprint: bytes, *, since_ms: int, now_ms: int) -> list[str]:
+        values = {"tenant": tenant, "fingerprint": fingerprint, "since_ms": since_ms, "now_ms": now_ms}
+        return [row["id"] for row in await self._all("unacked", **values)]
+
+    async def forget_unacked(self, ids: Collection[str], *, before_ms: int) -> None:
+        values = {"ids": json.dumps(list(ids)), "before_ms": before_ms}
+        await self._writer.ask(lambda raw: raw.execute(QUERIES["forget_unacked"], values) and None)
 
     async def find(self, response_id: str, tenant: bytes, *, now_ms: int) -> Job | None:
         row = await self._one("find_job", id=response_id, tenant=tenant, now_ms=now_ms)

@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from gateway.wire import queries, requests, schemas
+from gateway.wire import queries, retries, schemas
 from gateway.wire.dialects import Dialect
 
 Json = dict[str, Any]
@@ -88,7 +88,7 @@ def _create(dialect: Dialect) -> Json:
         "name": "Idempotency-Key",
         "in": "header",
         "description": "Creates with one key are one create, for as long as its response can be seen.",
-        "schema": {"type": "string", "pattern": requests.KEY_PATTERN},
+        "schema": {"type": "string", "pattern": retries.KEY_PATTERN},
     }
     stored, plain = _ref("Response"), _ref("PlainResponse")
     answers = {"200": _ok(_STORED, {"anyOf": [stored, plain]}, _POLL_AFTER)}

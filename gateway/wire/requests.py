@@ -49,9 +49,6 @@ def _shown(**schema: Any) -> Any:
     return Field(json_schema_extra=schema)
 
 
-KEY_PATTERN = r"^[ -~]{1,255}$"
-"""Of an `Idempotency-Key`: the characters of a structured field's string (RFC 8941 §3.3.3)."""
-
 Strings = Annotated[StrictStr, Field(max_length=64 * 1024)]
 Number = Annotated[float, Field(strict=True)]
 _WHOLE = BeforeValidator(_whole)
@@ -189,23 +186,6 @@ def validate(body: dict[str, Any], *, accept_store_false: bool) -> None:
     for value in request.include or []:
         check_include(value)
     _validate_depth(body)
-
-
-def idempotency_key(given: list[str]) -> str | None:
-    """What `Idempotency-Key` says (draft-ietf-httpapi-idempotency-key-header-07); taken as it is, quotes too.
-
-    Raises:
-        Refusal: It was given more than once, or is no header text that can be stored and compared.
-    """
-    if not given:
-        return None
-    if len(given) > 1 or not re.fullmatch(KEY_PATTERN, given[0]):
-        raise invalid(
-            "'Idempotency-Key' must be given once, with 1 to 255 printable ASCII characters.",
-            param="Idempotency-Key",
-            code="invalid_idempotency_key",
-        )
-    return given[0]
 
 
 def _validate_depth(body: dict[str, Any]) -> None:

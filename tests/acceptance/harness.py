@@ -141,9 +141,9 @@ class Gateway:
                 for line in self.lines:
                     if fields.items() <= line.items():
                         return line
-                await self._more_lines()
+                await self.more_lines()
 
-    async def _more_lines(self) -> None:
+    async def more_lines(self) -> None:
         """Wait for the next line; there is nothing to wait for after a crash or a defect."""
         is_broken = any(line["event"] in ("process ended", "defect", "task_died") for line in self.lines)
         assert not is_broken, self.stderr.decode()
@@ -274,7 +274,7 @@ class Gateway:
                 for line in self.lines:
                     if line.get("id") == response_id and line.get("to") in _ENDS:
                         return line
-                await self._more_lines()
+                await self.more_lines()
 
     async def metric(self, sample: str) -> float:
         """One sample of /metrics, e.g. `backburner_jobs{status="queued"}`; 0 if it never moved."""

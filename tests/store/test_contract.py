@@ -15,8 +15,10 @@ from gateway.config import StoreSettings
 from gateway.core.job import (
     Claim,
     ClaimLost,
+    Idempotency,
     IdTaken,
     Job,
+    KeyReused,
     NewJob,
     Outcome,
     PreviousGone,
@@ -241,6 +243,47 @@ async def test_the_backlog_counts_by_status_and_knows_who_waits_longest(store: J
     assert backlog.oldest_queued_ms == NOW + 5
     assert (await store.backlog(now_ms=EXPIRY)).by_status[Status.COMPLETED] == 0
     assert (await store.sizes())["db"] + (await store.sizes())["wal"] > 0
+
+
+# -- asked again
+
+
+async def test_a_key_means_the_first_job_for_as_long_as_it_can_be_seen(opened: Open) -> None:
+    store = await opened()
+    key = Idempotency("k", b"f" * 32)
+    assert await store.repeated(TENANT, key, now_ms=NOW) is None
+    await create(store, "a", idempotency=key)
+    assert await store.create(job_named("b", idempotency=key), PLENTY) == "a"
+    await store.close()
+    store = await opened()
+    assert await store.repeated(TENANT, key, now_ms=NOW) == "a"
+    assert await store.repeated(OTHER, key, now_ms=NOW) is None
+    with pytest.raises(KeyReused):
+        await store.repeated(TENANT, Idempotency("k", b"g" * 32), now_ms=NOW)
+    assert await store.delete("a", TENANT, now_ms=NOW)
+    assert await store.repeated(TENANT, key, now_ms=NOW) is None
+
+
+async def test_answers_that_may_be_lost_are_found_oldest_first_until_they_are_forgotten(opened: Open) -> None:
+    store = await opened()
+    asked = b"f" * 32
+
+    async def lost(since_ms: int = 0, tenant: bytes = TENANT, fingerprint: bytes = asked) -> list[str]:
+        return await store.unacked(tenant, fingerprint, since_ms=since_ms, now_ms=NOW)
+
+    for number, name in enumerate("abcd"):
+        await create(store, name, unacked=asked, created_at_ms=NOW + number)
+    await create(store, "e")
+    assert await store.delete("b", TENANT, now_ms=NOW)
+    await store.close()
+    store = await opened()
+    assert await lost() == ["a", "c", "d"]
+    assert await lost(since_ms=NOW + 2) == ["c", "d"]
+    assert await lost(tenant=OTHER) == await lost(fingerprint=b"g" * 32) == []
+    await store.forget_unacked(["c", "unknown"], before_ms=NOW)
+    assert await lost() == ["a", "d"]
+    await store.forget_unacked([], before_ms=NOW + 1)
+    assert await lost() == ["d"]
 
 
 # -- claiming and fencing

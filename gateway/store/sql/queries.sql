@@ -26,6 +26,21 @@ WHERE idempotency.tenant = :tenant AND idempotency.key = :key;
 -- name: put_idempotent
 INSERT OR REPLACE INTO idempotency (tenant, key, fingerprint, job) VALUES (:tenant, :key, :fingerprint, :pk);
 
+-- name: put_unacked
+INSERT INTO unacked (job, tenant, fingerprint, created_at_ms) VALUES (:pk, :tenant, :fingerprint, :created_at_ms);
+
+-- name: unacked
+SELECT job.id
+FROM unacked JOIN job ON job.pk = unacked.job
+WHERE unacked.tenant = :tenant AND unacked.fingerprint = :fingerprint AND unacked.created_at_ms >= :since_ms
+  AND (job.expires_at_ms IS NULL OR job.expires_at_ms > :now_ms)
+ORDER BY job.pk;
+
+-- name: forget_unacked
+-- Those whose ids come as one JSON list, and all that are too old.
+DELETE FROM unacked
+WHERE created_at_ms < :before_ms OR job IN (SELECT pk FROM job WHERE id IN (SELECT value FROM json_each(:ids)));
+
 -- name: insert_segment
 INSERT INTO segment (job, first_seq, last_seq, events) VALUES (:pk, :first_seq, :last_seq, :events);
 

@@ -68,6 +68,17 @@ CREATE TABLE idempotency (
 
 CREATE INDEX idempotency_job ON idempotency (job);
 
+-- Creates whose answer is not known to have arrived, by a hash of the request: a retry may adopt their job.
+CREATE TABLE unacked (
+    job           INTEGER PRIMARY KEY REFERENCES job (pk) ON DELETE CASCADE,
+    tenant        BLOB    NOT NULL,
+    fingerprint   BLOB    NOT NULL,
+    created_at_ms INTEGER NOT NULL
+) STRICT;
+
+CREATE INDEX unacked_request ON unacked (tenant, fingerprint);
+CREATE INDEX unacked_age ON unacked (created_at_ms);
+
 -- What was asked for. `request` has no credential and no `input`, which stands beside it.
 CREATE TABLE call (
     job      INTEGER PRIMARY KEY REFERENCES job (pk) ON DELETE CASCADE,
