@@ -27,6 +27,7 @@ from gateway.api.server import Handler, Server
 from gateway.api.tenants import tenants_of
 from gateway.api.vetting import Vetting
 from gateway.config import ServerSettings, Settings
+from gateway.engine.credentials import SealingKeyMissing
 from gateway.engine.engine import Engine
 from gateway.observe import Observer, configure_logging, line
 from gateway.outbound.backends import HttpBackends
@@ -55,7 +56,7 @@ def serve(settings: Settings) -> int:
             return runner.run(_serve(settings))
     except DatabaseInUse as error:
         return _refused(str(error), EX_TEMPFAIL)
-    except (DatabaseRefused, OSError) as error:
+    except (DatabaseRefused, SealingKeyMissing, OSError) as error:
         return _refused(str(error), EX_CONFIG)
 
 
@@ -117,6 +118,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
 
     Raises:
         DatabaseInUse, DatabaseRefused: The file cannot be used.
+        SealingKeyMissing: It holds credentials that nobody could read.
         OSError: A port cannot be listened on.
     """
     server = settings.server

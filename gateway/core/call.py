@@ -44,6 +44,10 @@ class Backend(Protocol):
     """A model server, or several that serve the same models."""
 
     @property
+    def sees_callers(self) -> bool:
+        """Whether it gets the callers' own credentials."""
+
+    @property
     def speech(self) -> Speech:
         """How to talk to it, as far as is known."""
 

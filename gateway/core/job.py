@@ -54,6 +54,14 @@ class Idempotency:
 
 
 @dataclass(frozen=True, slots=True)
+class Sealed:
+    """What lies on disk encrypted, and by which key."""
+
+    key_id: str
+    text: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class NewJob:
     """A job as it is accepted.
 
@@ -71,6 +79,7 @@ class NewJob:
         is_followable: Its output may be shown before its end, to whatever kind of reader.
         events: The first events, encoded, from sequence number 0.
         unacked: Fingerprint of the request, where a retry may adopt the job until its answer has arrived.
+        sealed: The caller's credential and private headers; gone from the store when the job ends.
     """
 
     id: str
@@ -93,6 +102,7 @@ class NewJob:
     is_background: bool = True
     idempotency: Idempotency | None = None
     unacked: bytes | None = None
+    sealed: Sealed | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,15 +1,23 @@
-"""The callers' credentials and private headers, for as long as their jobs need them: in memory only."""
+"""The callers' credentials and private headers, for as long as their jobs need them.
+
+On disk they are sealed, or not at all. Without a key for that they are in memory only, and are lost with the
+process.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
 from gateway.core.call import Credential
+from gateway.core.job import Job, NewJob, Sealed
+from gateway.engine.sealing import Sealer, Unsealable, missing
+from gateway.store.port import JobStore
+from gateway.wire import calls
 
 
 @dataclass(frozen=True, slots=True)
 class CallerHeaders:
-    """What goes with a call but not to disk.
+    """What goes with a call but not to disk in clear.
 
     Attributes:
         others: Headers that nothing is known about: a key may stand in any of them.
@@ -19,18 +27,55 @@ class CallerHeaders:
     others: dict[str, str] = field(repr=False)
 
 
-class Credentials:
-    """Held from acceptance to the end of the job."""
+class SealingKeyMissing(Exception):
+    """Jobs wait whose credentials cannot be opened; the text says by which key they were sealed."""
 
-    def __init__(self) -> None:
+
+class Credentials:
+    """Kept from acceptance to the end of the job."""
+
+    def __init__(self, sealer: Sealer | None) -> None:
+        self._sealer = sealer
         self._held: dict[str, CallerHeaders] = {}
 
-    def keep(self, response_id: str, headers: CallerHeaders) -> None:
-        self._held[response_id] = headers
+    def keep(self, job: NewJob, headers: CallerHeaders, *, may_seal: bool) -> Sealed | None:
+        """What to store with the job; None: they are held in memory.
 
-    def of(self, response_id: str) -> CallerHeaders | None:
-        """None after a restart: what was held died with the process."""
-        return self._held.get(response_id)
+        Args:
+            may_seal: False where the call is made with a key of the gateway's own: it needs none of these.
+        """
+        if self._sealer is None or not may_seal:
+            self._held[job.id] = headers
+            return None
+        own = headers.credential
+        text = calls.private_bytes((own.name, own.value) if own else None, headers.others)
+        return self._sealer.seal(text, job_id=job.id, tenant=job.tenant)
+
+    def of(self, job: Job, sealed: Sealed | None) -> CallerHeaders | None:
+        """Those of a job; None if they were in the memory of a process that has ended.
+
+        Raises:
+            Unsealable: They are there, and cannot be read.
+        """
+        if sealed is None:
+            return self._held.get(job.id)
+        if self._sealer is None:
+            raise Unsealable(missing(sealed.key_id))
+        own, others = calls.private_of(self._sealer.open(sealed, job_id=job.id, tenant=job.tenant))
+        return CallerHeaders(Credential(*own) if own else None, others)
 
     def forget(self, response_id: str) -> None:
+        """The store forgets by itself what is sealed."""
         self._held.pop(response_id, None)
+
+    async def take_stock(self, store: JobStore, *, may_fail_jobs: bool) -> None:
+        """At a start: whether what was sealed can be opened. Raises: SealingKeyMissing."""
+        known = self._sealer.key_ids if self._sealer is not None else ()
+        lost = {key: jobs for key, jobs in (await store.sealing_keys()).items() if key not in known}
+        if lost and not may_fail_jobs:
+            keys = ", ".join(f"'{key}' ({jobs})" for key, jobs in lost.items())
+            raise SealingKeyMissing(
+                f"credentials of waiting jobs are sealed by keys that are not configured: {keys}. "
+                "Give them again (credentials.sealing_keys), or let those jobs fail "
+                "(credentials.missing_key: fail_jobs)"
+            )

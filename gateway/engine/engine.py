@@ -19,6 +19,7 @@ from gateway.engine.handover import hand_over, take_stock
 from gateway.engine.intake import Intake
 from gateway.engine.jobs import Jobs
 from gateway.engine.runner import Runner
+from gateway.engine.sealing import Sealer
 from gateway.engine.sweeper import Sweeper
 from gateway.engine.unacked import Unacked
 from gateway.observe import Observer
@@ -45,13 +46,15 @@ class Engine:
         clock: Clock | None = None,
     ) -> None:
         background = settings.background
+        keys = settings.credentials.read_sealing_keys()
         self.dialect = Dialect(settings.dialect)
         unsettled: dict[str, Input] = {}
         self._store = store
         self._settings = background
+        self._may_fail_jobs = settings.credentials.missing_key == "fail_jobs"
         self._observer = observer
         self._clock = clock = clock or Clock()
-        self._credentials = credentials = Credentials()
+        self._credentials = credentials = Credentials(Sealer(keys) if keys else None)
         intake = Intake(clock, background, observer)
         self.followers = followers = Followers(store, clock, settings.stream, observer)
         self._runner = runner = Runner(
@@ -97,7 +100,11 @@ class Engine:
 
         Returns:
             Set when a task of the engine has died, which only a defect can do: time to stop.
+
+        Raises:
+            SealingKeyMissing: Nothing was begun.
         """
+        await self._credentials.take_stock(self._store, may_fail_jobs=self._may_fail_jobs)
         await take_stock(self._store)
         failed = asyncio.Event()
 

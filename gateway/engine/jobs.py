@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from gateway.config import BackgroundSettings
@@ -202,7 +202,9 @@ class Jobs:
 
     async def _accept(self, job: NewJob, held: CallerHeaders, delivery: Delivery | None) -> str:
         answered = self._unacked.answer(job.tenant, delivery) if delivery is not None else None
-        self._credentials.keep(job.id, held)
+        backend = self._backends.get(job.backend)
+        may_seal = backend is not None and backend.sees_callers
+        job = replace(job, sealed=self._credentials.keep(job, held, may_seal=may_seal))
         accepted_id = None
         try:
             accepted_id = await self._store.create(job, self._intake.limits)

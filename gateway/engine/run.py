@@ -14,8 +14,9 @@ from gateway.core.job import FIRST_OUTPUT_SEQ, Claim, ClaimLost, Outcome
 from gateway.core.machine import Abandoned, Append, Finish, Input, JobMachine, Started, UpstreamFailed
 from gateway.core.retry import Again, Failed, again
 from gateway.engine.clock import Clock
-from gateway.engine.credentials import CallerHeaders, Credentials
+from gateway.engine.credentials import Credentials
 from gateway.engine.joblog import JobLog
+from gateway.engine.sealing import Unsealable
 from gateway.observe import Observer
 from gateway.store.port import Call, JobStore
 from gateway.wire import calls
@@ -76,13 +77,10 @@ class Run:
         stored = await self.store.call_of(self.claim.id)
         if stored is None:  # deleted since
             raise ClaimLost
-        held = self.credentials.of(self.claim.id)
-        if not await self._attempt(stored, held, self.backend.speech):
-            await self._attempt(stored, held, self.backend.speech, is_second=True)
+        if not await self._attempt(stored, self.backend.speech):
+            await self._attempt(stored, self.backend.speech, is_second=True)
 
-    async def _attempt(
-        self, stored: Call, held: CallerHeaders | None, speech: Speech, *, is_second: bool = False
-    ) -> bool:
+    async def _attempt(self, stored: Call, speech: Speech, *, is_second: bool = False) -> bool:
         """Make the call, obey the machine to the end. False: it speaks the other API, which is known now."""
         claim = self.claim
         request = calls.request_of(stored.request)
@@ -91,6 +89,11 @@ class Run:
         machine = JobMachine(job, events_bytes_max=self.settings.events_bytes_max, reader=reader)
         if not is_second:
             await self._obey(machine, Started())
+        try:
+            held = self.credentials.of(job, stored.sealed)
+        except Unsealable as why:
+            lost = Abandoned(f"The caller's credential cannot be read: {why}.", "credential_unreadable")
+            return await self._obey(machine, lost)
         turns = await self.store.turns_before(claim.id, claim.job.tenant)
         try:
             body = speech.body(request, calls.input_of(stored.input, turns))
@@ -115,7 +118,7 @@ class Run:
                         found = await self.backend.ask(credential)
                         if found.api is not speech.api:
                             return False
-                    if held is None and item.status in (401, 403):
+                    if held is None and self.backend.sees_callers and item.status in (401, 403):
                         item = _LOST_CREDENTIAL
                 if await self._obey(machine, item):
                     return True

@@ -40,6 +40,9 @@ def create(raw: sqlite3.Connection, job: NewJob, limits: QueueLimits) -> str:
         raise QueueFull(is_tenant=True)
     pk = _insert(raw, job, Status.QUEUED, None, None)
     insert_segment(raw, pk, 0, job.next_seq, job.events)
+    if job.sealed is not None:
+        values = {"pk": pk, "key_id": job.sealed.key_id, "sealed": job.sealed.text}
+        raw.execute(QUERIES["insert_secret"], values)
     if job.idempotency is not None:
         key, fingerprint = job.idempotency.key, job.idempotency.fingerprint
         values = {"tenant": job.tenant, "key": key, "fingerprint": fingerprint, "pk": pk}

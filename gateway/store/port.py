@@ -11,7 +11,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Protocol
 
-from gateway.core.job import Claim, Idempotency, Job, NewJob, Outcome, Status
+from gateway.core.job import Claim, Idempotency, Job, NewJob, Outcome, Sealed, Status
 from gateway.wire.items import Turn
 
 
@@ -31,6 +31,7 @@ class Call:
     input: bytes
     target: str
     headers: bytes
+    sealed: Sealed | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +171,9 @@ class JobStore(Protocol):
 
     async def waiting_since(self, accepted_before_ms: int, *, backend: str, limit: int) -> list[str]:
         """Live jobs of a backend that nobody runs, accepted before a time."""
+
+    async def sealing_keys(self) -> dict[str, int]:
+        """Ids of the keys by which something is sealed, and for how many jobs."""
 
     async def overdue(self, *, now_ms: int, limit: int) -> list[str]:
         """Live jobs past their deadline."""

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import aiosqlite
 
 from gateway.config import StoreSettings
-from gateway.core.job import Claim, ClaimLost, Idempotency, IdTaken, Job, NewJob, Outcome, Status
+from gateway.core.job import Claim, ClaimLost, Idempotency, IdTaken, Job, NewJob, Outcome, Sealed, Status
 from gateway.store import operations
 from gateway.store.file import DatabaseLock
 from gateway.store.opening import prepare_reader, prepare_writer, reclaim_pages, truncate_wal
@@ -139,7 +139,10 @@ class SqliteStore:
 
     async def call_of(self, response_id: str) -> Call | None:
         row = await self._one("call_by_id", id=response_id)
-        return Call(row["request"], row["input"], row["target"], row["headers"]) if row else None
+        if row is None:
+            return None
+        sealed = None if row["sealed"] is None else Sealed(row["key_id"], row["sealed"])
+        return Call(row["request"], row["input"], row["target"], row["headers"], sealed)
 
     async def turns_before(self, response_id: str, tenant: bytes) -> list[Turn]:
         rows = await self._all("turns_before", id=response_id, tenant=tenant)
@@ -268,6 +271,9 @@ class SqliteStore:
 
     async def overdue(self, *, now_ms: int, limit: int) -> list[str]:
         return [row["id"] for row in await self._all("overdue", now_ms=now_ms, limit=limit)]
+
+    async def sealing_keys(self) -> dict[str, int]:
+        return {row["key_id"]: row["jobs"] for row in await self._all("sealing_keys")}
 
     # -- going
 

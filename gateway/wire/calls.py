@@ -85,6 +85,17 @@ def input_of(stored: bytes, turns: list[Turn]) -> Any:
     return context(turns, new_input) if turns else new_input
 
 
+def private_bytes(credential: tuple[str, str] | None, headers: dict[str, str]) -> bytes:
+    """A caller's credential and private headers, to be sealed."""
+    return orjson.dumps([credential, headers])
+
+
+def private_of(text: bytes) -> tuple[tuple[str, str] | None, dict[str, str]]:
+    """What `private_bytes` was given."""
+    credential, headers = orjson.loads(text)
+    return (None if credential is None else tuple(credential)), headers
+
+
 def headers_of(stored: bytes) -> dict[str, str]:
     """The caller's headers that were stored with a job."""
     headers: dict[str, str] = orjson.loads(stored)

@@ -79,6 +79,8 @@ class ScriptedBackend:
         self.open_max = 0
         self._closed: dict[str, asyncio.Event] = {}
 
+    sees_callers = True
+
     @property
     def speech(self) -> Speech:
         return Speech()
@@ -352,6 +354,7 @@ async def build(tmp_path: Path, backend: ScriptedBackend, clock: SetClock) -> As
         *,
         background: dict[str, Any] | None = None,
         stream: dict[str, Any] | None = None,
+        credentials: dict[str, Any] | None = None,
         concurrency_max: int = 256,
         database_bytes_max: int = 4 * 2**30,
         wrap: Callable[[JobStore], Any] = lambda store: store,
@@ -362,6 +365,7 @@ async def build(tmp_path: Path, backend: ScriptedBackend, clock: SetClock) -> As
                 "upstream": {"url": "http://backend.test/v1", "concurrency_max": concurrency_max},
                 "background": {"flush_ms": 5, **(background or {})},
                 "stream": stream or {},
+                "credentials": credentials or {},
                 "store": {"database": tmp_path / "engine.db", "database_bytes_max": database_bytes_max},
             }
         )

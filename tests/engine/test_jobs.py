@@ -43,7 +43,7 @@ async def test_what_was_accepted_is_run_to_its_end(house: Any, kit: Any) -> None
     assert types[:3] == ["response.created", "response.queued", "response.in_progress"]
     assert types[-1] == "response.completed"
     assert house.observer.of(response_id) == ["started", "upstream_ended", "finished"]
-    assert house.engine._credentials.of(response_id) is None, "held no longer than needed"
+    assert response_id not in house.engine._credentials._held, "held no longer than needed"
 
 
 async def test_an_answer_that_is_no_stream_completes_too(house: Any, kit: Any) -> None:
@@ -508,7 +508,7 @@ async def test_deleting_a_running_response_stops_the_backend_and_ends_the_stream
     assert not any(kit.is_terminal(event) for event in kit.parsed(await reader))
     assert await house.jobs.find(response_id, kit.TENANT) is None
     assert await house.stream(response_id) == b""
-    assert house.engine._credentials.of(response_id) is None
+    assert response_id not in house.engine._credentials._held
 
 
 async def test_deleting_twice_is_not_found(house: Any) -> None:

@@ -17,6 +17,12 @@ RETURNING pk, previous;
 INSERT INTO call (job, response, request, input, target, headers)
 VALUES (:pk, :response, :request, :input, :target, :headers);
 
+-- name: insert_secret
+INSERT INTO secret (job, key_id, sealed) VALUES (:pk, :key_id, :sealed);
+
+-- name: sealing_keys
+SELECT key_id, count(*) AS jobs FROM secret GROUP BY key_id;
+
 -- name: find_idempotent
 SELECT job.id, idempotency.fingerprint,
        (job.expires_at_ms IS NULL OR job.expires_at_ms > :now_ms) AS is_there
@@ -64,8 +70,8 @@ FROM job JOIN call ON call.job = job.pk LEFT JOIN result ON result.job = job.pk
 WHERE job.id = :id;
 
 -- name: call_by_id
-SELECT call.request, call.input, call.target, call.headers
-FROM job JOIN call ON call.job = job.pk
+SELECT call.request, call.input, call.target, call.headers, secret.key_id, secret.sealed
+FROM job JOIN call ON call.job = job.pk LEFT JOIN secret ON secret.job = job.pk
 WHERE job.id = :id;
 
 -- name: turns_before

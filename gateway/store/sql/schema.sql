@@ -89,6 +89,20 @@ CREATE TABLE call (
     headers  BLOB NOT NULL
 ) STRICT;
 
+-- Callers' credentials and private headers, sealed (AES-256-GCM), for as long as a job may yet run.
+CREATE TABLE secret (
+    job    INTEGER PRIMARY KEY REFERENCES job (pk) ON DELETE CASCADE,
+    key_id TEXT NOT NULL,
+    sealed BLOB NOT NULL
+) STRICT;
+
+-- Whatever statement ends a job: its secret goes in the same transaction.
+CREATE TRIGGER job_forgets AFTER UPDATE OF status ON job
+WHEN NEW.finished_at_ms IS NOT NULL
+BEGIN
+    DELETE FROM secret WHERE job = NEW.pk;
+END;
+
 -- The Response at its end.
 CREATE TABLE result (
     job   INTEGER PRIMARY KEY REFERENCES job (pk) ON DELETE CASCADE,
