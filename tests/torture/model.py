@@ -11,6 +11,7 @@ The script stands in the request, as JSON in `metadata.script`, so that any clie
     needs_key no Authorization header, and the answer is 401 [false]
     calls     the fault comes in so many first calls of a job [all]
     filler    bytes more in the event of each piece, which then has the time at which it was sent as well [0]
+    retry_after   a header of an answer with a faulty status [none]
 
 Every call of a job (the gateway names it in `Idempotency-Key`) has its number in every piece of its text, so
 that pieces of two generations cannot be taken for one: `expected_text` is what a whole answer says.
@@ -131,7 +132,7 @@ class Server:
         fault = script.get("fault", "") if call.number <= script.get("calls", 2**31) else ""
         await asyncio.sleep(script.get("head_ms", 0) / 1000)
         if fault.startswith("status:"):
-            return _error(int(fault.partition(":")[2]))
+            return _error(int(fault.partition(":")[2]), script.get("retry_after"))
         answer = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await answer.prepare(request)
         deltas = script.get("deltas", 8)
@@ -151,9 +152,10 @@ class Server:
         return answer
 
 
-def _error(status: int) -> web.Response:
+def _error(status: int, retry_after: str | None = None) -> web.Response:
     error = {"message": "As scripted.", "type": "server_error", "code": None, "param": None}
-    return web.json_response({"error": error}, status=status)
+    headers = {} if retry_after is None else {"Retry-After": retry_after}
+    return web.json_response({"error": error}, status=status, headers=headers)
 
 
 async def _fail(request: web.Request, answer: web.StreamResponse, fault: str, call: Call) -> None:
@@ -249,8 +251,10 @@ class Model(Helper):
         await self.ask("POST", "/forget")
 
 
-async def _serve(port: int) -> None:
-    runner = web.AppRunner(Server().app(), handler_cancellation=True, access_log=None)
+async def _serve(port: int, keepalive_s: float) -> None:
+    runner = web.AppRunner(
+        Server().app(), handler_cancellation=True, access_log=None, keepalive_timeout=keepalive_s
+    )
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", port, backlog=1024).start()
     print(runner.addresses[0][1], flush=True)
@@ -260,4 +264,6 @@ async def _serve(port: int) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, default=0)
-    asyncio.run(_serve(parser.parse_args().port))
+    parser.add_argument("--keepalive-s", type=float, default=3600, help="an idle connection is closed then")
+    args = parser.parse_args()
+    asyncio.run(_serve(args.port, args.keepalive_s))

@@ -3,7 +3,7 @@
 It is controlled over a port of its own. Toxics hold for new and for open connections from the moment they are
 set; each works on one direction, `down` (towards the client) or `up`:
 
-    latency     ms, jitter_ms          every piece comes so much later
+    latency     ms, jitter_ms          every piece comes so much later, and so does the end
     bandwidth   bytes_per_s            no more than this
     slicer      bytes, ms              in small pieces, with pauses
     limit_data  bytes                  the connection ends after so many
@@ -92,6 +92,7 @@ class Server:
                 writer.close()
                 return
             if not data:
+                await self._delay(direction)
                 with suppress(OSError):
                     writer.write_eof()
                 return
@@ -103,10 +104,13 @@ class Server:
                 writer.close()
                 return
 
-    async def _write(self, writer: asyncio.StreamWriter, data: bytes, direction: Direction) -> None:
+    async def _delay(self, direction: Direction) -> None:
         if latency := self._toxic("latency", direction):
             jitter_ms = latency.get("jitter_ms", 0)
             await asyncio.sleep(max(0, latency["ms"] + random.uniform(-jitter_ms, jitter_ms)) / 1000)
+
+    async def _write(self, writer: asyncio.StreamWriter, data: bytes, direction: Direction) -> None:
+        await self._delay(direction)
         slicer = self._toxic("slicer", direction)
         bandwidth = self._toxic("bandwidth", direction)
         size = slicer["bytes"] if slicer else bandwidth["bytes_per_s"] // 20 + 1 if bandwidth else len(data)

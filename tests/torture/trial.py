@@ -166,9 +166,9 @@ class Bench:
 
     # -- processes; all of them end with the bench
 
-    async def model(self) -> Model:
+    async def model(self, *flags: str) -> Model:
         """A scripted model server."""
-        return await self._stack.enter_async_context(Model())
+        return await self._stack.enter_async_context(Model(*flags))
 
     async def proxy(self, host: str, port: int) -> Proxy:
         """A TCP proxy with faults, in front of a port."""

@@ -40,7 +40,7 @@ _STRIDE = 11
 _DEADLINE_S = 12.0
 _GRACE_S = 5.0
 _DELTAS = 12
-_SCRIPT = {"deltas": _DELTAS, "pace_ms": 60, "head_ms": 400}
+_SCRIPT: dict[str, Any] = {"deltas": _DELTAS, "pace_ms": 60, "head_ms": 400}
 _POLL_S = 0.02
 
 
