@@ -27,13 +27,14 @@ from gateway.api.server import Handler, Server
 from gateway.api.tenants import tenants_of
 from gateway.api.vetting import Vetting
 from gateway.config import ServerSettings, Settings
+from gateway.core.job import StoreUnavailable
 from gateway.engine.credentials import SealingKeyMissing
 from gateway.engine.engine import Engine
 from gateway.observe import Observer, configure_logging, line
 from gateway.outbound.backends import HttpBackends
 from gateway.outbound.client import make_session
 from gateway.process import raise_file_limit, watch_loop
-from gateway.store.file import DatabaseInUse, DatabaseRefused
+from gateway.store.file import DatabaseInUse, DatabaseRefused, DatabaseUnreachable
 from gateway.store.sqlite import SqliteStore
 from gateway.wire import openapi
 
@@ -54,7 +55,7 @@ def serve(settings: Settings) -> int:
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(_serve(settings))
-    except DatabaseInUse as error:
+    except (DatabaseInUse, DatabaseUnreachable, StoreUnavailable) as error:
         return _refused(str(error), EX_TEMPFAIL)
     except (DatabaseRefused, SealingKeyMissing, OSError) as error:
         return _refused(str(error), EX_CONFIG)
@@ -117,7 +118,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
     """A gateway, from its first answer to the end of its drain.
 
     Raises:
-        DatabaseInUse, DatabaseRefused: The file cannot be used.
+        DatabaseInUse, DatabaseUnreachable, DatabaseRefused, StoreUnavailable: The file cannot be used.
         SealingKeyMissing: It holds credentials that nobody could read.
         OSError: A port cannot be listened on.
     """
@@ -126,7 +127,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
     observer = Observer()
     observer.durability.labels(settings.store.durability).set(1)
     async with AsyncExitStack() as stack:
-        store = await SqliteStore.open(settings.store, on_commit=observer.committed)
+        store = await SqliteStore.open(settings.store, observer)
         stack.push_async_callback(store.close)
         backends = await HttpBackends.open(settings, observer, stack)
         session = await stack.enter_async_context(make_session(next(iter(backends.all)).settings))
@@ -160,9 +161,9 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             base_path=base_path,
             contract=contract,
         )
-        ops = Ops(observer, contract, engine.measure, backends.state)
+        ops = Ops(observer, contract, engine.measure, backends.state, store.state)
         stack.push_async_callback(engine.stop)
-        failed = await engine.start(backends.run(), watch_loop(observer))
+        failed = await engine.start(backends.run(), watch_loop(observer), store.tend())
         admin_port = await _listen(stack, ops.handle, server.admin_host, server.admin_port, server)
         port = await _listen(stack, router.handle, server.host, server.port, server)
         yield Running(

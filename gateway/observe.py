@@ -136,6 +136,26 @@ class Observer:
         self.replica_calls = Gauge(
             "backburner_replica_calls", "Calls under way there", ["backend", "replica", "kind"], registry=r
         )
+        self.store_state = Gauge(
+            "backburner_store_state", "1 for the state that the store is in", ["state"], registry=r
+        )
+        self.store_used = Gauge(
+            "backburner_store_used_ratio", "How much of its quota the database takes", registry=r
+        )
+        self.store_errors = Counter(
+            "backburner_store_errors", "Calls that the database failed, by kind", ["kind"], registry=r
+        )
+        self.store_recreations = Counter(
+            "backburner_store_recreated", "Damaged databases set aside at the start", registry=r
+        )
+        self.log_alarms = Counter(
+            "backburner_store_log_too_large",
+            "Times the write-ahead log was too large and could not be emptied",
+            registry=r,
+        )
+        self.clock_jumps = Counter(
+            "backburner_clock_jumps", "Jumps of the wall clock that were not followed", registry=r
+        )
         self.durability = Gauge(
             "backburner_durability_info", "Durability level in force", ["level"], registry=r
         )
@@ -248,6 +268,28 @@ class Observer:
 
     def loop_lagged(self, seconds: float) -> None:
         self.loop_lag.observe(max(0.0, seconds))
+
+    def store_became(self, state: str, was: str, *, is_worse: bool) -> None:
+        self.store_state.labels(was).set(0)
+        self.store_state.labels(state).set(1)
+        line("store", level=logging.ERROR if is_worse else logging.INFO, to=state, was=was)
+
+    def store_failed(self, kind: str) -> None:
+        """kind: `full` | `io` | `corrupt` | `busy` | `interrupted` | `other`."""
+        self.store_errors.labels(kind).inc()
+
+    def store_recreated(self, aside: str, reason: str) -> None:
+        self.store_recreations.inc()
+        line("store_recreated", level=logging.ERROR, aside=aside, reason=reason)
+
+    def log_too_large(self, size: int, *, is_ours: bool) -> None:
+        """is_ours: Whether it was a read of our own that stood in the way; it was broken off."""
+        self.log_alarms.inc()
+        line("store_log_too_large", level=logging.ERROR, bytes=size, read_broken_off=is_ours)
+
+    def clock_jumped(self, seconds: float) -> None:
+        self.clock_jumps.inc()
+        line("clock_jump", level=logging.WARNING, seconds=round(seconds, 1))
 
     def committed(self, operations: int, seconds: float) -> None:
         self.commit_ops.observe(operations)

@@ -322,6 +322,7 @@ def test_a_file_that_cannot_be_read_says_why(file: Path) -> None:
             "background.events_bytes_max store.database_bytes_max",
         ),
         ("background:\n  body_bytes_max: 80000000\n", 4, "background.body_bytes_max server.body_bytes_max"),
+        ("store:\n  wal_bytes_max: 2048\n", 4, "store.wal_truncate_bytes store.wal_bytes_max"),
         ("background:\n  queue_max: 10\n", 4, "background.queue_per_tenant_max background.queue_max"),
         ("stream:\n  readers_max: 20\n", 4, "stream.readers_per_tenant_max stream.readers_max"),
         (

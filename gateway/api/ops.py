@@ -18,6 +18,8 @@ class Ops:
         measure: Brings the gauges up to date before a scrape; raises if the store does not answer.
         backends: How they are, for `/readyz`. A backend that is down does not make the gateway unready: it
             still takes jobs, and answers for those it has.
+        store: How the store is. In trouble it takes no new jobs, but all else goes on: were the gateway
+            unready, it would lose its plain requests and its pollers as well.
     """
 
     def __init__(
@@ -26,11 +28,13 @@ class Ops:
         contract: bytes,
         measure: Callable[[], Awaitable[None]],
         backends: Callable[[], Mapping[str, object]],
+        store: Callable[[], str],
     ) -> None:
         self._observer = observer
         self._contract = contract
         self._backends = backends
         self._measure = measure
+        self._store = store
         self.is_draining = False
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -53,12 +57,12 @@ class Ops:
         return _json(404, {"error": "no such page; there are /healthz, /readyz, /metrics and /openapi.json"})
 
     async def _ready(self) -> web.Response:
-        store = await self._try_measure()
-        is_ready = store and not self.is_draining
+        store = self._store() if await self._try_measure() else "unavailable"
+        is_ready = store != "unavailable" and not self.is_draining
         state = {
-            "status": "ready" if is_ready else "not ready",
+            "status": "not ready" if not is_ready else "ready" if store == "ok" else "degraded",
             "draining": self.is_draining,
-            "store": "ok" if store else "unavailable",
+            "store": store,
             "backends": self._backends(),
         }
         return _json(200 if is_ready else 503, state)

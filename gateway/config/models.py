@@ -58,6 +58,8 @@ class BackgroundSettings(Section):
     """Per job: above this the backend is not read until a commit has caught up."""
     unflushed_total_bytes_max: Bytes = 8 * 2**20
     """The same for all together."""
+    store_wait_s: Annotated[float, Field(ge=0, le=3600)] = 30
+    """A running job keeps its events for this long while the store cannot take them; then it fails."""
     attempts_max: Annotated[int, Field(ge=1, le=10)] = 2
     recovery: Literal["rerun_if_silent", "never"] = "rerun_if_silent"
     store_false: Literal["reject", "accept"] = "reject"
@@ -84,8 +86,22 @@ class StoreSettings(Section):
     """`disk` survives power loss (synchronous=FULL), `process` a kill (synchronous=NORMAL)."""
     database_bytes_max: Bytes = 4 * 2**30
     readers: Annotated[int, Field(ge=1, le=16)] = 2
+    ballast_bytes: Annotated[int, Field(ge=0, le=2**30)] = 16 * 2**20
+    """Kept back beside the database, so that there is room to delete on a full volume."""
     sweep_interval_s: Seconds = 5
     busy_timeout_s: Seconds = 5
+    waiting_bytes_max: Bytes = 64 * 2**20
+    """New responses that wait for their commit; more are refused."""
+    wal_truncate_bytes: Bytes = 64 * 2**20
+    """A write-ahead log above this is emptied as soon as nobody reads an older state."""
+    wal_bytes_max: Bytes = 256 * 2**20
+    """Above this the read that keeps it from being emptied is broken off."""
+    check_bytes_max: Annotated[int, Field(ge=0, le=2**50)] = 2**30
+    """A larger file is checked while it is in use, not before."""
+    on_corrupt: Literal["refuse", "recreate"] = "refuse"
+    """What is done at the start about a damaged file: nothing, or it is set aside for a new one."""
+    allow_fuse: bool = False
+    """Trust a FUSE or 9P file system to lock and flush."""
 
     @field_validator("database")
     @classmethod

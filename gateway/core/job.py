@@ -192,7 +192,20 @@ class ClaimLost(Exception):
 
 
 class StoreUnavailable(Exception):
-    """The store could not write: nothing was written, and calling again is safe."""
+    """The store could not do it: nothing was written, and calling again is safe.
+
+    Args:
+        reason: For the log.
+        code: What ails the store, for programs.
+        meaning: The same for people, in half a sentence. Neither has a path or a word of SQLite's.
+    """
+
+    def __init__(
+        self, reason: str, code: str = "store_unavailable", meaning: str = "it does not answer"
+    ) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.meaning = meaning
 
 
 class QueueFull(Exception):

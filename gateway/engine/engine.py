@@ -26,6 +26,8 @@ from gateway.observe import Observer
 from gateway.store.port import JobStore
 from gateway.wire.dialects import Dialect
 
+_RETRY_S = 1.0
+
 
 class Engine:
     """Everything between the API and the ports.
@@ -105,7 +107,7 @@ class Engine:
             SealingKeyMissing: Nothing was begun.
         """
         await self._credentials.take_stock(self._store, may_fail_jobs=self._may_fail_jobs)
-        await take_stock(self._store)
+        is_taken = await take_stock(self._store)
         failed = asyncio.Event()
 
         def died(task: asyncio.Task[None]) -> None:
@@ -113,7 +115,7 @@ class Engine:
                 self._observer.task_died(task.get_name(), error)
                 failed.set()
 
-        own = [self._runner.run(), self._sweeper.run()]
+        own = [self._run(is_taken), self._sweeper.run()]
         if self._settings.adopt_unacked_retry:
             own.append(self._unacked.run())
         for number, work in enumerate((*own, *others)):
@@ -121,6 +123,13 @@ class Engine:
             task.add_done_callback(died)
             self._tasks.append(task)
         return failed
+
+    async def _run(self, is_taken: bool) -> None:
+        """Claim nothing before stock was taken: it takes every claim from its owner."""
+        while not is_taken:
+            await asyncio.sleep(_RETRY_S)
+            is_taken = await take_stock(self._store)
+        await self._runner.run()
 
     async def drain(self, timeout_s: float) -> None:
         """Accept nothing more, let running jobs end, hand over the rest, and end every stream."""

@@ -17,10 +17,15 @@ _SHUT_DOWN = Abandoned(
 )
 
 
-async def take_stock(store: JobStore) -> None:
+async def take_stock(store: JobStore) -> bool:
     """At a start, with the file ours alone: no owner of before is alive. What waits will be claimed, what
-    may not run again the sweeper ends in its first round."""
-    await store.void_owners()
+    may not run again the sweeper ends in its first round. False if the store cannot do it now."""
+    try:
+        await store.void_owners()
+    except StoreUnavailable as error:
+        line("store_unavailable", level=logging.ERROR, doing="take stock", reason=str(error))
+        return False
+    return True
 
 
 async def hand_over(

@@ -1,17 +1,26 @@
-"""The events of one run on their way to the store: collected, committed, then shown."""
+"""The events of one run on their way to the store: collected, committed, then shown.
+
+A store that cannot take them for a while is waited for; the backend is kept waiting with it, so that no more
+than so much is in memory.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import functools
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from gateway.config import BackgroundSettings
-from gateway.core.job import Claim, Outcome
+from gateway.core.job import Claim, Outcome, StoreUnavailable
 from gateway.core.machine import Append
 from gateway.engine.clock import Clock
 from gateway.engine.followers import Followers
 from gateway.observe import Observer
 from gateway.store.port import JobStore
+
+_RETRY_S = 0.25
+"""Between two attempts at a commit that failed."""
 
 
 class Unflushed:
@@ -61,13 +70,13 @@ class JobLog:
         observer: Observer,
         unflushed: Unflushed,
     ) -> None:
-        self._unflushed = unflushed
         self._claim = claim
         self._store = store
         self._followers = followers
         self._clock = clock
         self._settings = settings
         self._observer = observer
+        self._unflushed = unflushed
         self._next_seq = claim.job.next_seq
         self._waiting: list[Append] = []
         self._waiting_bytes = 0
@@ -95,14 +104,14 @@ class JobLog:
 
         Raises:
             ClaimLost: Somebody else has the job now.
-            StoreUnavailable: What was being committed is lost; the run is over.
+            StoreUnavailable: For too long; what was not committed is lost, and the run is over.
         """
         with self._followers.arrivals(self._claim.id) as arrival:
             while True:
                 await self._has_some.wait()
                 if not self._followers.is_watched(self._claim.id):
                     await self._linger(arrival)
-                await self.flush()
+                await self._until_stored(self.flush)
 
     async def _linger(self, arrival: asyncio.Event) -> None:
         """Nobody can have seen these events: wait for more, until a reader comes or the time is up."""
@@ -115,22 +124,37 @@ class JobLog:
         except TimeoutError:
             pass
 
-    async def _commit(self) -> None:
-        events, count, has_output = self._take()
-        if not count:
-            return
-        first_seq, self._next_seq = self._next_seq, self._next_seq + count
-        try:
-            await self._store.append(self._claim, first_seq, count, events, has_output=has_output)
-        finally:
-            self._unflushed.remove(len(events))
-        self._observer.events.inc(count)
-        self._followers.committed(self._claim.id, first_seq, count, events, is_end=False)
+    async def _until_stored(self, attempt: Callable[[], Awaitable[None]]) -> None:
+        """Make attempts until one succeeds, for as long as the settings say. Raises: as the attempt."""
+        deadline_s: float | None = None
+        while True:
+            try:
+                return await attempt()
+            except StoreUnavailable:
+                now_s = asyncio.get_running_loop().time()
+                deadline_s = deadline_s or now_s + self._settings.store_wait_s
+                if now_s >= deadline_s:
+                    raise
+            await asyncio.sleep(_RETRY_S)
 
     async def flush(self) -> None:
-        """Commit what is waiting, now. Raises: as `run`."""
+        """Commit what is waiting, now.
+
+        Raises:
+            ClaimLost: Somebody else has the job now.
+            StoreUnavailable: It is waiting still.
+        """
         async with self._writing:
-            await self._commit()
+            waiting = self._waiting[:]
+            if not waiting:
+                return
+            events, count = _joined(waiting)
+            has_output = any(command.has_output for command in waiting)
+            await self._store.append(self._claim, self._next_seq, count, events, has_output=has_output)
+            first_seq, self._next_seq = self._next_seq, self._next_seq + count
+            self._forget(len(waiting))
+        self._observer.events.inc(count)
+        self._followers.committed(self._claim.id, first_seq, count, events, is_end=False)
 
     async def finish(self, outcome: Outcome) -> None:
         """Commit what is left together with the ending.
@@ -138,8 +162,12 @@ class JobLog:
         Raises:
             ClaimLost, StoreUnavailable: The job has not ended by this.
         """
+        await self._until_stored(functools.partial(self._finish, outcome))
+
+    async def _finish(self, outcome: Outcome) -> None:
         async with self._writing:
-            events, count, _ = self._take()
+            waiting = self._waiting[:]
+            events, count = _joined(waiting)
             whole = replace(
                 outcome,
                 first_seq=self._next_seq,
@@ -148,10 +176,8 @@ class JobLog:
             )
             now_ms = self._clock.now_ms()
             expires_at_ms = now_ms + int(self._settings.retention_s * 1000)
-            try:
-                await self._store.finish(self._claim, whole, now_ms=now_ms, expires_at_ms=expires_at_ms)
-            finally:
-                self._unflushed.remove(len(events))
+            await self._store.finish(self._claim, whole, now_ms=now_ms, expires_at_ms=expires_at_ms)
+            self._forget(len(waiting))
         self._observer.events.inc(whole.event_count)
         self._followers.committed(
             self._claim.id, whole.first_seq, whole.event_count, whole.events, is_end=True
@@ -159,16 +185,19 @@ class JobLog:
 
     def discard(self) -> None:
         """The run is over: what is left is never committed."""
-        events, *_ = self._take()
-        self._unflushed.remove(len(events))
+        self._forget(len(self._waiting))
 
-    def _take(self) -> tuple[bytes, int, bool]:
-        taken, self._waiting = self._waiting, []
-        self._waiting_bytes = 0
-        self._has_some.clear()
-        self._has_room.set()
-        return (
-            b"".join(command.events for command in taken),
-            sum(command.count for command in taken),
-            any(command.has_output for command in taken),
-        )
+    def _forget(self, count: int) -> None:
+        """The first `count` of what is waiting need not wait any more."""
+        size = sum(len(command.events) for command in self._waiting[:count])
+        del self._waiting[:count]
+        self._waiting_bytes -= size
+        self._unflushed.remove(size)
+        if not self._waiting:
+            self._has_some.clear()
+        if self._waiting_bytes < self._settings.unflushed_bytes_max:
+            self._has_room.set()
+
+
+def _joined(commands: list[Append]) -> tuple[bytes, int]:
+    return b"".join(command.events for command in commands), sum(command.count for command in commands)

@@ -376,6 +376,7 @@ def _refusal(error: Exception, previous_id: str | None) -> Refusal:
             return Refusal(Fault.KEY_REUSED, message, code="idempotency_key_reused")
         case PreviousGone():
             return previous_not_found(str(previous_id))
-        case _:
-            message = "The gateway cannot store responses at the moment."
-            return Refusal(Fault.UNAVAILABLE, message, code="store_unavailable", retry_after_s=10)
+        case StoreUnavailable():
+            message = f"The gateway's store cannot be used at the moment: {error.meaning}."
+            return Refusal(Fault.UNAVAILABLE, message, code=error.code, retry_after_s=10)
+    raise error

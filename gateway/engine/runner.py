@@ -8,6 +8,7 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass
 
 from gateway.config import BackgroundSettings
@@ -31,7 +32,6 @@ _CLAIM_MAX = 64
 
 _GRACE_S = 0.005
 
-_NOT_STORED = Abandoned("The gateway could not store the events of this response.", "store_unavailable")
 _DEFECT = Abandoned("The gateway failed while it ran this response.", "defect")
 
 
@@ -89,15 +89,14 @@ class Runner:
             run.task.cancel()
 
     async def flush(self, response_id: str) -> None:
-        """Commit what a run of ours has received: it is about to be ended, and this much was generated."""
+        """Commit what a run of ours has received: it is about to be ended, and this much was generated.
+
+        Raises:
+            StoreUnavailable: Not now; the run goes on.
+        """
         if run := self._runs.get(response_id):
-            try:
+            with suppress(ClaimLost):  # then its end is somebody else's
                 await run.log.flush()
-            except ClaimLost:
-                pass  # then its end is somebody else's
-            except StoreUnavailable:  # what was being committed is lost: the run cannot go on after it
-                self._unsettled[response_id] = _NOT_STORED
-                run.task.cancel()
 
     async def run(self) -> None:
         """Claim and run, until cancelled."""
@@ -128,7 +127,7 @@ class Runner:
                     resting=self._resting_at(name, now_ms),
                 )
             except StoreUnavailable as error:
-                line("store_unavailable", level=logging.ERROR, doing="claim", reason=str(error))
+                line("store_unavailable", level=logging.DEBUG, doing="claim", reason=str(error))
                 return
             for claim in claims:
                 self._start(group, claim, now_ms)
@@ -183,7 +182,7 @@ class Runner:
                 assert isinstance(asked, RunAgain)
                 await self._release(claim, backend, asked)
         except* StoreUnavailable as errors:
-            self._unsettled[claim.id] = _NOT_STORED
+            self._unsettled[claim.id] = _not_stored(errors.exceptions[0])
             line("store_unavailable", level=logging.ERROR, doing="run", reason=str(errors.exceptions[0]))
         except* Exception:
             self._unsettled[claim.id] = _DEFECT
@@ -205,8 +204,8 @@ class Runner:
             )
         except ClaimLost:
             self._observer.claim_lost(claim.id)
-        except StoreUnavailable:
-            self._unsettled[claim.id] = _NOT_STORED
+        except StoreUnavailable as error:
+            self._unsettled[claim.id] = _not_stored(error)
         else:
             self._observer.job_released(claim.id, asked.reason, after_s)
             self._observer.retried(claim.job.backend, asked.reason.removeprefix("upstream_"))
@@ -233,3 +232,8 @@ class Runner:
         if tasks:
             await asyncio.wait(tasks)
         return stopped
+
+
+def _not_stored(error: Exception) -> Abandoned:
+    why = f" ({error.meaning})" if isinstance(error, StoreUnavailable) else ""
+    return Abandoned(f"The gateway could not store the events of this response{why}.", "store_unavailable")

@@ -57,16 +57,23 @@ class Sweeper:
         self._swept_at_ms = 0
 
     async def run(self) -> None:
-        """Rounds, until cancelled."""
+        """Rounds, until cancelled. Neither waits for the other: a full store cannot end, but has to purge."""
+        async with asyncio.TaskGroup() as group:
+            for work in (self.end, self.purge):
+                group.create_task(self._rounds(work), name=f"sweeper-{work.__name__}")
+
+    async def _rounds(self, work: Callable[[], Awaitable[None]]) -> None:
         while True:
             try:
-                await self.run_once()
+                await work()
             except StoreUnavailable as error:
-                line("store_unavailable", level=logging.ERROR, doing="sweep", reason=str(error))
+                line("store_unavailable", level=logging.DEBUG, doing=work.__name__, reason=str(error))
             await asyncio.sleep(_TICK_S)
 
-    async def run_once(self) -> None:
-        """One round."""
+    async def end(self) -> None:
+        """End the jobs that are late, lost, or could not be ended before."""
+        if (jumped_s := self._clock.resync()) is not None:
+            self._observer.clock_jumped(jumped_s)
         now_ms = self._clock.now_ms()
         store, names = self._store, self._backends.names
         await self._end_all(lambda: store.overdue(now_ms=now_ms, limit=_LIMIT), DeadlinePassed())
@@ -81,6 +88,10 @@ class Sweeper:
             except StoreUnavailable:
                 self._unsettled.setdefault(response_id, ending)
                 raise
+
+    async def purge(self) -> None:
+        """Purge what has expired, if it is time to."""
+        now_ms = self._clock.now_ms()
         if now_ms - self._swept_at_ms >= self._interval_ms:
             self._swept_at_ms = now_ms
             await self.sweep()
@@ -122,10 +133,8 @@ class Sweeper:
         )
 
     async def sweep(self) -> None:
-        """Purge what has expired, in pieces between which other commits get their turn."""
-        total = 0
-        while purged := await self._store.sweep(now_ms=self._clock.now_ms()):
-            total += purged
-        if total:
+        """Purge what has expired."""
+        now_ms = self._clock.now_ms()
+        if total := await self._store.sweep(now_ms=now_ms):
             await self._store.reclaim_space()
             self._observer.swept.inc(total)

@@ -1,19 +1,41 @@
-"""The database file and its lock: one process per file, and readable by its owner only."""
+"""The database file and what lies beside it: one process per file, and readable by its owner only."""
 
 from __future__ import annotations
 
 import fcntl
 import os
 import stat
+import time
+from contextlib import suppress
+from enum import StrEnum
 from pathlib import Path
+
+_HEADER_BYTES = 100
 
 
 class DatabaseInUse(Exception):
     """Another process has the file."""
 
 
+class DatabaseUnreachable(Exception):
+    """The disk is full or reports errors: it may be better later."""
+
+
 class DatabaseRefused(Exception):
     """The file must not be used as it is."""
+
+
+class DatabaseDamaged(DatabaseRefused):
+    """It was ours, and something happened to it."""
+
+
+class Known(StrEnum):
+    """What is remembered of a file beside it, since one that is damaged or empty cannot tell."""
+
+    NOTHING = ""
+    OURS = "ours"
+    DAMAGED = "damaged"
+    """Ours, and found to be damaged while it was in use: the next start checks it, whatever its size."""
 
 
 class DatabaseLock:
@@ -27,29 +49,79 @@ class DatabaseLock:
     """
 
     def __init__(self, database: Path) -> None:
-        database.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path = database.with_name(database.name + ".lock")
-        self._descriptor = _open_private(path)
+        self._descriptor = open_private(beside(database, ".lock"))
+        pid, _, known = os.pread(self._descriptor, 64, 0).decode("ascii", "replace").partition("\n")
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            holder = os.read(self._descriptor, 32).decode("ascii", "replace").strip()
             os.close(self._descriptor)
-            raise DatabaseInUse(f"{database} is in use by process {holder or '?'}") from None
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
-        try:
-            os.close(_open_private(database))  # before SQLite opens it, so that -wal and -shm inherit 0600
-        except BaseException:
-            self.release()
-            raise
+            raise DatabaseInUse(f"{database} is in use by process {pid or '?'}") from None
+        self.known = Known(known.strip()) if known.strip() in set(Known) else Known.NOTHING
+        self.remember(self.known)
+
+    def remember(self, known: Known) -> None:
+        """Write it down for the next start."""
+        self.known = known
+        content = f"{os.getpid()}\n{known}\n".encode()
+        os.pwrite(self._descriptor, content, 0)
+        os.ftruncate(self._descriptor, len(content))
 
     def release(self) -> None:
         """Let the next process have it."""
         os.close(self._descriptor)
 
 
-def _open_private(path: Path) -> int:
+def beside(database: Path, suffix: str) -> Path:
+    """A file that belongs to the database: `.lock`, `.ballast`, SQLite's `-wal` and `-shm`."""
+    return database.with_name(database.name + suffix)
+
+
+def make_file(database: Path, lock: DatabaseLock) -> None:
+    """Make the file, if there is none: before SQLite does, so that its log inherits the mode 0600.
+
+    Raises:
+        DatabaseRefused: It, or one of the files beside it, is not ours alone.
+        DatabaseDamaged: It is as good as empty, and was not.
+    """
+    if not os.path.lexists(database):
+        lock.remember(Known.NOTHING)
+    os.close(open_private(database))
+    for suffix in ("-wal", "-shm", ".ballast"):
+        if os.path.lexists(beside(database, suffix)):
+            os.close(open_private(beside(database, suffix)))
+    sync_directory(database)
+    size = database.stat().st_size
+    if size < _HEADER_BYTES and lock.known is not Known.NOTHING:
+        raise DatabaseDamaged(f"{database} is empty, though it has been in use")
+    if 0 < size < _HEADER_BYTES:  # SQLite takes a file of one byte for an empty one
+        raise DatabaseRefused(f"{database} cannot be used: it is no database")
+
+
+def set_aside(database: Path) -> Path:
+    """Rename a damaged database and its log, so that a new one can be made. Returns the new name.
+
+    The database first: without it, its log would be taken for that of the new one, or be lost.
+    """
+    aside = beside(database, time.strftime(".corrupt-%Y%m%dT%H%M%SZ", time.gmtime()))
+    database.rename(aside)
+    with suppress(FileNotFoundError):
+        beside(database, "-wal").rename(beside(aside, "-wal"))
+    beside(database, "-shm").unlink(missing_ok=True)
+    sync_directory(database)
+    return aside
+
+
+def sync_directory(database: Path) -> None:
+    """Let new names survive a power cut. SQLite does it for the files that it makes itself."""
+    descriptor = os.open(database.absolute().parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def open_private(path: Path) -> int:
+    """A descriptor of a file that is ours alone, made if there is none. Raises: DatabaseRefused."""
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except OSError as error:

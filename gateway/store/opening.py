@@ -1,81 +1,132 @@
-"""How the connections are set up, and which files are refused."""
+"""From a path to an open database: what is checked, what is made, and what is refused."""
 
 from __future__ import annotations
 
-import secrets
+import functools
+import logging
 import sqlite3
-from pathlib import Path
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+
+import aiosqlite
 
 from gateway.config import StoreSettings
-from gateway.store.file import DatabaseRefused
-from gateway.store.queries import QUERIES, SCHEMA, TALLY
+from gateway.observe import Observer, line
+from gateway.store.ballast import Ballast
+from gateway.store.connection import (
+    damage,
+    has_wal_reset_bug,
+    pepper_of,
+    prepare_reader,
+    prepare_writer,
+    refused,
+)
+from gateway.store.database import Database
+from gateway.store.file import (
+    DatabaseDamaged,
+    DatabaseLock,
+    DatabaseRefused,
+    Known,
+    make_file,
+    set_aside,
+)
+from gateway.store.filesystem import unfit
+from gateway.store.health import Health, State
+from gateway.store.readers import Readers
+from gateway.store.writer import Writer, on_thread
 
-SCHEMA_VERSION = 1
-_APPLICATION_ID = 0x6275726E  # "burn": a file that is not ours is never touched
-_PAGE_BYTES = 4096
-_VACUUM_PAGES = 200
 
+async def open_database(settings: StoreSettings, observer: Observer) -> Database:
+    """Open the file, or make it.
 
-def prepare_writer(raw: sqlite3.Connection, settings: StoreSettings) -> bytes:
-    """Settings of the writing connection, the schema if the file is new, and the file's pepper."""
+    Raises:
+        DatabaseInUse: Another process has it.
+        DatabaseUnreachable: The disk is full, or reports errors.
+        DatabaseDamaged: It was ours, and something happened to it.
+        DatabaseRefused: It is not ours, of another version, readable by others, or lies where locks and
+            flushes cannot be relied on.
+    """
     path = settings.database
-    raw.row_factory = sqlite3.Row
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if reason := unfit(path.parent, allow_fuse=settings.allow_fuse):
+        raise DatabaseRefused(f"{path} {reason}")
+    if has_wal_reset_bug(sqlite3.sqlite_version_info):
+        why = "it has the WAL-reset bug, which takes two connections that write; here there is one"
+        line("sqlite_version", level=logging.WARNING, sqlite=sqlite3.sqlite_version, reason=why)
+    lock = DatabaseLock(path)
     try:
-        is_new = raw.execute("PRAGMA schema_version").fetchone()[0] == 0
-        if not is_new:
-            _refuse_foreign(raw, path)  # first: the settings below write to the file
-        raw.execute("PRAGMA auto_vacuum = INCREMENTAL")  # only takes hold before the first table
-        raw.execute("PRAGMA journal_mode = WAL")
-        raw.execute(f"PRAGMA synchronous = {'FULL' if settings.durability == 'disk' else 'NORMAL'}")
-        raw.execute("PRAGMA foreign_keys = ON")
-        raw.execute("PRAGMA secure_delete = ON")
-        raw.execute("PRAGMA temp_store = MEMORY")
-        raw.execute("PRAGMA trusted_schema = OFF")
-        raw.execute("PRAGMA cell_size_check = ON")
-        raw.execute("PRAGMA mmap_size = 0")
-        raw.execute("PRAGMA wal_autocheckpoint = 1000")
-        raw.execute("PRAGMA journal_size_limit = 67108864")
-        raw.execute(f"PRAGMA max_page_count = {max(256, settings.database_bytes_max // _PAGE_BYTES)}")
-        if is_new:
-            _create(raw)
-        check = raw.execute("PRAGMA quick_check(1)").fetchone()[0]
-        if check != "ok":
-            raise DatabaseRefused(f"{path} is damaged: {check}")
-        raw.executescript(TALLY)
-        return bytes(raw.execute(QUERIES["get_meta"], {"key": "pepper"}).fetchone()[0])
-    except sqlite3.DatabaseError as error:
-        raise DatabaseRefused(f"{path} cannot be used: {error}") from None
+        try:
+            return await _open(settings, lock, observer)
+        except DatabaseDamaged as error:
+            if settings.on_corrupt == "refuse":
+                todo = "restore it or move it away, or let store.on_corrupt: recreate do that"
+                raise DatabaseDamaged(f"{error}; {todo}") from None
+            observer.store_recreated(str(set_aside(path)), str(error))
+            return await _open(settings, lock, observer)
+    except BaseException:
+        lock.release()
+        raise
 
 
-def _refuse_foreign(raw: sqlite3.Connection, path: Path) -> None:
-    if raw.execute("PRAGMA application_id").fetchone()[0] != _APPLICATION_ID:
-        raise DatabaseRefused(f"{path} is a SQLite file of some other program")
-    found = raw.execute("PRAGMA user_version").fetchone()[0]
-    if found != SCHEMA_VERSION:
-        raise DatabaseRefused(f"{path} has schema version {found}; this program knows {SCHEMA_VERSION}")
+async def _open(settings: StoreSettings, lock: DatabaseLock, observer: Observer) -> Database:
+    path = settings.database
+    async with AsyncExitStack() as stack:
+        try:
+            make_file(path, lock)
+            ballast = Ballast(settings)
+            writing = await _connect_with_room(settings, ballast)
+            stack.push_async_callback(writing.close)
+            is_checked = lock.known is Known.DAMAGED or path.stat().st_size <= settings.check_bytes_max
+            if is_checked and (found := await on_thread(writing, damage)):
+                raise DatabaseDamaged(f"{path} is damaged: {found}")
+            pepper = await on_thread(writing, pepper_of)
+            reading = []
+            for _ in range(settings.readers):
+                reading.append(await connect_reader(settings))
+                stack.push_async_callback(reading[-1].close)
+        except sqlite3.Error as error:
+            raise refused(error, path, lock.known) from None
+        lock.remember(Known.OURS)
+        health = Health(observer)
+        if not ballast.make():
+            health.worsen(State.FULL)
+        writer = Writer(writing, functools.partial(_connect_writer, settings), health, observer)
+        stack.pop_all()
+    return Database(
+        settings, lock, ballast, health, writer, Readers(reading, health), pepper, is_checked=is_checked
+    )
 
 
-def _create(raw: sqlite3.Connection) -> None:
-    """All in one transaction: a file half made by a process that was killed would be refused for ever."""
-    marks = f"PRAGMA application_id = {_APPLICATION_ID};PRAGMA user_version = {SCHEMA_VERSION};"
-    raw.executescript(f"BEGIN IMMEDIATE;{SCHEMA};{marks}")
-    raw.execute(QUERIES["put_meta"], {"key": "pepper", "value": secrets.token_bytes(32)})
-    raw.execute("COMMIT")
+async def _connect_with_room(settings: StoreSettings, ballast: Ballast) -> aiosqlite.Connection:
+    """Opening a log takes some room. On a full volume it is that of the ballast."""
+    try:
+        return await _connect_writer(settings)
+    except sqlite3.OperationalError:
+        if not ballast.size:
+            raise
+    ballast.give_up()
+    return await _connect_writer(settings)
 
 
-def prepare_reader(raw: sqlite3.Connection) -> None:
-    raw.row_factory = sqlite3.Row
-    raw.execute("PRAGMA query_only = ON")
-    raw.execute("PRAGMA wal_autocheckpoint = 0")
-    raw.execute("PRAGMA mmap_size = 0")
+async def _connect_writer(settings: StoreSettings) -> aiosqlite.Connection:
+    timeout_s = settings.busy_timeout_s
+    connection = await aiosqlite.connect(settings.database, isolation_level=None, timeout=timeout_s)
+    return await _prepared(connection, functools.partial(prepare_writer, settings=settings))
 
 
-def reclaim_pages(raw: sqlite3.Connection) -> None:
-    # The pragma frees a page at each step, and `execute` makes one: a row without columns is no row to it.
-    raw.executescript(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})")
-    truncate_wal(raw)
+async def connect_reader(settings: StoreSettings) -> aiosqlite.Connection:
+    """Another connection that reads. Raises: sqlite3.Error."""
+    uri, timeout_s = f"{settings.database.absolute().as_uri()}?mode=ro", settings.busy_timeout_s
+    connection = await aiosqlite.connect(uri, uri=True, isolation_level=None, timeout=timeout_s)
+    return await _prepared(connection, prepare_reader)
 
 
-def truncate_wal(raw: sqlite3.Connection) -> None:
-    """Copy the log into the file and empty it: deleted bytes would stay in it otherwise."""
-    raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+async def _prepared(
+    connection: aiosqlite.Connection, prepare: Callable[[sqlite3.Connection], None]
+) -> aiosqlite.Connection:
+    try:
+        await on_thread(connection, prepare)
+    except BaseException:  # its thread would keep the process alive
+        await connection.close()
+        raise
+    return connection

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Iterable
 from contextlib import closing
 from heapq import heappop, heapreplace
@@ -22,6 +23,10 @@ from gateway.core.job import (
 from gateway.store.port import Page, QueueLimits
 from gateway.store.queries import QUERIES
 from gateway.wire.sse import split_frames
+
+# What one piece of a sweep may hold up others for.
+PURGE_ROWS_MAX = 500
+_PURGE_S_MAX = 0.010
 
 _TURNS_MAX = 10_000
 """So many turns back is remembered whose they were."""
@@ -165,6 +170,19 @@ def _rewind(raw: sqlite3.Connection, pk: int) -> None:
         if kept:
             insert_segment(raw, pk, segment["first_seq"], len(kept), b"".join(kept))
     raw.execute(QUERIES["rewind"], {"pk": pk, "seq": FIRST_OUTPUT_SEQ})
+
+
+def purge(
+    raw: sqlite3.Connection, bytes_max: int, *, query: str, found: list[sqlite3.Row], now_ms: int
+) -> int:
+    """Delete some of these rows, one at least and as many as there is time for. Returns how many."""
+    deadline, size, count = time.perf_counter() + _PURGE_S_MAX, 0, 0
+    for row in found:
+        count += raw.execute(QUERIES[query], {"pk": row["pk"], "now_ms": now_ms}).rowcount
+        size += row["size"]
+        if size >= bytes_max or time.perf_counter() > deadline:
+            break
+    return count
 
 
 def page(raw: sqlite3.Connection, values: dict[str, Any], after: int, bytes_max: int) -> Page | None:

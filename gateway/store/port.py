@@ -179,10 +179,20 @@ class JobStore(Protocol):
         """Live jobs past their deadline."""
 
     async def sweep(self, *, now_ms: int) -> int:
-        """Purge some of what has expired or was deleted. Returns how many jobs; 0 when nothing is left."""
+        """Purge what has expired or was deleted, in pieces between which others write.
+
+        Returns:
+            How many jobs are gone.
+        """
 
     async def reclaim_space(self) -> None:
         """Give freed pages back, and leave no deleted byte in the files."""
+
+    async def tend(self) -> None:
+        """Keep the store in order and find out when trouble is over, until cancelled."""
+
+    def state(self) -> str:
+        """`ok`, or in a word what ails it."""
 
     async def backlog(self, *, now_ms: int) -> Backlog:
         """For the metrics."""

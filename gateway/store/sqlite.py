@@ -3,113 +3,63 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
+import functools
 import json
 import secrets
 import sqlite3
 from collections.abc import Callable, Collection
-from contextlib import suppress
-from pathlib import Path
 from typing import Any, TypeVar
-
-import aiosqlite
 
 from gateway.config import StoreSettings
 from gateway.core.job import Claim, ClaimLost, Idempotency, IdTaken, Job, NewJob, Outcome, Sealed, Status
+from gateway.observe import Observer
 from gateway.store import operations
-from gateway.store.file import DatabaseLock
-from gateway.store.opening import prepare_reader, prepare_writer, reclaim_pages, truncate_wal
+from gateway.store.database import Database
+from gateway.store.health import State
+from gateway.store.opening import open_database
 from gateway.store.port import Backlog, Call, Page, QueueLimits
 from gateway.store.queries import QUERIES
-from gateway.store.writer import Writer, on_thread, unavailable
+from gateway.store.upkeep import Upkeep
 from gateway.wire.items import Turn
 
 T = TypeVar("T")
 Row = sqlite3.Row
 
-_SWEEP_ROWS = 500
 _NEVER_MS = 2**62
 
 
 class SqliteStore:
     """The `JobStore` of one process. Open it with `open`; it must be closed."""
 
-    def __init__(
-        self,
-        path: Path,
-        lock: DatabaseLock,
-        writer: Writer,
-        writing: aiosqlite.Connection,
-        readers: list[aiosqlite.Connection],
-        pepper: bytes,
-    ) -> None:
-        self._path = path
-        self._lock = lock
-        self._writer = writer
-        self._writing = writing
-        self._readers = readers
-        self._next_reader = itertools.cycle(readers)
-        self._is_closed = False
+    def __init__(self, database: Database, observer: Observer) -> None:
+        self._database = database
+        self._writer = database.writer
+        self._upkeep = Upkeep(database, observer)
         self._owner = secrets.token_hex(8)
-        self.pepper = pepper
+        self.pepper = database.pepper
         """Random bytes of this file, from which tenants are derived."""
 
     @classmethod
-    async def open(cls, settings: StoreSettings, *, on_commit: Callable[[int, float], None]) -> SqliteStore:
-        """Open the file, or make it.
-
-        Args:
-            on_commit: Told the number of operations and the seconds of every commit.
-
-        Raises:
-            DatabaseInUse: Another process has it.
-            DatabaseRefused: It is not ours, of another version, damaged, or readable by others.
-        """
-        path, timeout_s = settings.database, settings.busy_timeout_s
-        lock = DatabaseLock(path)
-        uri = path.absolute().as_uri()
-        opened: list[aiosqlite.Connection] = []
-        try:
-            writing = await aiosqlite.connect(path, isolation_level=None, timeout=timeout_s)
-            opened.append(writing)
-            pepper = await on_thread(writing, lambda raw: prepare_writer(raw, settings))
-            for _ in range(settings.readers):
-                reader = await aiosqlite.connect(
-                    f"{uri}?mode=ro",
-                    uri=True,
-                    isolation_level=None,
-                    timeout=timeout_s,
-                )
-                opened.append(reader)
-                await on_thread(reader, prepare_reader)
-        except BaseException:
-            for connection in reversed(opened):
-                await connection.close()
-            lock.release()
-            raise
-        return cls(path, lock, Writer(writing, on_commit), writing, opened[1:], pepper)
+    async def open(cls, settings: StoreSettings, observer: Observer) -> SqliteStore:
+        """Open the file, or make it. Raises: see `open_database`."""
+        return cls(await open_database(settings, observer), observer)
 
     async def close(self) -> None:
-        if self._is_closed:
-            return
-        self._is_closed = True
-        try:
-            await self._writer.close()
-            for reader in self._readers:
-                await reader.close()
-            with suppress(
-                sqlite3.Error
-            ):  # all is committed; what stays in the log is there at the next start
-                await on_thread(self._writing, truncate_wal)
-        finally:  # the thread of a connection that is not closed would keep the process alive
-            for connection in (*self._readers, self._writing):
-                await connection.close()
-            self._lock.release()
+        await self._database.close()
+
+    async def tend(self) -> None:
+        await self._upkeep.run()
+
+    def state(self) -> str:
+        return self._database.health.state.name.lower()
 
     # -- accepting and reading
 
     async def create(self, job: NewJob, limits: QueueLimits) -> str:
-        return await self._writer.ask(lambda raw: operations.create(raw, job, limits))
+        def operation(raw: sqlite3.Connection) -> str:
+            return operations.create(raw, job, limits)
+
+        return await self._database.accept(operation, _size(job))
 
     async def record(
         self, job: NewJob, status: Status, final: bytes, *, finished_at_ms: int, expires_at_ms: int
@@ -118,7 +68,7 @@ class SqliteStore:
             operations.record(raw, job, status, final, finished_at_ms, expires_at_ms)
 
         try:
-            await self._writer.ask(operation)
+            await self._database.accept(operation, _size(job) + len(final))
         except sqlite3.IntegrityError:
             raise IdTaken from None
 
@@ -165,7 +115,7 @@ class SqliteStore:
         return Backlog(counts, oldest)
 
     async def sizes(self) -> dict[str, int]:
-        return await asyncio.to_thread(_sizes, self._path)
+        return await asyncio.to_thread(self._database.sizes)
 
     # -- running
 
@@ -186,6 +136,7 @@ class SqliteStore:
             "accepted_before_ms": _NEVER_MS if accepted_before_ms is None else accepted_before_ms,
             "resting": json.dumps([tenant.hex() for tenant in resting]),
         }
+        self._database.health.require_below(State.FULL)  # what it produced could not be stored
         return await self._writer.ask(lambda raw: operations.claim(raw, self._owner, limit, wanted))
 
     async def append(
@@ -206,7 +157,7 @@ class SqliteStore:
                 raise ClaimLost
             operations.insert_segment(raw, row["pk"], first_seq, count, events)
 
-        await self._writer.ask(operation)
+        await self._writer.ask(operation, len(events))
 
     async def finish(self, claim: Claim, outcome: Outcome, *, now_ms: int, expires_at_ms: int) -> None:
         def operation(raw: sqlite3.Connection) -> None:
@@ -227,7 +178,7 @@ class SqliteStore:
             operations.insert_segment(raw, row["pk"], outcome.first_seq, outcome.event_count, outcome.events)
             raw.execute(QUERIES["insert_result"], {"pk": row["pk"], "final": outcome.final})
 
-        await self._writer.ask(operation)
+        await self._writer.ask(operation, len(outcome.events) + len(outcome.final))
 
     async def take_over(self, response_id: str) -> Claim | None:
         def operation(raw: sqlite3.Connection) -> Claim | None:
@@ -280,32 +231,31 @@ class SqliteStore:
     async def delete(self, response_id: str, tenant: bytes, *, now_ms: int) -> bool:
         values = {"id": response_id, "tenant": tenant, "now_ms": now_ms}
 
-        def operation(raw: sqlite3.Connection) -> bool:
+        def operation(raw: sqlite3.Connection, _bytes_max: int) -> bool:
             live = raw.execute(QUERIES["delete_live"], values).fetchone()
             return live is not None or raw.execute(QUERIES["delete_ended"], values).fetchone() is not None
 
-        return await self._writer.ask(operation)
+        return await self._database.delete(operation)
 
     async def sweep(self, *, now_ms: int) -> int:
-        values = {"now_ms": now_ms, "limit": _SWEEP_ROWS}
+        await self._purge("expired_segments", "purge_segment", now_ms)
+        return await self._purge("expired_jobs", "purge_job", now_ms)
 
-        def operation(raw: sqlite3.Connection) -> int:
-            if raw.execute(QUERIES["purge_segments"], values).rowcount == _SWEEP_ROWS:
-                return 1  # more to do before any row can go
-            return raw.execute(QUERIES["purge_jobs"], values).rowcount
-
-        return await self._writer.ask(operation)
+    async def _purge(self, search: str, query: str, now_ms: int) -> int:
+        """In pieces, between which others write. What is to go is searched for on a reading connection."""
+        total = 0
+        while found := await self._all(search, now_ms=now_ms, limit=operations.PURGE_ROWS_MAX):
+            purge = functools.partial(operations.purge, query=query, found=found, now_ms=now_ms)
+            purged = await self._database.delete(purge)
+            if not purged:
+                break
+            total += purged
+        return total
 
     async def reclaim_space(self) -> None:
-        await self._writer.outside_transaction(reclaim_pages)
+        await self._database.reclaim()
 
     # -- reading
-
-    async def _read(self, operation: Callable[[sqlite3.Connection], T]) -> T:
-        try:
-            return await on_thread(next(self._next_reader), operation)
-        except sqlite3.Error as error:
-            raise unavailable(error) from None
 
     async def _one(self, query: str, **values: Any) -> Row | None:
         return await self._read(lambda raw: raw.execute(QUERIES[query], values).fetchone())
@@ -313,7 +263,9 @@ class SqliteStore:
     async def _all(self, query: str, **values: Any) -> list[Row]:
         return await self._read(lambda raw: raw.execute(QUERIES[query], values).fetchall())
 
+    async def _read(self, operation: Callable[[sqlite3.Connection], T]) -> T:
+        return await self._database.readers.read(operation)
 
-def _sizes(path: Path) -> dict[str, int]:
-    files = {"db": path, "wal": path.with_name(path.name + "-wal")}
-    return {name: file.stat().st_size if file.exists() else 0 for name, file in files.items()}
+
+def _size(job: NewJob) -> int:
+    return len(job.request) + len(job.input) + len(job.response) + len(job.events)

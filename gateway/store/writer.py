@@ -12,24 +12,34 @@ import asyncio
 import functools
 import sqlite3
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 import aiosqlite
 
 from gateway.core.job import StoreUnavailable
+from gateway.observe import Observer
+from gateway.store.connection import fence
+from gateway.store.health import Health, State, is_everybodys, state_after
 
 T = TypeVar("T")
 Operation = Callable[[sqlite3.Connection], Any]
 
-_BATCH_MAX = 512
+# A batch is committed when it has this much: what is in it waits for all of it.
+_BATCH_OPERATIONS_MAX = 512
+_BATCH_BYTES_MAX = 2**20
+_BATCH_S_MAX = 0.010
 
 
 @dataclass(slots=True)
 class _Asked:
     operation: Operation
+    size: int
     done: asyncio.Future[Any]
+    is_settled: bool = False
     result: Any = None
     error: BaseException | None = None
 
@@ -38,19 +48,34 @@ class Writer:
     """Runs operations on the writing connection, in the order asked, many to a transaction.
 
     Args:
-        on_commit: Told the number of operations and the seconds of every commit.
+        connection: The first one.
+        connect: Opens the next one, if the disk fails under this one: such a connection is never used again.
     """
 
-    def __init__(self, connection: aiosqlite.Connection, on_commit: Callable[[int, float], None]) -> None:
-        self._connection = connection
-        self._on_commit = on_commit
-        self._asked: list[_Asked] = []
+    def __init__(
+        self,
+        connection: aiosqlite.Connection,
+        connect: Callable[[], Awaitable[aiosqlite.Connection]],
+        health: Health,
+        observer: Observer,
+    ) -> None:
+        self._connection: aiosqlite.Connection | None = connection
+        self._connect = connect
+        self._health = health
+        self._observer = observer
+        self._asked: deque[_Asked] = deque()
+        self.waiting_bytes = 0
+        """What waits for its commit."""
         self._bell = asyncio.Event()
         self._is_closing = False
         self._task = asyncio.create_task(self._run(), name="store-writer")
 
-    async def ask(self, operation: Callable[[sqlite3.Connection], T]) -> T:
+    async def ask(self, operation: Callable[[sqlite3.Connection], T], size: int = 0) -> T:
         """Run `operation` in a transaction; it is committed when this returns.
+
+        Args:
+            operation: May run more than once: if there is no room for all of a batch, it is tried in parts.
+            size: Bytes that it writes, about.
 
         Raises:
             Exception: Whatever the operation raised; nothing of it was written.
@@ -58,8 +83,10 @@ class Writer:
         """
         if self._is_closing:
             raise StoreUnavailable("the store is closed")
+        self._health.require_below(State.FAILING)
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._asked.append(_Asked(operation, future))
+        self._asked.append(_Asked(operation, size, future))
+        self.waiting_bytes += size
         self._bell.set()
         return cast(T, await future)
 
@@ -69,74 +96,155 @@ class Writer:
         Raises:
             StoreUnavailable: It failed.
         """
+        self._health.require_below(State.FAILING)
         try:
             return await on_thread(self._connection, operation)
-        except sqlite3.Error as error:
-            raise unavailable(error) from None
+        except (sqlite3.Error, OSError, ValueError) as error:
+            raise self._health.judge(error) from None
 
-    async def close(self) -> None:
-        """Commit what was asked for, then stop."""
+    async def reopen(self) -> None:
+        """Put a new connection in place of one that failed. What had been acknowledged is there; what had
+        not, is not, and never will be.
+
+        Raises:
+            sqlite3.Error, DatabaseRefused: It fails still.
+        """
+        old, self._connection = self._connection, None
+        if old is not None:
+            with suppress(sqlite3.Error):
+                await old.close()
+        new = await self._connect()
+        try:
+            await on_thread(new, fence)
+        except BaseException:
+            with suppress(sqlite3.Error):
+                await new.close()
+            raise
+        self._connection = new
+
+    async def finish(self) -> None:
+        """Commit what was asked for, and take nothing more."""
         self._is_closing = True
         self._bell.set()
         await self._task
+
+    async def close(self, last: Operation) -> None:
+        """Run `last`, whether or not it can be done, and close the connection."""
+        if self._connection is not None:
+            with suppress(sqlite3.Error):
+                await on_thread(self._connection, last)
+            with suppress(sqlite3.Error):
+                await self._connection.close()
 
     async def _run(self) -> None:
         while not (self._is_closing and not self._asked):
             await self._bell.wait()
             self._bell.clear()
             while self._asked:
-                batch, self._asked = self._asked[:_BATCH_MAX], self._asked[_BATCH_MAX:]
-                started = time.perf_counter()
-                failure: StoreUnavailable | None = None
-                try:
-                    await on_thread(self._connection, functools.partial(_commit, batch))
-                except sqlite3.Error as error:
-                    failure = unavailable(error)
-                self._on_commit(len(batch), time.perf_counter() - started)
-                for asked in batch:
-                    _answer(asked, failure)
+                await self._commit(self._next_batch())
 
+    def _next_batch(self) -> list[_Asked]:
+        batch: list[_Asked] = []
+        size = 0
+        while self._asked and len(batch) < _BATCH_OPERATIONS_MAX and size < _BATCH_BYTES_MAX:
+            asked = self._asked.popleft()
+            size += asked.size
+            batch.append(asked)
+        return batch
 
-def _answer(asked: _Asked, failure: StoreUnavailable | None) -> None:
-    if asked.done.done():  # whoever asked has gone; what was asked for has happened all the same
-        return
-    error = failure or asked.error
-    if error is None:
-        asked.done.set_result(asked.result)
-    else:
-        asked.done.set_exception(error)
+    async def _commit(self, batch: list[_Asked]) -> None:
+        failure: StoreUnavailable | None = None
+        started = time.perf_counter()
+        try:
+            self._health.require_below(State.FAILING)  # it may have failed while these waited
+            await on_thread(self._connection, functools.partial(_commit, batch))
+        except StoreUnavailable as error:
+            failure = error
+        except Exception as error:  # whatever it is: nobody may wait for ever
+            failure = self._health.judge(error)
+        settled = [asked for asked in batch if failure or asked.is_settled]
+        self._asked.extendleft(reversed([asked for asked in batch if not (failure or asked.is_settled)]))
+        self._observer.committed(len(settled), time.perf_counter() - started)
+        for asked in settled:
+            self.waiting_bytes -= asked.size
+            if not asked.is_settled:
+                asked.error = failure
+            self._answer(asked)
+
+    def _answer(self, asked: _Asked) -> None:
+        match asked.error:
+            case _ if asked.done.done():
+                pass  # whoever asked has gone; what was asked for has happened all the same
+            case None:
+                asked.done.set_result(asked.result)
+            case sqlite3.Error() as error if not isinstance(error, sqlite3.IntegrityError):
+                asked.done.set_exception(self._health.judge(error))
+            case error:
+                asked.done.set_exception(error)
 
 
 def _commit(batch: list[_Asked], connection: sqlite3.Connection) -> None:
+    """Settle the first operations of a batch, as many as there is time for.
+
+    Without room SQLite rolls all of a transaction back. Then it is tried by halves, so that what fits is
+    written, and only what does not fit fails.
+    """
+    try:
+        _transaction(batch, connection)
+    except sqlite3.Error as error:
+        if state_after(error) is not State.FULL:
+            raise
+        if len(batch) == 1:
+            batch[0].error, batch[0].is_settled = error, True
+            return
+        half = len(batch) // 2
+        _commit(batch[:half], connection)
+        if batch[half - 1].is_settled:
+            _commit(batch[half:], connection)
+
+
+def _transaction(batch: list[_Asked], connection: sqlite3.Connection) -> None:
+    deadline = time.perf_counter() + _BATCH_S_MAX
+    count = 0
     # IMMEDIATE: a deferred transaction that reads and then writes fails at once when it meets another writer.
     connection.execute("BEGIN IMMEDIATE")
     try:
         for asked in batch:
-            connection.execute("SAVEPOINT operation")
-            try:
-                asked.result = asked.operation(connection)
-            except Exception as error:
-                if isinstance(error, sqlite3.Error) and not isinstance(error, sqlite3.IntegrityError):
-                    raise  # the file's fault, and so everybody's
-                connection.execute("ROLLBACK TO operation")  # this one's own fault: the others go on
-                asked.error = error
-            connection.execute("RELEASE operation")
+            _run(asked, connection)
+            count += 1
+            if time.perf_counter() > deadline:
+                break
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+    for asked in batch[:count]:
+        asked.is_settled = True
 
 
-def unavailable(error: sqlite3.Error) -> StoreUnavailable:
-    """What the rest of the gateway gets to see of it."""
-    return StoreUnavailable(f"{type(error).__name__}: {error}")
+def _run(asked: _Asked, connection: sqlite3.Connection) -> None:
+    """One operation, in a savepoint: one that fails by its own fault spoils nothing for the others."""
+    asked.error = None
+    connection.execute("SAVEPOINT operation")
+    try:
+        asked.result = asked.operation(connection)
+    except Exception as error:
+        if isinstance(error, sqlite3.Error) and is_everybodys(error):
+            raise
+        connection.execute("ROLLBACK TO operation")
+        asked.error = error
+    connection.execute("RELEASE operation")
 
 
-async def on_thread(connection: aiosqlite.Connection, operation: Callable[[sqlite3.Connection], T]) -> T:
+async def on_thread(
+    connection: aiosqlite.Connection | None, operation: Callable[[sqlite3.Connection], T]
+) -> T:
     """Run a function with the raw connection on its own thread, in one hop.
 
     aiosqlite has a public call for each statement, a hop of 20 µs each; for a whole function only this.
     """
+    if connection is None:
+        raise ValueError("no connection")
     raw = connection._conn
     return cast(T, await connection._execute(operation, raw))  # type: ignore[no-untyped-call]

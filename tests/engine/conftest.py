@@ -148,6 +148,9 @@ class SetClock(Clock):
     def now_ms(self) -> int:
         return self.ms
 
+    def resync(self) -> None:
+        pass
+
     def advance(self, seconds: float) -> None:
         self.ms += int(seconds * 1000)
 
@@ -206,12 +209,19 @@ class Wrapped:
 class House:
     """One process: a store, an engine, and what a client can do with them."""
 
-    def __init__(self, store: Any, settings: Settings, backend: ScriptedBackend, clock: SetClock) -> None:
+    def __init__(
+        self,
+        store: Any,
+        settings: Settings,
+        backend: ScriptedBackend,
+        clock: SetClock,
+        observer: Signals,
+    ) -> None:
         self.store = store
         self.settings = settings
         self.backend = backend
         self.clock = clock
-        self.observer = Signals()
+        self.observer = observer
         assert settings.upstream is not None
         self.backends = OnlyBackend(backend, settings.upstream.concurrency_max)
         self.engine = Engine(store, self.backends, settings, self.observer, clock=clock)
@@ -298,7 +308,8 @@ class House:
 
     async def tick(self) -> None:
         """One round of the sweeper."""
-        await self.engine._sweeper.run_once()
+        await self.engine._sweeper.end()
+        await self.engine._sweeper.purge()
 
 
 _numbers = itertools.count(1)
@@ -369,9 +380,10 @@ async def build(tmp_path: Path, backend: ScriptedBackend, clock: SetClock) -> As
                 "store": {"database": tmp_path / "engine.db", "database_bytes_max": database_bytes_max},
             }
         )
-        store = await SqliteStore.open(settings.store, on_commit=lambda *_: None)
+        observer = Signals()
+        store = await SqliteStore.open(settings.store, observer)
         stores.append(store)  # before anything can fail: the thread of an open one keeps pytest from its end
-        house = House(wrap(store), settings, backend, clock)
+        house = House(wrap(store), settings, backend, clock, observer)
         houses.append(house)
         if is_started:
             await house.start()

@@ -99,8 +99,9 @@ async def test_a_defect_in_ending_one_job_does_not_keep_the_others_from_their_en
     assert not house.failed.is_set()
     assert (await house.shown(wicked))["status"] == "in_progress"
     house.store.wicked = ""
-    await house.tick()
-    assert (await house.shown(wicked))["status"] == "failed"
+    async with asyncio.timeout(10):  # a round of the engine's own may have it just now
+        while (await house.shown(wicked))["status"] != "failed":
+            await house.tick()
 
 
 async def test_however_many_runs_a_crash_broke_off_one_round_ends_them_all(build: Any, kit: Any) -> None:

@@ -91,7 +91,7 @@ async def test_a_failed_commit_is_never_shown(build: Any, kit: Any) -> None:
                 raise StoreUnavailable("disk full")
             await self.inner.append(claim, first_seq, *arguments, **options)
 
-    house = await build(wrap=Failing)
+    house = await build(wrap=Failing, background={"store_wait_s": 0})
     hold = kit.Hold()
     house.backend.script = [kit.frames(0, 3), hold, kit.frames(3, 8), kit.Hold()]
     response_id = await house.submit(stream=True)

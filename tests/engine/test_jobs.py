@@ -398,7 +398,7 @@ async def test_a_cancel_that_races_the_end_leaves_one_terminal_event(
             return between
 
     house = await build(wrap=Racing, is_started=False, background={"flush_ms": 0})
-    await house.engine._sweeper.run_once()
+    await house.tick()
     endings = []
     running = asyncio.create_task(house.engine._runner.run())
     for lag in (0, 1, 2, 5):

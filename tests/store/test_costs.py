@@ -10,6 +10,7 @@ import pytest
 
 from gateway.config import StoreSettings
 from gateway.core.job import NewJob
+from gateway.observe import Observer
 from gateway.store.port import QueueLimits
 from gateway.store.sqlite import SqliteStore
 from gateway.store.writer import on_thread
@@ -24,7 +25,7 @@ _STEPS = 20
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
     settings = StoreSettings(database=tmp_path / "test.db", durability="process", readers=1)
-    opened = await SqliteStore.open(settings, on_commit=lambda *_: None)
+    opened = await SqliteStore.open(settings, Observer())
     yield opened
     await opened.close()
 
@@ -61,7 +62,8 @@ async def steps(store: SqliteStore, work: Awaitable[object]) -> int:
     def watch(raw: sqlite3.Connection) -> None:
         raw.set_progress_handler(step, _STEPS)
 
-    connections = (store._writing, *store._readers)
+    reading = [reader.connection for reader in store._database.readers._all]
+    connections = (store._writer._connection, *reading)
     for connection in connections:
         await on_thread(connection, watch)
     await work

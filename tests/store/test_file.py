@@ -18,6 +18,7 @@ import pytest
 
 from gateway.config import StoreSettings
 from gateway.core.job import NewJob, Outcome, Status
+from gateway.observe import Observer
 from gateway.store.file import DatabaseInUse, DatabaseRefused
 from gateway.store.port import QueueLimits
 from gateway.store.sqlite import SqliteStore
@@ -27,6 +28,8 @@ from gateway.wire.sse import encode, split_frames
 NOW = 1_000_000
 TENANT = b"t" * 32
 PLENTY = QueueLimits(10_000, 10_000)
+
+_FILES = ("jobs.db", "jobs.db-wal", "jobs.db-shm", "jobs.db.lock", "jobs.db.ballast")
 
 Open = Callable[..., Awaitable[SqliteStore]]
 
@@ -44,7 +47,7 @@ async def opened(path: Path) -> AsyncIterator[Open]:
             durability: Literal["disk", "process"] = "disk", database: Path = path
         ) -> SqliteStore:
             settings = StoreSettings(database=database, durability=durability)
-            store = await SqliteStore.open(settings, on_commit=lambda *_: None)
+            store = await SqliteStore.open(settings, Observer())
             stack.push_async_callback(store.close)
             return store
 
@@ -86,7 +89,7 @@ async def test_nobody_but_its_owner_can_read_any_of_the_files(path: Path, opened
     finally:
         os.umask(before)
     files = {file.name: mode(file) for file in path.parent.iterdir()}
-    assert files == dict.fromkeys(("jobs.db", "jobs.db-wal", "jobs.db-shm", "jobs.db.lock"), 0o600)
+    assert files == dict.fromkeys(_FILES, 0o600)
 
 
 async def test_a_directory_that_is_missing_is_made_for_its_owner_only(tmp_path: Path, opened: Open) -> None:
@@ -131,7 +134,7 @@ async def test_a_directory_in_its_place_is_refused(path: Path, opened: Open) -> 
     store_settings = StoreSettings(database=path)  # it was none yet when the settings were read
     path.mkdir()
     with pytest.raises(DatabaseRefused):
-        await SqliteStore.open(store_settings, on_commit=lambda *_: None)
+        await SqliteStore.open(store_settings, Observer())
 
 
 def write_foreign(path: Path) -> None:
@@ -223,7 +226,7 @@ async def test_a_kill_while_the_file_was_being_made_leaves_one_that_can_be_opene
             seen.append((suffix, file.read_bytes() if file.exists() else b""))
         return b"p" * size
 
-    monkeypatch.setattr("gateway.store.opening.secrets.token_bytes", snapshot)
+    monkeypatch.setattr("gateway.store.connection.secrets.token_bytes", snapshot)
     await opened()
     assert seen[0][1].startswith(b"SQLite format 3")
     monkeypatch.undo()
@@ -241,11 +244,12 @@ _HOLDER = """
 import asyncio, sys
 from pathlib import Path
 from gateway.config import StoreSettings
+from gateway.observe import Observer
 from gateway.store.sqlite import SqliteStore
 
 async def main():
     settings = StoreSettings(database=Path(sys.argv[1]))
-    store = await SqliteStore.open(settings, on_commit=lambda *_: None)
+    store = await SqliteStore.open(settings, Observer())
     print("open", flush=True)
     await asyncio.to_thread(sys.stdin.read)
     await store.close()
@@ -260,6 +264,7 @@ from pathlib import Path
 from gateway.config import StoreSettings
 from gateway.core.job import NewJob
 from gateway.store.port import QueueLimits
+from gateway.observe import Observer
 from gateway.store.sqlite import SqliteStore
 from gateway.wire.sse import encode
 
@@ -284,7 +289,7 @@ async def one(store, name):
         print(name, number, flush=True)
 
 async def main():
-    store = await SqliteStore.open(StoreSettings(database=Path(sys.argv[1])), on_commit=lambda *_: None)
+    store = await SqliteStore.open(StoreSettings(database=Path(sys.argv[1])), Observer())
     async with asyncio.TaskGroup() as group:
         for n in range(4):
             group.create_task(one(store, f"{sys.argv[2]}-{n}"))
@@ -405,14 +410,14 @@ async def test_each_durability_level_is_the_pragma_it_promises(
         names = ("synchronous", "journal_mode", "secure_delete", "foreign_keys", "auto_vacuum")
         return [raw.execute(f"PRAGMA {name}").fetchone()[0] for name in names]
 
-    assert await on_thread(store._writing, pragmas) == [level, "wal", 1, 1, 2]
+    assert await on_thread(store._writer._connection, pragmas) == [level, "wal", 1, 1, 2]
 
 
 async def test_the_readers_cannot_write(opened: Open) -> None:
     store = await opened()
-    for reader in store._readers:
+    for reader in store._database.readers._all:
         with pytest.raises(sqlite3.OperationalError, match="readonly"):
-            await on_thread(reader, lambda raw: raw.execute("DELETE FROM job"))
+            await on_thread(reader.connection, lambda raw: raw.execute("DELETE FROM job"))
 
 
 @pytest.mark.parametrize("way", ["deleted", "deleted while it ran", "expired"])

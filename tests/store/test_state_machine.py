@@ -18,6 +18,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 
 from gateway.config import StoreSettings
 from gateway.core.job import TRANSITIONS, Claim, ClaimLost, NewJob, Outcome, PreviousGone, Status
+from gateway.observe import Observer
 from gateway.store.port import QueueLimits
 from gateway.store.sqlite import SqliteStore
 from gateway.wire.sse import encode, split_frames
@@ -82,7 +83,7 @@ class StoreMachine(RuleBasedStateMachine):
     def open(self) -> None:
         # Not flushed to disk: what power loss does is not asked here, and it costs most of the time.
         options = StoreSettings(database=self.path, durability="process", readers=1)
-        self.store = self.run(SqliteStore.open(options, on_commit=lambda *_: None))
+        self.store = self.run(SqliteStore.open(options, Observer()))
 
     def teardown(self) -> None:
         if hasattr(self, "store"):

@@ -13,6 +13,7 @@ import pytest
 
 from gateway.config import StoreSettings
 from gateway.core.job import Claim, ClaimLost, NewJob, Outcome, QueueFull, Status
+from gateway.observe import Observer
 from gateway.store.port import QueueLimits
 from gateway.store.sqlite import SqliteStore
 
@@ -33,7 +34,7 @@ COUNTED = {
 
 async def open_store(path: Path) -> SqliteStore:
     settings = StoreSettings(database=path / "test.db", durability="process", readers=1)
-    return await SqliteStore.open(settings, on_commit=lambda *_: None)
+    return await SqliteStore.open(settings, Observer())
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
-from gateway.engine import jobs
+from gateway.engine import joblog, jobs
 from gateway.engine.joblog import JobLog
-from gateway.store import file, opening
+from gateway.store import connection, file
 from gateway.store.queries import QUERIES, SCHEMA
 
 
@@ -46,20 +46,19 @@ def _without_flock() -> None:
 
 
 def _without_trigger() -> None:
-    replace(opening, "SCHEMA", re.sub(r"CREATE TRIGGER.*?\nEND;", "", SCHEMA, flags=re.DOTALL))
+    replace(connection, "SCHEMA", re.sub(r"CREATE TRIGGER.*?\nEND;", "", SCHEMA, flags=re.DOTALL))
 
 
 def _show_first() -> None:
-    async def commit(log: Any) -> None:
-        events, count, has_output = log._take()
-        if not count:
-            return
-        first_seq, log._next_seq = log._next_seq, log._next_seq + count
-        log._followers.committed(log._claim.id, first_seq, count, events, is_end=False)
-        await log._store.append(log._claim, first_seq, count, events, has_output=has_output)
-        log._unflushed.remove(len(events))
+    flush = JobLog.flush
 
-    replace(JobLog, "_commit", commit)
+    async def show_and_flush(log: Any) -> None:
+        if not log._writing.locked() and log._waiting:
+            events, count = joblog._joined(log._waiting)
+            log._followers.committed(log._claim.id, log._next_seq, count, events, is_end=False)
+        await flush(log)
+
+    replace(JobLog, "flush", show_and_flush)
 
 
 def _instead(module: Any, **names: Any) -> SimpleNamespace:

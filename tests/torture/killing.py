@@ -15,8 +15,8 @@ from typing import Any
 
 from gateway.core.machine import JobMachine
 from gateway.engine.jobs import Jobs
-from gateway.store import sqlite, writer
-from gateway.store.opening import reclaim_pages
+from gateway.store import database, sqlite, writer
+from gateway.store.connection import truncate_wal
 from gateway.store.queries import QUERIES
 from tests.torture.guards import replace
 
@@ -30,7 +30,7 @@ _AFTER_STATEMENTS = {
     "mid-claim": QUERIES["claim"],
     "mid-append": QUERIES["append"],
     "mid-finish": QUERIES["finish"],
-    "mid-sweep": QUERIES["purge_segments"],
+    "mid-sweep": QUERIES["purge_segment"],
     "mid-recovery": QUERIES["void_owners"],
 }
 _AFTER_CALLS: dict[str, tuple[type, str]] = {
@@ -119,14 +119,14 @@ def _tap_statements(before: str | None, after: str | None, reached: _Fuse) -> No
 
 
 def _tap_checkpoint(reached: _Fuse) -> None:
-    reclaim = reclaim_pages
+    truncate = truncate_wal
 
-    def within_reclaiming() -> None:
+    def within_checkpoint() -> None:
         # SIGALRM's own action is to end the process: the kernel does it, in the middle of SQLite's code.
         signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-6, _CHECKPOINT_S))
 
-    def tapped(raw: Any) -> None:
-        reached(within_reclaiming)
-        reclaim(raw)
+    def tapped(raw: Any, busy_ms: int) -> bool:
+        reached(within_checkpoint)
+        return truncate(raw, busy_ms)
 
-    replace(sqlite, "reclaim_pages", tapped)
+    replace(database, "truncate_wal", tapped)

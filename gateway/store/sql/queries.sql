@@ -242,21 +242,31 @@ SET expires_at_ms = 0
 WHERE id = :id AND tenant = :tenant AND expires_at_ms > :now_ms
 RETURNING id;
 
--- name: purge_segments
-DELETE FROM segment
-WHERE pk IN (SELECT segment.pk
-             FROM job JOIN segment ON segment.job = job.pk
-             WHERE job.expires_at_ms <= :now_ms
-             LIMIT :limit);
+-- name: expired_segments
+-- What a sweep is to take, read apart from the writing: events first, and how large each piece is.
+SELECT segment.pk, length(segment.events) AS size
+FROM job JOIN segment ON segment.job = job.pk
+WHERE job.expires_at_ms <= :now_ms
+LIMIT :limit;
 
--- name: purge_jobs
+-- name: purge_segment
+-- Asked again, of what may have become another's row since.
+DELETE FROM segment
+WHERE pk = :pk AND EXISTS (SELECT 1 FROM job WHERE job.pk = segment.job AND job.expires_at_ms <= :now_ms);
+
+-- name: expired_jobs
 -- Rows go, bodies with them, once no later turn leans on them and no event is left.
+SELECT gone.pk, length(call.request) + length(call.input) + coalesce(length(result.final), 0) AS size
+FROM job AS gone JOIN call ON call.job = gone.pk LEFT JOIN result ON result.job = gone.pk
+WHERE gone.expires_at_ms <= :now_ms
+  AND NOT EXISTS (SELECT 1 FROM segment WHERE segment.job = gone.pk)
+  AND NOT EXISTS (SELECT 1 FROM job AS later WHERE later.previous = gone.pk)
+LIMIT :limit;
+
+-- name: purge_job
 DELETE FROM job
-WHERE pk IN (SELECT pk FROM job AS gone
-             WHERE gone.expires_at_ms <= :now_ms
-               AND NOT EXISTS (SELECT 1 FROM segment WHERE segment.job = gone.pk)
-               AND NOT EXISTS (SELECT 1 FROM job AS later WHERE later.previous = gone.pk)
-             LIMIT :limit);
+WHERE pk = :pk AND expires_at_ms <= :now_ms
+  AND NOT EXISTS (SELECT 1 FROM job AS later WHERE later.previous = :pk);
 
 -- name: count_by_status
 SELECT status, count(*), min(created_at_ms)
@@ -269,3 +279,7 @@ SELECT value FROM meta WHERE key = :key;
 
 -- name: put_meta
 INSERT INTO meta (key, value) VALUES (:key, :value);
+
+-- name: fence
+-- A commit for its own sake: see `connection.fence`.
+INSERT OR REPLACE INTO meta (key, value) VALUES ('fence', randomblob(8));

@@ -1,0 +1,185 @@
+"""What is done on a raw connection: how it is set up, what it refuses, and what keeps a file in order."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+import sqlite3
+from pathlib import Path
+
+from gateway.config import StoreSettings
+from gateway.store.file import DatabaseDamaged, DatabaseRefused, DatabaseUnreachable, Known
+from gateway.store.health import State, primary_code, state_after
+from gateway.store.queries import QUERIES, SCHEMA, TALLY
+
+SCHEMA_VERSION = 1
+"""Raised by a release that changes the schema; that release also brings files up to date."""
+
+_APPLICATION_ID = 0x6275726E  # "burn": a file that is not ours is never touched
+_PAGE_BYTES = 4096
+_VACUUM_PAGES = 200
+_FREE_SHARE_MAX = 0.25
+"""Free pages are the first to be used again, and so are left where they are, up to this share of the file."""
+_CHECKPOINT_BUSY_MS = 20
+"""How long a checkpoint waits for reads under way; they are short, and every write waits with it."""
+
+
+def has_wal_reset_bug(version: tuple[int, int, int]) -> bool:
+    """Whether this SQLite can damage a file that two connections write and checkpoint at the same moment
+    (sqlite.org/wal.html, "The WAL reset bug"). One connection does both here, so it cannot happen to us."""
+    fixed_in = {(3, 44): 6, (3, 50): 7}
+    return (3, 7, 0) <= version < (3, 51, 3) and version[2] < fixed_in.get(version[:2], 2**31)
+
+
+def prepare_writer(raw: sqlite3.Connection, settings: StoreSettings) -> None:
+    """Settings of the writing connection, and the schema if the file is new.
+
+    Raises:
+        DatabaseRefused: It is not ours, or of another version.
+        sqlite3.Error: See `refused`.
+    """
+    path = settings.database
+    raw.row_factory = sqlite3.Row
+    is_new = raw.execute("PRAGMA schema_version").fetchone()[0] == 0
+    if is_new:
+        raw.execute("PRAGMA auto_vacuum = INCREMENTAL")  # only takes hold before the first table
+    else:
+        _refuse_foreign(raw, path)  # first: the settings below write to the file
+    if raw.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
+        raise DatabaseRefused(f"{path} lies where SQLite can keep no write-ahead log")
+    raw.execute(f"PRAGMA synchronous = {'FULL' if settings.durability == 'disk' else 'NORMAL'}")
+    raw.execute("PRAGMA foreign_keys = ON")
+    raw.execute("PRAGMA secure_delete = ON")
+    raw.execute("PRAGMA temp_store = MEMORY")
+    raw.execute("PRAGMA trusted_schema = OFF")
+    raw.execute("PRAGMA cell_size_check = ON")
+    raw.execute("PRAGMA mmap_size = 0")
+    raw.execute("PRAGMA wal_autocheckpoint = 1000")
+    raw.execute(f"PRAGMA journal_size_limit = {settings.wal_truncate_bytes}")
+    raw.execute(f"PRAGMA max_page_count = {_quota_pages(settings)}")
+    if is_new:
+        _create(raw)
+    else:
+        _refuse_other_schema(raw, path)
+    raw.executescript(TALLY)
+
+
+def pepper_of(raw: sqlite3.Connection) -> bytes:
+    """Random bytes that the file was made with."""
+    return bytes(raw.execute(QUERIES["get_meta"], {"key": "pepper"}).fetchone()[0])
+
+
+def _refuse_foreign(raw: sqlite3.Connection, path: Path) -> None:
+    if raw.execute("PRAGMA application_id").fetchone()[0] != _APPLICATION_ID:
+        raise DatabaseRefused(f"{path} is a SQLite file of some other program")
+    found = raw.execute("PRAGMA user_version").fetchone()[0]
+    if found != SCHEMA_VERSION:
+        whose = "a newer" if found > SCHEMA_VERSION else "an older"
+        raise DatabaseRefused(
+            f"{path} was made by {whose} version of this program (schema version {found}; this program knows "
+            f"{SCHEMA_VERSION}); run that version, or give another file"
+        )
+
+
+def _refuse_other_schema(raw: sqlite3.Connection, path: Path) -> None:
+    """Between releases the schema changes without its number."""
+    row = raw.execute(QUERIES["get_meta"], {"key": "schema"}).fetchone()
+    if row is None or row[0] != schema_digest():
+        raise DatabaseRefused(
+            f"{path} was made by an unreleased version of this program, whose tables were others; "
+            "run that version, or give another file"
+        )
+
+
+def schema_digest() -> bytes:
+    """Of the statements without their comments and spaces."""
+    statements = re.sub(r"--[^\n]*|\s+", "", SCHEMA)
+    return hashlib.sha256(statements.encode()).digest()
+
+
+def _create(raw: sqlite3.Connection) -> None:
+    """All in one transaction: a file half made by a process that was killed would be refused for ever."""
+    marks = f"PRAGMA application_id = {_APPLICATION_ID};PRAGMA user_version = {SCHEMA_VERSION};"
+    raw.executescript(f"BEGIN IMMEDIATE;{SCHEMA};{marks}")
+    raw.execute(QUERIES["put_meta"], {"key": "pepper", "value": secrets.token_bytes(32)})
+    raw.execute(QUERIES["put_meta"], {"key": "schema", "value": schema_digest()})
+    raw.execute("COMMIT")
+
+
+def prepare_reader(raw: sqlite3.Connection) -> None:
+    raw.row_factory = sqlite3.Row
+    raw.execute("PRAGMA query_only = ON")
+    raw.execute("PRAGMA wal_autocheckpoint = 0")
+    raw.execute("PRAGMA mmap_size = 0")
+    # The first read opens the log. From here on the writing connection is never the last one to leave it, so
+    # that one which has failed takes its unfinished commit with it.
+    raw.execute(QUERIES["get_meta"], {"key": "schema"}).fetchone()
+
+
+def damage(raw: sqlite3.Connection) -> str | None:
+    """What is wrong with the structure of the file; None if nothing is. It reads all of it."""
+    found = str(raw.execute("PRAGMA quick_check(1)").fetchone()[0])
+    return None if found == "ok" else found
+
+
+def refused(error: sqlite3.Error, path: Path, known: Known) -> Exception:
+    """What an error while opening means for the process.
+
+    Args:
+        known: Whether the file was ours. What never was and is no database belongs to somebody else.
+    """
+    if state_after(error) is State.CORRUPT and known is not Known.NOTHING:
+        return DatabaseDamaged(f"{path} is damaged: {error}")
+    if primary_code(error) in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_BUSY):
+        return DatabaseUnreachable(f"{path} cannot be opened at present: {error}")
+    return DatabaseRefused(f"{path} cannot be used: {error}")
+
+
+def fence(raw: sqlite3.Connection) -> None:
+    """Commit something. What a failed commit left in the log after the last good one is overwritten by it,
+    so that no later recovery takes it for committed."""
+    raw.execute("BEGIN IMMEDIATE")
+    raw.execute(QUERIES["fence"])
+    raw.execute("COMMIT")
+
+
+def vacuum(raw: sqlite3.Connection) -> None:
+    """Give some free pages back to the volume."""
+    # The pragma frees a page at each step, and `execute` makes one: a row without columns is no row to it.
+    raw.executescript(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})")
+
+
+def truncate_wal(raw: sqlite3.Connection, busy_ms: int) -> bool:
+    """Copy the log into the file and empty it: deleted bytes would stay in it otherwise.
+
+    Args:
+        busy_ms: What the connection waits for locks otherwise.
+
+    Returns:
+        False if somebody is reading an old state.
+    """
+    raw.execute(f"PRAGMA busy_timeout = {_CHECKPOINT_BUSY_MS}")
+    try:
+        return bool(raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0)
+    finally:
+        raw.execute(f"PRAGMA busy_timeout = {busy_ms}")
+
+
+def used_share(raw: sqlite3.Connection, settings: StoreSettings, more_bytes: int = 0) -> float:
+    """How much of the quota is taken by what is stored, and would be by `more_bytes`."""
+    pages = raw.execute("PRAGMA page_count").fetchone()[0] - _free_pages(raw)
+    return float((pages + more_bytes / _PAGE_BYTES) / _quota_pages(settings))
+
+
+def is_largely_free(raw: sqlite3.Connection) -> bool:
+    """Whether pages should go back to the volume, though nothing was deleted just now."""
+    return bool(_free_pages(raw) > _FREE_SHARE_MAX * raw.execute("PRAGMA page_count").fetchone()[0])
+
+
+def _free_pages(raw: sqlite3.Connection) -> int:
+    return int(raw.execute("PRAGMA freelist_count").fetchone()[0])
+
+
+def _quota_pages(settings: StoreSettings) -> int:
+    return max(256, settings.database_bytes_max // _PAGE_BYTES)

@@ -1,0 +1,154 @@
+"""The open file: its lock, its connections, its ballast, and how it is. `opening` makes one."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from typing import TypeVar
+
+from gateway.config import StoreSettings
+from gateway.core.job import StoreUnavailable
+from gateway.store.ballast import Ballast
+from gateway.store.connection import truncate_wal, used_share, vacuum
+from gateway.store.file import DatabaseLock, beside
+from gateway.store.health import Health, State, refusal
+from gateway.store.readers import Readers
+from gateway.store.writer import Writer
+
+T = TypeVar("T")
+
+ACCEPTING_SHARE = 0.9
+"""Of the quota; what is left is for the responses that were accepted."""
+
+
+_DELETED_BYTES_MAX = 2**20
+"""By one transaction: others wait for it."""
+
+
+class Database:
+    """One file and all that is needed to work with it. It must be closed.
+
+    Attributes:
+        pepper: Random bytes of this file, from which tenants are derived.
+        is_checked: Whether its structure was looked over when it was opened.
+        owes_truncation: Deleted bytes are still in the log.
+    """
+
+    def __init__(
+        self,
+        settings: StoreSettings,
+        lock: DatabaseLock,
+        ballast: Ballast,
+        health: Health,
+        writer: Writer,
+        readers: Readers,
+        pepper: bytes,
+        *,
+        is_checked: bool,
+    ) -> None:
+        self.settings = settings
+        self.lock = lock
+        self.ballast = ballast
+        self.health = health
+        self.writer = writer
+        self.readers = readers
+        self.pepper = pepper
+        self.is_checked = is_checked
+        self.owes_truncation = False
+        self._busy_ms = int(settings.busy_timeout_s * 1000)
+        self._is_closed = False
+
+    async def accept(self, operation: Callable[[sqlite3.Connection], T], size: int) -> T:
+        """Run `operation`, which takes up something new, in a transaction.
+
+        Raises:
+            Exception: Whatever the operation raised; nothing of it was written.
+            StoreUnavailable: It was not tried, or failed; nothing was written.
+        """
+        self.health.require_below(State.NEARLY_FULL)
+        waiting = self.writer.waiting_bytes
+        if waiting and waiting + size > self.settings.waiting_bytes_max:
+            raise StoreUnavailable("too much is waiting to be written", "store_busy", "it is too slow")
+
+        def with_room(raw: sqlite3.Connection) -> T:
+            if used_share(raw, self.settings, size) > ACCEPTING_SHARE:
+                raise refusal(State.NEARLY_FULL)
+            return operation(raw)
+
+        return await self.writer.ask(with_room, size)
+
+    async def delete(self, operation: Callable[[sqlite3.Connection, int], T]) -> T:
+        """Run `operation`, which deletes, in a transaction; on a full volume, in the room of the ballast.
+
+        Args:
+            operation: Is told how many bytes it should delete at most: they go through the log.
+
+        Raises:
+            StoreUnavailable: There was no room even so.
+        """
+        self.owes_truncation = True
+        try:
+            return await self.writer.ask(lambda raw: operation(raw, _DELETED_BYTES_MAX))
+        except StoreUnavailable:
+            if self.health.state is not State.FULL or not self.ballast.size:
+                raise
+        return await self.writer.outside_transaction(lambda raw: self._with_ballast(raw, operation))
+
+    def _with_ballast(self, raw: sqlite3.Connection, operation: Callable[[sqlite3.Connection, int], T]) -> T:
+        bytes_max = min(_DELETED_BYTES_MAX, self.ballast.size // 4)
+        with self.ballast.lent():
+            truncate_wal(raw, self._busy_ms)
+            raw.execute("BEGIN IMMEDIATE")
+            try:
+                result = operation(raw, bytes_max)
+                raw.execute("COMMIT")
+            except BaseException:
+                if raw.in_transaction:
+                    raw.execute("ROLLBACK")
+                raise
+            vacuum(raw)
+            truncate_wal(raw, self._busy_ms)
+        return result
+
+    async def reclaim(self) -> None:
+        """Give free pages back, and leave no deleted byte in the log. Raises: StoreUnavailable."""
+        await self.writer.outside_transaction(vacuum)
+        await self.empty_log()
+
+    async def empty_log(self) -> bool:
+        """Copy the log into the file and empty it; False if somebody is reading an old state of the file.
+
+        Raises:
+            StoreUnavailable: There was no room, or the disk failed.
+        """
+        owed, self.owes_truncation = self.owes_truncation, False  # before: more may be deleted meanwhile
+        is_empty = False
+        try:
+            is_empty = await self.writer.outside_transaction(lambda raw: truncate_wal(raw, self._busy_ms))
+        finally:
+            self.owes_truncation = self.owes_truncation or (owed and not is_empty)
+        return is_empty
+
+    async def used_share(self) -> float:
+        """How much of the quota is taken by what is stored. Raises: StoreUnavailable."""
+        return await self.readers.read(lambda raw: used_share(raw, self.settings))
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes on disk, by kind of file."""
+        path = self.settings.database
+        files = {"db": path, "wal": beside(path, "-wal")}
+        found = {name: file.stat().st_size if file.exists() else 0 for name, file in files.items()}
+        return found | {"ballast": self.ballast.size}
+
+    async def close(self) -> None:
+        """Commit what was asked for, then close. Again: does nothing."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        try:
+            await self.writer.finish()
+            await self.readers.close()
+            # All is committed: what stays in the log is there at the next start.
+            await self.writer.close(lambda raw: truncate_wal(raw, self._busy_ms))
+        finally:
+            self.lock.release()

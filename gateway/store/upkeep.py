@@ -1,0 +1,106 @@
+"""Looks after the file, once a second: the log stays small, and trouble ends when its cause does."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+import time
+from contextlib import suppress
+
+from gateway.core.job import StoreUnavailable
+from gateway.observe import Observer, line
+from gateway.store.connection import damage, is_largely_free
+from gateway.store.database import ACCEPTING_SHARE, Database
+from gateway.store.file import DatabaseRefused, Known
+from gateway.store.health import State
+from gateway.store.opening import connect_reader
+from gateway.store.queries import QUERIES
+
+_TICK_S = 1.0
+_TRUNCATION_INTERVAL_S = 5.0
+_RUNNING_SHARE = 0.95
+"""Of the quota: a file that was full has to be emptier than this before another response is run."""
+
+
+class Upkeep:
+    """The file's own housekeeping, apart from what is in it."""
+
+    def __init__(self, database: Database, observer: Observer) -> None:
+        self._database = database
+        self._health = database.health
+        self._observer = observer
+        self._tried_at_s = 0.0
+
+    async def run(self) -> None:
+        """Rounds, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            if not self._database.is_checked:
+                group.create_task(self._check(), name="store-check")
+            while True:
+                await self.run_once()
+                await asyncio.sleep(_TICK_S)
+
+    async def run_once(self) -> None:
+        """One round."""
+        if self._health.state is State.CORRUPT:
+            if self._database.lock.known is not Known.DAMAGED:
+                self._database.lock.remember(Known.DAMAGED)
+            return
+        with suppress(StoreUnavailable):  # judged already
+            if self._health.state is State.FAILING:
+                await self._reopen()
+            await self._keep_log_small()
+            await self._measure()
+            if await self._database.readers.read(is_largely_free):
+                await self._database.reclaim()
+
+    async def _reopen(self) -> None:
+        try:
+            await self._database.writer.reopen()
+        except (sqlite3.Error, DatabaseRefused, ValueError) as error:
+            raise self._health.judge(error) from None
+        self._health.improve(State.FULL)  # `_measure` finds out whether there is room
+
+    async def _keep_log_small(self) -> None:
+        """Empty it where it has grown, or has deleted bytes in it; and see to whoever stands in the way."""
+        size, settings = self._database.sizes()["wal"], self._database.settings
+        is_due = time.monotonic() - self._tried_at_s >= _TRUNCATION_INTERVAL_S
+        if self._database.owes_truncation or (size > settings.wal_truncate_bytes and is_due):
+            self._tried_at_s = time.monotonic()
+            if await self._database.empty_log():
+                return
+        if size > settings.wal_bytes_max:
+            self._observer.log_too_large(size, is_ours=self._database.readers.interrupt_oldest())
+
+    async def _measure(self) -> None:
+        """Is there room? Of a store that was full, a commit has to say so."""
+        share, is_log_large = await self._database.used_share(), self._is_log_too_large()
+        self._observer.store_used.set(share)
+        if self._health.state is State.FULL:
+            # On the writing connection's thread: a sweep may have the ballast just now.
+            make, writer = self._database.ballast.make, self._database.writer
+            if share > _RUNNING_SHARE or not await writer.outside_transaction(lambda _: make()):
+                return
+            await writer.ask(lambda raw: raw.execute(QUERIES["fence"]) and None)
+        if share > ACCEPTING_SHARE or is_log_large:
+            self._health.worsen(State.NEARLY_FULL)
+            self._health.improve(State.NEARLY_FULL)
+        else:
+            self._health.improve(State.OK)
+
+    def _is_log_too_large(self) -> bool:
+        return self._database.sizes()["wal"] > self._database.settings.wal_bytes_max
+
+    async def _check(self) -> None:
+        """Look a large file over while it is in use."""
+        try:
+            found = await self._database.readers.read_apart(
+                await connect_reader(self._database.settings), damage
+            )
+        except (sqlite3.Error, StoreUnavailable) as error:
+            line("check_failed", level=logging.WARNING, reason=str(error))
+            return
+        line("checked", level=logging.ERROR if found else logging.INFO, found=found or "ok")
+        if found:
+            self._health.worsen(State.CORRUPT)

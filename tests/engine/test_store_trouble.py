@@ -1,0 +1,167 @@
+"""A store that is away for a while: what runs waits for it, and no longer than the settings say."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from gateway.core.job import StoreUnavailable
+from gateway.wire.errors import Refusal
+
+
+def away(kit: Any, *names: str) -> Any:
+    """A store whose calls of these names fail for as long as `is_away`."""
+
+    class Away(kit.Wrapped):  # type: ignore[misc]
+        is_away = False
+        refused = 0
+
+        def __getattr__(self, name: str) -> Any:
+            if self.is_away and name in names:
+                return self._refuse
+            return super().__getattr__(name)
+
+        async def _refuse(self, *_: Any, **__: Any) -> None:
+            self.refused += 1
+            raise StoreUnavailable("disk full", "store_full", "it is full")
+
+    return Away
+
+
+async def until_refused(house: Any) -> None:
+    async with asyncio.timeout(10):
+        while not house.store.refused:
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("name", ["append", "finish"])
+async def test_a_run_waits_for_its_store_and_loses_nothing(
+    build: Any, kit: Any, stream: bool, name: str
+) -> None:
+    house = await build(wrap=away(kit, name), background={"store_wait_s": 60, "flush_ms": 5})
+    hold, last = kit.Hold(), kit.Hold()
+    house.backend.script = [kit.frames(0, 6), hold, kit.frames(6, 9), last, kit.frames(9), kit.ALL[-1]]
+    response_id = await house.submit(stream=stream)
+    reader = asyncio.create_task(house.stream(response_id)) if stream else None
+    await hold.here()
+    house.store.is_away = True
+    hold.go.set()
+    if name == "append":
+        await until_refused(house)
+    last.go.set()
+    await until_refused(house)
+    house.store.is_away = False
+    response = await house.ended(response_id)
+    assert response["status"] == "completed"
+    if reader:
+        assert kit.parsed(await reader) == await house.stored(response_id)
+
+
+async def test_a_run_fails_by_a_precise_reason_when_its_store_stays_away_for_too_long(
+    build: Any, kit: Any
+) -> None:
+    house = await build(wrap=away(kit, "append", "take_over"), background={"store_wait_s": 0.4})
+    hold = kit.Hold()
+    house.backend.script = [kit.frames(0, 6), hold, kit.frames(6, 9), kit.Hold()]
+    response_id = await house.submit(stream=True)
+    await hold.here()
+    async with asyncio.timeout(10):
+        while len(await house.stored(response_id)) < 7:
+            await asyncio.sleep(0)
+    house.store.is_away = True
+    hold.go.set()
+    await house.backend.closed(response_id)
+    assert house.store.refused >= 2, "it was tried more than once"
+    assert (await house.shown(response_id))["status"] == "in_progress"
+    house.store.is_away = False
+    await house.tick()
+    response = await house.ended(response_id)
+    assert response["status"] == "failed"
+    assert response["error"] == {
+        "code": "server_error",
+        "message": "The gateway could not store the events of this response (it is full).",
+    }
+    assert response["output"][0]["content"][0]["text"] == "one two three four"
+
+
+async def test_backends_are_not_read_while_what_they_sent_cannot_be_stored(build: Any, kit: Any) -> None:
+    """All runs together keep no more than so much in memory; each has its own share besides."""
+    limits = {"unflushed_total_bytes_max": 4096, "unflushed_bytes_max": 2048, "store_wait_s": 60}
+    house = await build(wrap=away(kit, "append"), background=limits)
+    holds = [kit.Hold() for _ in range(6)]
+    ids = []
+    for hold in holds:
+        house.backend.script = [
+            kit.frames(0, 6),
+            hold,
+            *(kit.frames(n, n + 1) for n in range(6, 30)),
+            kit.ALL[-1],
+        ]
+        ids.append(await house.submit())
+        await hold.here()
+    house.store.is_away = True
+    for hold in holds:
+        hold.go.set()
+    for _ in range(3):
+        house.store.refused = 0
+        await until_refused(house)
+    largest = max(len(frame.data) for frame in kit.frames().frames) + 200
+    held = [run.log._waiting_bytes for run in house.engine._runner._runs.values()]
+    assert len(held) == 6
+    assert max(held) <= 2048 + largest
+    assert sum(held) <= 4096 + 6 * largest
+    house.store.is_away = False
+    for response_id in ids:
+        assert (await house.ended(response_id))["status"] == "completed"
+    assert house.engine._runner._unflushed._bytes == 0
+
+
+async def test_a_create_is_refused_with_what_ails_the_store(build: Any, kit: Any) -> None:
+    house = await build(wrap=away(kit, "create"))
+    house.store.is_away = True
+    with pytest.raises(Refusal) as refusal:
+        await house.submit()
+    assert refusal.value.code == "store_full"
+    assert "it is full" in refusal.value.message
+    assert refusal.value.retry_after_s == 10
+
+
+async def test_what_has_expired_is_purged_though_nothing_can_be_ended(build: Any, kit: Any) -> None:
+    house = await build(wrap=away(kit, "take_over"), is_started=False, background={"deadline_s": 60})
+    late = await house.submit()
+    gone = await house.submit()
+    await house.jobs.delete(await house.job(gone))
+    house.clock.advance(60)
+    house.store.is_away = True
+    await house.start()
+    await until_refused(house)
+    async with asyncio.timeout(10):
+        while await house.store.call_of(gone) is not None:
+            await asyncio.sleep(0.01)
+    house.store.is_away = False
+    assert (await house.ended(late))["status"] == "failed"
+
+
+async def test_owners_of_before_are_voided_as_soon_as_the_store_can(
+    build: Any, kit: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.engine.engine._RETRY_S", 0.05)
+    house = await build()
+    hold = kit.Hold()
+    house.backend.script = [hold]
+    response_id = await house.submit()
+    await hold.here()
+    await house.kill()
+    house.backend.script = kit.ALL
+    house = await build(wrap=away(kit, "void_owners"), is_started=False)
+    house.store.is_away = True
+    await house.start()
+    assert house.store.refused == 1
+    house.store.refused = 0
+    await until_refused(house)
+    assert (await house.shown(response_id))["status"] == "in_progress"
+    house.store.is_away = False
+    assert (await house.ended(response_id))["status"] == "completed"

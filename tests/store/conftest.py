@@ -1,0 +1,94 @@
+"""A store on a file of its own, and small jobs to put into it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.config import StoreSettings
+from gateway.core.job import NewJob
+from gateway.observe import Observer
+from gateway.store.sqlite import SqliteStore
+from gateway.wire.sse import encode
+from tests.torture.disk import Disk, Faults, break_disk, mend_disk
+
+NOW = 1_000_000
+TENANT = b"t" * 32
+
+OpenStore = Callable[..., Awaitable[SqliteStore]]
+
+
+class BreakableDisk:
+    """What lies under the files that are opened in this test."""
+
+    def __init__(self, control: Path) -> None:
+        self._control = control
+
+    def breaks(self, **fault: Any) -> None:
+        break_disk(self._control, **fault)
+
+    def is_mended(self) -> None:
+        mend_disk(self._control)
+
+
+class StoreKit:
+    """For the tests: a conftest cannot be imported."""
+
+    NOW = NOW
+    TENANT = TENANT
+
+    @staticmethod
+    def job(name: str, *, size: int = 0, **changes: Any) -> NewJob:
+        job = NewJob(
+            id=name,
+            tenant=TENANT,
+            previous_id=None,
+            created_at_ms=NOW,
+            deadline_ms=NOW + 3_600_000,
+            response=b"{}",
+            request=b"{}",
+            input=b"x" * size,
+            target="/v1/responses",
+            headers=b"{}",
+            is_streamed=False,
+            is_followable=False,
+            is_rerunnable=True,
+            events=encode("response.created", b"{}") + encode("response.queued", b"{}"),
+            next_seq=2,
+        )
+        return replace(job, **changes)
+
+
+@pytest.fixture
+def store_kit() -> type[StoreKit]:
+    return StoreKit
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[BreakableDisk]:
+    """Take it before `open_store`: it lies under what is opened after it."""
+    control = tmp_path / "fault"
+    installed = Disk(Faults(control))
+    installed.install()
+    yield BreakableDisk(control)
+    mend_disk(control)
+    installed.remove()
+
+
+@pytest.fixture
+async def open_store(tmp_path: Path) -> AsyncIterator[OpenStore]:
+    """Opens `jobs.db` with these settings; the one before must have been closed."""
+    async with AsyncExitStack() as stack:
+
+        async def opener(**settings: Any) -> SqliteStore:
+            given = {"database": tmp_path / "jobs.db", "readers": 1, **settings}
+            store = await SqliteStore.open(StoreSettings(**given), Observer())
+            stack.push_async_callback(store.close)
+            return store
+
+        yield opener
