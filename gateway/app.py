@@ -23,10 +23,10 @@ from gateway.api.ops import Ops
 from gateway.api.passthrough import Passthrough
 from gateway.api.responses import Responses
 from gateway.api.router import Router
-from gateway.api.server import Handler, Server
+from gateway.api.server import Server
 from gateway.api.tenants import tenants_of
 from gateway.api.vetting import Vetting
-from gateway.config import ServerSettings, Settings
+from gateway.config import Settings
 from gateway.core.job import StoreUnavailable
 from gateway.engine.credentials import SealingKeyMissing
 from gateway.engine.engine import Engine
@@ -164,8 +164,10 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         ops = Ops(observer, contract, engine.measure, backends.state, store.state)
         stack.push_async_callback(engine.stop)
         failed = await engine.start(backends.run(), watch_loop(observer), store.tend())
-        admin_port = await _listen(stack, ops.handle, server.admin_host, server.admin_port, server)
-        port = await _listen(stack, router.handle, server.host, server.port, server)
+        admin_port = await _listen(
+            stack, Server(ops.handle, server, observer), server.admin_host, server.admin_port
+        )
+        port = await _listen(stack, Server(router.handle, server, observer), server.host, server.port)
         yield Running(
             f"{_origin(server.host, port)}{base_path}", _origin(server.admin_host, admin_port), failed
         )
@@ -178,11 +180,9 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
                 await router.idle()
 
 
-async def _listen(
-    stack: AsyncExitStack, handler: Handler, host: str, port: int, settings: ServerSettings
-) -> int:
+async def _listen(stack: AsyncExitStack, server: Server, host: str, port: int) -> int:
     """Open a port until the stack unwinds. Returns the port, for 0 the one that was free."""
-    runner = web.ServerRunner(Server(handler, settings), shutdown_timeout=_CLOSING_GRACE_S)
+    runner = web.ServerRunner(server, shutdown_timeout=_CLOSING_GRACE_S)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     site = web.TCPSite(runner, host, port, backlog=1024)

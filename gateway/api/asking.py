@@ -181,6 +181,8 @@ class Asker:
                 )
         except FAILURES as error:
             if upload is not None and upload.failure is not None:
+                if isinstance(upload.failure, Refusal):
+                    raise upload.failure from error
                 raise invalid("The request body could not be read.") from error
             reason, refusal = explain(error, limit_s)
             tries.failed(replica, reason)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import uuid
+from http import HTTPStatus
 
 import orjson
 from aiohttp import web
@@ -15,14 +17,20 @@ STATUS: dict[Fault, int] = {
     Fault.UNAUTHENTICATED: 401,
     Fault.FORBIDDEN: 403,
     Fault.NOT_FOUND: 404,
+    Fault.METHOD: 405,
+    Fault.TOO_SLOW: 408,
     Fault.TOO_LARGE: 413,
     Fault.UNSUPPORTED_MEDIA: 415,
+    Fault.EXPECTATION: 417,
     Fault.KEY_REUSED: 422,
     Fault.OVERLOADED: 429,
+    Fault.HEAD_TOO_LARGE: 431,
     Fault.INTERNAL: 500,
+    Fault.NOT_IMPLEMENTED: 501,
     Fault.BACKEND_UNREACHABLE: 502,
     Fault.UNAVAILABLE: 503,
     Fault.BACKEND_TIMEOUT: 504,
+    Fault.VERSION: 505,
 }
 
 
@@ -65,8 +73,29 @@ def error_response(refusal: Refusal) -> web.Response:
     response = web.Response(
         status=STATUS[refusal.fault], body=refusal.body(), content_type="application/json"
     )
+    if refusal.fault is Fault.METHOD:  # RFC 9110 §15.5.6; which of them a path knows, its backend says
+        response.headers["Allow"] = "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"
     if refusal.retry_after_s is not None:
         response.headers["Retry-After"] = str(refusal.retry_after_s)
     if refusal.fault is Fault.UNAUTHENTICATED:
         response.headers["WWW-Authenticate"] = "Bearer"  # RFC 9110 §11.6.1: a 401 says how
     return response
+
+
+def error_bytes(refusal: Refusal) -> bytes:
+    """The same, whole, for a connection on which no request is answered; it is the last thing said there."""
+    response = error_response(refusal)
+    set_own_headers(response, str(uuid.uuid4()))
+    body = refusal.body()
+    headers = {**response.headers, "Content-Length": str(len(body)), "Connection": "close"}
+    lines = [f"HTTP/1.1 {response.status} {HTTPStatus(response.status).phrase}"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+def set_own_headers(response: web.StreamResponse, request_id: str) -> None:
+    """What every answer of our own says, besides what it is."""
+    response.headers["X-Request-Id"] = request_id
+    response.headers["Server"] = "backburner"
+    response.headers.setdefault("Cache-Control", "no-store")
+    response.headers["X-Content-Type-Options"] = "nosniff"

@@ -55,7 +55,7 @@ class Passthrough:
                 tap = tap_of(answer) if tap_of is not None else None
                 return await self._relay(request, answer, request_id, backend.settings.idle_timeout_s, tap)
         except Refusal as refusal:
-            return _refused(refusal)
+            return error_response(refusal)
 
     async def probe(
         self,
@@ -84,7 +84,7 @@ class Passthrough:
                 tap = tap_of(answer) if tap_of is not None else None
                 return await self._relay(request, answer, request_id, backend.settings.idle_timeout_s, tap)
         except Refusal as refusal:
-            return _refused(refusal) if refusal.fault is Fault.INVALID else None
+            return error_response(refusal) if refusal.fault is Fault.INVALID else None
 
     async def _relay(
         self,
@@ -185,10 +185,3 @@ def _abort(request: web.BaseRequest, response: web.StreamResponse) -> None:
         reset(request)  # here an orderly end is the end of the body: only a reset tells the difference
     elif request.transport is not None:
         request.transport.abort()
-
-
-def _refused(refusal: Refusal) -> web.Response:
-    response = error_response(refusal)
-    if refusal.fault is Fault.INVALID:
-        response.force_close()  # where a body could not be read, no next request can be found either
-    return response

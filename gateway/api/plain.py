@@ -22,7 +22,7 @@ from gateway.engine.engine import Engine
 from gateway.engine.foreground import BackendRefused, Plain
 from gateway.engine.jobs import CHAINABLE, previous_not_found
 from gateway.outbound.backend import HttpBackend
-from gateway.wire import requests, responses
+from gateway.wire import classify, requests, responses
 from gateway.wire.calls import NO_SUCH_ROUTE, Api
 from gateway.wire.errors import Refusal, invalid
 
@@ -51,7 +51,7 @@ class PlainCreate:
         self,
         request: web.BaseRequest,
         body: bytes,
-        kind: requests.Plain | requests.Chained,
+        kind: classify.Plain | classify.Chained,
         request_id: str,
     ) -> web.StreamResponse:
         """The backend's answer, byte for byte; for a chat backend, the Response made of its answer."""
@@ -59,15 +59,15 @@ class PlainCreate:
         if backend.speech.api is Api.CHAT:
             return await self._translated(request, backend, body, request_id)
         sent, is_ours = body, False
-        if isinstance(kind, requests.Plain) and not backend.sees_callers:
-            refuse_previous(body)
-        if isinstance(kind, requests.Chained):
+        if isinstance(kind, classify.Plain) and not backend.sees_callers:
+            await refuse_previous(body)
+        if isinstance(kind, classify.Chained):
             sent, is_ours = await self._with_context(
                 request, body, kind, self._callers.of(request, request_id), backend
             )
         sent = renamed(backend, sent)
         tap_of = self._recorder(request, body, backend, request_id)
-        if is_ours and isinstance(kind, requests.Chained):
+        if is_ours and isinstance(kind, classify.Chained):
             tap_of = self._echoing(kind.previous_id, tap_of)
         if not backend.speech.is_certain:
             # This request is the question which API it speaks: no other is sent unless it must be.
@@ -95,7 +95,7 @@ class PlainCreate:
         self,
         request: web.BaseRequest,
         body: bytes,
-        chained: requests.Chained,
+        chained: classify.Chained,
         caller: Caller,
         backend: HttpBackend,
     ) -> tuple[bytes, bool]:

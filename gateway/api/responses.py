@@ -16,7 +16,7 @@ from gateway.api.passthrough import Passthrough
 from gateway.api.plain import PlainCreate
 from gateway.api.shared_key import refuse_encoded
 from gateway.api.streaming import stream_events
-from gateway.api.upload import read_body, too_large
+from gateway.api.upload import looked_over, read_body, too_large
 from gateway.config import Settings
 from gateway.core.job import Idempotency, Job, Status
 from gateway.engine.engine import Engine
@@ -26,6 +26,7 @@ from gateway.observe import Observer
 from gateway.outbound.backend import HttpBackend
 from gateway.wire import queries, requests, responses, retries
 from gateway.wire.calls import NO_SUCH_ROUTE
+from gateway.wire.classify import Background, classify
 from gateway.wire.errors import Fault, Refusal, invalid, not_found
 
 _QUERY_OF_CREATE = frozenset({"api-version", "beta"})
@@ -64,8 +65,8 @@ class Responses:
                 refuse_encoded(request)
             return await self._passthrough.forward(request, backend, request_id=request_id)
         body = await read_body(request, self._settings.server.body_bytes_max)
-        kind = requests.classify(body)
-        if not isinstance(kind, requests.Background):
+        kind = await looked_over(classify(body))
+        if not isinstance(kind, Background):
             return await self._plain.answer(request, body, kind, request_id)
         if len(body) > self._settings.background.body_bytes_max:
             raise too_large(self._settings.background.body_bytes_max)

@@ -11,14 +11,15 @@ from urllib.parse import unquote
 import aiohttp
 from aiohttp import web
 
+from gateway.api.admission import is_websocket
 from gateway.api.callers import Callers
 from gateway.api.choosing import Chooser
-from gateway.api.errors import error_response
+from gateway.api.errors import error_response, set_own_headers
 from gateway.api.models import merged_models, one_model
 from gateway.api.passthrough import Passthrough
 from gateway.api.responses import Responses
 from gateway.api.shared_key import COMPUTING, keep_apart, keep_sockets_apart
-from gateway.api.websocket import is_upgrade, tunnel
+from gateway.api.websocket import tunnel
 from gateway.config import ServerSettings
 from gateway.observe import Observer, line
 from gateway.outbound.backends import HttpBackends
@@ -81,10 +82,7 @@ class Router:
             self._under_way -= 1
             self._idle.set()
         if not response.prepared:
-            response.headers["X-Request-Id"] = request_id
-            response.headers["Server"] = "backburner"
-            response.headers.setdefault("Cache-Control", "no-store")
-            response.headers["X-Content-Type-Options"] = "nosniff"
+            set_own_headers(response, request_id)
         return response
 
     async def _answer(self, request: web.BaseRequest, request_id: str) -> web.StreamResponse:
@@ -103,7 +101,7 @@ class Router:
 
     def _handler(self, request: web.BaseRequest) -> Handler:
         path = request.raw_path.partition("?")[0]
-        if is_upgrade(request):
+        if is_websocket(request):
             return self._tunnel
         if request.method == "GET" and (len(self._backends.all) > 1 or self._backends.renames):
             if path == self._models_path:

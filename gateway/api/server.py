@@ -1,48 +1,134 @@
-"""aiohttp's low-level server, with nothing in its error answers and its log that a client has sent."""
+"""aiohttp's low-level server, strict about heads, with limits on how slow and how many its clients may be.
+
+Nothing in its error answers and its log is what a client has sent: aiohttp would quote malformed requests,
+and in `Authorization : Bearer …` the stray blank is the error, and the key is what gets quoted.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http import HttpVersion11, RawRequestMessage
+from aiohttp.http_exceptions import BadStatusLine, HttpProcessingError, LineTooLong
+from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import RequestHandler
 
-from gateway.api.errors import error_response
+from gateway.api.admission import admit, bad_version, head_too_large
+from gateway.api.errors import STATUS, error_bytes, error_response, set_own_headers
+from gateway.api.patience import Patience
 from gateway.config import ServerSettings
-from gateway.observe import line
+from gateway.observe import Observer, line
 from gateway.wire.errors import Fault, Refusal, invalid
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
+_FAILED = Refusal(Fault.INTERNAL, "The gateway failed.", code="internal_error")
+
 
 class Server(web.Server):
-    """A server for one handler."""
+    """A server for one handler, which gets admitted requests only."""
 
-    def __init__(self, handler: Handler, settings: ServerSettings) -> None:
-        super().__init__(handler, handler_cancellation=True)  # who hangs up ends what is done for it
+    def __init__(self, handler: Handler, settings: ServerSettings, observer: Observer) -> None:
+        # handler_cancellation: who hangs up ends what is done for it
+        super().__init__(self._admit, request_factory=_request, handler_cancellation=True)
+        self._handler = handler
         self._settings = settings
+        self._observer = observer
 
     def __call__(self) -> RequestHandler:
-        return _Connection(
-            self,
-            loop=asyncio.get_running_loop(),
-            auto_decompress=False,  # bodies pass as they are
-            keepalive_timeout=self._settings.keepalive_timeout_s,
-            access_log=None,  # type: ignore[arg-type]  # None is how it is turned off
-        )
+        return _Connection(self, self._settings, self._observer)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether one more connection would be one too many."""
+        return len(self._connections) >= self._settings.connections_max
+
+    async def _admit(self, request: web.BaseRequest) -> web.StreamResponse:
+        try:
+            admit(request)
+        except Refusal as refusal:
+            if request.version.major != 1:
+                request._cache["version"] = HttpVersion11  # the answer's, too, which must not be HTTP/2.0
+            return _refused(refusal, self._observer)
+        return await self._handler(request)
 
 
 class _Connection(RequestHandler):
-    """One client's connection.
+    """One client's connection."""
 
-    aiohttp answers a malformed request with its bytes, and logs them: in `Authorization : Bearer …` the stray
-    blank is the error, and the key is what gets quoted.
-    """
+    __slots__ = ("_body", "_observer", "_patience", "_server")
 
-    __slots__ = ()
+    def __init__(self, server: Server, settings: ServerSettings, observer: Observer) -> None:
+        super().__init__(
+            server,
+            loop=asyncio.get_running_loop(),
+            auto_decompress=False,  # bodies pass as they are
+            keepalive_timeout=settings.keepalive_timeout_s,
+            access_log=None,  # type: ignore[arg-type]  # None is how it is turned off
+        )
+        self._server = server
+        self._observer = observer
+        self._patience = Patience(self, settings, self._loop)
+        self._body: StreamReader = EMPTY_PAYLOAD  # of the last head that has come
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if self._server.is_full:
+            assert isinstance(transport, asyncio.Transport)
+            self._observer.request_refused(503)
+            transport.write(error_bytes(_too_many_connections()))
+            transport.close()
+        else:
+            super().connection_made(transport)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._patience.end()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        body, was_whole, heads = self._body, self._body.is_eof(), self._request_count
+        super().data_received(data)
+        if self._request_count != heads:
+            message, self._body = self._messages[-1]
+            if not was_whole and not isinstance(message, RawRequestMessage):
+                # aiohttp does not tell a body that its framing is broken: its reader would wait for ever.
+                body.set_exception(invalid("The request's body is not well-formed.", code="invalid_http"))
+        if not self._body.is_eof():
+            self._patience.wait_for_body(self._body)
+        elif was_whole and data and self._request_count == heads and not self._upgraded:
+            self._patience.wait_for_head(len(data))
+        else:
+            self._patience.end()
+
+    @property
+    def is_held(self) -> bool:
+        return self._reading_paused or self._buffer_paused
+
+    def refuse(self, refusal: Refusal) -> None:
+        if self._request_in_progress or self._messages:
+            self.close()  # after the answers that are under way
+        elif self.transport is not None:
+            self._observer.request_refused(STATUS[refusal.fault])
+            self.transport.write(error_bytes(refusal))
+            self.force_close()
+
+    def give_up(self) -> None:
+        if self.transport is not None:
+            self.transport.abort()
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        if not resp.prepared and not request.content.is_eof():
+            # A client that waits to be asked for its body may send it now or not at all, and what follows
+            # could be read as either (RFC 9110 §10.1.1).
+            resp.force_close()
+        return await super().finish_response(request, resp, start_time)
 
     def handle_error(
         self,
@@ -51,17 +137,46 @@ class _Connection(RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        if request.writer is not None and request.writer.output_size > 0:
+        if request.writer.output_size > 0:
             raise ConnectionError("The answer had begun: it cannot be turned into an error.")
-        if status < 500:
-            refusal = invalid("The request is not well-formed HTTP.", code="invalid_http")
-        else:
-            refusal = Refusal(Fault.INTERNAL, "The gateway failed.", code="internal_error")
-        response = error_response(refusal)
-        response.headers["Server"] = "backburner"
-        response.force_close()
-        return response
+        return _refused(_malformed(exc) if status < 500 else _FAILED, self._observer)
 
     def log_exception(self, *args: Any, **kwargs: Any) -> None:
         error = kwargs.get("exc_info")
         line("connection_failed", level=logging.DEBUG, error=type(error).__name__)
+
+
+def _request(
+    message: RawRequestMessage,
+    payload: StreamReader,
+    protocol: RequestHandler,
+    writer: AbstractStreamWriter,
+    task: asyncio.Task[None],
+) -> web.BaseRequest:
+    if message.upgrade:
+        # Whoever declines the upgrade must not read on: what follows may be of the other protocol.
+        message = message._replace(should_close=True)
+    return web.BaseRequest(message, payload, protocol, writer, task, task.get_loop())
+
+
+def _too_many_connections() -> Refusal:
+    message = "Too many connections are open."
+    return Refusal(Fault.UNAVAILABLE, message, code="too_many_connections", retry_after_s=1)
+
+
+def _malformed(error: BaseException | None) -> Refusal:
+    said = error.message if isinstance(error, HttpProcessingError) else ""
+    if isinstance(error, LineTooLong) or said.startswith("Too many headers"):
+        return head_too_large()
+    if isinstance(error, BadStatusLine) and "Invalid HTTP version" in said:
+        return bad_version()
+    return invalid("The request is not well-formed HTTP.", code="invalid_http")
+
+
+def _refused(refusal: Refusal, observer: Observer) -> web.Response:
+    """An answer after which nothing that the client has sent is read any more."""
+    response = error_response(refusal)
+    observer.request_refused(response.status)
+    set_own_headers(response, str(uuid.uuid4()))
+    response.force_close()
+    return response

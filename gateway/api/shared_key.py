@@ -11,9 +11,9 @@ from urllib.parse import unquote
 
 from aiohttp import web
 
-from gateway.api.upload import read_body
+from gateway.api.upload import looked_over, read_body
 from gateway.outbound.backend import HttpBackend
-from gateway.wire import requests
+from gateway.wire.classify import may_name_previous
 from gateway.wire.errors import Fault, Refusal, invalid
 
 COMPUTING = frozenset({"input_tokens", "compact"})
@@ -51,7 +51,7 @@ async def keep_apart(
         raise _not_passed_on()
     refuse_encoded(request)
     body = body if body is not None else await read_body(request, bytes_max)
-    refuse_previous(body)
+    await refuse_previous(body)
     return body
 
 
@@ -62,9 +62,9 @@ def refuse_encoded(request: web.BaseRequest) -> None:
         raise Refusal(Fault.UNSUPPORTED_MEDIA, message, code="unsupported_content_encoding")
 
 
-def refuse_previous(body: bytes) -> None:
+async def refuse_previous(body: bytes) -> None:
     """Raises: Refusal, of a body that goes on from some response, or of which that cannot be said."""
-    if requests.may_name_previous(body):
+    if await looked_over(may_name_previous(body)):
         raise invalid(
             "Only responses of this gateway can be gone on from, by a 'previous_response_id' given once.",
             param="previous_response_id",

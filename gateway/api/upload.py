@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Generator
+from typing import TypeVar
 
 from aiohttp import hdrs, web
 from aiohttp.http import HttpVersion11
 
 from gateway.wire.errors import Fault, Refusal
+
+T = TypeVar("T")
 
 _SLICE_BYTES = 256 * 2**10
 """One write of a body already in memory: a socket's buffer would copy all that it cannot send."""
@@ -59,7 +62,7 @@ class Upload:
         try:
             return await self._request.content.readany()
         except Exception as error:
-            self.failure = error  # the caller's fault, whatever aiohttp makes of it on its way up
+            self.failure = error  # the client's fault, whatever aiohttp makes of it on its way up
             raise
 
 
@@ -83,6 +86,17 @@ async def read_body(request: web.BaseRequest, bytes_max: int) -> bytes:
         if size > bytes_max:
             raise too_large(bytes_max)
     return b"".join(chunks)
+
+
+async def looked_over(look: Generator[None, None, T]) -> T:
+    """What a look at a body finds; others are served at its pauses."""
+    while True:
+        try:
+            next(look)
+        except StopIteration as done:
+            found: T = done.value
+            return found
+        await asyncio.sleep(0)
 
 
 def too_large(bytes_max: int) -> Refusal:

@@ -42,14 +42,6 @@ _RELAYED = frozenset({WSMsgType.TEXT, WSMsgType.BINARY, WSMsgType.PING, WSMsgTyp
 _Socket: TypeAlias = web.WebSocketResponse[bool] | aiohttp.ClientWebSocketResponse[bool]
 
 
-def is_upgrade(request: web.BaseRequest) -> bool:
-    """Whether a request asks for a WebSocket (RFC 6455 §4.2.1); other upgrades are not offered."""
-    tokens = ",".join(request.headers.getall(hdrs.CONNECTION, ())).lower().split(",")
-    return request.headers.get(hdrs.UPGRADE, "").strip().lower() == "websocket" and "upgrade" in (
-        token.strip() for token in tokens
-    )
-
-
 async def tunnel(
     request: web.BaseRequest,
     *,
@@ -60,10 +52,6 @@ async def tunnel(
     observer: Observer,
 ) -> web.StreamResponse:
     """Connect the client to the backend's WebSocket of the same path, until either side closes."""
-    if _has_body(request):
-        # What follows the head would be read as a body here and as frames behind us: smuggling.
-        refusal = invalid("A WebSocket upgrade must have no body.")
-        return _answer(501, refusal)
     offered = _offered(request)
     if request.method != "GET" or not web.WebSocketResponse(protocols=offered).can_prepare(request):
         return error_response(invalid("Not a WebSocket handshake of version 13."))
@@ -229,10 +217,6 @@ def _offered(request: web.BaseRequest) -> tuple[str, ...]:
 def _without_keys(offered: tuple[str, ...]) -> tuple[str, ...]:
     """Browsers cannot set headers, so some clients offer their key as a protocol."""
     return tuple(name for name in offered if not name.lower().startswith("openai-insecure-api-key."))
-
-
-def _has_body(request: web.BaseRequest) -> bool:
-    return request.body_exists or hdrs.TRANSFER_ENCODING in request.headers
 
 
 def _not_upgraded(status: int) -> web.Response:

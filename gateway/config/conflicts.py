@@ -25,6 +25,7 @@ _NEVER_LARGER = (
     ("background.body_bytes_max", "store.database_bytes_max", "one body would not fit the database"),
     ("background.body_bytes_max", "server.body_bytes_max", "the server refuses such a body first"),
     ("store.wal_truncate_bytes", "store.wal_bytes_max", "the log is never emptied in time"),
+    ("server.body_idle_timeout_s", "server.body_timeout_s", "the whole body is given up first"),
     ("background.queue_per_tenant_max", "background.queue_max", "the whole queue is full first"),
     ("stream.readers_per_response_max", "stream.readers_per_tenant_max", "the caller's limit is met first"),
     ("stream.readers_per_tenant_max", "stream.readers_max", "the limit on all readers is met first"),

@@ -29,6 +29,16 @@ class ServerSettings(Section):
     admin_port: Port = 9001
     body_bytes_max: Bytes = 64 * 2**20
     """Largest body of a plain `POST /responses`; other paths stream through without a limit."""
+    connections_max: Count = 20_000
+    """Client connections, on each of the two ports."""
+    head_bytes_max: Bytes = 64 * 2**10
+    """Of a head that comes piece by piece: what a client can make us keep without asking for anything."""
+    head_timeout_s: Seconds = 10
+    """From the first byte of a request to the end of its head."""
+    body_idle_timeout_s: Seconds = 30
+    """A body of which nothing comes for this long is given up."""
+    body_timeout_s: Seconds = 300
+    """For all of a body, time in which the backend takes none of it left out."""
     keepalive_timeout_s: Seconds = 75
     write_stall_timeout_s: Seconds = 30
     """A client that takes next to nothing for this long is cut off (a reader can resume at its cursor)."""

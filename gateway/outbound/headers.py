@@ -115,7 +115,7 @@ def credential(headers: CIMultiDictProxy[str]) -> tuple[str, str] | None:
         Refusal: More than one. Which of them counts would be our guess, and another server's guess
             may differ: one caller could then act under two names. Or one that cannot be sent on.
     """
-    found = [(name.lower(), value) for name, value in headers.items() if name.lower() in CREDENTIALS]
+    found = [(name, value) for name in CREDENTIALS for value in headers.getall(name, ())]
     if len(found) > 1:
         raise invalid("Send one credential only: Authorization, api-key or x-api-key, once.")
     if found and not is_sendable(found[0][1]):

@@ -18,6 +18,11 @@ NO_SUCH_ROUTE = frozenset({404, 405, 501})
 """How a server says that it has no such route; some say 404 of a model or a response, too."""
 
 
+_CALLERS_MAY_NOT_CHOOSE = frozenset({"request_id"})
+"""vLLM takes it for the name of the call: with another caller's, that one's data are overwritten
+(CVE-2026-105755)."""
+
+
 class Api(StrEnum):
     """What a backend speaks."""
 
@@ -45,6 +50,7 @@ class Speech:
 
     def body(self, request: dict[str, Any], input: Any) -> bytes:
         """The body of a streamed call. Raises: Refusal, if the API cannot say it."""
+        request = {name: value for name, value in request.items() if name not in _CALLERS_MAY_NOT_CHOOSE}
         if self.api is Api.CHAT:
             call = chat_body(request, input=input, options=self.chat)
         else:

@@ -20,14 +20,20 @@ _ERRORS = {
     401: "The caller is not known here, or the backend does not accept its credential.",
     403: "The backend does not allow it with this credential. Nothing was accepted.",
     404: "No such response: unknown, expired, deleted or another caller's, which cannot be told apart.",
+    408: "The request did not come in time.",
     413: "The body is larger than the gateway's settings allow.",
     415: "The body is compressed, and goes to a backend by the gateway's own key.",
+    417: "Something other than `100-continue` is expected.",
     422: "The `Idempotency-Key` was used for another request.",
     429: "Too many responses are waiting, or too many streams are open. Nothing was accepted.",
+    431: "The request's head is too large.",
+    501: "The request has a transfer coding other than `chunked`, or is a WebSocket upgrade with a body.",
     502: "Plain request: the backend cannot be reached, or broke off before its answer.",
     503: "The gateway is shutting down, or cannot store at the moment; plain request: no backend is up.",
     504: "Plain request: the backend did not answer in time.",
+    505: "The request is of an HTTP other than 1.0 and 1.1.",
 }
+_OF_ANY_REQUEST = (408, 417, 431, 501, 505)
 _RETRIED = frozenset({429, 503})
 """With `Retry-After`: when to come back."""
 
@@ -188,7 +194,8 @@ def _path_parameter() -> Json:
         "name": "response_id",
         "in": "path",
         "required": True,
-        "schema": {"type": "string", "minLength": 1},
+        # What a server might resolve as a path of its own is refused.
+        "schema": {"type": "string", "pattern": r"^(?!\.{1,2}(;|$))[^\x00-\x1f\x7f/\\]+$"},
     }
 
 
@@ -211,7 +218,7 @@ def _errors(*statuses: int) -> Json:
             "headers": _REQUEST_ID | (_RETRY_AFTER if status in _RETRIED else {}),
             "content": {"application/json": {"schema": _ref("Error")}},
         }
-        for status in statuses
+        for status in sorted((*statuses, *_OF_ANY_REQUEST))
     }
 
 

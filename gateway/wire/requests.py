@@ -1,10 +1,7 @@
-"""What a client asks for in a body: whose request it is, whether it is valid, what the backend is sent."""
+"""What a client asks for in a body: whether it is valid, what the backend is sent."""
 
 from __future__ import annotations
 
-import json
-import re
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import orjson
@@ -26,10 +23,6 @@ from gateway.wire.queries import INCLUDE, check_include
 SIDE_EFFECT_TOOLS = ("mcp", "code_interpreter", "web_search", "shell", "local_shell", "computer")
 """How the types begin of tools that a backend runs itself with effects outside (some end in a date): a call
 with one is never made twice."""
-
-# A body without these bytes has neither key, however it is written ("\\u0062ackground" has a backslash-u).
-_WORTH_PARSING = re.compile(rb'"background"|"previous_response_id"|\\u')
-_MAY_NAME_PREVIOUS = re.compile(rb"previous_response_id|\\u")
 
 _PAIRS_MAX, _KEY_CHARS_MAX, _VALUE_CHARS_MAX = 16, 64, 512
 _METADATA = {
@@ -88,71 +81,8 @@ class CreateRequest(BaseModel):
     user: Strings | None = None
     safety_identifier: Annotated[StrictStr, Field(max_length=64)] | None = None
     prompt_cache_key: Strings | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Plain:
-    """A request that goes to the backend byte for byte."""
-
-
-@dataclass(frozen=True, slots=True)
-class Chained:
-    """A plain request that names a previous response: perhaps one of ours."""
-
-    body: dict[str, Any]
-    previous_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class Background:
-    """A background create request, not yet validated."""
-
-    body: dict[str, Any]
-
-
-def classify(body: bytes) -> Plain | Chained | Background:
-    """Whose request is it? Only `"background": true` makes it ours.
-
-    A body that is no JSON object is the backend's to refuse, in its own words.
-    """
-    if not _WORTH_PARSING.search(body):
-        return Plain()
-    try:
-        parsed = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        if re.search(
-            rb'"background"\s*:\s*true', body
-        ):  # meant for us: refuse it in our words, with the place
-            raise invalid(
-                f"We could not parse the JSON body of your request: {error}", code="invalid_json"
-            ) from None
-        return Plain()
-    if not isinstance(parsed, dict):
-        return Plain()
-    if parsed.get("background") is True:
-        return Background(parsed)
-    previous = parsed.get("previous_response_id")
-    return Chained(parsed, previous) if isinstance(previous, str) and previous else Plain()
-
-
-def may_name_previous(body: bytes) -> bool:
-    """Whether any server could find a previous response named in a plain body.
-
-    Of a key given twice one server takes the first, another the last; some read UTF-16, or skip a byte order
-    mark. What is not read in one way only counts as named.
-    """
-    if b"\0" not in body and not _MAY_NAME_PREVIOUS.search(body):
-        return False
-    top: list[tuple[str, Any]] = []
-
-    def seen(pairs: list[tuple[str, Any]]) -> None:
-        top[:] = pairs  # the outermost object comes last
-
-    try:
-        json.loads(body.decode(), object_pairs_hook=seen)
-    except (ValueError, RecursionError):
-        return True
-    return any(name == "previous_response_id" and value not in (None, "") for name, value in top)
+    cache_salt: Annotated[StrictStr, Field(pattern=r"^[A-Za-z0-9+/=_.:-]{1,64}$")] | None = None
+    """vLLM's; some that are not short words end its engine (CVE-2026-105756)."""
 
 
 def validate(body: dict[str, Any], *, accept_store_false: bool) -> None:

@@ -16,7 +16,9 @@ import pytest
 from aiohttp import WSMsgType, web
 from yarl import URL
 
-from gateway.api.websocket import is_upgrade, tunnel
+from gateway.api.admission import is_websocket
+from gateway.api.server import Server
+from gateway.api.websocket import tunnel
 from gateway.config import Settings
 from gateway.observe import Observer
 from gateway.outbound.backend import HttpBackend
@@ -58,8 +60,10 @@ async def within(awaitable: Awaitable[T], seconds: float = WAIT_S) -> T:
 
 
 @asynccontextmanager
-async def serving(handler: Handler, *, cancelling: bool = False) -> AsyncIterator[int]:
-    server = web.Server(handler, handler_cancellation=cancelling)
+async def serving(
+    handler: Handler, *, cancelling: bool = False, server: web.Server | None = None
+) -> AsyncIterator[int]:
+    server = server or web.Server(handler, handler_cancellation=cancelling)
     listener = await asyncio.get_running_loop().create_server(server, "127.0.0.1", 0)
     try:
         yield listener.sockets[0].getsockname()[1]
@@ -78,7 +82,7 @@ async def gateway(backend_port: int, **sections: dict[str, Any]) -> AsyncIterato
         target = HttpBackend("only", session, settings.upstream, event_bytes_max=2**20, observer=observer)
 
         async def handle(request: web.BaseRequest) -> web.StreamResponse:
-            if not is_upgrade(request):
+            if not is_websocket(request):
                 return web.Response(text="not an upgrade")
             return await tunnel(
                 request,
@@ -89,7 +93,7 @@ async def gateway(backend_port: int, **sections: dict[str, Any]) -> AsyncIterato
                 observer=observer,
             )
 
-        async with serving(handle, cancelling=True) as port:
+        async with serving(handle, server=Server(handle, settings.server, observer)) as port:
             yield Gateway(port, observer, clients)
 
 

@@ -1,4 +1,4 @@
-"""Create requests: whose they are, what is refused and how, and what goes to the backend."""
+"""Create requests: what is refused and how, and what goes to the backend."""
 
 from __future__ import annotations
 
@@ -10,15 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway.wire.calls import Api, Speech
 from gateway.wire.errors import Fault, Refusal
 from gateway.wire.queries import INCLUDE
 from gateway.wire.requests import (
-    Background,
-    Chained,
-    Plain,
     backend_body,
     chained_body,
-    classify,
     is_rerunnable,
     validate,
 )
@@ -30,84 +27,6 @@ def refusal(body: dict[str, Any], *, accept_store_false: bool = False) -> Refusa
     with pytest.raises(Refusal) as caught:
         validate(body, accept_store_false=accept_store_false)
     return caught.value
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        b"",
-        b"{}",
-        b"null",
-        b"[]",
-        b'"background"',
-        b'["background", true]',
-        b'{"model": "tiny", "input": "Hello"}',
-        b'{"background": false}',
-        b'{"background": null}',
-        b'{"background": "true"}',
-        b'{"background": 1}',
-        b'{"input": "\\"background\\": true"}',
-        b'{"input": {"background": true}}',
-        b'{"Background": true}',
-        b'{"previous_response_id": null}',
-        b'{"previous_response_id": ""}',
-        b'{"previous_response_id": 5}',
-        b'{"background": true, "background": false}',
-        b'{"background": false,',
-        b'{"previous_response_id": "resp_1",',
-        b"\xff\xfe\x00",
-    ],
-    ids=repr,
-)
-def test_is_the_backends_own_business(body: bytes) -> None:
-    assert classify(body) == Plain()
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        b'{"background": true}',
-        b'{"background":true}',
-        b'{\n"background"\t:\r\ntrue }',
-        b'{"\\u0062ackground": true}',
-        b'{"backgroun\\u0064": true}',
-        b'{"\\u0062\\u0061\\u0063\\u006b\\u0067\\u0072\\u006f\\u0075\\u006e\\u0064": true}',
-        b'{"background": false, "background": true}',
-        b'{"background": true, "previous_response_id": "resp_1"}',
-    ],
-    ids=repr,
-)
-def test_is_a_background_request(body: bytes) -> None:
-    assert isinstance(classify(body), Background)
-
-
-@pytest.mark.parametrize("spelling", [b"previous_response_id", b"previous\\u005fresponse_id"])
-@pytest.mark.parametrize("background", [b"", b'"background": false, '])
-def test_is_a_chained_request(spelling: bytes, background: bytes) -> None:
-    body = b"{" + background + b'"' + spelling + b'": "resp_1"}'
-    assert classify(body) == Chained(orjson.loads(body), "resp_1")
-
-
-@pytest.mark.parametrize("body", [b'{"background": true', b'{"background" : true, "input": }'])
-def test_background_request_that_is_no_json_is_refused_in_our_words(body: bytes) -> None:
-    with pytest.raises(Refusal) as caught:
-        classify(body)
-    assert (caught.value.fault, caught.value.code) == (Fault.INVALID, "invalid_json")
-
-
-@given(
-    value=st.recursive(
-        st.none() | st.booleans() | st.text("ab"),
-        lambda inner: st.dictionaries(
-            st.sampled_from(["background", "previous_response_id", "input"]), inner
-        ),
-    )
-)
-@settings(max_examples=100, deadline=None)
-def test_only_a_true_background_at_the_top_makes_it_ours(value: Any) -> None:
-    is_ours = isinstance(value, dict) and value.get("background") is True
-    for body in (orjson.dumps(value), orjson.dumps(value).replace(b"b", b"\\u0062")):
-        assert isinstance(classify(body), Background) == is_ours
 
 
 @pytest.mark.parametrize(
@@ -127,6 +46,7 @@ def test_only_a_true_background_at_the_top_makes_it_ours(value: Any) -> None:
         {"vendor_field": {"any": ["thing"]}, "guided_json": {}, "min_p": 0.1},
         {"tools": [{"type": "mcp"}, {"type": ["odd"]}], "tool_choice": {"type": "mcp"}},
         {"safety_identifier": "x" * 64, "model": "m" * 1024},
+        {"cache_salt": "Z3V0ZXMgU2Fseg==", "request_id": {"dropped": "later"}},
     ],
     ids=repr,
 )
@@ -143,6 +63,10 @@ def test_is_valid(more: dict[str, Any]) -> None:
         ({"model": 5}, "model", "invalid_type", "expected a string, but got an integer"),
         ({"input": None}, "input", "missing_required_parameter", "'input'"),
         ({"input": 5}, "input", "invalid_type", "expected a string or an array, but got an integer"),
+        ({"cache_salt": "a\x00b"}, "cache_salt", "invalid_value", "'cache_salt'"),
+        ({"cache_salt": ""}, "cache_salt", "invalid_value", "'cache_salt'"),
+        ({"cache_salt": "x" * 65}, "cache_salt", "invalid_value", "'cache_salt'"),
+        ({"cache_salt": 5}, "cache_salt", "invalid_type", "expected a string"),
         ({"input": {"role": "user"}}, "input", "invalid_type", "a string or an array"),
         ({"input": [{}, "x"]}, "input.1", "invalid_type", "expected an object, but got a string"),
         ({"stream": "true"}, "stream", "invalid_type", "expected a boolean, but got a string"),
@@ -247,6 +171,14 @@ def test_backend_gets_the_vendor_fields_streamed_in_the_foreground_and_not_store
         "n": None,
         "input": [{"role": "user", "content": "Hi"}],
     }
+
+
+@pytest.mark.parametrize("api", Api)
+def test_callers_do_not_name_the_backends_calls(api: Api) -> None:
+    request = {**VALID, "request_id": "resp_of_another", "top_k": 1}
+    call = orjson.loads(Speech(api=api).body(request, "Hello"))
+    assert "request_id" not in call
+    assert call["top_k"] == 1
 
 
 def test_backend_is_not_sent_the_nulls_of_known_fields() -> None:

@@ -1,0 +1,114 @@
+"""How long a client may take over a request that it has begun to send.
+
+Without a limit a client holds a connection by sending a byte now and then, and a few thousand of them hold
+all there are (slowloris).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import Final, Protocol
+
+from aiohttp.streams import StreamReader
+
+from gateway.api.admission import head_too_large
+from gateway.config import ServerSettings
+from gateway.wire.errors import Fault, Refusal
+
+_TICK_S: Final = 1.0
+"""Limits are met this much late at most: one timer for a body, not one for each piece of it."""
+
+_TCP_INFO: Final = getattr(socket, "TCP_INFO", None)  # Linux; its first byte is the state
+_ESTABLISHED: Final = 1
+
+
+class Sender(Protocol):
+    """The connection of a client that sends."""
+
+    @property
+    def is_held(self) -> bool:
+        """Whether nothing is read from it, since nobody takes what came."""
+
+    @property
+    def transport(self) -> asyncio.Transport | None: ...
+
+    def refuse(self, refusal: Refusal) -> None:
+        """End the connection, with this answer if it owes no other."""
+
+    def give_up(self) -> None:
+        """Break the connection off, and end all that is done for it."""
+
+
+class Patience:
+    """Watches one connection, which tells it after each read what the client is in the middle of."""
+
+    __slots__ = ("_body", "_deadline_s", "_head_bytes", "_loop", "_moved_s", "_sender", "_settings", "_timer")
+
+    def __init__(self, sender: Sender, settings: ServerSettings, loop: asyncio.AbstractEventLoop) -> None:
+        self._sender = sender
+        self._settings = settings
+        self._loop = loop
+        self._timer: asyncio.TimerHandle | None = None
+        self._body: StreamReader | None = None
+        self._head_bytes = 0
+        self._moved_s = self._deadline_s = 0.0
+
+    def wait_for_head(self, arrived_bytes: int) -> None:
+        """A piece of a head has come, and its end has not."""
+        if self._timer is None:
+            self._head_bytes = 0
+            self._timer = self._loop.call_later(self._settings.head_timeout_s, self._head_is_late)
+        self._head_bytes += arrived_bytes
+        if self._head_bytes > self._settings.head_bytes_max:
+            self.end()
+            self._sender.refuse(head_too_large())
+
+    def wait_for_body(self, body: StreamReader) -> None:
+        """A head or a piece of a body has come, and the body's end has not."""
+        self._moved_s = self._loop.time()
+        if self._body is not body:
+            self.end()
+            self._body = body
+            self._deadline_s = self._moved_s + self._settings.body_timeout_s
+            self._tick()
+
+    def end(self) -> None:
+        """All that was begun has come; or nothing more will."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = self._body = None
+
+    def _head_is_late(self) -> None:
+        self.end()
+        self._sender.refuse(_too_slow("The request's head took too long."))
+
+    def _tick(self) -> None:
+        assert self._body is not None
+        now_s, step_s = self._loop.time(), min(_TICK_S, self._settings.body_idle_timeout_s)
+        if self._sender.is_held:  # not the client is slow but the backend: the client's clock stands
+            self._moved_s, self._deadline_s = now_s, self._deadline_s + step_s
+            if _has_hung_up(self._sender.transport):
+                self._sender.give_up()
+                return
+        elif now_s >= min(self._moved_s + self._settings.body_idle_timeout_s, self._deadline_s):
+            body = self._body
+            self.end()
+            body.set_exception(_too_slow("The request's body took too long."))
+            return
+        self._timer = self._loop.call_later(step_s, self._tick)
+
+
+def _too_slow(message: str) -> Refusal:
+    return Refusal(Fault.TOO_SLOW, message, code="request_timeout")
+
+
+def _has_hung_up(transport: asyncio.Transport | None) -> bool:
+    """Whether the client has closed its side, which a socket that is not read from does not tell."""
+    if transport is None or _TCP_INFO is None:
+        return False
+    try:
+        info = transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, _TCP_INFO, 1)
+    except OSError:
+        return False
+    return bool(info[0] != _ESTABLISHED)

@@ -1,0 +1,126 @@
+"""The outline of a JSON object: its keys, how deep it is and how much there is in it, without parsing it.
+
+What is no JSON has some outline, too: a body is parsed before it is believed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Generator
+from typing import Final
+
+import orjson
+
+DEPTH_MAX: Final = 100
+VALUES_MAX: Final = 500_000
+"""Of all lists and objects of a request together: parsed, some 50 MB. A model reads two tokens for each."""
+
+_STEP_BYTES: Final = 2**20
+_STEP_TOKENS: Final = 4096
+"""Between two pauses; either takes some milliseconds."""
+
+_OBJECT = re.compile(rb"(?:\xef\xbb\xbf)?[ \t\r\n]*\{")  # some parsers skip a byte order mark
+_TOKEN = re.compile(rb'["\[\]{},]')
+_PART_OF_STRING = re.compile(rb'(?:[^"\\]{1,65536}+|\\.){0,64}+', re.DOTALL)
+_VALUE = re.compile(rb'[ \t\r\n]*:[ \t\r\n]*(true|null|""|)')  # what it may be that matters
+
+
+class Outline:
+    """What a look at a JSON object has found.
+
+    Attributes:
+        backgrounds: How often it has the key `background`; `is_background`: the last time with `true`.
+        is_chained: It has a `previous_response_id` that is neither null nor empty.
+        is_too_deep: It has more levels than `DEPTH_MAX`.
+        twice: The first key that one of its objects has two times, and whether that object is the whole.
+        values: In all of its lists and objects; with more than `VALUES_MAX` the look has ended there.
+    """
+
+    def __init__(self) -> None:
+        self.backgrounds = 0
+        self.is_background = False
+        self.is_chained = False
+        self.is_too_deep = False
+        self.twice: tuple[bytes, bool] | None = None
+        self.values = 0
+        self.depth = 0
+        self.is_key_next = False
+        self._keys: list[set[bytes] | None] = []  # of the objects that we are in; a list has None
+
+    def open(self, *, is_object: bool) -> None:
+        self.depth += 1
+        if self.depth > DEPTH_MAX:
+            self.is_too_deep = True
+        else:
+            self._keys.append(set() if is_object else None)
+        self.value()
+
+    def value(self) -> None:
+        """The first of a list or object, or the next after a comma."""
+        self.values += 1
+        self.is_key_next = self.depth <= DEPTH_MAX and self._keys[-1] is not None
+
+    def close(self) -> None:
+        if self.depth <= DEPTH_MAX:
+            self._keys.pop()
+        self.depth -= 1
+        self.is_key_next = False
+
+    def key(self, raw: bytes, value: bytes) -> None:
+        self.is_key_next = False
+        keys = self._keys[-1]
+        assert keys is not None
+        key = _unescaped(raw)
+        if self.depth == 1 and key == b"background":
+            self.backgrounds += 1
+            self.is_background = value == b"true"
+        elif self.depth == 1 and key == b"previous_response_id":
+            self.is_chained = self.is_chained or value not in (b"null", b'""')
+        if key in keys and self.twice is None:
+            self.twice = key, self.depth == 1
+        keys.add(key)
+
+
+def look_over(body: bytes) -> Generator[None, None, Outline]:
+    """The outline of a body; of what is no object, an empty one. The pauses are for others."""
+    outline = Outline()
+    if not _OBJECT.match(body):
+        return outline
+    position = paused_at = tokens = 0
+    while outline.values <= VALUES_MAX and (token := _TOKEN.search(body, position)):
+        position = token.end()
+        match token[0]:
+            case b'"':
+                start = position
+                while (part := _PART_OF_STRING.match(body, position)) and part.end() > position:
+                    position = part.end()
+                    if position - paused_at > _STEP_BYTES:
+                        paused_at = position
+                        yield
+                if outline.is_key_next:
+                    value = _VALUE.match(body, position + 1)
+                    outline.key(body[start:position], value[1] if value else b"")
+                position += 1
+            case b"{" | b"[":
+                outline.open(is_object=token[0] == b"{")
+            case b",":
+                outline.value()
+            case _:
+                outline.close()
+                if not outline.depth:
+                    break
+        tokens += 1
+        if tokens % _STEP_TOKENS == 0 or position - paused_at > _STEP_BYTES:
+            paused_at = position
+            yield
+    return outline
+
+
+def _unescaped(key: bytes) -> bytes:
+    if b"\\" not in key:
+        return key
+    try:
+        text: str = orjson.loads(b'"%b"' % key)
+    except orjson.JSONDecodeError:
+        return key
+    return text.encode()
