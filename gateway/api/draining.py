@@ -13,16 +13,30 @@ _LOOKS = 10
 """At a client that takes nothing, in the time it has: it goes at most so much of it late."""
 
 
-def keep_little_unsent(request: web.BaseRequest) -> None:
-    """Let the kernel hold only little that it cannot send yet.
+def hold_little(request: web.BaseRequest) -> None:
+    """Take no more for a client than it takes itself: a piece here, and a little in the kernel.
 
-    Else it takes up to some megabytes for each connection, and reports no room until a third of that is free:
-    a client on a slow line, which takes something all the time, would look like one that takes nothing.
+    Else the kernel takes up to some megabytes for each connection, and reports no room until a third of that
+    is free: a client on a slow line, which takes something all the time, would look like one that takes
+    nothing.
     """
+    if (transport := _open(request)) is not None:
+        transport.set_write_buffer_limits(high=0)
+        keep_little_unsent(request)
+
+
+def keep_little_unsent(request: web.BaseRequest) -> None:
+    """The kernel's part of it."""
     option = getattr(socket, "TCP_NOTSENT_LOWAT", None)  # Linux and macOS
-    if option is not None and request.transport is not None:
-        connection = request.transport.get_extra_info("socket")
+    if option is not None and (transport := _open(request)) is not None:
+        connection = transport.get_extra_info("socket")
         connection.setsockopt(socket.IPPROTO_TCP, option, _UNSENT_BYTES_MAX)
+
+
+def hold_as_usual(request: web.BaseRequest) -> None:
+    """The connection may be used again, for something else."""
+    if (transport := _open(request)) is not None:
+        transport.set_write_buffer_limits()
 
 
 async def drained(request: web.BaseRequest, stall_s: float) -> None:
@@ -52,10 +66,16 @@ async def drained(request: web.BaseRequest, stall_s: float) -> None:
 
 def reset(request: web.BaseRequest) -> None:
     """Break the connection off, and throw away what the kernel still holds for it."""
-    if request.transport is not None:
-        connection = request.transport.get_extra_info("socket")
+    if (transport := _open(request)) is not None:
+        connection = transport.get_extra_info("socket")
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        request.transport.abort()
+        transport.abort()
+
+
+def _open(request: web.BaseRequest) -> asyncio.Transport | None:
+    """None if the client has gone: then there is no socket to ask anything of."""
+    transport = request.transport
+    return None if transport is None or transport.is_closing() else transport
 
 
 def _unsent(request: web.BaseRequest) -> int:

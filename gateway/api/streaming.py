@@ -9,7 +9,7 @@ from contextlib import aclosing
 from aiohttp import web
 from aiohttp.http import StreamWriter
 
-from gateway.api.draining import drained, keep_little_unsent, reset
+from gateway.api.draining import drained, hold_as_usual, hold_little, reset
 
 _PIECE_BYTES = 16 * 2**10
 """Written at once. Each reader has its own copy of what it has not taken yet; the block is shared."""
@@ -43,12 +43,10 @@ async def stream_events(
     response = web.StreamResponse(headers={**_HEADERS, "X-Request-Id": request_id})
     async with aclosing(blocks):
         block = await anext(blocks, None)
-        writer = await response.prepare(request)
-        assert isinstance(writer, StreamWriter)
-        keep_little_unsent(request)
-        if request.transport is not None:
-            request.transport.set_write_buffer_limits(high=0)  # one piece, and nothing behind it
         try:
+            writer = await response.prepare(request)
+            assert isinstance(writer, StreamWriter)
+            hold_little(request)
             while block is not None:
                 for piece in _pieces(block):
                     await writer.write(piece, drain=False)
@@ -57,8 +55,7 @@ async def stream_events(
                 block = await anext(blocks, None)
             async with asyncio.timeout(stall_timeout_s):
                 await response.write_eof()
-            if request.transport is not None:
-                request.transport.set_write_buffer_limits()  # the connection may be used again
+            hold_as_usual(request)
         except TimeoutError:
             reset(request)
         except ConnectionError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import struct
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -108,6 +109,22 @@ async def test_a_slow_reader_that_takes_something_all_the_time_is_borne_with(
             piece = await within(loop.sock_recv(raw, 2**15))
             assert piece, "cut off"
             await asyncio.sleep(len(piece) / 300_000)
+
+
+async def test_readers_that_leave_before_anything_was_sent_are_no_defect(
+    start_gateway: StartGateway, replay_server: ReplayServer
+) -> None:
+    gateway = await start_gateway()  # it looks for defects when it ends
+    response_id, _ = await ended_stream(gateway, replay_server)
+    for number in range(200):
+        with reader(gateway, response_id) as raw:
+            await asyncio.sleep(number % 10 / 1000)
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", number % 2, 0))
+
+    async def all_have_left() -> bool:
+        return await readers_open(gateway) == 0
+
+    await until(all_have_left)
 
 
 async def test_a_caller_has_so_many_readers_and_is_told_when_to_come_again(
