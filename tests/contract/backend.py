@@ -44,7 +44,10 @@ async def _answer(request: web.Request) -> web.StreamResponse:
         return _error(400, "'model' and 'input' are required.", "missing_required_parameter")
     if body.get("stream") is not True:
         return _error(404, "There is no such model for plain requests.", "model_not_found")
-    return await _stream(request, body, hashlib.sha256(raw).digest()[0] % 6)
+    try:
+        return await _stream(request, body, hashlib.sha256(raw).digest()[0] % 6)
+    except ConnectionError:
+        return web.Response()  # it was cancelled meanwhile
 
 
 async def _stream(request: web.Request, body: dict[str, Any], kind: int) -> web.StreamResponse:

@@ -6,7 +6,8 @@ The script stands in the request, as JSON in `metadata.script`, so that any clie
     deltas    how many pieces of text [8]
     pace_ms   between two pieces [5]
     head_ms   before the head of the answer [0]
-    fault     "" | "cut" (connection closed) | "reset" | "hang" | "error" (an error event) | "status:503"
+    fault     "" | "cut" (connection closed) | "reset" | "hang" | "error" (an error event) | "incomplete" (the
+              terminal event) | "status:503"
     after     the fault comes after so many pieces [0]; `status` comes in place of the head
     needs_key no Authorization header, and the answer is 401 [false]
     calls     the fault comes in so many first calls of a job [all]
@@ -165,6 +166,13 @@ async def _fail(request: web.Request, answer: web.StreamResponse, fault: str, ca
         case "error":
             event = {"type": "error", "code": "server_error", "message": "As scripted.", "param": None}
             await answer.write(b"event: error\ndata: %b\n\n" % orjson.dumps(event))
+            await answer.write_eof()
+        case "incomplete":
+            text = expected_text(call.tag, call.number, call.sent)
+            ended = _response(call, "incomplete", text)
+            ended["incomplete_details"] = {"reason": "max_output_tokens"}
+            last = {"type": "response.incomplete", "response": ended}
+            await answer.write(b"event: response.incomplete\ndata: %b\n\n" % orjson.dumps(last))
             await answer.write_eof()
         case "cut" | "reset":
             assert request.transport is not None

@@ -6,7 +6,8 @@ set; each works on one direction, `down` (towards the client) or `up`:
     latency     ms, jitter_ms          every piece comes so much later, and so does the end
     bandwidth   bytes_per_s            no more than this
     slicer      bytes, ms              in small pieces, with pauses
-    limit_data  bytes                  the connection ends after so many
+    limit_data  bytes, times, reset    the connection ends after so many, with a RST if `reset`; with `times`,
+                                       only the next so many connections do
     reset_peer  after_ms               both ends get a RST
     timeout     after_ms               nothing goes through any more; the end comes after so long (0: never)
     half_open                          nothing goes through, and the other end never learns of a close
@@ -101,8 +102,18 @@ class Server:
             passed += len(data)
             await self._write(writer, data, direction)
             if limit and passed >= limit["bytes"]:
+                self._count_down(limit)
+                if limit.get("reset"):
+                    _reset(writer)
+                    raise _Over
                 writer.close()
                 return
+
+    def _count_down(self, toxic: dict[str, Any]) -> None:
+        if "times" in toxic:
+            toxic["times"] -= 1
+            if toxic["times"] <= 0 and toxic in self.toxics:
+                self.toxics.remove(toxic)
 
     async def _delay(self, direction: Direction) -> None:
         if latency := self._toxic("latency", direction):

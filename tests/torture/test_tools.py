@@ -180,6 +180,11 @@ async def test_each_toxic_of_the_proxy_does_what_it_is_called() -> None:
         assert (data, seconds >= 0.2) == (b"x" * 100, True)
         await proxy.infect({"kind": "limit_data", "stream": "down", "bytes": 7})
         assert (await said(proxy, b"x" * 100))[0] == b"x" * 7
+        await proxy.infect({"kind": "limit_data", "stream": "down", "bytes": 7, "times": 1})
+        assert [(await said(proxy, b"x" * 100))[0] for _ in range(2)] == [b"x" * 7, b"x" * 100]
+        await proxy.infect({"kind": "limit_data", "stream": "down", "bytes": 7, "reset": True})
+        with pytest.raises(ConnectionResetError):
+            await said(proxy, b"x" * 100)
         await proxy.infect({"kind": "timeout", "after_ms": 300})
         data, seconds = await said(proxy, b"x")
         assert (data, seconds >= 0.3) == (b"", True)
@@ -191,7 +196,7 @@ async def test_each_toxic_of_the_proxy_does_what_it_is_called() -> None:
         )
         with pytest.raises(ConnectionResetError):
             await said(proxy, b"x")
-        assert (await proxy.tell())["accepted"] == 8
+        assert (await proxy.tell())["accepted"] == 11
 
 
 async def test_a_failure_of_a_trial_is_a_failure_of_the_run(tmp_path: Path) -> None:

@@ -1,0 +1,47 @@
+"""The gateway judged by its own OpenAPI document."""
+
+from __future__ import annotations
+
+from demo.model_server import listening
+from tests.contract.backend import make_app
+from tests.contract.play import judge
+from tests.torture.trial import Bench, trial
+
+_DIALECTS = ("openai", "openai", "openai", "mka1", "pharia")
+_EXAMPLES = 50
+"""Per operation and phase; with what the schema itself gives, a round has more than 1,000 cases."""
+
+
+@trial(
+    "T31",
+    "Schemathesis against /openapi.json: all its phases and checks, valid and invalid data, every dialect",
+    pass_mark="0 server errors, 0 schema violations, 0 undocumented statuses, 0 other failures of any check",
+    runs=5,
+    short_runs=1,
+    round_s=600,
+)
+async def judge_by_document(bench: Bench) -> None:
+    for name in ("server errors", "schema violations", "undocumented statuses", "other failures"):
+        bench.add(name, 0)
+    async with listening(make_app(), "127.0.0.1", 0) as root:
+        for number in bench.rounds():
+            dialect = _DIALECTS[number % len(_DIALECTS)]
+            gateway = await bench.gateway(f"{root}/v1", dialect=dialect)
+            verdict = await judge(gateway.url, bench.directory, examples=_EXAMPLES, seed=number)
+            bench.add("cases", verdict.cases)
+            is_whole = set(verdict.phases.values()) == {"success"}
+            bench.require(is_whole or verdict.failures, f"phases: {verdict.phases}")
+            for failure in verdict.failures:
+                bench.add(_kind(failure))
+                bench.require(False, f"{dialect}, seed {number}: {failure}")
+            await gateway.stop()
+
+
+def _kind(failure: str) -> str:
+    """The figure that a failure belongs to, by what Schemathesis calls it."""
+    lower = failure.lower()
+    if "server error" in lower:
+        return "server errors"
+    if "undocumented" in lower or "documented_status" in lower:
+        return "undocumented statuses"
+    return "schema violations" if "schema" in lower else "other failures"
