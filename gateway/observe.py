@@ -2,17 +2,13 @@
 
 Rooms report what happened (`job_finished(...)`); this file alone decides which counter moves and
 which line is written. Label sets are closed: never a tenant, an id, a key or a caller's text.
-Log lines carry an allow-list of fields: no bodies, no query strings, no header values.
+What may stand in a line at all is in `logs`.
 """
 
 from __future__ import annotations
 
 import logging
-import sys
-import time
-from typing import Any
 
-import orjson
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -23,7 +19,9 @@ from prometheus_client import (
     generate_latest,
 )
 
-log = logging.getLogger("backburner")
+from gateway.logs import configure_logging, line
+
+__all__ = ["Observer", "configure_logging", "line"]
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each, which nobody graphs
 
@@ -226,7 +224,7 @@ class Observer:
 
     def task_died(self, name: str, error: BaseException) -> None:
         """A defect: logged with its trace, since nobody else will see it."""
-        log.error("task_died", extra={"fields": {"task": name}}, exc_info=error)
+        line("task_died", level=logging.ERROR, task=name, exc_info=error)
 
     def request_refused(self, status: int) -> None:
         self.refused.labels(str(status)).inc()
@@ -294,43 +292,3 @@ class Observer:
     def committed(self, operations: int, seconds: float) -> None:
         self.commit_ops.observe(operations)
         self.commit.observe(seconds)
-
-
-class _JsonLines(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        fields = {
-            "ts": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
-            + f".{int(record.msecs):03d}Z",
-            "level": record.levelname.lower(),
-            "event": record.getMessage(),
-            **getattr(record, "fields", {}),
-        }
-        if record.exc_info:
-            fields["trace"] = self.formatException(record.exc_info)
-        return orjson.dumps(fields, default=str).decode()
-
-
-class _TextLines(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        fields = " ".join(f"{k}={v}" for k, v in getattr(record, "fields", {}).items())
-        text = f"{self.formatTime(record)} {record.levelname:<7} {record.getMessage()} {fields}".rstrip()
-        return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
-
-
-def line(event: str, *, level: int = logging.INFO, exc_info: bool = False, **fields: Any) -> None:
-    """One structured log line; fields that are None are left out."""
-    if log.isEnabledFor(level):
-        given = {name: value for name, value in fields.items() if value is not None}
-        log.log(level, event, extra={"fields": given}, exc_info=exc_info)
-
-
-def configure_logging(level: str, form: str) -> None:
-    """Send our lines to stderr, one per transition, and keep libraries at warning."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_JsonLines() if form == "json" else _TextLines())
-    log.handlers[:] = [handler]
-    log.setLevel(level.upper())
-    log.propagate = False
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
-    root.setLevel(logging.WARNING)

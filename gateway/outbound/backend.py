@@ -28,14 +28,13 @@ from gateway.outbound.client import FAILURES, asked_wait_s, explain, url_at
 from gateway.outbound.detect import find_api
 from gateway.outbound.headers import CREDENTIALS
 from gateway.outbound.pool import Pool, Replica
+from gateway.outbound.redact import Redactor
 from gateway.outbound.tries import Tries
 from gateway.wire.calls import Api, Speech
 from gateway.wire.chat_request import ChatOptions
 from gateway.wire.failures import failure
 
 _PUT_OFF = "upstream_put_off"
-_SECRET_CHARS_MIN = 6
-"""Shorter "keys" (`none`, `EMPTY`) are words that stand in ordinary messages."""
 
 
 class HttpBackend:
@@ -148,7 +147,7 @@ class HttpBackend:
         return wait_s
 
     async def stream(self, call: BackendCall) -> AsyncGenerator[Input, None]:
-        failed = self._unavailable()
+        failed, redactor = self._unavailable(), self._redactor(call)
         tries = self.tries(is_background=call.is_background, is_again=call.is_again)
         while (replica := await tries.next()) is not None:
             with self.pool.call(replica, is_background=call.is_background):
@@ -165,11 +164,11 @@ class HttpBackend:
                 async with aclosing(items):
                     try:
                         async for item in items:
-                            yield self._redacted(item, call)
+                            yield redactor.item(item)
                     finally:
                         answer.close()  # not released to a pool: closing is what stops the model
                 return
-        yield self._redacted(failed, call)
+        yield redactor.item(failed)
 
     def _unavailable(self) -> UpstreamFailed:
         """What there is to say while no replica is even asked."""
@@ -247,20 +246,10 @@ class HttpBackend:
             return {credential.name: credential.value, **self.own_headers}
         return dict(self.own_headers)
 
-    def _redacted(self, item: Input, call: BackendCall) -> Input:
-        """A backend may quote the key it refuses; nobody else gets to read it."""
-        if not isinstance(item, UpstreamFailed):
-            return item
-        message = item.failure["message"]
-        secrets = [
-            self.api_key,
-            call.credential.value if call.credential else None,
-            *self.own_headers.values(),
-        ]
-        for secret in filter(None, secrets):
-            for text in (secret, secret.removeprefix("Bearer ")):
-                message = message.replace(text, "***") if len(text) >= _SECRET_CHARS_MIN else message
-        return replace(item, failure={**item.failure, "message": message})
+    def _redactor(self, call: BackendCall) -> Redactor:
+        secrets = [f"Bearer {self.api_key}"] if self.api_key is not None else []
+        secrets += [call.credential.value] if call.credential is not None else []
+        return Redactor([*secrets, *self.own_headers.values()], call.headers)
 
 
 def _better(earlier: UpstreamFailed, later: UpstreamFailed) -> UpstreamFailed:

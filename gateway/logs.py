@@ -1,0 +1,105 @@
+"""Log lines: what may stand in them, and how they are written.
+
+A line has an event and fields of an allow-list: no bodies, query strings or header values. Exceptions are
+told by their kind and their frames, never in their own words, which quote what they choked on; and of a
+library's record only what is the same each time, for the same reason.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import sys
+import threading
+import time
+import traceback
+from typing import Any
+
+import orjson
+
+log = logging.getLogger("backburner")
+
+FIELDS = frozenset(
+    {
+        "admin", "after_s", "api", "aside", "attempt", "backend", "bytes", "code", "database", "doing",
+        "durability", "error", "found", "healthy", "held", "id", "library", "limit", "open_files_max",
+        "ran_s", "read_broken_off", "reason", "request", "seconds", "sqlite", "status", "stream", "task",
+        "tenant", "timeout_s", "to", "upstream", "url", "version", "waited_s", "waiting", "wanted",
+        "was",
+    }
+)  # fmt: skip
+"""Of a tenant the first 8 hexadecimal digits; URLs and paths are those of the settings."""
+
+_TELLING = (OSError, sqlite3.Error)
+"""Exceptions whose words are the system's own: errno and file, or what SQLite has against a statement."""
+
+
+def line(event: str, *, level: int = logging.INFO, exc_info: Any = None, **fields: Any) -> None:
+    """One structured log line; fields that are None are left out."""
+    if log.isEnabledFor(level):
+        given = {name: value for name, value in fields.items() if value is not None and name in FIELDS}
+        log.log(level, event, extra={"fields": given}, exc_info=exc_info)
+
+
+def configure_logging(level: str, form: str) -> None:
+    """Send our lines to stderr, one per transition, and keep libraries at warning."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_JsonLines() if form == "json" else _TextLines())
+    log.handlers[:] = [handler]
+    log.setLevel(level.upper())
+    log.propagate = False
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.WARNING)
+    # What nobody has caught Python would print whole.
+    sys.excepthook = lambda kind, error, trace: _uncaught(error)
+    threading.excepthook = lambda args: _uncaught(args.exc_value)
+    sys.unraisablehook = lambda args: _uncaught(args.exc_value)
+
+
+def _uncaught(error: BaseException | None) -> None:
+    line("defect", level=logging.ERROR, exc_info=error)
+
+
+class _Lines(logging.Formatter):
+    def fields(self, record: logging.LogRecord) -> dict[str, Any]:
+        """What the record says; `trace` if it is about an exception."""
+        found = {"event": record.getMessage(), **getattr(record, "fields", {})}
+        if record.name != log.name:
+            found = {"event": "library", "library": record.name, "reason": str(record.msg).partition("\n")[0]}
+        if record.exc_info and record.exc_info[1] is not None:
+            found["trace"] = trace(record.exc_info[1])
+        return found
+
+
+class _JsonLines(_Lines):
+    def format(self, record: logging.LogRecord) -> str:
+        day = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        head = {"ts": f"{day}.{int(record.msecs):03d}Z", "level": record.levelname.lower()}
+        return orjson.dumps({**head, **self.fields(record)}, default=str).decode()
+
+
+class _TextLines(_Lines):
+    def format(self, record: logging.LogRecord) -> str:
+        fields = self.fields(record)
+        event, told = fields.pop("event"), fields.pop("trace", None)
+        shown = " ".join(f"{name}={_one_line(value)}" for name, value in fields.items())
+        text = f"{self.formatTime(record)} {record.levelname:<7} {event} {shown}".rstrip()
+        return text if told is None else f"{text}\n{told}"
+
+
+def _one_line(value: Any) -> str:
+    text = str(value)
+    return text if text.isprintable() else ascii(text)
+
+
+def trace(error: BaseException, *, depth: int = 10) -> str:
+    """Where an exception comes from, its causes first: frames and kinds."""
+    cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    told = [trace(cause, depth=depth - 1), ""] if cause is not None and depth else []
+    told.append("".join(traceback.format_tb(error.__traceback__)).rstrip())
+    said = f": {error}" if isinstance(error, _TELLING) else ""
+    told.append(f"{type(error).__qualname__}{said}")
+    for number, inner in enumerate(error.exceptions if isinstance(error, BaseExceptionGroup) else (), 1):
+        told.append(f"--- {number} of the group\n{trace(inner, depth=depth - 1)}" if depth else "…")
+    return "\n".join(told).strip("\n")
