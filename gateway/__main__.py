@@ -1,7 +1,8 @@
-"""The command `backburner`, also `python -m gateway`: serve, check-config, healthcheck.
+"""The command `backburner`, also `python -m gateway`: serve, check-config, healthcheck, webhooks.
 
 Only settings are judged here; what runs is wired in `gateway.app`, which is imported late so that
-`healthcheck`, started every few seconds by a container runtime, stays cheap.
+`healthcheck`, started every few seconds by a container runtime, stays cheap. What asks a running gateway
+is in `gateway.remote`.
 """
 
 from __future__ import annotations
@@ -11,19 +12,17 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Mapping
-from http.client import HTTPException
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Any
-from urllib.request import ProxyHandler, build_opener
 
 import yaml
 from pydantic import BaseModel, SecretStr
 
-from gateway import __version__
-from gateway.config import FLAGS, ConfigError, ServerSettings, Settings, load_with_origins
+from gateway import __version__, remote
+from gateway.config import FLAGS, GROUPS, ConfigError, Settings, load_with_origins
 
 EX_CONFIG = 78  # sysexits.h; systemd's RestartPreventExitStatus can tell it from a crash
-HEALTHCHECK_TIMEOUT_S = 3
 
 _HELP = {
     "dialect": ("DIALECT", "whose variant of the public API to speak: openai, mka1 or pharia"),
@@ -46,8 +45,11 @@ def main(argv: list[str] | None = None) -> None:
     if strays:  # named without their values: one may be a key
         names = [stray.partition("=")[0] for stray in strays if stray.startswith("-")]
         parser.error(f"unrecognized arguments: {' '.join(names) or f'{len(strays)} too many'}")
-    if args.command == "healthcheck":
-        sys.exit(_healthcheck(args.admin_host, args.admin_port))
+    if args.command in ("healthcheck", "webhooks"):
+        admin = remote.admin_url(args.admin_host, args.admin_port)
+        if args.command == "healthcheck":
+            sys.exit(remote.healthcheck(admin))
+        sys.exit(remote.webhooks(admin, enable=args.enable, retry=args.retry))
     try:
         settings, origins = load_with_origins(
             {name: getattr(args, name) for name in FLAGS}, environ=os.environ, file=args.config
@@ -94,8 +96,18 @@ def _parser() -> argparse.ArgumentParser:
         description="Exit status 0 if GET /healthz on the admin port answers 200, else 1.",
         allow_abbrev=False,
     )
-    check.add_argument("--admin-host", metavar="HOST", help="default: BACKBURNER_SERVER__ADMIN_HOST")
-    check.add_argument("--admin-port", metavar="PORT", help="default: BACKBURNER_SERVER__ADMIN_PORT")
+    hooks = commands.add_parser(
+        "webhooks",
+        help="list who is told when responses end, and what they did not take; try again",
+        description="Asks a running gateway, on its admin port. Exit status 0 if it could be done, else 1.",
+        allow_abbrev=False,
+    )
+    change = hooks.add_mutually_exclusive_group()
+    change.add_argument("--enable", metavar="NAME", help="send to an endpoint again that answered 410")
+    change.add_argument("--retry", metavar="ID", help="try again now what waits about a response")
+    for sub in (check, hooks):
+        sub.add_argument("--admin-host", metavar="HOST", help="default: BACKBURNER_SERVER__ADMIN_HOST")
+        sub.add_argument("--admin-port", metavar="PORT", help="default: BACKBURNER_SERVER__ADMIN_PORT")
     return parser
 
 
@@ -111,12 +123,13 @@ def _lines(section: BaseModel, prefix: str, origins: Mapping[str, str]) -> Itera
         if isinstance(value, BaseModel):
             yield f"{indent}{key}:"
             yield from _lines(value, f"{name}.", origins)
-        elif name == "backends" and value:
-            yield "backends:"
-            for backend, its_settings in value.items():
-                yield f"  {backend}:"
-                yield from _lines(its_settings, f"backends.{backend}.", origins)
-        elif name not in ("backends", "upstream"):  # the one of the two that is not given
+        elif name in GROUPS:
+            if value:
+                yield f"{indent}{key}:"
+            for one, its_settings in value.items():
+                yield f"{indent}  {one}:"
+                yield from _lines(its_settings, f"{name}.{one}.", origins)
+        elif name != "upstream":  # not given: there are backends
             is_default = value == field.get_default(call_default_factory=True)
             origin = "" if is_default else f"  # {origins[name]}"
             yield f"{indent}{key}: {_yaml(value)}{origin}"
@@ -153,31 +166,13 @@ def _plain(value: Any) -> Any:
     match value:
         case SecretStr():
             return "***"
-        case Path():
+        case Path() | IPv4Network() | IPv6Network():
             return str(value)
         case tuple() | list():
             return [_plain(item) for item in value]
         case dict():
             return {key: _plain(item) for key, item in value.items()}
     return value
-
-
-def _healthcheck(host: str | None, port: str | None) -> int:
-    fields = ServerSettings.model_fields
-    host = host or os.environ.get("BACKBURNER_SERVER__ADMIN_HOST") or fields["admin_host"].default
-    port = port or os.environ.get("BACKBURNER_SERVER__ADMIN_PORT") or fields["admin_port"].default
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(str(host), str(host))  # noqa: S104  (dialled, not bound)
-    url = f"http://[{host}]:{port}/healthz" if ":" in host else f"http://{host}:{port}/healthz"
-    direct = build_opener(ProxyHandler({}))  # an http_proxy of the container is not for its own loopback
-    try:
-        with direct.open(url, timeout=HEALTHCHECK_TIMEOUT_S) as answer:
-            if answer.status == 200:
-                return 0
-            reason = f"answered {answer.status}"
-    except (OSError, HTTPException, ValueError) as error:
-        reason = str(error)
-    print(f"backburner: {url}: {reason}", file=sys.stderr)
-    return 1
 
 
 if __name__ == "__main__":

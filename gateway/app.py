@@ -21,10 +21,11 @@ from gateway.api.callers import Callers
 from gateway.api.choosing import Chooser
 from gateway.api.ops import Ops
 from gateway.api.passthrough import Passthrough
+from gateway.api.receivers import Receivers
 from gateway.api.responses import Responses
 from gateway.api.router import Router
 from gateway.api.server import Server
-from gateway.api.tenants import tenants_of
+from gateway.api.tenants import fingerprint, tenants_of
 from gateway.api.vetting import Vetting
 from gateway.config import Settings
 from gateway.core.job import StoreUnavailable
@@ -33,6 +34,7 @@ from gateway.engine.engine import Engine
 from gateway.observe import Observer, configure_logging, line
 from gateway.outbound.backends import HttpBackends
 from gateway.outbound.client import make_session
+from gateway.outbound.receivers import HttpSender
 from gateway.process import raise_file_limit, watch_loop
 from gateway.store.file import DatabaseInUse, DatabaseRefused, DatabaseUnreachable
 from gateway.store.sqlite import SqliteStore
@@ -131,13 +133,21 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         stack.push_async_callback(store.close)
         backends = await HttpBackends.open(settings, observer, stack)
         session = await stack.enter_async_context(make_session(next(iter(backends.all)).settings))
-        engine = Engine(store, backends, settings, observer)
+        sender = await HttpSender.open(settings, stack)
+        pepper = settings.tenants.read_pepper() or store.pepper
+        engine = Engine(
+            store,
+            backends,
+            sender,
+            settings,
+            observer,
+            fingerprint=lambda named: fingerprint(named, settings.tenants, pepper),
+        )
         passthrough = Passthrough(
             Asker(session, observer), observer, stall_timeout_s=server.write_stall_timeout_s
         )
         chooser = Chooser(backends, body_bytes_max=server.body_bytes_max)
         asker = passthrough.asker
-        pepper = settings.tenants.read_pepper() or store.pepper
         tenants = tenants_of(settings.tenants, pepper)
         vetting = Vetting(asker, settings.tenants, base_path=base_path)
         callers = Callers(tenants, asker, vetting, base_path=base_path)
@@ -161,7 +171,8 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             base_path=base_path,
             contract=contract,
         )
-        ops = Ops(observer, contract, engine.measure, backends.state, store.state)
+        receivers = Receivers(engine.deliveries)
+        ops = Ops(observer, contract, engine.measure, backends.state, store.state, receivers)
         stack.push_async_callback(engine.stop)
         failed = await engine.start(backends.run(), watch_loop(observer), store.tend())
         admin_port = await _listen(

@@ -8,6 +8,7 @@ What may stand in a line at all is in `logs`.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 
 from prometheus_client import (
     CollectorRegistry,
@@ -154,6 +155,30 @@ class Observer:
         self.clock_jumps = Counter(
             "backburner_clock_jumps", "Jumps of the wall clock that were not followed", registry=r
         )
+        self.webhook_attempts = Counter(
+            "backburner_webhook_attempts",
+            "Attempts to send an event, by result",
+            ["endpoint", "result"],
+            registry=r,
+        )
+        self.webhook_deliveries = Counter(
+            "backburner_webhook_deliveries",
+            "Events that were taken or given up",
+            ["endpoint", "outcome"],
+            registry=r,
+        )
+        self.webhook_waiting = Gauge(
+            "backburner_webhook_waiting", "Events not yet taken", ["endpoint"], registry=r
+        )
+        self.webhook_oldest = Gauge(
+            "backburner_webhook_oldest_seconds",
+            "Since the end of the response whose event has waited longest",
+            ["endpoint"],
+            registry=r,
+        )
+        self.webhook_is_disabled = Gauge(
+            "backburner_webhook_disabled", "1 if the endpoint wants no more", ["endpoint"], registry=r
+        )
         self.durability = Gauge(
             "backburner_durability_info", "Durability level in force", ["level"], registry=r
         )
@@ -288,6 +313,60 @@ class Observer:
     def clock_jumped(self, seconds: float) -> None:
         self.clock_jumps.inc()
         line("clock_jump", level=logging.WARNING, seconds=round(seconds, 1))
+
+    def webhook_taken(self, response_id: str, endpoint: str, attempt: int, reason: str) -> None:
+        self._webhook_attempted(endpoint, reason)
+        self.webhook_deliveries.labels(endpoint, "delivered").inc()
+        line("webhook", id=response_id, endpoint=endpoint, to="delivered", attempt=attempt, reason=reason)
+
+    def webhook_put_off(
+        self, response_id: str, endpoint: str, attempt: int, reason: str, delay_s: float
+    ) -> None:
+        self._webhook_attempted(endpoint, reason)
+        line(
+            "webhook",
+            id=response_id,
+            endpoint=endpoint,
+            to="waiting",
+            attempt=attempt,
+            reason=reason,
+            after_s=round(delay_s, 1),
+        )
+
+    def webhook_given_up(self, response_id: str, endpoint: str, attempt: int | None, reason: str) -> None:
+        """attempt: None if it is not after one."""
+        if attempt is not None:
+            self._webhook_attempted(endpoint, reason)
+        self.webhook_deliveries.labels(endpoint, "given_up").inc()
+        line(
+            "webhook",
+            level=logging.WARNING,
+            id=response_id,
+            endpoint=endpoint,
+            to="given_up",
+            attempt=attempt,
+            reason=reason,
+        )
+
+    def _webhook_attempted(self, endpoint: str, reason: str) -> None:
+        """reason: a word, or `http_` and a status, of which the first digit is counted."""
+        is_status = reason.startswith("http_")
+        self.webhook_attempts.labels(endpoint, f"{reason[:6]}xx" if is_status else reason).inc()
+
+    def webhook_disabled(self, endpoint: str) -> None:
+        line("webhook_endpoint", level=logging.WARNING, endpoint=endpoint, to="disabled", reason="http_410")
+
+    def webhook_enabled(self, endpoint: str) -> None:
+        line("webhook_endpoint", endpoint=endpoint, to="enabled")
+
+    def webhooks_measured(self, endpoints: Iterable[tuple[str, int, float, bool]]) -> None:
+        """By endpoint: how many events wait, for how many seconds, and whether it wants no more."""
+        for gauge in (self.webhook_waiting, self.webhook_oldest, self.webhook_is_disabled):
+            gauge.clear()  # of endpoints that the settings had before
+        for endpoint, count, oldest_s, is_disabled in endpoints:
+            self.webhook_waiting.labels(endpoint).set(count)
+            self.webhook_oldest.labels(endpoint).set(oldest_s)
+            self.webhook_is_disabled.labels(endpoint).set(is_disabled)
 
     def committed(self, operations: int, seconds: float) -> None:
         self.commit_ops.observe(operations)

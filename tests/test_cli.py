@@ -17,7 +17,7 @@ import yaml
 
 from gateway import __version__
 from gateway.__main__ import main
-from gateway.config import BACKEND_KEYS, NAMES, Settings
+from gateway.config import BACKEND_KEYS, NAMES, EndpointSettings, Settings
 
 ROOT = Path(__file__).parent.parent
 URL = "http://model:8000/v1"
@@ -229,6 +229,29 @@ def test_a_wrong_command_line_exits_2_and_repeats_no_value(
     assert out == ""
     assert "backburner" in err
     assert SECRET not in err
+
+
+def test_check_config_shows_endpoints_without_their_addresses_and_secrets(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    secret = f"whsec_{'A' * 44}"
+    url = f"https://{SECRET}:{SECRET}@hooks.test/{SECRET}?{SECRET}"
+    Path("config.yaml").write_text(
+        "upstream: {url: http://gpu:8000/v1}\n"
+        "webhooks:\n  allowed_networks: [10.20.0.0/16]\n"
+        f"  endpoints:\n    billing:\n      url: {url}\n      secrets: [{secret}]\n"
+        "      secret_envs: [HOOK]\n"
+    )
+    monkeypatch.setenv("HOOK", secret)
+    assert status_of("check-config", "--config", "config.yaml") == 0
+    shown = capsys.readouterr().out
+    assert SECRET not in shown
+    assert secret not in shown
+    webhooks = yaml.safe_load(shown)["webhooks"]
+    assert webhooks["allowed_networks"] == ["10.20.0.0/16"]
+    assert tuple(webhooks["endpoints"]["billing"]) == tuple(EndpointSettings.model_fields)
+    assert webhooks["endpoints"]["billing"]["secrets"] == ["***"]
+    assert "      url: '***'  # config.yaml:6" in shown.splitlines()
 
 
 # healthcheck

@@ -93,7 +93,7 @@ def test_every_setting_can_be_given_in_the_environment() -> None:
     for name in NAMES:
         value = attrgetter(name)(defaults)
         if value is not None and not isinstance(value, dict):
-            text = ",".join(value) if isinstance(value, tuple) else str(value)
+            text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
             environ[f"BACKBURNER_{name.replace('.', '__')}".upper()] = text
     without = {name for name in NAMES if f"BACKBURNER_{name.replace('.', '__')}".upper() not in environ}
     keys = {f"upstream.{key}" for key in ("api_key", "api_key_file", "api_key_env")}
@@ -102,7 +102,8 @@ def test_every_setting_can_be_given_in_the_environment() -> None:
         f"tenants.{key}" for key in ("header", "jwt_keys_file", "jwt_issuer", "jwt_audience", "keys_file")
     }
     secrets = {"tenants.pepper", "tenants.pepper_file", "credentials.sealing_keys_file"}
-    assert without == {"default_backend"} | keys | mappings | of_modes | secrets
+    scalars = {"default_backend", "request_webhooks.metadata_key"}
+    assert without == scalars | keys | mappings | of_modes | secrets
     assert load({}, environ=environ, file=None) == defaults
 
 

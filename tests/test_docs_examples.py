@@ -23,8 +23,12 @@ CITING = [line for line in BACKENDS.splitlines() if "tests/transcripts/" in line
 def test_every_configuration_shown_is_accepted(example: str, tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
     file.write_text(example)
-    settings, _ = load_with_origins({}, environ={}, file=file)
-    assert len(settings.all_backends) == example.count("url:")
+    has_backends = "backends:" in example
+    environ = {"BILLING_SECRET": f"whsec_{'A' * 44}"}
+    if not has_backends:
+        environ["BACKBURNER_UPSTREAM__URL"] = "http://localhost:8000/v1"
+    settings, _ = load_with_origins({}, environ=environ, file=file)
+    assert len(settings.all_backends) == (example.count("url:") if has_backends else 1)
 
 
 @pytest.mark.parametrize("row", CITING)

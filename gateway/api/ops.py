@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable, Mapping
 import orjson
 from aiohttp import web
 
+from gateway.api.receivers import Receivers
+from gateway.core.job import StoreUnavailable
 from gateway.observe import Observer
 
 
@@ -29,17 +31,21 @@ class Ops:
         measure: Callable[[], Awaitable[None]],
         backends: Callable[[], Mapping[str, object]],
         store: Callable[[], str],
+        receivers: Receivers,
     ) -> None:
         self._observer = observer
         self._contract = contract
         self._backends = backends
+        self._receivers = receivers
         self._measure = measure
         self._store = store
         self.is_draining = False
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        """`/healthz`, `/readyz`, `/metrics`, `/openapi.json`."""
+        """`/healthz`, `/readyz`, `/metrics`, `/webhooks`, `/openapi.json`."""
         path = request.raw_path.partition("?")[0]
+        if path == "/webhooks":
+            return await self._webhooks(request)
         if request.method not in ("GET", "HEAD"):
             return _json(405, {"error": "only GET"})
         match path:
@@ -54,7 +60,19 @@ class Ops:
                 return web.Response(body=self._observer.exposition(), headers={"Content-Type": text})
             case "/openapi.json":
                 return web.Response(body=self._contract, content_type="application/json")
-        return _json(404, {"error": "no such page; there are /healthz, /readyz, /metrics and /openapi.json"})
+        pages = "/healthz, /readyz, /metrics, /webhooks and /openapi.json"
+        return _json(404, {"error": f"no such page; there are {pages}"})
+
+    async def _webhooks(self, request: web.BaseRequest) -> web.Response:
+        try:
+            match request.method:
+                case "GET" | "HEAD":
+                    return _json(200, await self._receivers.show())
+                case "POST":
+                    return _json(*await self._receivers.change(request))
+        except StoreUnavailable:
+            return _json(503, {"error": "the store does not answer"})
+        return _json(405, {"error": "only GET and POST"})
 
     async def _ready(self) -> web.Response:
         store = self._store() if await self._try_measure() else "unavailable"

@@ -24,7 +24,7 @@ from gateway.engine.jobs import Submission, previous_not_found
 from gateway.engine.unacked import Delivery
 from gateway.observe import Observer
 from gateway.outbound.backend import HttpBackend
-from gateway.wire import queries, requests, responses, retries
+from gateway.wire import queries, requests, responses, retries, webhooks
 from gateway.wire.calls import NO_SUCH_ROUTE
 from gateway.wire.classify import Background, classify
 from gateway.wire.errors import Fault, Refusal, invalid, not_found
@@ -120,6 +120,7 @@ class Responses:
         idempotency: Idempotency | None,
         delivery: Delivery | None,
     ) -> Submission:
+        webhook = webhooks.requested_url(body, self._settings.request_webhooks.metadata_key)
         backend = self._chooser.of_model(body.get("model"))
         await self._callers.vet(request, caller, backend)
         previous_id = body.get("previous_response_id")
@@ -140,6 +141,7 @@ class Responses:
             is_previous_ours=is_ours,
             idempotency=idempotency,
             delivery=delivery,
+            webhook=webhook,
         )
 
     # -- /responses/{id}

@@ -166,6 +166,17 @@ def not_let_in(message: str, *, code: str = "invalid_api_key") -> Refusal:
     return Refusal(Fault.UNAUTHENTICATED, message, code=code)
 
 
+def fingerprint(named: str, settings: TenantSettings, pepper: bytes) -> str:
+    """The eight digits that the log has for a tenant, for whom the settings give a name, or these digits."""
+    match settings.mode:
+        case "static_keys" | "trusted_header":
+            return derived(pepper, settings.mode, named).hex()[:8]
+        case "jwt":
+            return derived(pepper, "jwt", settings.jwt_issuer or "", named).hex()[:8]
+        case "passthrough" | "none":
+            return named
+
+
 def derived(pepper: bytes, *names: str) -> bytes:
     """The tenant of that name. All but the last one must be free of NUL, or two could be mistaken for one."""
     return hmac.new(pepper, "\0".join(names).encode(), hashlib.sha256).digest()

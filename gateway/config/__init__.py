@@ -1,8 +1,8 @@
 """The settings: one frozen object, made once at start from flags, environment, file and defaults.
 
-`models` says what each setting is, its unit, default and bounds, `backends` those of one model server, and
-`conflicts` which do not go together; `loader` gathers them with `file` and `environment`, and tells every
-problem with the place it comes from.
+`models` says what each setting is, its unit, default and bounds, `backends` those of one model server,
+`webhooks` those of deliveries, and `conflicts` which do not go together; `loader` gathers them with `file`
+and `environment`, and tells every problem with the place it comes from.
 """
 
 from gateway.config.backends import UpstreamSettings
@@ -16,19 +16,23 @@ from gateway.config.models import (
     StoreSettings,
     StreamSettings,
 )
-from gateway.config.names import BACKEND_KEYS, FLAGS, NAMES
+from gateway.config.names import BACKEND_KEYS, FLAGS, GROUPS, NAMES
 from gateway.config.section import Section
 from gateway.config.tenants import CredentialSettings, TenantSettings
+from gateway.config.webhooks import EndpointSettings, RequestWebhookSettings, WebhookSettings
 
 __all__ = [
     "BACKEND_KEYS",
     "FLAGS",
+    "GROUPS",
     "NAMES",
     "BackgroundSettings",
     "ConfigError",
     "ConversationSettings",
     "CredentialSettings",
+    "EndpointSettings",
     "LogSettings",
+    "RequestWebhookSettings",
     "Section",
     "ServerSettings",
     "Settings",
@@ -36,6 +40,7 @@ __all__ = [
     "StreamSettings",
     "TenantSettings",
     "UpstreamSettings",
+    "WebhookSettings",
     "load",
     "load_with_origins",
 ]

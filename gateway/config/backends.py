@@ -7,7 +7,6 @@ not go together is judged in `conflicts`.
 from __future__ import annotations
 
 import math
-import os
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, PrivateAttr, SecretStr, ValidationInfo, field_validator
 from yarl import URL
 
-from gateway.config.keyfiles import checked_key, read_text
+from gateway.config.keyfiles import checked_key, key_of_variable, read_text
 from gateway.config.section import Count, Seconds, Section
 
 JSON_DEPTH_MAX = 20
@@ -155,7 +154,7 @@ class UpstreamSettings(Section):
     @classmethod
     def _names_a_key(cls, value: str | None, info: ValidationInfo) -> str | None:
         if value is not None:
-            _key_of(value, info.context)
+            key_of_variable(value, info.context)
         return value
 
     @field_validator("headers")
@@ -201,7 +200,7 @@ class UpstreamSettings(Section):
 
     def model_post_init(self, context: Any) -> None:
         if self.api_key_env is not None:
-            self._key_of_environment = SecretStr(_key_of(self.api_key_env, context))
+            self._key_of_environment = SecretStr(key_of_variable(self.api_key_env, context))
 
     def read_api_key(self) -> str | None:
         """The key to send to the model server, or None; a key file is read anew by each call.
@@ -224,17 +223,6 @@ _HOP_BY_HOP = {  # RFC 9110, section 7.6.1, and the same for proxies
 }  # fmt: skip
 _NOT_OURS_TO_SET = _HOP_BY_HOP | {"host", "content-length"}
 _FIELDS_OF_THE_CALLER = ("model", "input", "messages", "stream")
-
-
-def _key_of(variable: str, context: dict[str, Any] | None) -> str:
-    """The key in a variable, of `context["environ"]` or our own. The name may be a key itself: untold."""
-    environ = (context or {}).get("environ", os.environ)
-    if not environ.get(variable):
-        raise ValueError("names an environment variable that is not set, or is empty")
-    try:
-        return checked_key(environ[variable])
-    except ValueError as error:
-        raise ValueError(f"the variable it names {error}") from None
 
 
 def _can_be_json(value: Any, depth: int) -> bool:

@@ -7,6 +7,7 @@ quote a credential, a header or a URL.
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterator
 from operator import attrgetter
 from typing import TYPE_CHECKING
@@ -75,6 +76,7 @@ def conflicts(settings: Settings) -> Iterator[Conflict]:
         yield ("default_backend",), f"default_backend must name a backend: {', '.join(known)}"
     yield from _listeners(settings, backends)
     yield from _callers(settings)
+    yield from _webhooks(settings)
 
 
 def _by_prefix(settings: Settings) -> dict[str, UpstreamSettings]:
@@ -201,6 +203,31 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return host.lower() == "localhost"
+
+
+def _webhooks(settings: Settings) -> Iterator[Conflict]:
+    for name, endpoint in settings.webhooks.endpoints.items():
+        if not endpoint.signing_secrets:
+            prefix = f"webhooks.endpoints.{name}"
+            yield (
+                (f"{prefix}.secrets", prefix),
+                f"{prefix} has no secret to sign with: give secrets, secret_files or secret_envs",
+            )
+        fingerprints = [tenant for tenant in endpoint.tenants if re.fullmatch("[0-9a-f]{8}", tenant)]
+        if settings.tenants.mode in ("passthrough", "none") and len(fingerprints) < len(endpoint.tenants):
+            prefix = f"webhooks.endpoints.{name}"
+            yield (
+                (f"{prefix}.tenants", "tenants.mode"),
+                f"{prefix}.tenants must be the eight digits that the log has for a tenant: in mode "
+                f"{settings.tenants.mode} tenants have no names",
+            )
+    by_request = settings.request_webhooks
+    if by_request.metadata_key is not None and not by_request.signing_secrets:
+        yield (
+            ("request_webhooks.metadata_key",),
+            "request_webhooks.metadata_key is given but no secret to sign with: give secrets, secret_files "
+            "or secret_envs",
+        )
 
 
 def _addresses(host: str) -> frozenset[str]:

@@ -1,6 +1,6 @@
 """Reads the settings that environment variables give: `BACKBURNER_SECTION__KEY`.
 
-For one of several backends it is `BACKBURNER_BACKENDS__NAME__KEY`: the name in upper case, `_` for `-`.
+For one of several it is `BACKBURNER_BACKENDS__NAME__KEY`: the name in upper case, `_` for `-`.
 Values may be credentials: no message shows one.
 """
 
@@ -9,31 +9,33 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
-from gateway.config.models import NAME_PATTERN
 from gateway.config.names import (
-    BACKEND_KEYS,
+    GROUPS,
+    KEYS_OF_ONE,
     MENTIONED,
     NAMES,
     Given,
     Layer,
     Shape,
+    group_of,
     shape,
     unknown,
     variable_of,
 )
+from gateway.config.section import NAME_PATTERN
 
 FILE_VARIABLE = "BACKBURNER_CONFIG"
 _VARIABLES = {variable_of(name): name for name in NAMES}
-_OF_A_BACKEND = re.compile(r"BACKBURNER_BACKENDS__(.+)__([^_].*)")
+_OF_ONE = {group: re.compile(rf"{variable_of(group)}__(.+)__([^_].*)") for group in GROUPS}
 # Kubernetes sets these in every pod of a namespace that has a Service called backburner or backburner-….
 _SERVICE_LINK = re.compile(r"BACKBURNER_(\w+_)?(SERVICE_(HOST|PORT\w*)|PORT_\d+_(TCP|UDP|SCTP)\w*)")
 
 
-def read_environment(environ: Mapping[str, str], known_backends: Iterable[str], problems: list[str]) -> Layer:
+def read_environment(environ: Mapping[str, str], known: Iterable[str], problems: list[str]) -> Layer:
     """What the environment gives; the variables that cannot be used are added to `problems`.
 
     Args:
-        known_backends: Names of backends in the file: a variable that spells one of them is about it.
+        known: What the file has of groups (`backends.NAME`): a variable that spells one of them is about it.
     """
     layer: Layer = {}
     for variable, value in sorted(environ.items()):
@@ -41,14 +43,14 @@ def read_environment(environ: Mapping[str, str], known_backends: Iterable[str], 
             continue
         origin = f"environment {variable}"
         try:
-            name = _setting(variable, known_backends)
+            name = _setting(variable, known)
         except ValueError as error:
             is_link = _SERVICE_LINK.fullmatch(variable) or (variable.endswith("_PORT") and "://" in value)
             if not is_link:
                 problems.append(f"{origin}: {error}")
             continue
-        if name.startswith("backends."):
-            layer.setdefault("backends", Given(MENTIONED, origin))
+        if (group := group_of(name)) is not None:
+            layer.setdefault(group, Given(MENTIONED, origin))
             layer.setdefault(name.rpartition(".")[0], Given(MENTIONED, origin))
         match shape(name):
             case Shape.SCALAR:
@@ -60,7 +62,7 @@ def read_environment(environ: Mapping[str, str], known_backends: Iterable[str], 
     return layer
 
 
-def _setting(variable: str, known_backends: Iterable[str]) -> str:
+def _setting(variable: str, known: Iterable[str]) -> str:
     """The setting that a variable is for.
 
     Raises:
@@ -68,21 +70,28 @@ def _setting(variable: str, known_backends: Iterable[str]) -> str:
     """
     if variable in _VARIABLES:
         return _VARIABLES[variable]
-    found = _OF_A_BACKEND.fullmatch(variable)
-    if found is None:
-        elsewhere = ["BACKBURNER_BACKENDS__NAME__KEY"] if variable.startswith("BACKBURNER_BACKENDS_") else []
-        raise ValueError(unknown(variable.upper(), [] if elsewhere else _VARIABLES, elsewhere))
-    spelled, key = found.groups()
-    keys = {each.upper(): each for each in BACKEND_KEYS}
+    for group, pattern in _OF_ONE.items():
+        if (found := pattern.fullmatch(variable)) is not None:
+            return _setting_of_one(group, found[1], found[2], known)
+    near = [group for group in GROUPS if variable.startswith(f"{variable_of(group)}_")]
+    elsewhere = [f"{variable_of(group)}__NAME__KEY" for group in near]
+    raise ValueError(unknown(variable.upper(), [] if elsewhere else _VARIABLES, elsewhere))
+
+
+def _setting_of_one(group: str, spelled: str, key: str, known: Iterable[str]) -> str:
+    """The same, of one of a group whose name and key are spelled so. Raises: ValueError."""
+    keys = {each.upper(): each for each in KEYS_OF_ONE[group]}
     if key not in keys or spelled != spelled.upper():
-        candidates = [f"BACKBURNER_BACKENDS__{spelled.upper()}__{each}" for each in keys]
-        raise ValueError(unknown(variable.upper(), candidates))
-    same = [name for name in known_backends if name.upper().replace("-", "_") == spelled]
+        candidates = [f"{variable_of(group)}__{spelled.upper()}__{each}" for each in keys]
+        raise ValueError(unknown(f"{variable_of(group)}__{spelled}__{key}".upper(), candidates))
+    names = [one.removeprefix(f"{group}.") for one in known if group_of(one) == group]
+    same = [name for name in names if name.upper().replace("-", "_") == spelled]
     if len(same) > 1:
-        raise ValueError(f"the backends {' and '.join(same)} of the file are both spelled so; rename one")
+        several = group.rpartition(".")[2]
+        raise ValueError(f"the {several} {' and '.join(same)} of the file are both spelled so; rename one")
     name = same[0] if same else spelled.lower()
     if not re.fullmatch(NAME_PATTERN, name):
         raise ValueError(
-            "a backend's name is up to 40 letters, digits and _, and begins with a letter or digit"
+            f"{GROUPS[group].one}'s name is up to 40 letters, digits and _, and begins with a letter or digit"
         )
-    return f"backends.{name}.{keys[key]}"
+    return f"{group}.{name}.{keys[key]}"

@@ -15,10 +15,10 @@ from typing import Any
 import yaml
 
 from gateway.config.backends import JSON_DEPTH_MAX
-from gateway.config.models import NAME_PATTERN
 from gateway.config.names import (
-    BACKEND_KEYS,
+    GROUPS,
     KEYS,
+    KEYS_OF_ONE,
     MENTIONED,
     NAMES,
     SCALARS,
@@ -29,6 +29,7 @@ from gateway.config.names import (
     shape,
     unknown,
 )
+from gateway.config.section import NAME_PATTERN
 
 _TAG = "tag:yaml.org,2002:"
 
@@ -68,32 +69,33 @@ class _Reader:
         for key, origin, node in self._settings(root, ""):
             if key in SCALARS:
                 self._layer[key] = Given(_text(node), origin)
-            elif key == "backends":
-                self._read_backends(origin, node)
+            elif key in GROUPS:
+                self._read_group(key, origin, node)
             elif key in KEYS:
                 self._read_section(key, KEYS[key], origin, node)
             else:
                 elsewhere = [name for name in NAMES if key in (name, name.partition(".")[2])]
-                candidates = (*SCALARS, *KEYS, "backends")
+                candidates = (*SCALARS, *KEYS, *GROUPS)
                 self._problems.append(f"{origin}: {key}: {unknown(key, candidates, elsewhere)}")
         return self._layer
 
-    def _read_backends(self, origin: str, node: yaml.Node) -> None:
+    def _read_group(self, group: str, origin: str, node: yaml.Node) -> None:
         if not isinstance(node, yaml.MappingNode):
             if _text(node) is not None:
-                self._problems.append(f"{origin}: backends: must be a mapping of backends by name")
+                several = group.rpartition(".")[2]
+                self._problems.append(f"{origin}: {group}: must be a mapping of {several} by name")
             return
         if node.value:  # also if no name in it can be used: the names are wrong then, not missing
-            self._layer["backends"] = Given(MENTIONED, origin)
-        for name, backend_origin, backend in self._settings(node, "backends."):
+            self._layer[group] = Given(MENTIONED, origin)
+        for name, its_origin, section in self._settings(node, f"{group}."):
             if not re.fullmatch(NAME_PATTERN, name):
                 self._problems.append(
-                    f"{backend_origin}: backends.?: a backend's name is up to 40 lower-case letters, digits, "
-                    "- and _, and begins with a letter or digit"
+                    f"{its_origin}: {group}.?: {GROUPS[group].one}'s name is up to 40 lower-case letters, "
+                    "digits, - and _, and begins with a letter or digit"
                 )
                 continue
-            self._layer[f"backends.{name}"] = Given(MENTIONED, backend_origin)
-            self._read_section(f"backends.{name}", BACKEND_KEYS, backend_origin, backend)
+            self._layer[f"{group}.{name}"] = Given(MENTIONED, its_origin)
+            self._read_section(f"{group}.{name}", KEYS_OF_ONE[group], its_origin, section)
 
     def _read_section(self, section: str, keys: tuple[str, ...], origin: str, node: yaml.Node) -> None:
         if not isinstance(node, yaml.MappingNode):
@@ -102,7 +104,9 @@ class _Reader:
             return
         for key, key_origin, value in self._settings(node, f"{section}."):
             name = f"{section}.{key}"
-            if key not in keys:
+            if name in GROUPS:
+                self._read_group(name, key_origin, value)
+            elif key not in keys:
                 elsewhere = [other for other in NAMES if other.endswith(f".{key}")]
                 self._problems.append(f"{key_origin}: {name}: {unknown(key, keys, elsewhere)}")
             elif (given := self._given(name, key_origin, value)) is not None:

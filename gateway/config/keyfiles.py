@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import base64
 import binascii
+import os
 import re
 import stat
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 _FILE_BYTES_MAX = 2**20
 
@@ -37,6 +39,32 @@ def checked_key(text: str) -> str:
     if not re.fullmatch(r"[!-~]+", key):
         raise ValueError("must be one line of printable ASCII without spaces, and not empty")
     return key
+
+
+def key_of_variable(variable: str, context: dict[str, Any] | None) -> str:
+    """The key in a variable, of `context["environ"]` or our own. Raises: ValueError.
+
+    The name may be a key itself, in the wrong place: it is not told.
+    """
+    environ = (context or {}).get("environ", os.environ)
+    if not environ.get(variable):
+        raise ValueError("names an environment variable that is not set, or is empty")
+    try:
+        return checked_key(environ[variable])
+    except ValueError as error:
+        raise ValueError(f"the variable it names {error}") from None
+
+
+def signing_secret(text: str) -> str:
+    """What signs webhooks (Standard Webhooks, "Signature scheme"). Raises: ValueError."""
+    secret = checked_key(text)
+    try:
+        size = len(base64.b64decode(secret.removeprefix("whsec_"), validate=True))
+    except (binascii.Error, ValueError):
+        size = 0
+    if not secret.startswith("whsec_") or not 24 <= size <= 64:
+        raise ValueError("must be whsec_ and the base64 of 24 to 64 random bytes")
+    return secret
 
 
 def checked_pepper(text: str) -> bytes:

@@ -18,13 +18,15 @@ from gateway.config.file import FileUnusable, read_file
 from gateway.config.models import Settings
 from gateway.config.names import (
     FLAGS,
+    GROUPS,
     MENTIONED,
-    SCALARS,
     SECTIONS,
     UNUSABLE,
     Given,
     Layer,
     Shape,
+    depth_of,
+    group_of,
     is_plain,
     shape,
 )
@@ -35,7 +37,8 @@ _REQUIRED = (
 )
 # Values that are never told: a URL may have a password in it, and a key may be where its place should be.
 _UNTOLD = frozenset(
-    {"api_key", "api_key_env", "headers", "pepper", "replicas", "sealing_keys", "set_fields", "url"}
+    {"api_key", "api_key_env", "headers", "pepper", "replicas", "sealing_keys", "secret_envs", "secrets"}
+    | {"set_fields", "url"}
 )
 _SAID_BETTER = {"tuple_type": "must be a list", "dict_type": "must be a mapping"}
 
@@ -108,8 +111,8 @@ def _gather(
     except FileUnusable as error:  # judging the rest without the file would invent problems
         read_environment(environ, (), problems)
         raise ConfigError([*problems, str(error)]) from None
-    backends = [name.partition(".")[2] for name in from_file if name.count(".") == 1 and "backends." in name]
-    from_environment = read_environment(environ, backends, problems)
+    known = [name for name, given in from_file.items() if given.value is MENTIONED]
+    from_environment = read_environment(environ, known, problems)
     return [flags, from_environment, from_file], problems + problems_of_file
 
 
@@ -140,7 +143,7 @@ def _validate(
             return None, [], reason.found
         message = str(reason) if isinstance(reason, ValueError) else _SAID_BETTER.get(item["type"])
         loc = [str(part) for part in item["loc"]]
-        depth = 3 if loc[0] == "backends" else 1 if loc[0] in SCALARS else 2
+        depth = depth_of(loc)
         part = loc[depth] if len(loc) > depth else None
         faults.append(_Fault(".".join(loc[:depth]), part, message or item["msg"]))
     return None, faults, []
@@ -151,8 +154,8 @@ def _describe(fault: _Fault, given: Layer) -> str | None:
     name, item, message = fault
     if name not in given:
         if name != "upstream.url":
-            place = name.rpartition(".")[0]
-            return f"{given[place].origin}: {name} is required: the base URL of that model server"
+            place, group = name.rpartition(".")[0], GROUPS[str(group_of(name))]
+            return f"{given[place].origin}: {name} is required: {group.url}"
         return None if "backends" in given else _REQUIRED
     value, origin, origins = given[name]
     if item is not None:
@@ -163,6 +166,7 @@ def _describe(fault: _Fault, given: Layer) -> str | None:
         else:
             value = None
     is_shown = value is not None or (item is None and shape(name) is Shape.SCALAR)
+    is_shown = is_shown and value is not MENTIONED
     if name.rpartition(".")[2] in _UNTOLD or isinstance(value, (list, dict)) or not is_shown:
         return f"{origin}: {name}: {message}"
     text = "null" if value is None else value if is_plain(str(value)) else ascii(value)[:200]

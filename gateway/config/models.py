@@ -1,7 +1,8 @@
 """What each setting is, its unit, its default and its bounds.
 
-`backends` has those of one model server, `tenants` those of callers, `conflicts` says which values do not go
-together. After the checks, only the `read_…` of sections still look at the world.
+`backends` has those of one model server, `tenants` those of callers, `webhooks` those of deliveries,
+`conflicts` says which values do not go together. After the checks, only the `read_…` of sections still look
+at the world.
 """
 
 from __future__ import annotations
@@ -13,11 +14,9 @@ from pydantic import Field, field_validator, model_validator
 
 from gateway.config.backends import UpstreamSettings
 from gateway.config.conflicts import ConflictError, conflicts
-from gateway.config.section import Bytes, Count, Host, Port, Seconds, Section
+from gateway.config.section import Bytes, Count, Host, Name, Port, Seconds, Section
 from gateway.config.tenants import CredentialSettings, TenantSettings
-
-NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,39}$"
-Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+from gateway.config.webhooks import RequestWebhookSettings, WebhookSettings
 
 
 class ServerSettings(Section):
@@ -166,6 +165,8 @@ class Settings(Section):
     conversations: ConversationSettings = ConversationSettings()
     store: StoreSettings = StoreSettings()
     stream: StreamSettings = StreamSettings()
+    webhooks: WebhookSettings = WebhookSettings()
+    request_webhooks: RequestWebhookSettings = RequestWebhookSettings()
     log: LogSettings = LogSettings()
 
     @property

@@ -1,20 +1,21 @@
 """The names of the settings, where each may be given, and what shape its value has.
 
-A setting's full name is `section.key`, `backends.NAME.key` for one of several backends, or just `key`
-for the few that are in no section.
+A setting's full name is `section.key`, or just `key` for the few that are in no section. A group is a section
+of which there are several, by name: `backends.NAME.key`.
 """
 
 from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from typing import Any, NamedTuple, get_args, get_origin
 
 from gateway.config.backends import UpstreamSettings
 from gateway.config.models import Settings
 from gateway.config.section import Section
+from gateway.config.webhooks import EndpointSettings
 
 
 class Shape(Enum):
@@ -36,6 +37,16 @@ class Given(NamedTuple):
     """The origins of its items, by index or key, where they have their own."""
 
 
+class Group(NamedTuple):
+    """A section of which there are several."""
+
+    model: type[Section]
+    one: str
+    """What one of them is called."""
+    url: str
+    """What its `url` is, which each must have."""
+
+
 Layer = dict[str, Given]  # by full name; `backends` and `backends.NAME` stand there with MENTIONED
 MENTIONED = object()
 UNUSABLE = object()  # no setting accepts it
@@ -48,14 +59,22 @@ def _section_of(annotation: Any) -> type[Section] | None:
     return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Section)), None)
 
 
+GROUPS = {
+    "backends": Group(UpstreamSettings, "a backend", "the base URL of that model server"),
+    "webhooks.endpoints": Group(EndpointSettings, "an endpoint", "where its events are sent"),
+}
 SECTIONS = {
     name: section
     for name, field in Settings.model_fields.items()
     if (section := _section_of(field.annotation)) is not None
 }
-SCALARS = tuple(name for name in Settings.model_fields if name not in SECTIONS and name != "backends")
-KEYS = {section: tuple(model.model_fields) for section, model in SECTIONS.items()}
-BACKEND_KEYS = tuple(UpstreamSettings.model_fields)
+SCALARS = tuple(name for name in Settings.model_fields if name not in SECTIONS and name not in GROUPS)
+KEYS = {
+    section: tuple(key for key in model.model_fields if f"{section}.{key}" not in GROUPS)
+    for section, model in SECTIONS.items()
+}
+KEYS_OF_ONE = {name: tuple(group.model.model_fields) for name, group in GROUPS.items()}
+BACKEND_KEYS = KEYS_OF_ONE["backends"]
 NAMES = SCALARS + tuple(f"{section}.{key}" for section, keys in KEYS.items() for key in keys)
 FLAGS = {
     "dialect": "--dialect",
@@ -71,15 +90,26 @@ FLAGS = {
 }
 
 
+def group_of(name: str) -> str | None:
+    """The group that a setting, or one of a group, is in."""
+    return next((group for group in GROUPS if name.startswith(f"{group}.")), None)
+
+
+def depth_of(path: Sequence[str]) -> int:
+    """How many parts of a path are the name of a setting; the rest leads into its value."""
+    group = group_of(".".join(path))
+    return 1 if path[0] in SCALARS else 2 if group is None else group.count(".") + 3
+
+
 def shape(name: str) -> Shape:
     """The shape of a setting's value; SCALAR also for a name that nobody knows."""
-    path = name.split(".")
-    model = UpstreamSettings if path[0] == "backends" else SECTIONS.get(path[0])
-    if model is None or path[-1] not in model.model_fields:
+    group, key = group_of(name), name.rpartition(".")[2]
+    model = GROUPS[group].model if group is not None else SECTIONS.get(name.partition(".")[0])
+    if model is None or key not in model.model_fields:
         return Shape.SCALAR
-    if (model, path[-1]) == (UpstreamSettings, "set_fields"):
+    if (model, key) == (UpstreamSettings, "set_fields"):
         return Shape.JSON
-    origin = get_origin(model.model_fields[path[-1]].annotation)
+    origin = get_origin(model.model_fields[key].annotation)
     return Shape.LIST if origin is tuple else Shape.MAPPING if origin is dict else Shape.SCALAR
 
 

@@ -29,12 +29,14 @@ def new_job(
     now_ms: int,
     deadline_s: float,
     unacked: bytes | None = None,
+    webhook: str | None = None,
 ) -> NewJob:
     """The job for a validated body, with its first two events.
 
     Args:
         previous_id: Of this gateway; a `previous_response_id` of the backend's own stays in the body.
         headers: Those of the caller that may lie on disk.
+        webhook: URL of the caller's own to tell of the end.
         opening: The types of the first two events.
         shows_output: The settings let readers see output that is not finished.
     """
@@ -49,6 +51,7 @@ def new_job(
         previous_id=previous_id,
         idempotency=idempotency,
         unacked=unacked,
+        webhook=webhook,
         backend=backend,
         priority=PRIORITIES.get(str(body.get("service_tier")), PRIORITIES["default"]),
         created_at_ms=now_ms,

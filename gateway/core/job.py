@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from gateway.wire.failures import Failure
@@ -77,6 +77,7 @@ class NewJob:
         headers: JSON of the caller's headers that may lie on disk: no credential among them.
         is_streamed: Created with `stream: true`.
         is_followable: Its output may be shown before its end, to whatever kind of reader.
+        webhook: URL of the caller's own that is to be told of its end.
         events: The first events, encoded, from sequence number 0.
         unacked: Fingerprint of the request, where a retry may adopt the job until its answer has arrived.
         sealed: The caller's credential and private headers; gone from the store when the job ends.
@@ -103,6 +104,7 @@ class NewJob:
     idempotency: Idempotency | None = None
     unacked: bytes | None = None
     sealed: Sealed | None = None
+    webhook: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

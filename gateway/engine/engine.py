@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from gateway.config import Settings
 from gateway.core.call import Backends
 from gateway.core.job import Status
 from gateway.core.machine import Input
+from gateway.core.webhooks import Sender
 from gateway.engine.clock import Clock
 from gateway.engine.closer import Closer
 from gateway.engine.credentials import Credentials
+from gateway.engine.deliveries import Deliveries
 from gateway.engine.followers import Followers
 from gateway.engine.foreground import Foreground
 from gateway.engine.handover import hand_over, take_stock
@@ -36,16 +38,19 @@ class Engine:
         jobs: What clients can do with responses.
         followers: Readers of event streams.
         foreground: Plain requests to a backend for which the gateway has to speak.
+        deliveries: Who is told of ends.
     """
 
     def __init__(
         self,
         store: JobStore,
         backends: Backends,
+        sender: Sender,
         settings: Settings,
         observer: Observer,
         *,
         clock: Clock | None = None,
+        fingerprint: Callable[[str], str] = str,
     ) -> None:
         background = settings.background
         keys = settings.credentials.read_sealing_keys()
@@ -92,6 +97,7 @@ class Engine:
             unacked,
         )
         self.foreground = Foreground(clock, background)
+        self.deliveries = Deliveries(store, sender, clock, settings, observer, fingerprint)
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self, *others: Coroutine[Any, Any, None]) -> asyncio.Event:
@@ -108,6 +114,7 @@ class Engine:
         """
         await self._credentials.take_stock(self._store, may_fail_jobs=self._may_fail_jobs)
         is_taken = await take_stock(self._store)
+        await self.deliveries.take_stock()
         failed = asyncio.Event()
 
         def died(task: asyncio.Task[None]) -> None:
@@ -115,7 +122,7 @@ class Engine:
                 self._observer.task_died(task.get_name(), error)
                 failed.set()
 
-        own = [self._run(is_taken), self._sweeper.run()]
+        own = [self._run(is_taken), self._sweeper.run(), self.deliveries.run()]
         if self._settings.adopt_unacked_retry:
             own.append(self._unacked.run())
         for number, work in enumerate((*own, *others)):
@@ -134,11 +141,13 @@ class Engine:
     async def drain(self, timeout_s: float) -> None:
         """Accept nothing more, let running jobs end, hand over the rest, and end every stream."""
         self.jobs.stop_accepting()
+        deadline = asyncio.get_running_loop().time() + timeout_s
         try:
             stopped = await self._runner.drain(timeout_s)
             await hand_over(stopped, self._store, self._closer, self._settings, self._observer)
         finally:
             self.followers.close()
+        await self.deliveries.drain(deadline - asyncio.get_running_loop().time())
 
     async def stop(self) -> None:
         """End the engine's tasks."""
@@ -155,5 +164,6 @@ class Engine:
             self._observer.jobs.labels(status.value).set(backlog.by_status[status])
         oldest_ms = backlog.oldest_queued_ms
         self._observer.queue_age.set(0 if oldest_ms is None else (now_ms - oldest_ms) / 1000)
+        await self.deliveries.measure()
         for file, size in (await self._store.sizes()).items():
             self._observer.database_bytes.labels(file).set(size)

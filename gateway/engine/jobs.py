@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gateway.config import BackgroundSettings
@@ -53,6 +53,7 @@ class Submission:
         delivery: Its answer, where a retry may adopt a job whose answer was lost.
         is_previous_ours: Whether `previous_response_id` is to be found in this store; if not, it is the
             backend's to resolve.
+        webhook: URL of the caller's own to tell of the end.
     """
 
     response_id: str
@@ -65,6 +66,7 @@ class Submission:
     is_previous_ours: bool
     idempotency: Idempotency | None = None
     delivery: Delivery | None = None
+    webhook: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +170,7 @@ class Jobs:
             headers=submission.stored_headers,
             idempotency=submission.idempotency,
             unacked=submission.delivery.fingerprint if submission.delivery is not None else None,
+            webhook=submission.webhook,
             shows_output=self._streams_any or self._settings.partial_output,
             opening=self._dialect.opening,
             now_ms=self._clock.now_ms(),

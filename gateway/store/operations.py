@@ -120,6 +120,7 @@ def _insert(
             "input": job.input,
             "target": job.target,
             "headers": job.headers,
+            "webhook": job.webhook,
         },
     )
     return int(row["pk"])

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from gateway.core.job import Claim, Idempotency, Job, NewJob, Outcome, Sealed, Status
+from gateway.core.webhooks import Delivery, Endpoint
 from gateway.wire.items import Turn
 
 
@@ -57,8 +58,91 @@ class Backlog:
     oldest_queued_ms: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """How many events wait in a lane, and when the response ended that has waited longest."""
+
+    lane: str
+    count: int
+    oldest_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Disabled:
+    """An endpoint that wanted no more."""
+
+    name: str
+    since_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class GivenUp:
+    """An event that will not be told any more."""
+
+    response_id: str
+    lane: str
+
+
+class Outbox(Protocol):
+    """Events that are still to be told. The ending of a background job puts them there, in its transaction:
+    one for each endpoint that wants to know of it, and one for a URL of the caller's own."""
+
+    async def set_endpoints(self, endpoints: Collection[Endpoint]) -> None:
+        """From now on, these are told. One that was disabled is so still, if it is the same receiver."""
+
+    async def due(
+        self,
+        *,
+        now_ms: int,
+        under_way: Collection[tuple[str, str]],
+        per_lane_max: int,
+        own_url_max: int,
+    ) -> list[Delivery]:
+        """What may be sent now: to endpoints that there are and that are not disabled, and to callers' URLs.
+
+        Args:
+            under_way: Keys of what is being sent already.
+            per_lane_max: So many of one lane at once, those under way included.
+            own_url_max: The same, of all callers' URLs together.
+        """
+
+    async def remove(self, delivery: Delivery) -> None:
+        """It was taken, or is given up."""
+
+    async def put_off(self, delivery: Delivery, *, due_at_ms: int, failure: str) -> None:
+        """An attempt has failed; the next one is not before a time."""
+
+    async def disable(self, name: str, *, now_ms: int) -> bool:
+        """Send an endpoint nothing more; its events wait. False if it was so already, or is not there."""
+
+    async def enable(self, name: str, *, now_ms: int) -> bool:
+        """Send to an endpoint again, and at once what waits. False if there is none of this name."""
+
+    async def hurry(self, response_id: str, *, now_ms: int) -> int:
+        """Try again now whatever waits about a response. Returns for how many receivers."""
+
+    async def give_up_old(self, *, ended_before_ms: int) -> list[GivenUp]:
+        """Remove events of responses that ended before a time: some of them; none when nothing is left."""
+
+    async def give_up_surplus(self, lane: str, surplus: int) -> list[GivenUp]:
+        """Remove up to so many of a lane's events, the oldest."""
+
+    async def waiting(self) -> list[Waiting]:
+        """What waits, by lane."""
+
+    async def disabled(self) -> list[Disabled]:
+        """Endpoints that get nothing."""
+
+    async def failing(self, *, limit: int) -> list[Delivery]:
+        """Events with failed attempts, those of the latest ends first."""
+
+
 class JobStore(Protocol):
     """A store of jobs and their events."""
+
+    @property
+    def outbox(self) -> Outbox:
+        """What is to be told about jobs that have ended."""
 
     async def create(self, job: NewJob, limits: QueueLimits) -> str:
         """Accept a job. Returns its id; for a repeated create, that of the first, and nothing was written.

@@ -17,6 +17,7 @@ from gateway.store import operations
 from gateway.store.database import Database
 from gateway.store.health import State
 from gateway.store.opening import open_database
+from gateway.store.outbox import SqliteOutbox
 from gateway.store.port import Backlog, Call, Page, QueueLimits
 from gateway.store.queries import QUERIES
 from gateway.store.upkeep import Upkeep
@@ -36,6 +37,7 @@ class SqliteStore:
         self._writer = database.writer
         self._upkeep = Upkeep(database, observer)
         self._owner = secrets.token_hex(8)
+        self.outbox = SqliteOutbox(database)
         self.pepper = database.pepper
         """Random bytes of this file, from which tenants are derived."""
 

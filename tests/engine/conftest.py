@@ -17,6 +17,7 @@ from gateway.core.call import BackendCall, Credential
 from gateway.core.job import Job
 from gateway.core.machine import Input, UpstreamClosed, UpstreamFrames
 from gateway.core.retry import Patience
+from gateway.core.webhooks import Attempt, Delivery, Verdict
 from gateway.engine.clock import Clock
 from gateway.engine.credentials import CallerHeaders
 from gateway.engine.engine import Engine
@@ -139,6 +140,26 @@ class OnlyBackend:
         return None
 
 
+class ScriptedSender:
+    """Answers as `script` says, then that everything is taken."""
+
+    def __init__(self) -> None:
+        self.script: list[Attempt | Hold | Exception] = []
+        self.sent: list[Delivery] = []
+
+    async def send(self, delivery: Delivery) -> Attempt:
+        self.sent.append(delivery)
+        step = self.script.pop(0) if self.script else None
+        if isinstance(step, Hold):
+            step.reached.set()
+            await step.go.wait()
+        elif isinstance(step, Exception):
+            raise step
+        elif step is not None:
+            return step
+        return Attempt(Verdict.TAKEN, "http_200")
+
+
 class SetClock(Clock):
     """Time stands still until a test moves it."""
 
@@ -224,7 +245,8 @@ class House:
         self.observer = observer
         assert settings.upstream is not None
         self.backends = OnlyBackend(backend, settings.upstream.concurrency_max)
-        self.engine = Engine(store, self.backends, settings, self.observer, clock=clock)
+        self.sender = ScriptedSender()
+        self.engine = Engine(store, self.backends, self.sender, settings, self.observer, clock=clock)
         self.jobs = self.engine.jobs
         self.failed = asyncio.Event()
 
@@ -245,6 +267,7 @@ class House:
         tenant: bytes = TENANT,
         previous: str | None = None,
         credential: Credential | None = None,
+        webhook: str | None = None,
         **body: Any,
     ) -> str:
         response_id = f"resp_{next(_numbers):048x}"
@@ -260,6 +283,7 @@ class House:
             stored_headers={"user-agent": "test"},
             held_headers=CallerHeaders(credential, {"x-held": "1"}),
             is_previous_ours=previous is not None,
+            webhook=webhook,
         )
         answer = orjson.loads((await self.jobs.submit(submission)).response)
         assert (answer["id"], answer["status"]) == (response_id, "queued")
@@ -366,6 +390,8 @@ async def build(tmp_path: Path, backend: ScriptedBackend, clock: SetClock) -> As
         background: dict[str, Any] | None = None,
         stream: dict[str, Any] | None = None,
         credentials: dict[str, Any] | None = None,
+        webhooks: dict[str, Any] | None = None,
+        request_webhooks: dict[str, Any] | None = None,
         concurrency_max: int = 256,
         database_bytes_max: int = 4 * 2**30,
         wrap: Callable[[JobStore], Any] = lambda store: store,
@@ -377,6 +403,8 @@ async def build(tmp_path: Path, backend: ScriptedBackend, clock: SetClock) -> As
                 "background": {"flush_ms": 5, **(background or {})},
                 "stream": stream or {},
                 "credentials": credentials or {},
+                "webhooks": webhooks or {},
+                "request_webhooks": request_webhooks or {},
                 "store": {"database": tmp_path / "engine.db", "database_bytes_max": database_bytes_max},
             }
         )

@@ -46,7 +46,7 @@ def _without_flock() -> None:
 
 
 def _without_trigger() -> None:
-    replace(connection, "SCHEMA", re.sub(r"CREATE TRIGGER.*?\nEND;", "", SCHEMA, flags=re.DOTALL))
+    replace(connection, "SCHEMA", re.sub(r"CREATE TRIGGER job_moves.*?\nEND;", "", SCHEMA, flags=re.DOTALL))
 
 
 def _show_first() -> None:

@@ -14,8 +14,8 @@ VALUES (:id, :tenant,
 RETURNING pk, previous;
 
 -- name: insert_call
-INSERT INTO call (job, response, request, input, target, headers)
-VALUES (:pk, :response, :request, :input, :target, :headers);
+INSERT INTO call (job, response, request, input, target, headers, webhook)
+VALUES (:pk, :response, :request, :input, :target, :headers, :webhook);
 
 -- name: insert_secret
 INSERT INTO secret (job, key_id, sealed) VALUES (:pk, :key_id, :sealed);
@@ -283,3 +283,73 @@ INSERT INTO meta (key, value) VALUES (:key, :value);
 -- name: fence
 -- A commit for its own sake: see `connection.fence`.
 INSERT OR REPLACE INTO meta (key, value) VALUES ('fence', randomblob(8));
+
+-- name: put_endpoint
+-- The same receiver stays disabled; one with another address or other secrets is another one.
+INSERT INTO endpoint (name, statuses, tenants, fingerprint)
+VALUES (:name, :statuses, :tenants, :fingerprint)
+ON CONFLICT (name) DO UPDATE
+SET statuses = excluded.statuses, tenants = excluded.tenants, fingerprint = excluded.fingerprint,
+    disabled_at_ms = iif(fingerprint = excluded.fingerprint, disabled_at_ms, NULL);
+
+-- name: drop_other_endpoints
+DELETE FROM endpoint WHERE name NOT IN (SELECT value FROM json_each(:names));
+
+-- name: lanes
+-- Every lane in which something waits, with what is due first in it: one look into the index for each, however
+-- much waits there.
+WITH RECURSIVE lanes (lane) AS (
+    SELECT min(lane) FROM delivery
+    UNION ALL
+    SELECT (SELECT min(lane) FROM delivery WHERE lane > lanes.lane) FROM lanes WHERE lanes.lane IS NOT NULL
+)
+SELECT lanes.lane, (SELECT min(due_at_ms) FROM delivery WHERE delivery.lane = lanes.lane) AS due_at_ms
+FROM lanes LEFT JOIN endpoint ON endpoint.name = lanes.lane
+WHERE substr(lanes.lane, 1, 1) = '@' OR (endpoint.name IS NOT NULL AND endpoint.disabled_at_ms IS NULL)
+ORDER BY due_at_ms;
+
+-- name: due_deliveries
+SELECT * FROM delivery WHERE lane = :lane AND due_at_ms <= :now_ms ORDER BY due_at_ms LIMIT :limit;
+
+-- name: remove_delivery
+DELETE FROM delivery WHERE response = :response AND lane = :lane;
+
+-- name: put_off_delivery
+UPDATE delivery
+SET attempts = attempts + 1, due_at_ms = :due_at_ms, failure = :failure
+WHERE response = :response AND lane = :lane;
+
+-- name: disable_endpoint
+UPDATE endpoint SET disabled_at_ms = :now_ms WHERE name = :name AND disabled_at_ms IS NULL;
+
+-- name: enable_endpoint
+UPDATE endpoint SET disabled_at_ms = NULL WHERE name = :name;
+
+-- name: hurry_lane
+UPDATE delivery SET due_at_ms = min(due_at_ms, :now_ms) WHERE lane = :lane;
+
+-- name: hurry_response
+UPDATE delivery SET due_at_ms = min(due_at_ms, :now_ms) WHERE response = :response;
+
+-- name: give_up_old
+DELETE FROM delivery
+WHERE pk IN (SELECT pk FROM delivery WHERE ended_at_ms <= :ended_before_ms ORDER BY ended_at_ms LIMIT :limit)
+RETURNING response, lane;
+
+-- name: give_up_surplus
+DELETE FROM delivery
+WHERE pk IN (SELECT pk FROM delivery INDEXED BY delivery_age
+             WHERE lane = :lane
+             ORDER BY ended_at_ms
+             LIMIT :limit)
+RETURNING response, lane;
+
+-- name: waiting_by_lane
+SELECT lane, count(*) AS waiting, min(ended_at_ms) AS oldest_ms FROM delivery GROUP BY lane;
+
+-- name: disabled_endpoints
+SELECT name, disabled_at_ms FROM endpoint WHERE disabled_at_ms IS NOT NULL ORDER BY name;
+
+-- name: failing_deliveries
+-- The latest events whose attempts have failed.
+SELECT * FROM delivery WHERE attempts > 0 ORDER BY ended_at_ms DESC LIMIT :limit;

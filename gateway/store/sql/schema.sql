@@ -86,7 +86,9 @@ CREATE TABLE call (
     request  BLOB NOT NULL,
     input    BLOB NOT NULL,
     target   TEXT NOT NULL,
-    headers  BLOB NOT NULL
+    headers  BLOB NOT NULL,
+    -- A URL of the caller's own that is to be told of the end.
+    webhook  TEXT
 ) STRICT;
 
 -- Callers' credentials and private headers, sealed (AES-256-GCM), for as long as a job may yet run.
@@ -120,3 +122,48 @@ CREATE TABLE segment (
 ) STRICT;
 
 CREATE UNIQUE INDEX segment_order ON segment (job, first_seq);
+
+-- Who is told of ends: what the settings say at each start. Only `disabled_at_ms` is the file's own.
+CREATE TABLE endpoint (
+    name           TEXT PRIMARY KEY,
+    -- JSON lists. Of a tenant the first eight hex digits; an empty list is everybody.
+    statuses       TEXT NOT NULL,
+    tenants        TEXT NOT NULL,
+    fingerprint    BLOB NOT NULL,
+    -- The receiver wanted no more. Its events are kept, and wait.
+    disabled_at_ms INTEGER
+) STRICT, WITHOUT ROWID;
+
+-- The outbox: what is still to be told, and to whom. It has ids and no content, and does not refer to the job,
+-- which may be deleted before its end is told. What a lane is: gateway/core/webhooks.py.
+CREATE TABLE delivery (
+    pk          INTEGER PRIMARY KEY,
+    response    TEXT    NOT NULL,
+    lane        TEXT    NOT NULL,
+    url         TEXT,
+    status      TEXT    NOT NULL,
+    ended_at_ms INTEGER NOT NULL,
+    due_at_ms   INTEGER NOT NULL,
+    attempts    INTEGER NOT NULL DEFAULT 0,
+    failure     TEXT,
+    UNIQUE (response, lane)
+) STRICT;
+
+CREATE INDEX delivery_due ON delivery (lane, due_at_ms);
+CREATE INDEX delivery_age ON delivery (ended_at_ms);
+
+-- Whatever statement ends a job, the outbox has it in the same transaction, once for each receiver.
+CREATE TRIGGER job_ends AFTER UPDATE OF status ON job
+WHEN OLD.finished_at_ms IS NULL AND NEW.finished_at_ms IS NOT NULL
+BEGIN
+    INSERT INTO delivery (response, lane, status, ended_at_ms, due_at_ms)
+    SELECT NEW.id, name, NEW.status, NEW.finished_at_ms, NEW.finished_at_ms
+    FROM endpoint
+    WHERE NEW.status IN (SELECT value FROM json_each(statuses))
+      AND (tenants = '[]'
+           OR lower(substr(hex(NEW.tenant), 1, 8)) IN (SELECT value FROM json_each(tenants)));
+    INSERT INTO delivery (response, lane, url, status, ended_at_ms, due_at_ms)
+    SELECT NEW.id, '@' || lower(hex(NEW.tenant)), webhook, NEW.status, NEW.finished_at_ms, NEW.finished_at_ms
+    FROM call
+    WHERE job = NEW.pk AND webhook IS NOT NULL;
+END;

@@ -1,0 +1,397 @@
+"""What every `Outbox` must do: an ending puts its events there, and they leave only when told to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.config import StoreSettings
+from gateway.core.job import Claim, ClaimLost, NewJob, Outcome, Status
+from gateway.core.webhooks import CALLERS, Delivery, Endpoint
+from gateway.observe import Observer
+from gateway.store.port import JobStore, QueueLimits
+from gateway.store.sqlite import SqliteStore
+from gateway.wire.sse import encode
+
+NOW = 1_000_000
+LATER = NOW + 1000
+TENANT, OTHER = b"t" * 32, b"o" * 32
+PLENTY = QueueLimits(10_000, 10_000)
+ENDINGS = [Status.COMPLETED, Status.FAILED, Status.INCOMPLETE, Status.CANCELLED]
+URL = "https://hooks.test/secret-path"
+
+Open = Callable[[], Awaitable[JobStore]]
+
+
+@pytest.fixture(params=["sqlite"])
+async def opened(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Open]:
+    """Opens the store; again on the same data if it was closed in between."""
+    async with AsyncExitStack() as stack:
+
+        async def open_sqlite() -> JobStore:
+            settings = StoreSettings(database=tmp_path / "test.db")
+            store = await SqliteStore.open(settings, Observer())
+            stack.push_async_callback(store.close)
+            return store
+
+        yield {"sqlite": open_sqlite}[request.param]
+
+
+@pytest.fixture
+async def store(opened: Open) -> JobStore:
+    return await opened()
+
+
+def endpoint(name: str, **changes: Any) -> Endpoint:
+    fields: dict[str, Any] = {
+        "statuses": frozenset(ENDINGS),
+        "tenants": frozenset(),
+        "fingerprint": b"1",
+        **changes,
+    }
+    return Endpoint(name, **fields)
+
+
+def job_named(name: str, tenant: bytes, webhook: str | None) -> NewJob:
+    return NewJob(
+        id=name,
+        tenant=tenant,
+        previous_id=None,
+        created_at_ms=NOW,
+        deadline_ms=NOW + 3_600_000,
+        response=b"{}",
+        request=b"{}",
+        input=b'""',
+        target="/v1/responses",
+        headers=b"{}",
+        is_streamed=False,
+        is_followable=False,
+        is_rerunnable=True,
+        events=encode("response.test", b'{"sequence_number":0}'),
+        next_seq=1,
+        webhook=webhook,
+    )
+
+
+async def started(store: JobStore, name: str, *, tenant: bytes = TENANT, webhook: str | None = None) -> Claim:
+    await store.create(job_named(name, tenant, webhook), PLENTY)
+    (claimed,) = await store.claim(1, attempts_max=2, now_ms=NOW)
+    return claimed
+
+
+async def finish(store: JobStore, claim: Claim, status: Status = Status.COMPLETED, now_ms: int = NOW) -> None:
+    last = encode("response.test", b'{"sequence_number":1}')
+    outcome = Outcome(status, b"{}", 1, last, 1, None, "test")
+    await store.finish(claim, outcome, now_ms=now_ms, expires_at_ms=now_ms + 600_000)
+
+
+async def ended(store: JobStore, name: str, status: Status = Status.COMPLETED, **fields: Any) -> None:
+    now_ms = fields.pop("now_ms", NOW)
+    await finish(store, await started(store, name, **fields), status, now_ms)
+
+
+async def due(
+    store: JobStore,
+    *,
+    now_ms: int = LATER,
+    under_way: Collection[tuple[str, str]] = (),
+    per_lane_max: int = 100,
+    own_url_max: int = 100,
+) -> list[Delivery]:
+    return await store.outbox.due(
+        now_ms=now_ms, under_way=under_way, per_lane_max=per_lane_max, own_url_max=own_url_max
+    )
+
+
+async def told(store: JobStore) -> set[tuple[str, str, str]]:
+    return {(each.response_id, each.receiver, each.status.value) for each in await due(store)}
+
+
+# -- what an ending puts there
+
+
+async def test_without_endpoints_nothing_is_put_there(store: JobStore) -> None:
+    await ended(store, "a")
+    assert await due(store) == []
+    assert await store.outbox.waiting() == []
+
+
+@pytest.mark.parametrize("status", ENDINGS)
+async def test_every_ending_is_told_to_every_endpoint_once(store: JobStore, status: Status) -> None:
+    await store.outbox.set_endpoints([endpoint("x"), endpoint("y")])
+    await ended(store, "a", status)
+    found = await due(store)
+    assert {(each.lane, each.response_id, each.status, each.url) for each in found} == {
+        ("x", "a", status, None),
+        ("y", "a", status, None),
+    }
+    assert {(each.ended_at_ms, each.due_at_ms, each.attempts) for each in found} == {(NOW, NOW, 0)}
+
+
+async def test_an_endpoint_is_told_of_the_ends_and_the_tenants_that_it_wants_only(store: JobStore) -> None:
+    mine, others = TENANT.hex()[:8], OTHER.hex()[:8]
+    await store.outbox.set_endpoints(
+        [
+            endpoint("failures", statuses=frozenset({Status.FAILED, Status.CANCELLED})),
+            endpoint("mine", tenants=frozenset({mine})),
+            endpoint("both", tenants=frozenset({mine, others})),
+        ]
+    )
+    await ended(store, "a")
+    await ended(store, "b", Status.FAILED, tenant=OTHER)
+    assert await told(store) == {
+        ("a", "mine", "completed"),
+        ("a", "both", "completed"),
+        ("b", "failures", "failed"),
+        ("b", "both", "failed"),
+    }
+
+
+async def test_a_job_that_is_deleted_while_it_runs_or_waits_is_told_as_cancelled(store: JobStore) -> None:
+    await store.outbox.set_endpoints([endpoint("x")])
+    await started(store, "a")
+    await store.create(job_named("b", TENANT, None), PLENTY)
+    for name in ("a", "b"):
+        assert await store.delete(name, TENANT, now_ms=NOW)
+    assert await told(store) == {("a", "x", "cancelled"), ("b", "x", "cancelled")}
+
+
+async def test_an_event_is_there_for_as_long_as_it_must_be_when_its_response_is_gone(store: JobStore) -> None:
+    await store.outbox.set_endpoints([endpoint("x")])
+    await ended(store, "a")
+    assert await store.delete("a", TENANT, now_ms=NOW)
+    while await store.sweep(now_ms=NOW + 10**9):
+        pass
+    assert await store.find("a", TENANT, now_ms=NOW) is None
+    assert await told(store) == {("a", "x", "completed")}
+
+
+async def test_an_ending_that_is_lost_leaves_nothing(store: JobStore) -> None:
+    await store.outbox.set_endpoints([endpoint("x")])
+    claim = await started(store, "a")
+    taken = await store.take_over("a")
+    assert taken is not None
+    with pytest.raises(ClaimLost):
+        await finish(store, claim)
+    assert await due(store) == []
+    await finish(store, taken, Status.CANCELLED)
+    with pytest.raises(ClaimLost):
+        await finish(store, taken, Status.FAILED)
+    assert await told(store) == {("a", "x", "cancelled")}
+
+
+async def test_two_ends_at_once_are_told_as_the_one_that_happened(store: JobStore) -> None:
+    await store.outbox.set_endpoints([endpoint("x")])
+    for number in range(30):
+        claim = await started(store, f"a{number}")
+        results = await asyncio.gather(
+            finish(store, claim),
+            store.delete(claim.id, TENANT, now_ms=NOW),
+            store.delete(claim.id, TENANT, now_ms=NOW),
+            return_exceptions=True,
+        )
+        assert len([result for result in results if result is True]) >= 1
+    found = await told(store)
+    assert sorted(name for name, *_ in found) == sorted(f"a{number}" for number in range(30))
+
+
+async def test_a_plain_response_that_is_kept_is_told_to_nobody(store: JobStore) -> None:
+    await store.outbox.set_endpoints([endpoint("x")])
+    await store.record(
+        job_named("a", TENANT, URL), Status.COMPLETED, b"{}", finished_at_ms=NOW, expires_at_ms=NOW + 1
+    )
+    assert await due(store) == []
+
+
+async def test_a_callers_url_is_told_beside_the_endpoints(store: JobStore) -> None:
+    await store.outbox.set_endpoints([endpoint("x")])
+    await ended(store, "a", webhook=URL)
+    own, configured = sorted(await due(store), key=lambda each: each.lane)
+    assert (own.url, own.receiver, own.lane) == (URL, CALLERS, f"@{TENANT.hex()}")
+    assert (configured.url, configured.lane) == (None, "x")
+    assert URL not in repr(own)
+    assert [each.lane for each in await due(store, own_url_max=0)] == ["x"]
+
+
+async def test_an_event_outlives_the_process(opened: Open) -> None:
+    first = await opened()
+    await first.outbox.set_endpoints([endpoint("x")])
+    await ended(first, "a", Status.FAILED)
+    await first.close()
+    second = await opened()
+    await second.outbox.set_endpoints([endpoint("x")])
+    assert await told(second) == {("a", "x", "failed")}
+
+
+# -- what is due
+
+
+async def test_what_is_taken_is_gone_and_what_is_put_off_is_due_later(store: JobStore) -> None:
+    await store.outbox.set_endpoints([endpoint("x"), endpoint("y")])
+    await ended(store, "a")
+    first, second = await due(store)
+    await store.outbox.remove(first)
+    await store.outbox.put_off(second, due_at_ms=LATER + 5, failure="http_500")
+    assert await due(store, now_ms=LATER + 4) == []
+    (again,) = await due(store, now_ms=LATER + 5)
+    assert (again.key, again.attempts, again.failure) == (second.key, 1, "http_500")
+    await store.outbox.remove(again)
+    assert await store.outbox.waiting() == []
+
+
+async def test_what_is_under_way_is_not_due_and_counts(store: JobStore) -> None:
+    await store.outbox.set_endpoints([endpoint("x"), endpoint("y")])
+    for name in "abcde":
+        await ended(store, name)
+    first = await due(store, per_lane_max=2)
+    assert sorted(each.lane for each in first) == ["x", "x", "y", "y"]
+    under_way = {each.key for each in first}
+    assert await due(store, per_lane_max=2, under_way=under_way) == []
+    more = await due(store, per_lane_max=3, under_way=under_way)
+    assert sorted(each.lane for each in more) == ["x", "y"]
+    assert not under_way & {each.key for each in more}
+    done = next(each for each in first if each.lane == "x")
+    await store.outbox.remove(done)
+    (next_one,) = await due(store, per_lane_max=2, under_way=under_way - {done.key})
+    assert next_one.lane == "x"
+
+
+async def test_callers_urls_share_a_limit_and_each_caller_has_one(store: JobStore) -> None:
+    for number in range(4):
+        for tenant in (TENANT, OTHER):
+            await ended(store, f"{tenant.hex()[:2]}{number}", tenant=tenant, webhook=URL)
+    assert len(await due(store)) == 8
+    shared = await due(store, per_lane_max=2, own_url_max=10)
+    assert sorted(each.lane[1:3] for each in shared) == ["6f", "6f", "74", "74"]
+    assert len(await due(store, per_lane_max=2, own_url_max=3)) == 3
+    under_way = {each.key for each in shared}
+    assert await due(store, per_lane_max=3, own_url_max=4, under_way=under_way) == []
+
+
+async def test_a_full_lane_leaves_the_others_alone(store: JobStore) -> None:
+    await store.outbox.set_endpoints([endpoint("dead"), endpoint("well")])
+    for number in range(20):
+        await ended(store, f"a{number}")
+    under_way = {each.key for each in await due(store, per_lane_max=4) if each.lane == "dead"}
+    assert {each.lane for each in await due(store, per_lane_max=4, under_way=under_way)} == {"well"}
+
+
+# -- endpoints that come and go
+
+
+async def test_a_disabled_endpoint_gets_nothing_and_its_events_wait(opened: Open) -> None:
+    first = await opened()
+    await first.outbox.set_endpoints([endpoint("x"), endpoint("y")])
+    await ended(first, "a")
+    assert await first.outbox.disable("x", now_ms=NOW)
+    assert not await first.outbox.disable("x", now_ms=NOW + 1)
+    assert not await first.outbox.disable("no such", now_ms=NOW)
+    await ended(first, "b")
+    assert {each.lane for each in await due(first)} == {"y"}
+    assert [(each.name, each.since_ms) for each in await first.outbox.disabled()] == [("x", NOW)]
+    await first.close()
+    second = await opened()
+    await second.outbox.set_endpoints([endpoint("x"), endpoint("y")])
+    assert {each.lane for each in await due(second)} == {"y"}
+    for delivery in await due(second):
+        await second.outbox.put_off(delivery, due_at_ms=LATER * 2, failure="http_500")
+    assert await second.outbox.enable("x", now_ms=LATER)
+    assert {each.key for each in await due(second)} == {("a", "x"), ("b", "x")}
+    assert not await second.outbox.enable("no such", now_ms=LATER)
+
+
+async def test_another_address_or_secret_enables_an_endpoint(store: JobStore) -> None:
+    await store.outbox.set_endpoints([endpoint("x")])
+    await ended(store, "a")
+    await store.outbox.disable("x", now_ms=NOW)
+    await store.outbox.set_endpoints([endpoint("x", statuses=frozenset({Status.FAILED}))])
+    assert await due(store) == []
+    await store.outbox.set_endpoints([endpoint("x", fingerprint=b"2")])
+    assert await told(store) == {("a", "x", "completed")}
+
+
+async def test_the_events_of_an_endpoint_that_was_removed_wait_for_its_return(store: JobStore) -> None:
+    await store.outbox.set_endpoints([endpoint("x")])
+    await ended(store, "a")
+    await store.outbox.set_endpoints([])
+    await ended(store, "b")
+    assert await due(store) == []
+    assert [(each.lane, each.count) for each in await store.outbox.waiting()] == [("x", 1)]
+    await store.outbox.set_endpoints([endpoint("x")])
+    assert await told(store) == {("a", "x", "completed")}
+
+
+# -- what is given up, and what is looked at
+
+
+async def test_what_is_put_off_can_be_hurried(store: JobStore) -> None:
+    await store.outbox.set_endpoints([endpoint("x"), endpoint("y")])
+    await ended(store, "a")
+    for delivery in await due(store):
+        await store.outbox.put_off(delivery, due_at_ms=LATER * 2, failure="timeout")
+    assert await due(store) == []
+    assert await store.outbox.hurry("a", now_ms=LATER) == 2
+    assert len(await due(store)) == 2
+    assert await store.outbox.hurry("b", now_ms=LATER) == 0
+
+
+async def test_what_ended_before_a_time_is_given_up(store: JobStore) -> None:
+    await store.outbox.set_endpoints([endpoint("x")])
+    for number in range(5):
+        await ended(store, f"a{number}", now_ms=NOW + number)
+    given_up = []
+    while some := await store.outbox.give_up_old(ended_before_ms=NOW + 2):
+        given_up += some
+    assert [(each.response_id, each.lane) for each in given_up] == [("a0", "x"), ("a1", "x"), ("a2", "x")]
+    assert {name for name, *_ in await told(store)} == {"a3", "a4"}
+
+
+async def test_of_too_many_the_oldest_of_that_lane_are_given_up(store: JobStore) -> None:
+    await store.outbox.set_endpoints([endpoint("x"), endpoint("y", statuses=frozenset({Status.FAILED}))])
+    await ended(store, "f", Status.FAILED)
+    for number in range(5):
+        await ended(store, f"a{number}", now_ms=NOW + 1 + number)
+    given_up = await store.outbox.give_up_surplus("x", 3)
+    assert [each.response_id for each in given_up] == ["f", "a0", "a1"]
+    assert await told(store) == {
+        ("f", "y", "failed"),
+        ("a2", "x", "completed"),
+        ("a3", "x", "completed"),
+        ("a4", "x", "completed"),
+    }
+
+
+async def test_what_waits_is_counted_and_what_failed_is_listed(store: JobStore) -> None:
+    await store.outbox.set_endpoints([endpoint("x"), endpoint("y")])
+    await ended(store, "a")
+    await ended(store, "b", now_ms=NOW + 10)
+    assert [(each.lane, each.count, each.oldest_ms) for each in await store.outbox.waiting()] == [
+        ("x", 2, NOW),
+        ("y", 2, NOW),
+    ]
+    assert await store.outbox.failing(limit=10) == []
+    for delivery in await due(store):
+        if delivery.lane == "x":
+            await store.outbox.put_off(delivery, due_at_ms=LATER, failure="unreachable")
+    failing = await store.outbox.failing(limit=10)
+    assert [(each.key, each.failure) for each in failing] == [
+        (("b", "x"), "unreachable"),
+        (("a", "x"), "unreachable"),
+    ]
+    assert len(await store.outbox.failing(limit=1)) == 1
+
+
+async def test_no_url_of_a_caller_stays_in_the_files(store: JobStore, tmp_path: Path) -> None:
+    await ended(store, "a", webhook=URL)
+    for delivery in await due(store):
+        await store.outbox.remove(delivery)
+    while await store.sweep(now_ms=NOW + 10**9):
+        pass
+    await store.reclaim_space()
+    for file in tmp_path.iterdir():
+        assert b"secret-path" not in file.read_bytes(), file.name
