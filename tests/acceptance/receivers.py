@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -58,6 +58,7 @@ class Receiver:
     Attributes:
         answers: For the next attempts; `default` when there are no more.
         connections: How many there were.
+        on_attempt: Called as one comes, before it is answered.
     """
 
     def __init__(self, *, host: str = "127.0.0.1", port: int = 0, tls: ssl.SSLContext | None = None) -> None:
@@ -65,6 +66,7 @@ class Receiver:
         self.answers: list[Answer] = []
         self.default = Answer()
         self.connections = 0
+        self.on_attempt: Callable[[], None] = lambda: None
         self.url = ""
         self._place = host, port, tls
         self._news = asyncio.Event()
@@ -91,6 +93,7 @@ class Receiver:
         headers = {name.lower(): value for name, value in request.headers.items()}
         self.received.append(Received(request.raw_path, headers, await request.read()))
         self._news.set()
+        self.on_attempt()
         answer = self.answers.pop(0) if self.answers else self.default
         if answer.hold is not None:
             self.holds.append(answer.hold)

@@ -37,17 +37,17 @@ class Gateway(Process):
         self, upstream: str, directory: Path, without: str | None, *flags: str, **settings: object
     ) -> None:
         named = {**_PATIENT, **{name.upper(): value for name, value in settings.items()}}
-        super().__init__(
-            upstream,
-            directory / "gateway.db",
-            *flags,
-            **{f"BACKBURNER_{name}": value for name, value in named.items()},
-        )
+        super().__init__(upstream, directory / "gateway.db", *flags)
+        self.set(**named)
         self.ready_at = 0.0
         self.defects: list[str] = []
         self.guarded = ("--without", without) if without else ()
         self._next_start: tuple[str, ...] = ()
         self._log = (directory / "gateway.log").open("ab", buffering=0)
+
+    def set(self, **settings: object) -> None:
+        """Settings of the next processes."""
+        self._environ |= {f"BACKBURNER_{name.upper()}": str(value) for name, value in settings.items()}
 
     def next_start(self, *options: str) -> None:
         """Options of `tests.torture.launch` for the next process only."""

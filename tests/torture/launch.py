@@ -1,18 +1,21 @@
 """Starts the real gateway with something done to it from outside; the product itself has no hooks for tests.
 
-    python -m tests.torture.launch [--kill-at POINT:N] [--without GUARD] [--poison TAG] -- serve ...
+    python -m tests.torture.launch [--kill-at POINT:N] [--without GUARD] [--poison TAG]
+                                   [--dials FILE] [--names FILE] -- serve ...
 
 `--kill-at` ends the process, as `kill -9` does, when it comes to a named point for the N-th time.
 `--without` takes one guard away: some trial must then fail, or the guard is not tested.
 `--poison` makes every job whose request contains a word kill the process that runs it.
+`--dials` notes every address that is dialled in a file; `--names` lets names lead where a file says.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
-from tests.torture import killing
+from tests.torture import dialling, killing
 from tests.torture.guards import GUARDS
 
 
@@ -21,6 +24,8 @@ def main() -> None:
     parser.add_argument("--kill-at", metavar="POINT:N")
     parser.add_argument("--without", metavar="GUARD", choices=GUARDS)
     parser.add_argument("--poison", metavar="TAG")
+    parser.add_argument("--dials", metavar="FILE", type=Path)
+    parser.add_argument("--names", metavar="FILE", type=Path)
     parser.add_argument("command", nargs="+")
     args = parser.parse_args()
     if args.without:
@@ -30,6 +35,10 @@ def main() -> None:
         killing.kill_at(point, int(count or 1))
     if args.poison:
         killing.poison(args.poison)
+    if args.dials:
+        dialling.note_dials(args.dials)
+    if args.names:
+        dialling.set_names(args.names)
     from gateway.__main__ import main as serve
 
     sys.argv[0] = "backburner"

@@ -20,6 +20,7 @@ from tests.torture.model import create_body, expected_text
 from tests.torture.oracle import text_of
 from tests.torture.trial import TRIALS, Bench, Play, Trial, trial
 from tests.torture.trials.kills import judge
+from tests.torture.trials.webhooks import lead_astray, tell_and_die
 
 _STRANGER = "sk-torture-stranger-0123456789"
 
@@ -185,6 +186,8 @@ _MEANT_FOR: dict[str, tuple[Play, int]] = {
     "tenant": (show_a_stranger, 1),
     "commit-first": (kill_in_mid_commit, 4),
     "trigger": (write_illegal_moves, 1),
+    "outbox": (tell_and_die, 1),
+    "dial": (lead_astray, 1),
 }
 """For each guard a trial that misses it, and how many rounds it takes for that."""
 
