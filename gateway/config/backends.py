@@ -76,6 +76,8 @@ class UpstreamSettings(Section):
     """Background calls under way at once, per replica; the rest wait in the queue."""
     foreground_reserved: Annotated[int, Field(ge=0)] = 0
     """Of `concurrency_max`, what background jobs always leave free for plain requests."""
+    slots_kept_percent: Annotated[float, Field(ge=0, le=50)] = 5
+    """Of the slots for background calls, how many are for callers who have less than their share of them."""
     connect_timeout_s: Seconds = 5
     connect_attempts_max: Annotated[int, Field(ge=1, le=20)] = 3
     """Tries to connect for a background call, with jittered back-off; then its job waits in the queue."""

@@ -92,5 +92,8 @@ class Backends(Protocol):
     def slots(self, name: str) -> int:
         """How many background calls may be under way there in all, at this moment."""
 
+    def slots_kept(self, name: str) -> int:
+        """How many of these are for callers who have less than their share, while several have jobs there."""
+
     def held_until_ms(self, name: str, now_ms: int) -> int | None:
         """While background jobs are held back: only those accepted before this time may go. None: all may."""

@@ -6,8 +6,6 @@ import asyncio
 import functools
 import logging
 import math
-from collections import Counter
-from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -21,6 +19,7 @@ from gateway.engine.followers import Followers
 from gateway.engine.intake import Intake
 from gateway.engine.joblog import JobLog, Unflushed
 from gateway.engine.run import Run, RunAgain
+from gateway.engine.slots import Slots
 from gateway.observe import Observer, line
 from gateway.store.port import JobStore
 
@@ -72,8 +71,7 @@ class Runner:
         self._attempts_max = settings.attempts_max if settings.recovery == "rerun_if_silent" else 1
         self._bell = asyncio.Event()
         self._runs: dict[str, _Running] = {}
-        self._running_at: Counter[str] = Counter()
-        self._resting_ms: dict[tuple[str, bytes], int] = {}
+        self._slots = Slots()
         self._unflushed = Unflushed(settings.unflushed_total_bytes_max)
         self._claiming = asyncio.Lock()
         self._is_draining = False
@@ -113,10 +111,12 @@ class Runner:
 
     async def _claim_some(self, group: asyncio.TaskGroup) -> None:
         for name in self._backends.names:
-            limit = min(_CLAIM_MAX, self._backends.slots(name) - self._running_at[name])
+            now_ms = self._clock.now_ms()
+            slots, kept = self._backends.slots(name), self._backends.slots_kept(name)
+            room, resting = self._slots.room(name, slots, kept, now_ms)
+            limit = min(_CLAIM_MAX, room)
             if limit <= 0 or self._is_draining:
                 continue
-            now_ms = self._clock.now_ms()
             try:
                 claims = await self._store.claim(
                     limit,
@@ -124,7 +124,7 @@ class Runner:
                     attempts_max=self._attempts_max,
                     now_ms=now_ms,
                     accepted_before_ms=self._backends.held_until_ms(name, now_ms),
-                    resting=self._resting_at(name, now_ms),
+                    resting=resting,
                 )
             except StoreUnavailable as error:
                 line("store_unavailable", level=logging.DEBUG, doing="claim", reason=str(error))
@@ -136,11 +136,6 @@ class Runner:
             if len(claims) == limit:
                 self._bell.set()  # there may be more, and room for it
         self._observer.running.set(len(self._runs))
-
-    def _resting_at(self, backend: str, now_ms: int) -> Collection[bytes]:
-        """Tenants whose rate limit at a backend is used up."""
-        self._resting_ms = {key: until_ms for key, until_ms in self._resting_ms.items() if until_ms > now_ms}
-        return {tenant for name, tenant in self._resting_ms if name == backend}
 
     def _start(self, group: asyncio.TaskGroup, claim: Claim, now_ms: int) -> None:
         self._observer.job_started(claim.id, claim.job.attempt, (now_ms - claim.job.created_at_ms) / 1000)
@@ -155,7 +150,7 @@ class Runner:
         )
         task = group.create_task(self._run_one(claim, log), name=f"run-{claim.id}")
         self._runs[claim.id] = _Running(claim, task, log)
-        self._running_at[claim.job.backend] += 1
+        self._slots.taken(claim.job.backend, claim.job.tenant, now_ms)
         # Not by the coroutine: that of a task cancelled before its first step never runs.
         task.add_done_callback(functools.partial(self._ended, claim))
 
@@ -193,8 +188,8 @@ class Runner:
         # Only a call that the backend has worked on is a load to be kept small.
         after_s = max(again.after_s, backend.retry_in_s()) if again.is_attempt else again.after_s
         if again.caller_rests_s > 0:
-            key = (claim.job.backend, claim.job.tenant)
-            self._resting_ms[key] = now_ms + int(again.caller_rests_s * 1000)
+            until_ms = now_ms + int(again.caller_rests_s * 1000)
+            self._slots.rest(claim.job.backend, claim.job.tenant, until_ms)
         try:
             await self._store.release(
                 claim,
@@ -214,7 +209,7 @@ class Runner:
 
     def _ended(self, claim: Claim, _task: asyncio.Task[None]) -> None:
         del self._runs[claim.id]
-        self._running_at[claim.job.backend] -= 1
+        self._slots.freed(claim.job.backend, claim.job.tenant)
         self._observer.running.set(len(self._runs))
         self._bell.set()
 

@@ -93,6 +93,12 @@ class HttpBackends:
         backfill = self._backfills.get(name)
         return slots if backfill is None else min(slots, backfill.slots_max)
 
+    def slots_kept(self, name: str) -> int:
+        backfill, pool = self._backfills.get(name), self._backends[name].pool
+        if backfill is not None and backfill.slots_max < pool.background_slots():
+            return 0  # not all are given out, and these few are for whoever waits
+        return pool.slots_kept()
+
     def held_until_ms(self, name: str, now_ms: int) -> int | None:
         backfill = self._backfills.get(name)
         return backfill.held_until_ms(now_ms) if backfill is not None else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -56,6 +57,7 @@ class Pool:
 
     def __init__(self, settings: UpstreamSettings, monotonic: Monotonic = time.monotonic) -> None:
         self._capacity = settings.concurrency_max
+        self._kept_percent = settings.slots_kept_percent
         self._open_s = settings.breaker_open_s
         self._reserved = settings.foreground_reserved
         self._now_s = monotonic
@@ -128,9 +130,13 @@ class Pool:
             return [r for r in closed if r.is_healthy] or closed
         return [r for r in usable if r.breaker.allows(now_s)]
 
-    def _slots(self, replica: Replica) -> int:
+    def _is_tried(self, replica: Replica) -> bool:
+        """One call is to find out whether it takes more."""
         now_s = self._now_s()
-        if any(b.state(now_s) is not BreakerState.CLOSED for b in (replica.breaker, replica.rest)):
+        return any(b.state(now_s) is not BreakerState.CLOSED for b in (replica.breaker, replica.rest))
+
+    def _slots(self, replica: Replica) -> int:
+        if self._is_tried(replica):
             return replica.background + 1
         return max(0, self._capacity - max(self._reserved, replica.plain))
 
@@ -231,3 +237,8 @@ class Pool:
         """
         up = self._up()
         return sum(self._slots(r) if r in up else r.background for r in self.replicas)
+
+    def slots_kept(self) -> int:
+        """How many of these are for callers who have less than their share: of one alone, none."""
+        slots = sum(self._slots(replica) for replica in self._up() if not self._is_tried(replica))
+        return min(slots - 1, math.ceil(slots * self._kept_percent / 100)) if slots else 0

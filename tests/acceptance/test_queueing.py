@@ -56,6 +56,21 @@ async def test_a_caller_with_one_job_does_not_stand_behind_all_of_another_s(flee
     assert order_of_starts(gateway)[:5] == [many[0], few[0], many[1], few[1], many[2]]
 
 
+async def test_a_caller_who_sends_a_job_now_and_then_waits_behind_no_flood(fleet: Fleet) -> None:
+    server = await fleet.server(words_per_second=20)
+    gateway = await fleet.gateway({"only": {"url": server.url, "concurrency_max": 4}})
+    few = [await submit(gateway, key="sk-b", input="Count to 1")]
+    assert (await final(gateway, few[0], key="sk-b"))["status"] == "completed"
+    many = [await submit(gateway, input=ENDLESS) for _ in range(9)]
+    await gateway.line(id=many[2], to="in_progress")
+    for _ in range(3):
+        few.append(await submit(gateway, key="sk-b", input="Count to 1"))
+        assert (await final(gateway, few[-1], key="sk-b"))["status"] == "completed"
+    assert order_of_starts(gateway) == [few[0], *many[:3], *few[1:]], "none of the flood is over"
+    for job in many:
+        await gateway.call("DELETE", f"/responses/{job}", key="sk-a")
+
+
 async def test_requests_pass_a_full_queue_and_reserved_slots_stay_free_for_them(fleet: Fleet) -> None:
     server = await fleet.server(words_per_second=20)
     gateway = await fleet.gateway(

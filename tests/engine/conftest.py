@@ -129,12 +129,16 @@ class OnlyBackend:
     def __init__(self, backend: ScriptedBackend, slots: int) -> None:
         self.backend = backend
         self.slots_now = slots
+        self.kept = 0
 
     def get(self, name: str) -> ScriptedBackend | None:
         return self.backend if name == "default" else None
 
     def slots(self, name: str) -> int:
         return self.slots_now
+
+    def slots_kept(self, name: str) -> int:
+        return self.kept
 
     def held_until_ms(self, name: str, now_ms: int) -> int | None:
         return None

@@ -218,9 +218,15 @@ async def until_noted(house: Any, response_id: str) -> None:
             await asyncio.wait([house.engine._runner._runs[response_id].task])
 
 
-async def test_no_more_jobs_run_at_once_than_allowed(build: Any) -> None:
+async def test_no_more_jobs_run_at_once_than_allowed(build: Any, kit: Any) -> None:
     house = await build(concurrency_max=3)
+    hold = kit.Hold()
+    house.backend.script = [hold, *kit.ALL]
     ids = await asyncio.gather(*(house.submit() for _ in range(20)))
+    async with asyncio.timeout(kit.PATIENCE_S):
+        while house.backend.open < 3:
+            await asyncio.sleep(0)
+    hold.go.set()
     for response_id in ids:
         assert (await house.ended(response_id))["status"] == "completed"
     assert house.backend.open_max == 3

@@ -330,6 +330,29 @@ async def test_a_background_call_that_failed_somewhere_waits_for_a_full_replica_
         assert await pool.room_for_background(tried=[gone, full]) is None
 
 
+@pytest.mark.parametrize(
+    ("capacity", "percent", "kept"), [(256, 5, 13), (16, 5, 1), (2, 5, 1), (1, 5, 0), (64, 0, 0), (10, 50, 5)]
+)
+def test_of_the_slots_some_are_kept_but_never_the_only_one(
+    time: Time, capacity: int, percent: float, kept: int
+) -> None:
+    pool = pool_of(1, time, concurrency_max=capacity, slots_kept_percent=percent)
+    assert pool.slots_kept() == kept
+
+
+def test_none_are_kept_where_one_call_is_to_find_out(time: Time) -> None:
+    pool = pool_of(2, time, concurrency_max=40)
+    one, two = pool.replicas
+    assert pool.slots_kept() == 4
+    pool.put_off(one, 10.0, PATIENCE)
+    assert pool.slots_kept() == 2
+    pool.put_off(two, 10.0, PATIENCE)
+    assert pool.slots_kept() == 0
+    time.now_s += 10
+    assert pool.background_slots() == 2
+    assert pool.slots_kept() == 0
+
+
 # -- a server that has no time
 
 
