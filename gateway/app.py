@@ -157,6 +157,8 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             dialect=engine.dialect,
             accepts_store_false=settings.background.store_false == "accept",
             keeps_plain=settings.conversations.record_foreground,
+            callers=settings.tenants.mode,
+            callers_header=settings.tenants.header,
         )
         responses = Responses(engine, passthrough, callers, chooser, settings, observer)
         router = Router(

@@ -39,7 +39,14 @@ _RETRIED = frozenset({429, 503})
 
 
 def document(
-    *, version: str, base_path: str, dialect: Dialect, accepts_store_false: bool, keeps_plain: bool
+    *,
+    version: str,
+    base_path: str,
+    dialect: Dialect,
+    accepts_store_false: bool,
+    keeps_plain: bool,
+    callers: str = "passthrough",
+    callers_header: str | None = None,
 ) -> bytes:
     """The document as JSON, OpenAPI 3.1.
 
@@ -47,7 +54,10 @@ def document(
         base_path: Under which the routes are served, e.g. `/v1`.
         accepts_store_false: Whether a background response may be created with `store: false`.
         keeps_plain: Whether plain responses are kept as turns, and can be retrieved.
+        callers: How they are told apart: the value of `tenants.mode`.
+        callers_header: By which one, if it is by `trusted_header`.
     """
+    schemes, security = _security(callers, callers_header)
     one = {"parameters": [_path_parameter()]}
     paths = {
         "/responses": {"post": _create(dialect)},
@@ -70,19 +80,34 @@ def document(
             "openapi": "3.1.0",
             "info": {"title": "Backburner", "version": version, "description": _ABOUT},
             "servers": [{"url": base_path}],
-            # The empty one: callers without a credential share one space.
-            "security": [{}, {"bearer": []}, {"api-key": []}, {"x-api-key": []}],
+            "security": security,
             "paths": paths,
             "components": {
                 "schemas": bodies,
-                "securitySchemes": {
-                    "bearer": {"type": "http", "scheme": "bearer"},
-                    "api-key": {"type": "apiKey", "in": "header", "name": "api-key"},
-                    "x-api-key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
-                },
+                "securitySchemes": schemes,
             },
         }
     )
+
+
+def _security(mode: str, header: str | None) -> tuple[Json, list[Json]]:
+    """The ways to say who is calling, and which of them will do."""
+    match mode:
+        case "jwt":
+            names = ["bearer"]
+        case "trusted_header":
+            names = [str(header)]
+        case _:
+            names = ["bearer", "api-key", "x-api-key"]
+    schemes = {
+        name: {"type": "http", "scheme": "bearer"}
+        if name == "bearer"
+        else {"type": "apiKey", "in": "header", "name": name}
+        for name in names
+    }
+    # The empty one, where callers without a credential share one space.
+    nobody: list[Json] = [{}] if mode in ("passthrough", "none") else []
+    return schemes, [*nobody, *({name: []} for name in names)]
 
 
 # -- operations

@@ -18,7 +18,7 @@ _URL = os.environ["CONTRACT_URL"]
 _HEADERS = {"Authorization": os.environ["CONTRACT_CREDENTIAL"], "Content-Type": "application/json"}
 _dice = random.Random(int(os.environ["CONTRACT_SEED"]))
 
-_document = requests.get(f"{_URL.rsplit('/', 1)[0]}/openapi.json", timeout=20).json()
+_document = requests.get(f"{_URL.rsplit('/', 1)[0]}/openapi.json", headers=_HEADERS, timeout=20).json()
 _body = jsonschema_rs.validator_for(
     {"$ref": "#/components/schemas/CreateBackgroundResponse", "components": _document["components"]}
 )

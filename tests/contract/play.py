@@ -11,7 +11,7 @@ from pathlib import Path
 import orjson
 
 _ROOT = Path(__file__).resolve().parents[2]
-_CREDENTIAL = "Bearer sk-contract"
+KEY = "sk-contract"
 _REPLACED = "positive_data_acceptance"
 """It cannot know of state: `checks` has one that does."""
 
@@ -47,7 +47,7 @@ async def judge(url: str, folder: Path, *, examples: int, seed: int) -> Verdict:
         *("--checks", "all", "--exclude-checks", _REPLACED),
         *("--max-examples", str(examples), "--seed", str(seed)),
         *("--continue-on-failure", "--suppress-health-check", "all", "--request-timeout", "20"),
-        *("--header", f"Authorization: {_CREDENTIAL}"),
+        *("--header", f"Authorization: Bearer {KEY}"),
         *("--report", "json", "--report-json-path", str(report)),
         cwd=folder,
         env={
@@ -55,7 +55,7 @@ async def judge(url: str, folder: Path, *, examples: int, seed: int) -> Verdict:
             "PYTHONPATH": str(_ROOT),
             "SCHEMATHESIS_HOOKS": "tests.contract.checks",
             "CONTRACT_URL": url,
-            "CONTRACT_CREDENTIAL": _CREDENTIAL,
+            "CONTRACT_CREDENTIAL": f"Bearer {KEY}",
             "CONTRACT_SEED": str(seed),
             "NO_COLOR": "1",
         },
