@@ -20,7 +20,8 @@ from gateway.core.job import Outcome, Status
 from gateway.engine.credentials import CallerHeaders
 from gateway.engine.engine import Engine
 from gateway.engine.foreground import BackendRefused, Plain
-from gateway.engine.jobs import CHAINABLE, previous_not_found
+from gateway.engine.refusals import previous_not_found
+from gateway.engine.turns import CHAINABLE
 from gateway.outbound.backend import HttpBackend
 from gateway.wire import classify, requests, responses
 from gateway.wire.calls import NO_SUCH_ROUTE, Api
@@ -102,7 +103,7 @@ class PlainCreate:
         """The body with our earlier turns in it; as it came, and False, if they are the backend's."""
         previous_id = chained.previous_id
         if await self._jobs.find(previous_id, caller.tenant) is not None:
-            items = await self._jobs.expand(previous_id, caller.tenant, chained.body.get("input"))
+            items = await self._jobs.turns.expand(previous_id, caller.tenant, chained.body.get("input"))
             return requests.chained_body(chained.body, input=items), True
         # Through a key of the gateway's, a backend would go on from any caller's response.
         is_in_doubt = responses.OUR_ID.match(previous_id) or not backend.sees_callers
@@ -121,14 +122,14 @@ class PlainCreate:
         if previous_id is not None:
             if await self._jobs.find(previous_id, caller.tenant) is None:
                 raise previous_not_found(previous_id)
-            items = await self._jobs.expand(previous_id, caller.tenant, items)
+            items = await self._jobs.turns.expand(previous_id, caller.tenant, items)
         stored, held = split_headers(request, caller, backend)
         headers = CallerHeaders(held.credential, {**stored, **held.others})
         response_id = new_response_id()
 
         async def keep(outcome: Outcome) -> None:
             if outcome.status in CHAINABLE:
-                await self._jobs.record(
+                await self._jobs.turns.record(
                     parsed,
                     outcome.final,
                     response_id=response_id,
@@ -176,7 +177,7 @@ class PlainCreate:
 
         async def keep(response: dict[str, Any]) -> None:
             if responses.is_turn(response):
-                await self._jobs.record(
+                await self._jobs.turns.record(
                     parsed,
                     orjson.dumps(response),
                     response_id=response["id"],

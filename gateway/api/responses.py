@@ -20,7 +20,8 @@ from gateway.api.upload import looked_over, read_body, too_large
 from gateway.config import Settings
 from gateway.core.job import Idempotency, Job, Status
 from gateway.engine.engine import Engine
-from gateway.engine.jobs import Submission, previous_not_found
+from gateway.engine.jobs import Submission
+from gateway.engine.refusals import previous_not_found
 from gateway.engine.unacked import Delivery
 from gateway.observe import Observer
 from gateway.outbound.backend import HttpBackend
@@ -227,7 +228,7 @@ class Responses:
             return await self._ask_backend(request, caller, response_id)
         query = queries.parse_list_items(_query(request))
         with _naming(response_id):
-            page = await self._jobs.input_items(job, query)
+            page = await self._jobs.turns.input_items(job, query)
         return web.Response(body=page, content_type="application/json")
 
     async def _ask_backend(

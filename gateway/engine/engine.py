@@ -155,6 +155,8 @@ class Engine:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
+        if self._settings.adopt_unacked_retry:
+            await self._unacked.try_to_forget()
 
     async def measure(self) -> None:
         """Bring the gauges up to date. Raises, if the store does not answer."""

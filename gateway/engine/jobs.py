@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gateway.config import BackgroundSettings
-from gateway.core.acceptance import kept_turn, new_job
+from gateway.core.acceptance import new_job
 from gateway.core.call import Backends
 from gateway.core.job import (
     Idempotency,
-    IdTaken,
     Job,
     KeyReused,
     NewJob,
@@ -29,15 +26,15 @@ from gateway.engine.closer import Closer
 from gateway.engine.credentials import CallerHeaders, Credentials
 from gateway.engine.followers import Followers
 from gateway.engine.intake import Intake
+from gateway.engine.refusals import refusal_of, refusing
 from gateway.engine.runner import Runner
+from gateway.engine.turns import Turns
 from gateway.engine.unacked import Delivery, Unacked
-from gateway.observe import Observer, line
+from gateway.observe import Observer
 from gateway.store.port import JobStore
-from gateway.wire import items, queries, responses
+from gateway.wire import responses
 from gateway.wire.dialects import Dialect
-from gateway.wire.errors import Fault, Refusal, invalid, not_found
-
-CHAINABLE = frozenset({Status.COMPLETED, Status.INCOMPLETE})
+from gateway.wire.errors import Fault, Refusal, not_found
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +80,11 @@ class Accepted:
 
 
 class Jobs:
-    """The responses of this gateway, for their clients."""
+    """The responses of this gateway, for their clients.
+
+    Attributes:
+        turns: What they go on from.
+    """
 
     def __init__(
         self,
@@ -115,6 +116,7 @@ class Jobs:
         self._unacked = unacked
         self._adopts = settings.adopt_unacked_retry
         self._is_draining = False
+        self.turns = Turns(store, clock, settings, dialect, self.find)
 
     def stop_accepting(self) -> None:
         """From now on every `submit` is refused."""
@@ -134,7 +136,7 @@ class Jobs:
         """
         self._check_accepting()
         earlier_id = None
-        with _refusing():
+        with refusing():
             if idempotency is not None:
                 earlier_id = await self._store.repeated(tenant, idempotency, now_ms=self._clock.now_ms())
             elif delivery is not None and delivery.is_retry:
@@ -154,7 +156,7 @@ class Jobs:
         named_id = body.get("previous_response_id") if submission.is_previous_ours else None
         previous_id = None
         if named_id is not None:
-            previous_id = (await self._chainable(named_id, submission.tenant)).id
+            previous_id = (await self.turns.chainable(named_id, submission.tenant)).id
         backend = self._backends.get(submission.backend)
         if backend is not None and backend.speech.is_certain:  # what it cannot be told is better known now
             backend.speech.body(
@@ -184,7 +186,7 @@ class Jobs:
         except QueueFull as error:
             raise self._intake.full(error, job.tenant) from None
         except (KeyReused, PreviousGone, StoreUnavailable) as error:
-            raise _refusal(error, named_id) from None
+            raise refusal_of(error, named_id) from None
         if accepted_id == job.id:
             return Accepted(job.id, Status.QUEUED, job.response)
         earlier = await self._accepted(accepted_id, job.tenant)
@@ -204,10 +206,10 @@ class Jobs:
         return Accepted(job.id, job.status, await self.show(job)) if job is not None else None
 
     async def _accept(self, job: NewJob, held: CallerHeaders, delivery: Delivery | None) -> str:
-        answered = self._unacked.answer(job.tenant, delivery) if delivery is not None else None
         backend = self._backends.get(job.backend)
         may_seal = backend is not None and backend.sees_callers
         job = replace(job, sealed=self._credentials.keep(job, held, may_seal=may_seal))
+        answered = self._unacked.answer(job.tenant, delivery) if delivery is not None else None
         accepted_id = None
         try:
             accepted_id = await self._store.create(job, self._intake.limits)
@@ -232,7 +234,7 @@ class Jobs:
 
     async def _find(self, response_id: str, tenant: bytes) -> Job | None:
         stored_id = self._dialect.stored_id(response_id)
-        with _refusing():
+        with refusing():
             return await self._store.find(stored_id, tenant, now_ms=self._clock.now_ms())
 
     async def show(self, job: Job) -> bytes:
@@ -242,7 +244,7 @@ class Jobs:
         output = None
         # `is_followable`: the settings may have been others when it was accepted: it may yet be run again.
         if self._settings.partial_output and job.is_followable and job.status is Status.IN_PROGRESS:
-            with _refusing():
+            with refusing():
                 stored = await self._store.all_events(job.id)
             with suppress(Unreadable):  # whoever ends it will say so
                 bytes_max = self._settings.events_bytes_max
@@ -256,7 +258,7 @@ class Jobs:
             Refusal: It was deleted meanwhile, or its end could not be stored.
         """
         while not job.status.is_terminal:
-            with _refusing():
+            with refusing():
                 await self._closer.close(job.id, CancelRequested())
             found = await self.find(job.id, job.tenant)
             if found is None:
@@ -266,7 +268,7 @@ class Jobs:
 
     async def delete(self, job: Job) -> None:
         """Make it vanish; if it runs, the backend is told to stop. Raises: Refusal, if it is gone already."""
-        with _refusing():
+        with refusing():
             # Shielded: a client that hangs up must not leave the readers waiting.
             await asyncio.shield(self._delete(job))
 
@@ -277,109 +279,3 @@ class Jobs:
         self._credentials.forget(job.id)
         self._followers.gone(job.id)
         self._observer.job_deleted(job.id)
-
-    async def input_items(self, job: Job, query: queries.ListItems) -> bytes:
-        """One page of the input items, those of earlier turns included."""
-        with _refusing():
-            call = await self._store.call_of(job.id)
-            turns = await self._store.turns_before(job.id, job.tenant)
-        if call is None:
-            raise not_found(job.id)
-        listed = items.listed(turns, job.id, call.input)
-        return items.page(
-            listed, limit=query.limit, order=query.order, after=query.after, before=query.before
-        )
-
-    async def record(
-        self,
-        body: dict[str, Any],
-        final: bytes,
-        *,
-        response_id: str,
-        status: Status,
-        tenant: bytes,
-        backend: str,
-    ) -> None:
-        """Keep a plain response as a turn; one that cannot be kept is only not to be gone on from."""
-        now_ms = self._clock.now_ms()
-        previous_id = body.get("previous_response_id")
-        try:
-            if isinstance(previous_id, str):
-                stored_id = self._dialect.stored_id(previous_id)
-                previous = await self._store.find(stored_id, tenant, now_ms=now_ms)
-                if previous is None:
-                    return  # the backend's own: it knows the context, we do not
-                previous_id = previous.id
-            turn = kept_turn(
-                body,
-                response_id=response_id,
-                tenant=tenant,
-                previous_id=previous_id,
-                backend=backend,
-                now_ms=now_ms,
-            )
-            expires_at_ms = now_ms + int(self._settings.retention_s * 1000)
-            await self._store.record(turn, status, final, finished_at_ms=now_ms, expires_at_ms=expires_at_ms)
-        except (IdTaken, PreviousGone, StoreUnavailable) as error:
-            line("not_recorded", level=logging.WARNING, id=response_id, reason=type(error).__name__)
-
-    async def expand(self, previous_id: str, tenant: bytes, new_input: Any) -> list[Any]:
-        """The `input` of a plain request that goes on from one of our responses. Raises: Refusal."""
-        previous = await self._chainable(previous_id, tenant)
-        with _refusing():
-            call = await self._store.call_of(previous.id)
-            turns = await self._store.turns_before(previous.id, tenant)
-        if call is None or previous.final is None:
-            raise previous_not_found(previous_id)
-        return items.context([*turns, items.Turn(previous.id, call.input, previous.final)], new_input)
-
-    async def _chainable(self, previous_id: str, tenant: bytes) -> Job:
-        previous = await self.find(previous_id, tenant)
-        if previous is None:
-            raise previous_not_found(previous_id)
-        if previous.final is not None and previous.status in CHAINABLE:
-            if not previous.has_previous and responses.goes_on(previous.final):
-                raise invalid(
-                    f"Response '{previous_id}' goes on from a response of the backend's own, "
-                    "whose content the gateway does not have: it cannot be continued here.",
-                    param="previous_response_id",
-                    code="previous_response_not_usable",
-                )
-            return previous
-        is_over = previous.status.is_terminal
-        raise invalid(
-            f"Response '{previous_id}' is {'' if is_over else 'still '}{previous.status.value}; "
-            "only a completed or incomplete response can be continued.",
-            param="previous_response_id",
-            code="previous_response_not_usable" if is_over else "previous_response_not_ready",
-        )
-
-
-def previous_not_found(previous_id: str) -> Refusal:
-    """For unknown, expired, deleted and foreign ids alike."""
-    return invalid(
-        f"Previous response with id '{previous_id}' not found.",
-        param="previous_response_id",
-        code="previous_response_not_found",
-    )
-
-
-@contextmanager
-def _refusing() -> Iterator[None]:
-    try:
-        yield
-    except (KeyReused, StoreUnavailable) as error:
-        raise _refusal(error, None) from None
-
-
-def _refusal(error: Exception, previous_id: str | None) -> Refusal:
-    match error:
-        case KeyReused():
-            message = "This Idempotency-Key was used for another request."
-            return Refusal(Fault.KEY_REUSED, message, code="idempotency_key_reused")
-        case PreviousGone():
-            return previous_not_found(str(previous_id))
-        case StoreUnavailable():
-            message = f"The gateway's store cannot be used at the moment: {error.meaning}."
-            return Refusal(Fault.UNAVAILABLE, message, code=error.code, retry_after_s=10)
-    raise error

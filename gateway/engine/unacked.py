@@ -106,13 +106,14 @@ class Unacked:
         """Forget what has arrived and what is too old, once a second, until cancelled."""
         while True:
             await asyncio.sleep(_ROUND_S)
-            try:
-                await self.forget()
-            except StoreUnavailable as error:
-                line("store_unavailable", level=logging.ERROR, doing="unacked", reason=str(error))
+            await self.try_to_forget()
 
-    async def forget(self) -> None:
-        """One round."""
+    async def try_to_forget(self) -> None:
+        """One round; what cannot be written is kept for the next."""
         arrived = list(self._arrived)
-        await self._store.forget_unacked(arrived, before_ms=self._clock.now_ms() - self._within_ms)
-        self._arrived.difference_update(arrived)
+        try:
+            await self._store.forget_unacked(arrived, before_ms=self._clock.now_ms() - self._within_ms)
+        except StoreUnavailable as error:
+            line("store_unavailable", level=logging.ERROR, doing="unacked", reason=str(error))
+        else:
+            self._arrived.difference_update(arrived)

@@ -137,6 +137,14 @@ async def test_what_has_arrived_is_known_after_a_kill(gateway: Gateway) -> None:
     assert await ask(gateway, retry=1) != first
 
 
+async def test_what_has_arrived_is_known_after_a_restart(gateway: Gateway) -> None:
+    first = await ask(gateway)
+    assert (await gateway.call("GET", f"/responses/{first}")).status == 200
+    await gateway.stop()
+    await gateway.restart()
+    assert await ask(gateway, retry=1) != first
+
+
 async def _noted(gateway: Gateway) -> None:
     async with asyncio.timeout(WAIT_S):
         while True:

@@ -587,11 +587,11 @@ async def test_a_later_turn_carries_the_earlier_ones_but_not_their_instructions(
 async def test_a_plain_request_is_expanded_with_the_earlier_turns(house: Any, kit: Any) -> None:
     first = await house.submit(input="first question")
     answer = await house.ended(first)
-    expanded = await house.jobs.expand(first, kit.TENANT, "now")
+    expanded = await house.jobs.turns.expand(first, kit.TENANT, "now")
     question = {"role": "user", "content": "first question"}
     assert expanded == [question, *answer["output"], {"role": "user", "content": "now"}]
     with pytest.raises(Refusal):
-        await house.jobs.expand(first, kit.OTHER, "now")
+        await house.jobs.turns.expand(first, kit.OTHER, "now")
 
 
 async def test_a_turn_whose_context_only_the_backend_has_cannot_be_continued(house: Any, kit: Any) -> None:
@@ -600,7 +600,7 @@ async def test_a_turn_whose_context_only_the_backend_has_cannot_be_continued(hou
     with pytest.raises(Refusal, match="backend's own"):
         await house.submit(previous=first)
     with pytest.raises(Refusal, match="backend's own"):
-        await house.jobs.expand(first, kit.TENANT, "now")
+        await house.jobs.turns.expand(first, kit.TENANT, "now")
 
 
 @pytest.mark.parametrize("state", ["queued", "in_progress"])

@@ -1,0 +1,119 @@
+"""Conversations: what a response goes on from, and what was said before it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from gateway.config import BackgroundSettings
+from gateway.core.acceptance import kept_turn
+from gateway.core.job import IdTaken, Job, PreviousGone, Status, StoreUnavailable
+from gateway.engine.clock import Clock
+from gateway.engine.refusals import previous_not_found, refusing
+from gateway.observe import line
+from gateway.store.port import JobStore
+from gateway.wire import items, queries, responses
+from gateway.wire.dialects import Dialect
+from gateway.wire.errors import invalid, not_found
+
+CHAINABLE = frozenset({Status.COMPLETED, Status.INCOMPLETE})
+
+
+class Turns:
+    """The turns of conversations.
+
+    Args:
+        find: A client's job, by any of its names.
+    """
+
+    def __init__(
+        self,
+        store: JobStore,
+        clock: Clock,
+        settings: BackgroundSettings,
+        dialect: Dialect,
+        find: Callable[[str, bytes], Awaitable[Job | None]],
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._settings = settings
+        self._dialect = dialect
+        self._find = find
+
+    async def input_items(self, job: Job, query: queries.ListItems) -> bytes:
+        """One page of the input items, those of earlier turns included."""
+        with refusing():
+            call = await self._store.call_of(job.id)
+            turns = await self._store.turns_before(job.id, job.tenant)
+        if call is None:
+            raise not_found(job.id)
+        listed = items.listed(turns, job.id, call.input)
+        return items.page(
+            listed, limit=query.limit, order=query.order, after=query.after, before=query.before
+        )
+
+    async def record(
+        self,
+        body: dict[str, Any],
+        final: bytes,
+        *,
+        response_id: str,
+        status: Status,
+        tenant: bytes,
+        backend: str,
+    ) -> None:
+        """Keep a plain response as a turn; one that cannot be kept is only not to be gone on from."""
+        now_ms = self._clock.now_ms()
+        previous_id = body.get("previous_response_id")
+        try:
+            if isinstance(previous_id, str):
+                stored_id = self._dialect.stored_id(previous_id)
+                previous = await self._store.find(stored_id, tenant, now_ms=now_ms)
+                if previous is None:
+                    return  # the backend's own: it knows the context, we do not
+                previous_id = previous.id
+            turn = kept_turn(
+                body,
+                response_id=response_id,
+                tenant=tenant,
+                previous_id=previous_id,
+                backend=backend,
+                now_ms=now_ms,
+            )
+            expires_at_ms = now_ms + int(self._settings.retention_s * 1000)
+            await self._store.record(turn, status, final, finished_at_ms=now_ms, expires_at_ms=expires_at_ms)
+        except (IdTaken, PreviousGone, StoreUnavailable) as error:
+            line("not_recorded", level=logging.WARNING, id=response_id, reason=type(error).__name__)
+
+    async def expand(self, previous_id: str, tenant: bytes, new_input: Any) -> list[Any]:
+        """The `input` of a plain request that goes on from one of our responses. Raises: Refusal."""
+        previous = await self.chainable(previous_id, tenant)
+        with refusing():
+            call = await self._store.call_of(previous.id)
+            turns = await self._store.turns_before(previous.id, tenant)
+        if call is None or previous.final is None:
+            raise previous_not_found(previous_id)
+        return items.context([*turns, items.Turn(previous.id, call.input, previous.final)], new_input)
+
+    async def chainable(self, previous_id: str, tenant: bytes) -> Job:
+        """The response that a new one goes on from. Raises: Refusal, if there is none or it cannot be."""
+        previous = await self._find(previous_id, tenant)
+        if previous is None:
+            raise previous_not_found(previous_id)
+        if previous.final is not None and previous.status in CHAINABLE:
+            if not previous.has_previous and responses.goes_on(previous.final):
+                raise invalid(
+                    f"Response '{previous_id}' goes on from a response of the backend's own, "
+                    "whose content the gateway does not have: it cannot be continued here.",
+                    param="previous_response_id",
+                    code="previous_response_not_usable",
+                )
+            return previous
+        is_over = previous.status.is_terminal
+        raise invalid(
+            f"Response '{previous_id}' is {'' if is_over else 'still '}{previous.status.value}; "
+            "only a completed or incomplete response can be continued.",
+            param="previous_response_id",
+            code="previous_response_not_usable" if is_over else "previous_response_not_ready",
+        )
