@@ -128,8 +128,7 @@ def to_client(headers: CIMultiDictProxy[str], *, request_id: str) -> CIMultiDict
     nominated = _nominated(headers)
     sent: CIMultiDict[str] = CIMultiDict()
     for name, value in headers.items():
-        # Read `Set_Cookie` as the header it turns into behind servers that fold `_` and `.`.
-        key = name.lower().replace("_", "-").replace(".", "-")
+        key = _folded(name)
         if key in _NOT_TO_CLIENT or key in nominated or key.startswith(_NOT_TO_CLIENT_PREFIXES):
             continue
         if is_sendable(value):
@@ -169,4 +168,9 @@ def _from_caller(headers: CIMultiDictProxy[str]) -> Iterator[tuple[str, str]]:
 def _nominated(headers: CIMultiDictProxy[str]) -> frozenset[str]:
     """RFC 9110 §7.6.1: what Connection names is hop-by-hop too."""
     listed = ",".join(headers.getall("Connection", ()))
-    return frozenset(name.strip().lower() for name in listed.split(","))
+    return frozenset(_folded(name.strip()) for name in listed.split(",")) if listed else frozenset()
+
+
+def _folded(name: str) -> str:
+    """The header that a name turns into behind servers that fold `_` and `.`: `Set_Cookie` is one, too."""
+    return name.lower().replace("_", "-").replace(".", "-")

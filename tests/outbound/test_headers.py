@@ -74,6 +74,15 @@ def test_what_connection_names_is_dropped_too() -> None:
     assert {key.lower() for key in result} == OURS | {"x-three"}
 
 
+def test_what_connection_names_is_dropped_in_every_spelling() -> None:
+    for nominated in ("X-One", "x_one", "X.One"):
+        for name in ("X-One", "X_One", "x.one"):
+            pairs = (("Connection", nominated), (name, "1"), ("X-Two", "2"))
+            assert {key.lower() for key in sent(*pairs)} == OURS | {"x-two"}
+            assert name not in answered(*pairs)
+            assert "X-Two" in answered(*pairs)
+
+
 def test_callers_request_id_is_replaced() -> None:
     assert sent(("X-Request-Id", "theirs"), ("x-request-id", "more")).getall("X-Request-Id") == ["req_ours"]
 
