@@ -153,8 +153,9 @@ def _request(
     writer: AbstractStreamWriter,
     task: asyncio.Task[None],
 ) -> web.BaseRequest:
-    if message.upgrade:
-        # Whoever declines the upgrade must not read on: what follows may be of the other protocol.
+    if message.upgrade or message.chunked:
+        # What follows a declined upgrade may be of the other protocol. After chunks aiohttp's parser (3.14)
+        # takes the last line of a trailer, which may say anything, for the next request's first header.
         message = message._replace(should_close=True)
     return web.BaseRequest(message, payload, protocol, writer, task, task.get_loop())
 

@@ -66,6 +66,24 @@ async def test_nothing_of_a_malformed_head_comes_back_or_is_logged(start_gateway
         assert canary not in gateway.stderr
 
 
+async def test_a_trailer_of_one_request_is_no_header_of_the_next(start_gateway: StartGateway) -> None:
+    async with recording() as recorder:
+        gateway = await start_gateway(upstream=recorder.url, **QUIET)
+        recorder.take()
+        reader, writer = await asyncio.open_connection("127.0.0.1", port_of(gateway.url))
+        chunks = b"5\r\nhello\r\n0\r\nA: b\r\nX-Leak: mine\r\n\r\n"
+        writer.write(b"POST /v1/x HTTP/1.1\r\nHost: g\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks)
+        answer = await within(reader.readuntil(b"}"))
+        assert status_of(answer) == 200
+        writer.write(b"GET /v1/x HTTP/1.1\r\nHost: g\r\n\r\n")
+        rest = await within(reader.read())
+        writer.close()
+        for seen in recorder.take():
+            assert b"x-leak" not in seen.names
+        assert b"Connection: close" in answer
+        assert rest == b""
+
+
 @pytest.mark.parametrize(
     ("more", "status"),
     [

@@ -7,7 +7,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-_ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
+import orjson
+
+_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +21,14 @@ class Seen:
     body: bytes
 
     @property
+    def method(self) -> bytes:
+        return self.line.split(b" ")[0]
+
+    @property
+    def target(self) -> bytes:
+        return self.line.split(b" ")[1]
+
+    @property
     def names(self) -> set[bytes]:
         return {name.lower() for name, _ in self.headers}
 
@@ -28,10 +38,13 @@ class Seen:
 
 @dataclass
 class Recorder:
-    """What came, in order; `broken` has what was no request at all."""
+    """What came, in order; `broken` has what was no request at all.
+
+    The answer to each is the target that it named. `head` is the beginning of all answers.
+    """
 
     port: int = 0
-    answer: bytes = _ANSWER
+    head: bytes = _HEAD
     requests: list[Seen] = field(default_factory=list)
     broken: list[bytes] = field(default_factory=list)
 
@@ -49,7 +62,10 @@ class Recorder:
             while True:
                 seen = await _read(reader)
                 self.requests.append(seen)
-                writer.write(self.answer)
+                body = orjson.dumps({"target": seen.target.decode("latin-1")})
+                writer.write(self.head + b"Content-Length: %d\r\n\r\n" % len(body))
+                if seen.method != b"HEAD":
+                    writer.write(body)
         except asyncio.IncompleteReadError as error:
             if error.partial:
                 self.broken.append(error.partial)
