@@ -117,7 +117,9 @@ async def main(jobs: int, events: int, rate: float, rounds: int) -> None:
             arguments += ["--admin-port", "0", "--database", f"{folder}/b.db", "--api", "responses"]
             async with child(*arguments) as gateway:
                 assert gateway.stderr is not None
-                url = json.loads(await gateway.stderr.readline())["url"]
+                while (said := json.loads(await gateway.stderr.readline()))["event"] != "listening":
+                    pass
+                url = said["url"]
                 sink = asyncio.create_task(_sink(gateway.stderr))
                 costs: dict[int, list[float]] = {0: [], 1: [], 4: []}
                 connector = aiohttp.TCPConnector(limit=0)

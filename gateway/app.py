@@ -35,7 +35,7 @@ from gateway.observe import Observer, configure_logging, line
 from gateway.outbound.backends import HttpBackends
 from gateway.outbound.client import make_session
 from gateway.outbound.receivers import HttpSender
-from gateway.process import raise_file_limit, watch_loop
+from gateway.process import raise_file_limit, warn_of_few_files, watch_loop
 from gateway.store.file import DatabaseInUse, DatabaseRefused, DatabaseUnreachable
 from gateway.store.sqlite import SqliteStore
 from gateway.wire import openapi
@@ -73,7 +73,7 @@ async def _serve(settings: Settings) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _stop_or_exit, stop, number)
-    open_files_max = raise_file_limit(settings)
+    open_files_max = raise_file_limit()
     async with running(settings) as gateway:
         line(
             "listening",
@@ -86,6 +86,7 @@ async def _serve(settings: Settings) -> int:
             sqlite=sqlite3.sqlite_version,
             open_files_max=open_files_max,
         )
+        warn_of_few_files(settings, open_files_max)
         waits = [asyncio.create_task(event.wait()) for event in (stop, gateway.failed)]
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         for wait in waits:

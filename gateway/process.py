@@ -14,8 +14,8 @@ _OTHER_FILES = 64
 _LOOK_EVERY_S = 0.05
 
 
-def raise_file_limit(settings: Settings) -> int:
-    """Take as many file descriptors as the system allows. Returns how many, and warns if they may not do.
+def raise_file_limit() -> int:
+    """Take as many file descriptors as the system allows. Returns how many.
 
     A shell gives 1024, and leaves it to the program to ask for more; each connection takes one. Without any
     left a gateway can neither be reached nor reach its backends.
@@ -24,14 +24,17 @@ def raise_file_limit(settings: Settings) -> int:
     if soft != hard:
         try:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-            soft = hard
         except (OSError, ValueError):  # macOS says "unlimited" and allows less
-            pass
+            return soft
+    return hard
+
+
+def warn_of_few_files(settings: Settings, files_max: int) -> None:
+    """If all the connections that the settings allow would need more."""
     background = sum(one.concurrency_max * len(one.urls) for one in settings.all_backends.values())
-    wanted = settings.stream.readers_max + background + _OTHER_FILES
-    if soft < wanted:
-        line("few_open_files", level=logging.WARNING, limit=soft, wanted=wanted)
-    return soft
+    wanted = settings.server.connections_max + background + _OTHER_FILES
+    if files_max < wanted:
+        line("few_open_files", level=logging.WARNING, limit=files_max, wanted=wanted)
 
 
 async def watch_loop(observer: Observer) -> None:

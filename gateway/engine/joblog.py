@@ -118,11 +118,12 @@ class JobLog:
         arrival.clear()
         if self._waiting_bytes * 2 >= self._settings.unflushed_bytes_max or self._unflushed.is_half_full:
             return
+        # Not a timeout, which ends by an exception: nearly every time it is the timer that ends this.
+        timer = asyncio.get_running_loop().call_later(self._settings.flush_ms / 1000, arrival.set)
         try:
-            async with asyncio.timeout(self._settings.flush_ms / 1000):
-                await arrival.wait()
-        except TimeoutError:
-            pass
+            await arrival.wait()
+        finally:
+            timer.cancel()
 
     async def _until_stored(self, attempt: Callable[[], Awaitable[None]]) -> None:
         """Make attempts until one succeeds, for as long as the settings say. Raises: as the attempt."""

@@ -11,7 +11,6 @@ in pieces is its last word taken.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from itertools import chain
 from typing import Any
 
 from gateway.wire.events import AUDIO_EVENTS, ITEM_EVENTS, Event
@@ -161,10 +160,12 @@ class Normaliser:
         number = event.get("output_index")
         named = self._by_id.get(str(event.get("item_id")))
         numbered = self._by_number.get(number) if isinstance(number, int) else None
-        newest = (known for known in reversed(self._items) if known.may_be_meant(event))
-        for known in chain((named, numbered), newest):
+        for known in (named, numbered):
             if known is not None and not known.is_done and known.type == item_type:
                 return known
+        for newest in reversed(self._items):
+            if not newest.is_done and newest.type == item_type and newest.may_be_meant(event):
+                return newest
         return None
 
     def _find_or_add(self, event: Event, item_type: str) -> tuple[OutputItem, list[Event]]:

@@ -105,14 +105,13 @@ async def test_the_gateway_takes_as_many_file_descriptors_as_it_may_and_says_so(
 def test_too_few_file_descriptors_are_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
     warnings: list[dict[str, object]] = []
     monkeypatch.setattr(process, "line", lambda event, **fields: warnings.append({"event": event, **fields}))
-    monkeypatch.setattr(resource, "getrlimit", lambda _: (2000, 2000))
     upstream = {"url": "http://127.0.0.1:8000/v1", "concurrency_max": 100}
-    small = {"readers_max": 500, "readers_per_tenant_max": 500}
-    assert process.raise_file_limit(Settings.model_validate({"upstream": upstream, "stream": small})) == 2000
+    settings = Settings.model_validate({"upstream": upstream, "server": {"connections_max": 500}})
+    process.warn_of_few_files(settings, 2000)
     assert warnings == []
-    process.raise_file_limit(Settings.model_validate({"upstream": upstream}))
+    process.warn_of_few_files(settings, 600)
     (warning,) = warnings
-    assert (warning["event"], warning["limit"]) == ("few_open_files", 2000)
+    assert (warning["event"], warning["limit"]) == ("few_open_files", 600)
 
 
 async def test_every_transition_is_one_line_with_id_and_reason(

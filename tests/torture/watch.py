@@ -19,10 +19,11 @@ MIB = 2**20
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One look. `at` is on the monotonic clock."""
+    """One look. `at` is on the monotonic clock; `cpu_s` is of all threads, since the start."""
 
     at: float
     rss_bytes: int
+    cpu_s: float
     files: int
     wal_bytes: int
 
@@ -66,10 +67,12 @@ def look(gateway: Gateway) -> Sample:
     """Raises: OSError, if there is no process."""
     process = Path(f"/proc/{gateway.pid}")
     pages = int((process / "statm").read_text().split()[1])
+    times = (process / "stat").read_text().rpartition(")")[2].split()[11:13]
     wal = gateway.database.with_name(gateway.database.name + "-wal")
     return Sample(
         time.monotonic(),
         pages * os.sysconf("SC_PAGE_SIZE"),
+        sum(map(int, times)) / os.sysconf("SC_CLK_TCK"),
         len(os.listdir(process / "fd")),
         wal.stat().st_size if wal.exists() else 0,
     )

@@ -58,6 +58,7 @@ async def run_very_many_at_once(bench: Bench) -> None:
         ended_s = time.monotonic() - started
     bench.figure("at once", int(at_once))
     bench.figure("ended after s", round(ended_s, 1))
+    bench.figure("CPU s", round(watch.samples[-1].cpu_s, 1))
     bench.figure("RSS MiB", watch.rss_max() // MIB)
     bench.figure("loop lag p99 s", now.loop_lag_s(0.99))
     bench.figure("loop lag max s", now.loop_lag_s(1.0))
