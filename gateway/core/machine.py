@@ -266,8 +266,8 @@ class JobMachine:
         return self._failed_after([], error, reason, now_s)
 
     def _failed_after(self, output: list[Event], error: Failure, reason: str, now_s: int) -> Finish:
-        calls = self._job.attempt + self._job.put_offs
-        if reason in retry.KINDS and calls > 1:
+        calls = retry.calls_made(self._job, reason)
+        if calls > 1:
             error = failures.after_calls(error, calls)
         return self._finish(output, Status.FAILED, now_s, error=error, reason=reason)
 

@@ -7,6 +7,7 @@ the job nothing but time.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -119,6 +120,13 @@ class Again:
     caller_rests_s: float = 0.0
 
 
+def calls_made(job: Job, reason: str) -> int:
+    """How often the backend was asked for a job that ends for this reason; 0 if that is not what ended it."""
+    if reason not in KINDS:
+        return 0
+    return job.attempt + job.put_offs - (KINDS[reason] is Kind.NOT_SENT)
+
+
 def may_ask_anew(reason: str) -> bool:
     """Whether a plain request that was broken off may be made once more, by a client that has not had a byte.
 
@@ -147,11 +155,14 @@ def again(
     was_shown: bool,
     now_ms: int,
     roll: float,
+    book_s: Callable[[], float],
 ) -> Again | None:
     """What to do with a job whose run has come to a failure; None: it fails.
 
     Args:
         attempts_max: Of one job.
+        book_s: Takes the next retry that there is in the backend's budget, and says in how many seconds. Only
+            a call on which the backend may have worked costs one: the others are no load to be kept small.
         was_shown: A reader may have seen output of it. Two generations are never spliced.
         roll: From 0 to 1, at random.
     """
@@ -167,7 +178,8 @@ def again(
                     decided = _put_off(failed, job, patience, roll)
             case Kind.BROKEN_OFF:
                 if job.may_rerun(attempts_max):
-                    decided = Again(patience.backoff_s(job.attempt, roll), is_attempt=True)
+                    after_s = max(patience.backoff_s(job.attempt, roll), book_s())
+                    decided = Again(after_s, is_attempt=True)
             case None:
                 pass
     if decided is not None and now_ms + decided.after_s * 1000 >= job.deadline_ms:

@@ -159,4 +159,5 @@ class Run:
             was_shown=self.claim.job.is_followable and self.log.has_output,
             now_ms=self.clock.now_ms(),
             roll=random.random(),  # noqa: S311  not a secret
+            book_s=self.backend.retry_in_s,
         )

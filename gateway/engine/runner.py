@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from gateway.config import BackgroundSettings
-from gateway.core.call import Backend, Backends
+from gateway.core.call import Backends
 from gateway.core.job import Claim, ClaimLost, StoreUnavailable
 from gateway.core.machine import Abandoned, Input
 from gateway.engine.clock import Clock
@@ -175,7 +175,7 @@ class Runner:
         except* RunAgain as group:
             for asked in group.exceptions:
                 assert isinstance(asked, RunAgain)
-                await self._release(claim, backend, asked)
+                await self._release(claim, asked)
         except* StoreUnavailable as errors:
             self._unsettled[claim.id] = _not_stored(errors.exceptions[0])
             line("store_unavailable", level=logging.ERROR, doing="run", reason=str(errors.exceptions[0]))
@@ -183,10 +183,8 @@ class Runner:
             self._unsettled[claim.id] = _DEFECT
             line("defect", level=logging.ERROR, id=claim.id, exc_info=True)
 
-    async def _release(self, claim: Claim, backend: Backend, asked: RunAgain) -> None:
+    async def _release(self, claim: Claim, asked: RunAgain) -> None:
         again, now_ms = asked.again, self._clock.now_ms()
-        # Only a call that the backend has worked on is a load to be kept small.
-        after_s = max(again.after_s, backend.retry_in_s()) if again.is_attempt else again.after_s
         if again.caller_rests_s > 0:
             until_ms = now_ms + int(again.caller_rests_s * 1000)
             self._slots.rest(claim.job.backend, claim.job.tenant, until_ms)
@@ -195,17 +193,17 @@ class Runner:
                 claim,
                 attempts_returned=0 if again.is_attempt else 1,
                 put_offs=int(again.is_put_off),
-                not_before_ms=now_ms + math.ceil(after_s * 1000),
+                not_before_ms=now_ms + math.ceil(again.after_s * 1000),
             )
         except ClaimLost:
             self._observer.claim_lost(claim.id)
         except StoreUnavailable as error:
             self._unsettled[claim.id] = _not_stored(error)
         else:
-            self._observer.job_released(claim.id, asked.reason, after_s)
+            self._observer.job_released(claim.id, asked.reason, again.after_s)
             self._observer.retried(claim.job.backend, asked.reason.removeprefix("upstream_"))
             # A little late rather than too early: that would cost it the wait for the next poll.
-            asyncio.get_running_loop().call_later(after_s + _GRACE_S, self.ring)
+            asyncio.get_running_loop().call_later(again.after_s + _GRACE_S, self.ring)
 
     def _ended(self, claim: Claim, _task: asyncio.Task[None]) -> None:
         del self._runs[claim.id]

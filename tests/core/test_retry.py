@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.job import Job, Status
-from gateway.core.retry import Again, Failed, Patience, again, may_ask_anew, reason_of, rest_s
+from gateway.core.retry import Again, Failed, Patience, again, calls_made, may_ask_anew, reason_of, rest_s
 
 PATIENCE = Patience(
     down_wait_s=300,
@@ -56,7 +56,7 @@ FINAL = (
 
 def decided(reason: str, job: Job = JOB, **more: Any) -> Again | None:
     """What is decided, with the dice in the middle."""
-    given = {"attempts_max": 2, "was_shown": False, "now_ms": NOW, "roll": 0.5, **more}
+    given = {"attempts_max": 2, "was_shown": False, "now_ms": NOW, "roll": 0.5, "book_s": float, **more}
     failed = Failed(
         reason, *(given.pop(name, default) for name, default in [("asked", None), ("is_callers", False)])
     )
@@ -131,6 +131,33 @@ def test_nothing_waits_for_its_deadline(reason: str, more: dict[str, Any]) -> No
     assert decided(reason, job(deadline_ms=NOW + 90_000), **more) is not None
     assert decided(reason, job(deadline_ms=NOW + 10), **more) is None
     assert decided("upstream_put_off", job(deadline_ms=NOW + 59_000), asked=60) is None
+
+
+def test_a_retry_that_is_not_in_the_budget_waits_for_its_turn_and_costs_only_what_is_a_load() -> None:
+    booked = []
+
+    def book_s() -> float:
+        booked.append(1)
+        return 40.0
+
+    waits = decided("upstream_cut", book_s=book_s)
+    assert waits is not None
+    assert waits.after_s == 40
+    assert decided("upstream_cut", job(deadline_ms=NOW + 39_000), book_s=book_s) is None
+    assert len(booked) == 2
+    for free in (*NOT_SENT, "upstream_put_off"):
+        assert decided(free, book_s=book_s) is not None
+    assert decided("upstream_cut", job(attempt=2), book_s=book_s) is None
+    assert decided("upstream_cut", was_shown=True, book_s=book_s) is None
+    assert len(booked) == 2, "none of these"
+
+
+@pytest.mark.parametrize(
+    ("reason", "calls"),
+    [("upstream_cut", 5), ("upstream_put_off", 5), ("upstream_unreachable", 4), ("deadline", 0)],
+)
+def test_a_failure_knows_how_often_the_backend_was_asked(reason: str, calls: int) -> None:
+    assert calls_made(job(attempt=2, put_offs=3), reason) == calls
 
 
 # -- when
