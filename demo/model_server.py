@@ -246,7 +246,10 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     except Refused as refused:
         return _json(refused.body, refused.code)
     except web.HTTPException as error:
-        return _json({"detail": error.reason}, error.status)
+        answer = _json({"detail": error.reason}, error.status)
+        if "Allow" in error.headers:
+            answer.headers["Allow"] = error.headers["Allow"]
+        return answer
 
 
 def _guard(api_key: str | None) -> Middleware:

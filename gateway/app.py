@@ -157,7 +157,6 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             base_path=base_path,
             dialect=engine.dialect,
             accepts_store_false=settings.background.store_false == "accept",
-            keeps_plain=settings.conversations.record_foreground,
             callers=settings.tenants.mode,
             callers_header=settings.tenants.header,
         )

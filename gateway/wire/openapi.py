@@ -44,7 +44,6 @@ def document(
     base_path: str,
     dialect: Dialect,
     accepts_store_false: bool,
-    keeps_plain: bool,
     callers: str = "passthrough",
     callers_header: str | None = None,
 ) -> bytes:
@@ -53,7 +52,6 @@ def document(
     Args:
         base_path: Under which the routes are served, e.g. `/v1`.
         accepts_store_false: Whether a background response may be created with `store: false`.
-        keeps_plain: Whether plain responses are kept as turns, and can be retrieved.
         callers: How they are told apart: the value of `tenants.mode`.
         callers_header: By which one, if it is by `trusted_header`.
     """
@@ -61,7 +59,7 @@ def document(
     one = {"parameters": [_path_parameter()]}
     paths = {
         "/responses": {"post": _create(dialect)},
-        "/responses/{response_id}": one | {"get": _retrieve(dialect, keeps_plain), "delete": _delete()},
+        "/responses/{response_id}": one | {"get": _retrieve(dialect), "delete": _delete()},
         "/responses/{response_id}/cancel": one | {"post": _cancel()},
         "/responses/{response_id}/input_items": one | {"get": _input_items()},
     }
@@ -71,6 +69,8 @@ def document(
         "Response": schemas.response(dialect),
         "PlainResponse": schemas.PLAIN,
         "Event": schemas.EVENT,
+        "BackendEvent": schemas.BACKEND_EVENT,
+        "BackendError": schemas.BACKEND_ERROR,
         "DeletedResponse": schemas.DELETED,
         "InputItems": schemas.INPUT_ITEMS,
         "Error": schemas.ERROR,
@@ -126,7 +126,9 @@ def _create(dialect: Dialect) -> Json:
     if dialect.accepted_status == 202:
         answers["202"] = _ok(_STORED, stored, _POLL_AFTER)
         answers["200"] = _ok("With `stream: true`, its events; plain request: the backend's answer.", plain)
-    answers["200"]["content"] |= _EVENTS
+    answers["200"]["content"] |= {
+        "text/event-stream": {"schema": {"anyOf": [_ref("Event"), _ref("BackendEvent")]}}
+    }
     answers[str(dialect.accepted_status)]["links"] = _LINKS
     return {
         "operationId": "createResponse",
@@ -136,16 +138,15 @@ def _create(dialect: Dialect) -> Json:
         "requestBody": {"required": True, "content": {"application/json": {"schema": schema}}},
         "responses": {
             **answers,
-            **_errors(400, 401, 403, 404, 413, 415, 422, 429, 502, 503, 504),
+            **_errors(passed_on=(400, 401, 403, 404, 413, 415, 422, 429, 502, 503, 504)),
             "default": {"description": "Plain request: the backend's answer, as it is."},
         },
     }
 
 
-def _retrieve(dialect: Dialect, keeps_plain: bool) -> Json:
-    shown = {"anyOf": [_ref("Response"), _ref("PlainResponse")]} if keeps_plain else _ref("Response")
-    answer = _ok("The response as it is now; with `stream=true`, its events.", shown, _POLL_AFTER)
-    answer["content"] |= _EVENTS
+def _retrieve(dialect: Dialect) -> Json:
+    answer = _ok("The response as it is now; with `stream=true`, its events.", _SHOWN, _POLL_AFTER)
+    answer["content"] |= {"text/event-stream": {"schema": _ref("Event")}}
     cursor = {"type": "integer", "minimum": 0, "maximum": 10**queries.CURSOR_DIGITS_MAX - 1}
     return {
         "operationId": "retrieveResponse",
@@ -156,7 +157,7 @@ def _retrieve(dialect: Dialect, keeps_plain: bool) -> Json:
             _query("include_obfuscation", {"type": "boolean"}, "Accepted; stored events carry none."),
             *_INCLUDES,
         ],
-        "responses": {"200": answer, **_errors(400, 401, 404, 429, 503), **_OF_BACKEND},
+        "responses": {"200": answer, **_errors(404, passed_on=(400, 401, 429, 503)), **_OF_BACKEND},
     }
 
 
@@ -166,7 +167,7 @@ def _delete() -> Json:
         "summary": "Delete a response; a running one is stopped",
         "responses": {
             "200": _ok("It is gone, for every reader.", _ref("DeletedResponse")),
-            **_errors(400, 401, 404, 503),
+            **_errors(404, passed_on=(400, 401, 503)),
             **_OF_BACKEND,
         },
     }
@@ -178,8 +179,8 @@ def _cancel() -> Json:
         "summary": "Cancel a response",
         "description": "Again: the same answer. One that ended otherwise cannot be cancelled: 400.",
         "responses": {
-            "200": _ok("Cancelled; the output so far is kept.", _ref("Response"), _POLL_AFTER),
-            **_errors(400, 401, 404, 503),
+            "200": _ok("Cancelled; the output so far is kept.", _SHOWN, _POLL_AFTER),
+            **_errors(404, passed_on=(400, 401, 503)),
             **_OF_BACKEND,
         },
     }
@@ -201,7 +202,7 @@ def _input_items() -> Json:
         ],
         "responses": {
             "200": _ok("One page.", _ref("InputItems")),
-            **_errors(400, 401, 404, 503),
+            **_errors(404, passed_on=(400, 401, 503)),
             **_OF_BACKEND,
         },
     }
@@ -236,14 +237,17 @@ def _ok(description: str, schema: Json, headers: Json | None = None) -> Json:
     }
 
 
-def _errors(*statuses: int) -> Json:
+def _errors(*own: int, passed_on: tuple[int, ...]) -> Json:
+    """Args: passed_on: Those that a backend's own answer may have as well; it is then passed on as it is."""
     return {
         str(status): {
             "description": _ERRORS[status],
             "headers": _REQUEST_ID | (_RETRY_AFTER if status in _RETRIED else {}),
-            "content": {"application/json": {"schema": _ref("Error")}},
+            "content": _STRANGE_ERROR
+            if status in passed_on
+            else {"application/json": {"schema": _ref("Error")}},
         }
-        for status in sorted((*statuses, *_OF_ANY_REQUEST))
+        for status in sorted((*own, *passed_on, *_OF_ANY_REQUEST))
     }
 
 
@@ -261,9 +265,16 @@ _POLL_AFTER = {
     }
 }
 _RETRY_AFTER = {
-    "Retry-After": {"description": "Seconds.", "schema": {"type": "integer", "minimum": 0, "maximum": 120}}
+    "Retry-After": {
+        "description": "Seconds; a backend may name a date.",
+        "schema": {"type": ["integer", "string"]},
+    }
 }
-_EVENTS = {"text/event-stream": {"schema": {"$ref": "#/components/schemas/Event"}}}
+_SHOWN = {"anyOf": [_ref("Response"), _ref("PlainResponse")]}
+_STRANGE_ERROR: Json = {
+    "application/json": {"schema": {"anyOf": [_ref("Error"), _ref("BackendError")]}},
+    "*/*": {},
+}
 _OF_BACKEND = {
     "default": {
         "description": "An id that is not the gateway's may be the backend's own: its answer, as it is."

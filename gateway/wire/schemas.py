@@ -40,8 +40,14 @@ def create_background(*, accepts_store_false: bool) -> Json:
 
 CREATE_PLAIN = {
     "type": "object",
-    "description": "The backend's own API.",
-    "properties": {"background": {"not": {"const": True}}},
+    "description": "The backend's own API, which may want more than this, or less.",
+    "properties": {
+        "model": {"type": "string"},
+        "input": {"type": ["string", "array"], "minLength": 1, "items": {"type": "object"}},
+        "background": {"enum": [False, None]},
+        "stream": {"type": ["boolean", "null"]},
+    },
+    "required": ["input"],
 }
 
 
@@ -120,6 +126,11 @@ EVENT = {
     "required": ["event", "data"],
     "additionalProperties": False,
 }
+BACKEND_EVENT = {
+    "type": "object",
+    "description": "One event of the backend's answer to a plain request, as it is.",
+}
+BACKEND_ERROR = {"description": "A backend's error, as it is."}
 DELETED = {
     "type": "object",
     "properties": {

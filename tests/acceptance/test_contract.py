@@ -80,7 +80,5 @@ def test_what_is_documented_of_a_create_is_what_its_model_checks(dialect: Dialec
 
 def _document(dialect: Dialect) -> Any:
     return orjson.loads(
-        openapi.document(
-            version="1", base_path="/v1", dialect=dialect, accepts_store_false=False, keeps_plain=False
-        )
+        openapi.document(version="1", base_path="/v1", dialect=dialect, accepts_store_false=False)
     )
