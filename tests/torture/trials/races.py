@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
 import orjson
 
 from tests.acceptance.harness import Reply, frames, payload
+from tests.acceptance.receivers import Receiver
 from tests.torture.gateway import Gateway
 from tests.torture.journal import TERMINAL
 from tests.torture.model import Model, create_body, expected_text
 from tests.torture.oracle import text_of
+from tests.torture.told import SECRETS, all_told, endpoint
 from tests.torture.trial import Bench, trial
 
 _AT_ONCE = 20
@@ -49,7 +51,7 @@ class _Race:
 @trial(
     "T9",
     "2 cancels and 1 delete of every response, within 20 ms of its end",
-    pass_mark="1 terminal transition and 1 terminal event each; all answers agree; 0 HTTP 5xx",
+    pass_mark="1 terminal transition, 1 terminal event and 1 webhook each; all answers agree; 0 HTTP 5xx",
     runs=1000,
     short_runs=200,
     quick_runs=20,
@@ -57,19 +59,24 @@ class _Race:
 )
 async def race_to_the_end(bench: Bench) -> None:
     model = await bench.model()
-    gateway = await bench.gateway(model.url)
-    turns = iter(bench.rounds())
-    races: list[_Race] = []
+    async with Receiver() as receiver:
+        gateway = bench.prepared(model.url)
+        gateway.set(**endpoint("races", receiver, SECRETS))
+        await gateway.start()
+        turns = iter(bench.rounds())
+        races: list[_Race] = []
 
-    async def runner() -> None:
-        for number in turns:
-            races.append(await _race(gateway, number))
-            _judge(bench, races[-1])
+        async def runner() -> None:
+            for number in turns:
+                races.append(await _race(gateway, number))
+                _judge(bench, races[-1])
 
-    async with asyncio.TaskGroup() as group:
-        for _ in range(_AT_ONCE):
-            group.create_task(runner())
-    _judge_log(bench, gateway, races)
+        async with asyncio.TaskGroup() as group:
+            for _ in range(_AT_ONCE):
+                group.create_task(runner())
+        _judge_log(bench, gateway, races)
+        await all_told(bench, gateway, "races")
+        _judge_webhooks(bench, gateway, races, receiver)
 
 
 async def _race(gateway: Gateway, number: int) -> _Race:
@@ -161,6 +168,23 @@ def _judge_log(bench: Bench, gateway: Gateway, races: list[_Race]) -> None:
             ends == 1 or (ends == 0 and race.is_deleted_at_once), f"{race.id}: {ends} ends in the log"
         )
         bench.add("terminal transitions", ends or deleted)
+
+
+def _judge_webhooks(bench: Bench, gateway: Gateway, races: list[_Race], receiver: Receiver) -> None:
+    """One for each response, of the end that it had; one that was deleted before it had one was cancelled."""
+    told: dict[str, set[tuple[str, bytes]]] = defaultdict(set)
+    for got in receiver.received:
+        told[got.response_id].add((got.webhook_id, got.body))
+    ends = {line["id"]: line["to"] for line in gateway.lines if line["event"] == "job" and line["to"] in _OUT}
+    for race in races:
+        events = told.pop(race.id, set())
+        bench.require(len(events) == 1, f"{race.id}: {len(events)} webhooks")
+        expected = f"response.{ends.get(race.id, 'cancelled')}"
+        for _, body in events:
+            found = orjson.loads(body)["type"]
+            bench.require(found == expected, f"{race.id}: told as {found}, not {expected}")
+        bench.add("webhooks", len(events))
+    bench.require(not told, f"{len(told)} webhooks about other responses")
 
 
 def _kind(event: bytes) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import os
 import random
 import signal
@@ -24,12 +23,11 @@ from tests.torture.clients import Crowd, Mix
 from tests.torture.gateway import Gateway
 from tests.torture.journal import Journal
 from tests.torture.model import create_body
+from tests.torture.told import SECRETS, all_told, endpoint
 from tests.torture.trial import Bench, trial
 from tests.torture.trials.kills import judge, require_whole
 
 _CLIENTS = 12
-_DELIVERED_S = 90.0
-_KNOWN = [f"whsec_{base64.b64encode(bytes([number]) * 32).decode()}" for number in range(2)]
 _ROTATION = ((0,), (1, 0), (1,), (0, 1))
 """Which of the two secrets sign in one life of the gateway after the other."""
 
@@ -81,9 +79,9 @@ async def tell_and_die(bench: Bench) -> None:
             webhooks__concurrency_max=32,
         )
         gateway.set(
-            **_endpoint("troubled", troubled, _KNOWN[:1]),
-            **_endpoint("rotated", rotated, [_KNOWN[number] for number in _ROTATION[0]]),
-            **_endpoint("gone", gone, _KNOWN[:1]),
+            **endpoint("troubled", troubled, SECRETS[:1]),
+            **endpoint("rotated", rotated, [SECRETS[number] for number in _ROTATION[0]]),
+            **endpoint("gone", gone, SECRETS[:1]),
         )
         await gateway.start()
         stops = _Stops(bench, gateway, gone)
@@ -95,10 +93,11 @@ async def tell_and_die(bench: Bench) -> None:
                 require_whole(bench, gateway, f"kill {number}")
                 _verify(bench, rotated, _ROTATION[number % len(_ROTATION)])
                 keys = _ROTATION[(number + 1) % len(_ROTATION)]
-                gateway.set(**_endpoint("rotated", rotated, [_KNOWN[key] for key in keys]))
+                gateway.set(**endpoint("rotated", rotated, [SECRETS[key] for key in keys]))
                 await gateway.restart()
         stories = await judge(bench, gateway, model, notes)
-        await _all_told(bench, gateway)
+        waiting = await all_told(bench, gateway, "troubled", "rotated")
+        bench.require(waiting["gone"] > 0, "what waits for a disabled endpoint is kept")
         stops.look()
         _verify(bench, rotated, _ROTATION[bench.runs % len(_ROTATION)])
         accepted = {story.id for story in stories}
@@ -112,11 +111,6 @@ async def tell_and_die(bench: Bench) -> None:
         _judge_events(bench, [*troubled.received, *rotated.received, *gone.received])
         bench.figure("ends told", len(_told(rotated)))
         bench.figure("attempts", sum(len(each.received) for each in (troubled, rotated, gone)))
-
-
-def _endpoint(name: str, receiver: Receiver, secrets: list[str]) -> dict[str, object]:
-    prefix = f"webhooks__endpoints__{name}__"
-    return {f"{prefix}url": receiver.url, f"{prefix}secrets": ",".join(secrets)}
 
 
 async def _until_killed(gateway: Gateway, receiver: Receiver) -> None:
@@ -166,9 +160,9 @@ class _Stops:
 def _verify(bench: Bench, receiver: Receiver, in_force: tuple[int, ...]) -> None:
     """What came in this life, by the standard's own verifier and by the official client."""
     for got in receiver.received[bench.result.figures.get("verified", 0) :]:
-        accepted = [number for number, secret in enumerate(_KNOWN) if _is_accepted(got, secret)]
+        accepted = [number for number, secret in enumerate(SECRETS) if _is_accepted(got, secret)]
         bench.require(set(accepted) == set(in_force), f"{got.webhook_id}: {accepted}, not {in_force}")
-        event = got.unwrapped(_KNOWN[in_force[0]])
+        event = got.unwrapped(SECRETS[in_force[0]])
         bench.require(event.data.id == got.response_id, f"{got.webhook_id} unwraps to {event}")
         bench.add("verified")
 
@@ -179,18 +173,6 @@ def _is_accepted(got: Received, secret: str) -> bool:
     except WebhookVerificationError:
         return False
     return True
-
-
-async def _all_told(bench: Bench, gateway: Gateway) -> None:
-    deadline = time.monotonic() + _DELIVERED_S
-    while True:
-        async with gateway.http.get(f"{gateway.admin}/webhooks") as answer:
-            waiting = {each["name"]: each["waiting"] for each in (await answer.json())["endpoints"]}
-        if waiting["troubled"] == waiting["rotated"] == 0 or time.monotonic() > deadline:
-            break
-        await asyncio.sleep(0.2)
-    bench.require(waiting["troubled"] == waiting["rotated"] == 0, f"after {_DELIVERED_S:g} s wait {waiting}")
-    bench.require(waiting["gone"] > 0, "what waits for a disabled endpoint is kept")
 
 
 def _told(receiver: Receiver) -> set[str]:
@@ -265,7 +247,7 @@ async def _astray(bench: Bench, model_url: str, number: int, receiver: Receiver,
     gateway = bench.prepared(
         model_url,
         request_webhooks__metadata_key="hook",
-        request_webhooks__secrets=_KNOWN[0],
+        request_webhooks__secrets=SECRETS[0],
         webhooks__allowed_networks=f"{allowed}/32",
         webhooks__retry_delays_s=f"0.5,{_FORGOTTEN_S}",
         webhooks__concurrency_max=64,
