@@ -24,7 +24,8 @@ from gateway.observe import Observer, line
 from gateway.store.port import GivenUp, JobStore
 
 _LOOK_S = 0.25
-"""Between two looks for what is due. A bell at every place where a job can end would have to miss none."""
+"""Between two looks for what is due, at most: an attempt that ends makes room, and is followed by a look at
+once. A bell at every place where a job can end would have to miss none."""
 
 _TIDY_MS = 60_000
 _AGAIN_S = 1.0
@@ -80,6 +81,7 @@ class Deliveries:
         self._fingerprint = fingerprint
         self._under_way: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._looking = asyncio.Lock()
+        self._bell = asyncio.Event()
         self._group: asyncio.TaskGroup | None = None
         self._tidied_at_ms = 0
         self._is_set = False
@@ -112,7 +114,9 @@ class Deliveries:
                 except StoreUnavailable as error:
                     _log(error)
                     await asyncio.sleep(_AGAIN_S)
-                await asyncio.sleep(_LOOK_S)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_LOOK_S):
+                        await self._bell.wait()
 
     async def _is_owing(self) -> bool:
         try:
@@ -123,6 +127,7 @@ class Deliveries:
 
     async def run_once(self) -> None:
         """Send what is due, as far as there is room for it, and see to what is too old."""
+        self._bell.clear()
         now_ms = self._clock.now_ms()
         if now_ms - self._tidied_at_ms >= _TIDY_MS:
             self._tidied_at_ms = now_ms
@@ -145,6 +150,7 @@ class Deliveries:
 
     def _done(self, key: tuple[str, str], _task: asyncio.Task[None]) -> None:
         del self._under_way[key]
+        self._bell.set()
 
     async def drain(self, timeout_s: float) -> None:
         """At a stop: try what has ended until now, let what is under way end, and begin nothing more."""

@@ -307,3 +307,16 @@ async def test_retry_tries_again_now(build: Any) -> None:
     assert await house.engine.deliveries.retry(response_id) == 2
     await emptied(house)
     assert await house.engine.deliveries.retry(response_id) == 0
+
+
+async def test_one_attempt_after_the_other_waits_for_no_look(build: Any, backend: Any, kit: Any) -> None:
+    house = await build(webhooks={"endpoints": endpoints("x"), "concurrency_max": 1})
+    hold = kit.Hold()
+    house.sender.script = [hold]
+    for _ in range(40):
+        await house.ended(await house.submit())
+    await hold.here()
+    hold.go.set()
+    async with asyncio.timeout(5):  # at a look each it would be ten
+        await emptied(house)
+    assert len(house.sender.sent) == 40

@@ -18,6 +18,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 
 from gateway.config import StoreSettings
 from gateway.core.job import TRANSITIONS, Claim, ClaimLost, NewJob, Outcome, PreviousGone, Status
+from gateway.core.webhooks import Delivery, Endpoint
 from gateway.observe import Observer
 from gateway.store.port import QueueLimits
 from gateway.store.sqlite import SqliteStore
@@ -74,6 +75,8 @@ class StoreMachine(RuleBasedStateMachine):
         self.path = Path(self.directory.name) / "model.db"
         self.now_ms = 1000
         self.model: dict[str, Modelled] = {}
+        self.untold: dict[str, Status] = {}
+        """Ends whose event nobody has taken yet; whether the job is still there makes no difference."""
         self.made = 0
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
@@ -84,6 +87,8 @@ class StoreMachine(RuleBasedStateMachine):
         # Not flushed to disk: what power loss does is not asked here, and it costs most of the time.
         options = StoreSettings(database=self.path, durability="process", readers=1)
         self.store = self.run(SqliteStore.open(options, Observer()))
+        statuses = frozenset(status for status in Status if status.is_terminal)
+        self.run(self.store.outbox.set_endpoints([Endpoint("x", statuses, frozenset(), b"")]))
 
     def teardown(self) -> None:
         if hasattr(self, "store"):
@@ -188,6 +193,7 @@ class StoreMachine(RuleBasedStateMachine):
         else:
             self.run(work)
             job.move(status)
+            self.untold[claim.id] = status
             job.events.append(last)
             job.is_owned, job.expires_at_ms = False, self.now_ms + RETENTION_MS
 
@@ -232,8 +238,20 @@ class StoreMachine(RuleBasedStateMachine):
             job = self.model[name]
             if not job.status.is_terminal:
                 job.move(Status.CANCELLED)
+                self.untold[name] = Status.CANCELLED
                 job.epoch += 1
             job.is_owned, job.expires_at_ms = False, 0
+
+    @rule()
+    def tell(self) -> None:
+        """The oldest event is taken."""
+        for delivery in self._due()[:1]:
+            self.run(self.store.outbox.remove(delivery))
+            del self.untold[delivery.response_id]
+
+    def _due(self) -> list[Delivery]:
+        find = self.store.outbox.due(now_ms=self.now_ms, under_way=(), per_lane_max=1000, own_url_max=0)
+        return self.run(find)
 
     @rule(passed_ms=st.sampled_from([1, 60, 150]))
     def time_passes(self, passed_ms: int) -> None:
@@ -298,6 +316,12 @@ class StoreMachine(RuleBasedStateMachine):
             numbers = [int(e.split(b'"sequence_number":')[1].split(b",")[0]) for e in expected.events]
             assert numbers == list(range(len(numbers)))
             assert sum(b"terminal" in e for e in expected.events) == expected.status.is_terminal
+
+    @invariant()
+    def every_end_is_told_once(self) -> None:
+        due = self._due()
+        assert {each.response_id: each.status for each in due} == self.untold
+        assert len(due) == len(self.untold)
 
     @invariant()
     def nobody_is_forgotten(self) -> None:
