@@ -24,7 +24,7 @@ from tests.acceptance.harness import ROOT, within
 from tests.torture.model import create_body
 
 _TICK_S = 0.001
-_ANSWERED_S = 60
+_ANSWERED_S = 120
 
 
 @dataclass(slots=True)
@@ -111,7 +111,7 @@ def _header(head: bytes, name: bytes) -> bytes | None:
 
 
 async def pour(
-    url: str, keys: list[str], posts: int, seconds: float, connections: int, pace_ms: int
+    url: str, keys: list[str], posts: int, seconds: float, connections: int, script: dict[str, Any]
 ) -> Answers:
     """So many creates in so many seconds, of these callers in turn."""
     parts = urlsplit(url)
@@ -123,7 +123,7 @@ async def pour(
     requests = []
     for number in range(posts):
         tag = f"flood.{number}"
-        body = orjson.dumps(create_body(tag, stream=False, pace_ms=pace_ms))
+        body = orjson.dumps(create_body(tag, stream=False, **script))
         head = (
             f"POST {parts.path}/responses HTTP/1.1\r\nHost: {parts.netloc}\r\n"
             f"Authorization: Bearer {keys[number % len(keys)]}\r\nContent-Type: application/json\r\n"
@@ -146,12 +146,19 @@ async def pour(
 
 
 async def flood(
-    url: str, keys: list[str], *, posts: int, seconds: float, connections: int = 256, pace_ms: int = 5
+    url: str,
+    keys: list[str],
+    *,
+    posts: int,
+    seconds: float,
+    connections: int = 256,
+    script: dict[str, Any],
 ) -> Answers:
     """The same, in a process of its own."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "tests.torture.flood", url, ",".join(keys)),
-        *map(str, (posts, seconds, connections, pace_ms)),
+        *map(str, (posts, seconds, connections)),
+        orjson.dumps(script).decode(),
         cwd=ROOT,
         stdout=asyncio.subprocess.PIPE,
     )
@@ -171,5 +178,5 @@ if __name__ == "__main__":
     parser.add_argument("posts", type=int)
     parser.add_argument("seconds", type=float)
     parser.add_argument("connections", type=int)
-    parser.add_argument("pace_ms", type=int)
+    parser.add_argument("script", type=orjson.loads)
     sys.stdout.buffer.write(orjson.dumps(asdict(uvloop.run(pour(**vars(parser.parse_args()))))))

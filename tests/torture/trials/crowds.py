@@ -8,8 +8,9 @@ import time
 import aiohttp
 import orjson
 
-from tests.acceptance.harness import frames, payload
+from tests.acceptance.harness import KEY, frames, payload
 from tests.torture import oracle
+from tests.torture.flood import flood
 from tests.torture.gateway import HEADERS, Gateway
 from tests.torture.journal import Story
 from tests.torture.model import create_body
@@ -68,6 +69,47 @@ async def run_very_many_at_once(bench: Bench) -> None:
     note_verdict(bench, await oracle.audit(gateway, crowd.stories.values()))
     calls = await model.calls()
     bench.require(len(calls) == count, f"{len(calls)} calls for {count} responses")
+
+
+_QUEUED = 10_000
+_SLOTS = 256
+_RECOVERED_S = 5.0
+
+
+@trial(
+    "T41b",
+    f"kill -9 with {_QUEUED:,} responses queued behind {_SLOTS} that run",
+    pass_mark=f"as many run again {_RECOVERED_S:g} s after the start of the next process; 0 lost",
+    runs=3,
+    short_runs=1,
+    round_s=180,
+)
+async def kill_with_a_long_queue(bench: Bench) -> None:
+    for number in bench.rounds():
+        model = await bench.model()
+        gateway = await bench.gateway(
+            model.url, background__queue_per_tenant_max=_QUEUED, upstream__head_timeout_s=3600
+        )
+        posts = _QUEUED + _SLOTS
+        answers = await flood(
+            gateway.url, [KEY], posts=posts, seconds=1, connections=32, script={"head_ms": 3_600_000}
+        )
+        bench.require(len(answers.accepted) == posts, f"{len(answers.accepted)} of {posts} were accepted")
+        await gateway.kill9()
+        await model.forget()
+        started = time.monotonic()
+        await gateway.restart()
+        bench.most("listens after s", time.monotonic() - started)
+        while len(await model.calls()) < _SLOTS and time.monotonic() < started + 12 * _RECOVERED_S:
+            await asyncio.sleep(0.05)
+        took_s = time.monotonic() - started
+        bench.most("runs again after s", took_s)
+        bench.require(took_s <= _RECOVERED_S, f"kill {number}: they ran again after {took_s:.1f} s")
+        now = await metrics(gateway)
+        queued, running = (now.of(f'backburner_jobs{{status="{s}"}}') for s in ("queued", "in_progress"))
+        bench.require(queued + running == posts, f"{queued:g} are queued and {running:g} run, of {posts}")
+        bench.add("queued", int(queued))
+        await gateway.kill9()
 
 
 class _Crowd:

@@ -35,7 +35,9 @@ async def flood_with_creates(bench: Bench) -> None:
     for _ in bench.rounds():
         model = await bench.model()
         gateway = await bench.gateway(model.url)
-        answers = await flood(gateway.url, [KEY], posts=_POSTS, seconds=_SECONDS, pace_ms=_PACE_MS)
+        answers = await flood(
+            gateway.url, [KEY], posts=_POSTS, seconds=_SECONDS, script={"pace_ms": _PACE_MS}
+        )
         now = await metrics(gateway)
         refused_s = percentile(answers.refused_s, 0.99)
         bench.add("refused", len(answers.refused_s))
