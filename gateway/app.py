@@ -35,7 +35,7 @@ from gateway.observe import Observer, configure_logging, line
 from gateway.outbound.backends import HttpBackends
 from gateway.outbound.client import make_session
 from gateway.outbound.receivers import HttpSender
-from gateway.process import raise_file_limit, warn_of_few_files, watch_loop
+from gateway.process import calm_collector, raise_file_limit, warn_of_few_files, watch_loop
 from gateway.store.file import DatabaseInUse, DatabaseRefused, DatabaseUnreachable
 from gateway.store.sqlite import SqliteStore
 from gateway.wire import openapi
@@ -87,6 +87,7 @@ async def _serve(settings: Settings) -> int:
             open_files_max=open_files_max,
         )
         warn_of_few_files(settings, open_files_max)
+        calm_collector()
         waits = [asyncio.create_task(event.wait()) for event in (stop, gateway.failed)]
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         for wait in waits:
