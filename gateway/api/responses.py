@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager
 from urllib.parse import parse_qs
@@ -31,6 +32,8 @@ from gateway.wire.classify import Background, classify
 from gateway.wire.errors import Fault, Refusal, invalid, not_found
 
 _QUERY_OF_CREATE = frozenset({"api-version", "beta"})
+_PARAMETER = re.compile(r"[A-Za-z_]{1,32}(\[\])?")
+"""What a parameter may look like to be named in an answer."""
 
 
 class Responses:
@@ -80,8 +83,9 @@ class Responses:
     def _repeat(self, request: web.BaseRequest, body: bytes) -> tuple[Idempotency | None, Delivery | None]:
         """By what a create can be known again: its key; else, where that is wanted, by itself."""
         key = retries.idempotency_key(request.headers.getall("Idempotency-Key", []))
-        if key is not None:
-            return Idempotency(key, _fingerprint(request, body)), None
+        if key is not None:  # by its hash: a client may make it of what is not for the disk
+            digest = hashlib.sha256(key.encode()).hexdigest()
+            return Idempotency(digest, _fingerprint(request, body)), None
         if not self._settings.background.adopt_unacked_retry:
             return None, None
         is_retry = retries.is_retry(request.headers.get("X-Stainless-Retry-Count"))
@@ -97,9 +101,10 @@ class Responses:
     ) -> web.StreamResponse:
         for name in _query(request):
             if name not in _QUERY_OF_CREATE:  # it would lie on disk, and it might be a key
+                shown = name if _PARAMETER.fullmatch(name) else "?"
                 raise invalid(
-                    f"Unknown query parameter '{name}' for a background response.",
-                    param=name,
+                    f"Unknown query parameter '{shown}' for a background response.",
+                    param=shown,
                     code="unknown_parameter",
                 )
         accept_store_false = self._settings.background.store_false == "accept"

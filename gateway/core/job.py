@@ -46,6 +46,7 @@ class Idempotency:
     """A client's promise that creates with one key are one create.
 
     Attributes:
+        key: Stands for the client's own.
         fingerprint: Hash of the request: the same key with another request is a mistake.
     """
 

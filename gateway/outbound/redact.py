@@ -17,6 +17,8 @@ _TELLS_ERROR = re.compile(rb'"error"\s*:\s*[^\sn]|"type"\s*:\s*"error"')
 """An error that is there, and not `"error": null`. In a model's words the quotes would be escaped."""
 
 _SECRET_NAME = re.compile(r"auth|credential|key|password|secret|session|token", re.IGNORECASE)
+_SECRET_VALUE = re.compile(r"(\w+ )?[\w.+/=~-]{16,}")
+"""Long, and in one piece: what keys and tokens look like."""
 
 
 class Redactor:
@@ -24,11 +26,18 @@ class Redactor:
 
     Args:
         secrets: Values of headers that prove something.
-        headers: The caller's others: those that sound like it are secret, too.
+        headers: The caller's others: those that sound or look like it are secret, too.
     """
 
     def __init__(self, secrets: Iterable[str], headers: dict[str, str]) -> None:
-        values = {*secrets, *(value for name, value in headers.items() if _SECRET_NAME.search(name))}
+        values = {
+            *secrets,
+            *(
+                value
+                for name, value in headers.items()
+                if _SECRET_NAME.search(name) or _SECRET_VALUE.fullmatch(value)
+            ),
+        }
         values |= {value.partition(" ")[2] for value in values}  # without the scheme
         self._secrets = sorted(
             (one for one in values if len(one) >= _SECRET_CHARS_MIN), key=len, reverse=True

@@ -13,7 +13,10 @@ from gateway.wire.failures import MESSAGE_CHARS_MAX, failure
 from gateway.wire.sse import Frame
 
 KEY = "sk-canary-6f1e0a77"
-REDACTOR = Redactor([f"Bearer {KEY}"], {"X-Vendor-Token": "canary-private", "Accept-Language": "de-DE"})
+REDACTOR = Redactor(
+    [f"Bearer {KEY}"],
+    {"X-Vendor-Token": "canary-private", "X-Any": "0123456789abcdefg", "Accept-Language": "de-DE"},
+)
 
 
 def failed(message: str) -> str:
@@ -29,6 +32,7 @@ def test_a_refusal_does_not_quote_the_key() -> None:
     )
     assert failed(f"Authorization: Bearer {KEY}") == "Authorization: ***"
     assert failed("canary-private is unknown in de-DE") == "*** is unknown in de-DE"
+    assert failed("X-Any: 0123456789abcdefg") == "X-Any: ***"
 
 
 @pytest.mark.parametrize("shown", range(6, len(KEY) + 1))

@@ -57,7 +57,7 @@ BEGIN
 END;
 
 -- Creates that may be repeated: the same key of the same tenant means the same response, for as long as that
--- can be seen. The key itself is the client's text, and bound like every value.
+-- can be seen. The key is a hash of the client's.
 CREATE TABLE idempotency (
     tenant      BLOB    NOT NULL,
     key         TEXT    NOT NULL,
