@@ -53,7 +53,7 @@ class KeyedServer:
         app.router.add_get("/v1/models", self._models)
         app.router.add_post("/v1/responses", self._create)
         app.router.add_post("/v1/responses/{path:input_tokens|compact}", self._other)
-        app.router.add_route("*", "/v1/responses/{id}{rest:.*}", self._one)
+        app.router.add_route("*", "/v1/responses/{id:[^/]+}{rest:.*}", self._one)
         app.router.add_get("/v1/realtime", self._socket)
         app.router.add_route("*", "/v1/echo/{count}", self._echo)
         app.router.add_route("*", "/v1/elsewhere", self._redirect)
@@ -110,7 +110,10 @@ class KeyedServer:
     async def _create(self, request: web.Request) -> web.StreamResponse:
         """`metadata.fault` of the request says what goes wrong: see below."""
         key = self._key(request)
-        body = orjson.loads(await request.read())
+        try:
+            body = orjson.loads(await request.read())
+        except orjson.JSONDecodeError:
+            return web.json_response({"error": {"message": "That is not JSON."}}, status=400)
         previous = body.get("previous_response_id")
         if previous is not None and self.kept.get(previous) != key:
             error = {"message": f"Previous response with id '{previous}' not found.", "type": "x"}

@@ -123,3 +123,30 @@ async def _try_bogus_keys(bench: Bench, gateway: Gateway, keyed: Keyed) -> None:
             bench.add("bogus keys")
             bench.require(answer.status == 401, f"a bogus key was answered {answer.status}")
     await keyed.take()
+
+
+# -- for the guards: see T47
+
+
+async def knock_without_a_key(bench: Bench) -> None:
+    """Whoever has none of our keys is answered 401."""
+    async with Keyed() as keyed:
+        gateway = await bench.gateway(keyed.url, **with_static_keys(bench.directory, "a"))
+        for _ in bench.rounds():
+            for method, path, body in _PATHS:
+                answer = await gateway.call(method, path, body, key=key_of("stranger"))
+                bench.require(answer.status == 401, f"{method} {path} was answered {answer.status}")
+
+
+async def ask_through_one_key(bench: Bench) -> None:
+    """A response that the backend keeps is nobody's to ask for through the key that all callers share."""
+    async with Keyed() as keyed:
+        gateway = await bench.gateway(keyed.url, upstream__api_key=OURS)
+        for _ in bench.rounds():
+            theirs = (await gateway.call("POST", "/responses", _BODY, key=key_of("a"))).json()["id"]
+            for method, path in (("GET", ""), ("HEAD", ""), ("GET", "/input_items"), ("DELETE", "")):
+                answer = await gateway.call(method, f"/responses/{theirs}{path}", key=key_of("b"))
+                bench.require(answer.status == 404, f"{method} {path} was answered {answer.status}")
+            body = {**_BODY, "previous_response_id": theirs}
+            answer = await gateway.call("POST", "/responses", body, key=key_of("b"))
+            bench.require(answer.status == 400, f"it was gone on from: {answer.status}")

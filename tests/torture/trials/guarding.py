@@ -19,7 +19,9 @@ from tests.torture.journal import Journal
 from tests.torture.model import create_body, expected_text
 from tests.torture.oracle import text_of
 from tests.torture.trial import TRIALS, Bench, Play, Trial, trial
+from tests.torture.trials.doors import ask_through_one_key, knock_without_a_key
 from tests.torture.trials.kills import judge
+from tests.torture.trials.secrets import fail_with_a_quoted_key
 from tests.torture.trials.webhooks import lead_astray, tell_and_die
 
 _STRANGER = "sk-torture-stranger-0123456789"
@@ -185,6 +187,9 @@ _MEANT_FOR: dict[str, tuple[Play, int]] = {
     "flock": (start_a_second_process, 1),
     "tenant": (show_a_stranger, 1),
     "commit-first": (kill_in_mid_commit, 4),
+    "door": (knock_without_a_key, 1),
+    "apart": (ask_through_one_key, 1),
+    "redactor": (fail_with_a_quoted_key, 1),
     "trigger": (write_illegal_moves, 1),
     "outbox": (tell_and_die, 1),
     "dial": (lead_astray, 1),

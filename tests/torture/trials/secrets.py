@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import secrets
 import socket
 from typing import Any
@@ -35,7 +36,7 @@ _HEADERS = [
 ]
 """Left out are those that may lie on disk beside a job: User-Agent, Accept-Language and OpenAI's own."""
 
-_AT_ONCE = {
+_AT_ONCE: dict[str, Any] = {
     "background__attempts_max": 1,
     "upstream__retry_after_times_max": 0,
     "upstream__breaker_percent": 100,
@@ -45,6 +46,10 @@ _AT_ONCE = {
 """What a backend refuses fails now, and is not tried again."""
 
 _BODY = {"model": "tiny", "input": "What is in the log?"}
+_MARK = "5ec2e7"
+_FOUND = re.compile(_MARK.encode() + b"[0-9a-f]*")
+"""By these the search finds what was made up here, also in parts."""
+
 _FAULTS = ("quote:401", "quote:400", "quote:429", "quote:500", "event", "redirect")
 
 
@@ -97,11 +102,12 @@ class _Scan:
         for name, value in self._own.items():
             if len(value) > 20:
                 self.canaries[value[-20:]] = f"the credential in {name}"
+        self._fixed = list(self.canaries)
         self._prompt = secrets.token_hex(12)
         self._told: list[tuple[str, Reply]] = []
 
     def _canary(self, place: str) -> str:
-        core = secrets.token_hex(12)
+        core = f"{_MARK}{secrets.token_hex(8)}"
         self.canaries[core] = place
         return f"sk-{core}"
 
@@ -210,10 +216,28 @@ class _Scan:
 
     def _search(self, place: str, *texts: bytes, kept: tuple[str, ...] = ()) -> None:
         self._bench.add("searches")
-        for canary, written in self.canaries.items():
-            hit = any(canary.encode() in text for text in texts) and not written.startswith(kept or ("-",))
-            if not self._bench.require(not hit, f"{self._where}: from {written} it came to {place}"):
+        found = {core.decode() for text in texts for core in re.findall(_FOUND, text)}
+        found |= {key for key in self._fixed if any(key.encode() in text for text in texts)}
+        for hit in found:  # perhaps a part of one
+            written = next((place for core, place in self.canaries.items() if core.startswith(hit)), hit)
+            if not written.startswith(kept or ("-",)):
+                self._bench.require(False, f"{self._where}: from {written} it came to {place}")
                 self._bench.add("hits")
+
+
+async def fail_with_a_quoted_key(bench: Bench) -> None:
+    """For the guards, see T47: a backend that quotes the key which it refuses is not quoted."""
+    async with Keyed() as keyed:
+        gateway = await bench.gateway(keyed.url, **_AT_ONCE)
+        for _ in bench.rounds():
+            for fault in ("quote:400", "event"):
+                body = {**_BODY, "background": True, "metadata": {"fault": fault}}
+                created = await gateway.call("POST", "/responses", body, key=key_of("a"))
+                ended = await gateway.log_of_end(created.json()["id"])
+                shown = await gateway.call("GET", f"/responses/{ended['id']}", key=key_of("a"))
+                files = b"".join(path.read_bytes() for path in gateway.database.parent.glob("gateway.db*"))
+                for place, text in (("the error", shown.body), ("the files", files)):
+                    bench.require(key_of("a").encode() not in text, f"{fault}: the key is in {place}")
 
 
 def _malformed(scan: _Scan) -> list[bytes]:
