@@ -56,6 +56,7 @@ _NOT_TO_CLIENT = _HOP_BY_HOP | {
     "set-cookie",  # it would bind a browser's state at our origin to one backend
     "server",  # which software stands behind us is nobody's business
     "alt-svc",  # RFC 7838: it would lead the client round the gateway
+    "x-request-id",  # replaced by ours, in every spelling
 }
 _NOT_TO_CLIENT_PREFIXES = (
     "proxy-",  # RFC 9110 §11.7: between the backend and us

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import orjson
 
-_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Recorder:
     """
 
     port: int = 0
-    head: bytes = _HEAD
+    head: bytes = HEAD
     requests: list[Seen] = field(default_factory=list)
     broken: list[bytes] = field(default_factory=list)
 

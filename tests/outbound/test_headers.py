@@ -173,6 +173,7 @@ def test_second_credential_is_refused_without_naming_it(second: str) -> None:
         "Set_Cookie",
         "X-Accel-Redirect",
         "X.Accel.Redirect",
+        "X_Request_Id",
         "Alt-Svc",
     ],
 )
