@@ -6,11 +6,12 @@ set; each works on one direction, `down` (towards the client) or `up`:
     latency     ms, jitter_ms          every piece comes so much later, and so does the end
     bandwidth   bytes_per_s            no more than this
     slicer      bytes, ms              in small pieces, with pauses
-    limit_data  bytes, times, reset    the connection ends after so many, with a RST if `reset`; with `times`,
-                                       only the next so many connections do
+    limit_data  bytes, reset           the connection ends after so many, with a RST if `reset`
     reset_peer  after_ms               both ends get a RST
     timeout     after_ms               nothing goes through any more; the end comes after so long (0: never)
     half_open                          nothing goes through, and the other end never learns of a close
+
+With `times`, `limit_data` and `timeout` meet only the next so many connections.
 """
 
 from __future__ import annotations
@@ -89,6 +90,7 @@ class Server:
             if self._toxic("half_open", direction):
                 await asyncio.Event().wait()
             if hole := self._toxic("timeout", direction):
+                self._count_down(hole)
                 await (asyncio.sleep(hole["after_ms"] / 1000) if hole["after_ms"] else asyncio.Event().wait())
                 writer.close()
                 return

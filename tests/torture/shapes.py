@@ -75,7 +75,7 @@ def ask(number: int) -> Ask:
             ),
             *(
                 ("GET", path)
-                for path in ("/v1/conversations/c/items", "/docs", "/v1/a%20b%2Fc", "/v1/%E2%82%AC")
+                for path in ("/v1/conversations/c/items", "/docs", "/v1/models/a%2Fb", "/v1/%E2%82%AC")
             ),
             *(
                 ("PUT", "/v1/x"),

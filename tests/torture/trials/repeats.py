@@ -115,7 +115,9 @@ _FLAWS = [
         "answer reset in its body",
         {"kind": "limit_data", "stream": "down", "bytes": 700, "times": 1, "reset": True},
     ),
-    _Flaw("answer swallowed", {"kind": "timeout", "stream": "down", "after_ms": 1500}, hides=True),
+    _Flaw(
+        "answer swallowed", {"kind": "timeout", "stream": "down", "after_ms": 1500, "times": 1}, hides=True
+    ),
 ]
 _WAYS = ("nothing", "key", "adopt")
 
@@ -166,11 +168,8 @@ async def _retried(lane: Proxy, way: str, flaw: _Flaw, number: int, outcomes: Co
     await lane.infect(flaw.toxic)
     headers = {"Idempotency-Key": tag} if way == "key" else {}
     async with _sdk(lane, timeout_s=1.0 if flaw.hides else 20.0) as client:
-        creating = asyncio.create_task(_create(client, tag, is_streamed=False, headers=headers))
-        if flaw.hides:  # it lasts for one try
-            await asyncio.sleep(0.8)
-            await lane.infect()
-        outcomes["given up"] += not await creating
+        is_answered = await _create(client, tag, is_streamed=False, headers=headers)
+    outcomes["given up"] += not is_answered
 
 
 # -- shared
