@@ -179,4 +179,4 @@ def fingerprint(named: str, settings: TenantSettings, pepper: bytes) -> str:
 
 def derived(pepper: bytes, *names: str) -> bytes:
     """The tenant of that name. All but the last one must be free of NUL, or two could be mistaken for one."""
-    return hmac.new(pepper, "\0".join(names).encode(), hashlib.sha256).digest()
+    return hmac.digest(pepper, "\0".join(names).encode(), "sha256")

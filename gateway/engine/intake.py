@@ -22,6 +22,9 @@ _SHARE = 0.1
 _RETRY_AFTER_MAX_S = 120
 """The official SDKs do not wait longer: they would come back after half a second."""
 
+_YOURS = "You have too many responses waiting; retry when some of them have started."
+_ALL = "Too many responses are waiting; retry later."
+
 
 class Intake:
     """Refuses creates while the queue is full, cheaply: that is when there are many of them.
@@ -35,8 +38,10 @@ class Intake:
         self._observer = observer
         self.limits = QueueLimits(settings.queue_max, settings.queue_per_tenant_max)
         self._full_until_ms: dict[bytes | None, int] = {}  # by tenant; None is the whole queue
-        self._starts: deque[tuple[int, int]] = deque()  # second, jobs
+        self._starts: deque[tuple[int, int]] = deque(maxlen=_WINDOW_MS // 1000 + 1)  # second, jobs
         self._since_ms = clock.now_ms()
+        self._pace = 0.0
+        self._pace_until_ms = 0
 
     def check(self, tenant: bytes) -> None:
         """Raises: Refusal, if the queue was full for this tenant just now."""
@@ -45,7 +50,7 @@ class Intake:
             for whose in (None, tenant):
                 until_ms = self._full_until_ms.get(whose)
                 if until_ms is not None and now_ms < until_ms:
-                    raise self._refusal(is_tenant=whose is not None)
+                    raise self._refusal(now_ms, is_tenant=whose is not None)
                 if until_ms is not None:
                     self._full_until_ms[whose] = now_ms + _KNOWN_MS  # for those who come while this one asks
 
@@ -59,39 +64,37 @@ class Intake:
         """The store had no room: what to tell the client, and for a moment everybody after it."""
         if len(self._full_until_ms) >= _KNOWN_MAX:
             self._full_until_ms.clear()
-        self._full_until_ms[tenant if error.is_tenant else None] = self._clock.now_ms() + _KNOWN_MS
-        return self._refusal(is_tenant=error.is_tenant)
+        now_ms = self._clock.now_ms()
+        self._full_until_ms[tenant if error.is_tenant else None] = now_ms + _KNOWN_MS
+        return self._refusal(now_ms, is_tenant=error.is_tenant)
 
     def started(self, count: int) -> None:
         """So many jobs have left the queue."""
-        second = self._clock.now_s()
+        second = self._clock.now_ms() // 1000
         if self._starts and self._starts[-1][0] == second:
             count += self._starts.pop()[1]
         self._starts.append((second, count))
-        self._forget()
 
-    def _forget(self) -> None:
-        while self._starts and self._starts[0][0] * 1000 < self._clock.now_ms() - _WINDOW_MS:
-            self._starts.popleft()
-
-    def _refusal(self, *, is_tenant: bool) -> Refusal:
+    def _refusal(self, now_ms: int, *, is_tenant: bool) -> Refusal:
         self._observer.create_refused("tenant_queue_full" if is_tenant else "queue_full")
-        message = (
-            "You have too many responses waiting; retry when some of them have started."
-            if is_tenant
-            else "Too many responses are waiting; retry later."
-        )
+        if now_ms >= self._pace_until_ms:
+            self._pace, self._pace_until_ms = self._measured(now_ms), now_ms + _KNOWN_MS
         limit = self.limits.per_tenant_max if is_tenant else self.limits.total_max
-        wait_s = self._wait_s(limit)
+        wait_s = _wait_s(limit * _SHARE, self._pace)
+        message = _YOURS if is_tenant else _ALL
         return Refusal(Fault.OVERLOADED, message, code="rate_limit_exceeded", retry_after_s=wait_s)
 
-    def _wait_s(self, limit: int) -> int:
-        """Until a part of the queue has started, as things go; spread, so that not all come back together."""
-        self._forget()
-        elapsed_ms = min(_WINDOW_MS, max(1000, self._clock.now_ms() - self._since_ms))
-        started = sum(count for _, count in self._starts)
-        if not started:
-            return _RETRY_AFTER_MAX_S
-        wait_s = limit * _SHARE * elapsed_ms / 1000 / started
-        spread_s = random.uniform(wait_s, 2 * wait_s)  # noqa: S311  not a secret
-        return max(1, min(_RETRY_AFTER_MAX_S, math.ceil(spread_s)))
+    def _measured(self, now_ms: int) -> float:
+        """Starts a second, of the last half minute or since the start."""
+        while self._starts and self._starts[0][0] * 1000 < now_ms - _WINDOW_MS:
+            self._starts.popleft()
+        elapsed_ms = min(_WINDOW_MS, max(1000, now_ms - self._since_ms))
+        return sum(count for _, count in self._starts) / elapsed_ms * 1000
+
+
+def _wait_s(jobs: float, pace: float) -> int:
+    """Until so many have started, as things go; spread, so that not all come back together."""
+    if not pace:
+        return _RETRY_AFTER_MAX_S
+    spread_s = jobs / pace * random.uniform(1, 2)  # noqa: S311  not a secret
+    return max(1, min(_RETRY_AFTER_MAX_S, math.ceil(spread_s)))
