@@ -40,8 +40,9 @@ KINDS = {
 _PUT_OFF_STATUS = frozenset({429, 503})
 _ERROR_STATUS = frozenset({500, 502, 504})
 _DOUBLINGS_MAX = 30
-_JITTER = 0.1
-"""Of a wait that the backend asked for, up or down: who was sent away together must not come back so."""
+_EARLIEST, _LATEST = 0.9, 1.05
+"""Of a wait that the backend asked for: who was sent away together must not come back so. Until a job whose
+time has come is claimed and called takes a moment more; with that, too, it should be within a tenth."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +190,7 @@ def again(
 
 def _put_off(failed: Failed, job: Job, patience: Patience, roll: float) -> Again:
     wait_s = patience.put_off_s(failed.asked_s, job.put_offs)
-    first_s, last_s = rest_s(wait_s), min(patience.put_off_max_s, wait_s * (1 + _JITTER))
+    first_s, last_s = rest_s(wait_s), min(patience.put_off_max_s, wait_s * _LATEST)
     return Again(
         first_s + roll * (last_s - first_s),
         is_attempt=False,
@@ -200,4 +201,4 @@ def _put_off(failed: Failed, job: Job, patience: Patience, roll: float) -> Again
 
 def rest_s(wait_s: float) -> float:
     """How long nobody goes where a job was sent away for `wait_s`: until the first of them may come back."""
-    return wait_s * (1 - _JITTER)
+    return wait_s * _EARLIEST

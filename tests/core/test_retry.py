@@ -130,7 +130,7 @@ def test_a_job_lets_itself_be_sent_away_so_often() -> None:
 def test_nothing_waits_for_its_deadline(reason: str, more: dict[str, Any]) -> None:
     assert decided(reason, job(deadline_ms=NOW + 90_000), **more) is not None
     assert decided(reason, job(deadline_ms=NOW + 10), **more) is None
-    assert decided("upstream_put_off", job(deadline_ms=NOW + 59_000), asked=60) is None
+    assert decided("upstream_put_off", job(deadline_ms=NOW + 58_000), asked=60) is None
 
 
 def test_a_retry_that_is_not_in_the_budget_waits_for_its_turn_and_costs_only_what_is_a_load() -> None:
@@ -188,7 +188,7 @@ def test_the_wait_is_what_the_backend_asks_for_within_ten_percent(
     assert waits == sorted(waits)
     assert len(set(waits)) == len(rolls), "no two come back together"
     assert waits[0] == pytest.approx(wait_s * 0.9)
-    assert waits[-1] == pytest.approx(min(120, wait_s * 1.1))
+    assert waits[-1] == pytest.approx(min(120, wait_s * 1.05)), "the way to the backend takes a moment, too"
 
 
 def test_the_others_are_kept_away_until_the_first_may_come_back() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from email.utils import formatdate
 from typing import Any
@@ -32,8 +33,9 @@ _ASKED: dict[str, tuple[str | None, float | None]] = {
 """What the header says, and the seconds that are to be waited."""
 
 _PER_S = 60
-_OUTAGE_S = 9.0
 _WINDOW_S = 10
+_OUTAGE_S = 9.0
+"""Within one window: of a longer time two beginnings of a window may be a part."""
 _NEVER = 10_000_000
 
 
@@ -163,8 +165,11 @@ async def _load(
         else:
             told[answer.status] = told.get(answer.status, 0) + 1
 
+    started = time.monotonic()
     async with asyncio.TaskGroup() as group:
-        for number in range(int(seconds * _PER_S)):
+        for number in itertools.count():
             group.create_task(ask(number, is_job=with_jobs and number % 10 == 0))
-            await asyncio.sleep(1 / _PER_S)
+            await asyncio.sleep(started + number / _PER_S - time.monotonic())
+            if time.monotonic() - started >= seconds:
+                break
     return told, jobs
