@@ -231,8 +231,9 @@ class Deliveries:
             oldest_s = max(known.oldest_s, (now_ms - waiting.oldest_ms) / 1000)
             found[name] = replace(known, waiting=known.waiting + waiting.count, oldest_s=oldest_s)
         for disabled in await self._outbox.disabled():
-            since_s = (now_ms - disabled.since_ms) / 1000
-            found[disabled.name] = replace(found[disabled.name], disabled_for_s=since_s)
+            if (known_one := found.get(disabled.name)) is not None:
+                since_s = (now_ms - disabled.since_ms) / 1000
+                found[disabled.name] = replace(known_one, disabled_for_s=since_s)
         return list(found.values())
 
     async def failing(self) -> list[tuple[Delivery, float]]:
