@@ -142,7 +142,7 @@ async def test_a_running_one_of_pharia_cannot_be_gone_on_from_and_can_be_cancell
 async def test_a_failure_of_pharia_has_its_documented_form(
     pharia: Gateway, replay_server: ReplayServer, status: int, kind: str
 ) -> None:
-    replay_server.script(json_answer(GUARDRAIL, status))
+    replay_server.script(*[json_answer(GUARDRAIL, status)] * 2)  # an error of its own (500) gets a second try
     created = await _created(pharia)
     failed = await _polled(pharia, created["id"])
     assert {name: failed[name] for name in ("id", "object", "model", "status", "background", "output")} == {
@@ -154,7 +154,8 @@ async def test_a_failure_of_pharia_has_its_documented_form(
         "output": [],
     }
     assert isinstance(failed["created_at"], int)
-    assert (failed["error"]["type"], failed["error"]["message"]) == (kind, GUARDRAIL["error"]["message"])
+    assert failed["error"]["type"] == kind
+    assert failed["error"]["message"].startswith(GUARDRAIL["error"]["message"])
     counts = ("input_tokens", "output_tokens", "total_tokens")
     assert [failed["usage"][name] for name in counts] == [0, 0, 0]
     assert (await pharia.call("GET", f"/responses/{_permanent(created['id'])}")).json() == failed
