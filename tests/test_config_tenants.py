@@ -75,6 +75,21 @@ def test_a_mode_is_given_what_it_needs_and_no_more(text: str, complaint: str) ->
 
 
 @pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("  cache_salt: true\ntenants: {mode: none}\n", "all callers are one, and would get one salt"),
+        ("  cache_salt: true\n  set_fields: {cache_salt: x}\n", "each tenant gets one of its own"),
+        ("  cache_salt: true\n  drop_fields: [cache_salt]\n", "each tenant gets one of its own"),
+    ],
+)
+def test_a_salt_that_would_tell_no_tenants_apart_is_refused(text: str, complaint: str) -> None:
+    found = problem(text)
+    assert found.startswith(("config.yaml:3: ", "config.yaml:4: "))
+    assert complaint in found
+    assert "cache_salt" in found
+
+
+@pytest.mark.parametrize(
     ("host", "is_fine"),
     [
         *(("127.0.0.1", True), ("127.8.8.8", True), ("::1", True), ("localhost", True), ("LOCALHOST", True)),

@@ -15,6 +15,7 @@ from gateway.api.passthrough import Passthrough
 from gateway.api.recording import Both, EchoTap, ResponseTap, Tap, TapOf
 from gateway.api.shared_key import refuse_previous
 from gateway.api.streaming import stream_events
+from gateway.api.upload import looked_over
 from gateway.config import Settings
 from gateway.core.job import Outcome, Status
 from gateway.engine.credentials import CallerHeaders
@@ -26,6 +27,7 @@ from gateway.outbound.backend import HttpBackend
 from gateway.wire import classify, requests, responses
 from gateway.wire.calls import NO_SUCH_ROUTE, Api
 from gateway.wire.errors import Refusal, invalid
+from gateway.wire.salt import salted
 
 
 class PlainCreate:
@@ -67,6 +69,8 @@ class PlainCreate:
                 request, body, kind, self._callers.of(request, request_id), backend
             )
         sent = renamed(backend, sent)
+        if backend.settings.cache_salt:
+            sent = await looked_over(salted(sent, self._callers.of(request, request_id).tenant))
         tap_of = self._recorder(request, body, backend, request_id)
         if is_ours and isinstance(kind, classify.Chained):
             tap_of = self._echoing(kind.previous_id, tap_of)

@@ -19,11 +19,13 @@ from gateway.api.models import merged_models, one_model
 from gateway.api.passthrough import Passthrough
 from gateway.api.responses import Responses
 from gateway.api.shared_key import COMPUTING, keep_apart, keep_sockets_apart
+from gateway.api.upload import looked_over, read_body
 from gateway.api.websocket import tunnel
 from gateway.config import ServerSettings
 from gateway.observe import Observer, line
 from gateway.outbound.backends import HttpBackends
 from gateway.wire.errors import Fault, Refusal
+from gateway.wire.salt import salted
 
 CONTRACT_PATH = "/openapi.json"
 
@@ -150,6 +152,9 @@ class Router:
             collection=self._collection,
             bytes_max=self._settings.body_bytes_max,
         )
+        if backend.settings.cache_salt and _is_prompt(request):
+            body = body if body is not None else await read_body(request, self._settings.body_bytes_max)
+            body = await looked_over(salted(body, self._callers.of(request, request_id).tenant))
         return await self._passthrough.forward(request, backend, request_id=request_id, body=body)
 
     async def _tunnel(self, request: web.BaseRequest, request_id: str) -> web.StreamResponse:
@@ -163,3 +168,10 @@ class Router:
             request_id=request_id,
             observer=self._observer,
         )
+
+
+def _is_prompt(request: web.BaseRequest) -> bool:
+    """Of chat completions, or of the completions before them; not compressed."""
+    path = request.raw_path.partition("?")[0]
+    is_encoded = request.headers.get("Content-Encoding", "identity") != "identity"
+    return request.method == "POST" and path.endswith("/completions") and not is_encoded

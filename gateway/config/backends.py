@@ -58,6 +58,8 @@ class UpstreamSettings(Section):
     """The same, from the environment variable of this name, as it is at the start."""
     check_credentials: bool = True
     """A caller's credential that is new here is tried on it before a background response is accepted."""
+    cache_salt: bool = False
+    """Each prompt has a `cache_salt` of its tenant, so that nobody can measure what others asked."""
     headers: dict[str, SecretStr] = Field(default_factory=dict)
     """Set on every call to the backend, in place of the caller's of the same names."""
     api: Literal["auto", "responses", "chat"] = "auto"

@@ -76,6 +76,13 @@ def conflicts(settings: Settings) -> Iterator[Conflict]:
         yield ("default_backend",), f"default_backend must name a backend: {', '.join(known)}"
     yield from _listeners(settings, backends)
     yield from _callers(settings)
+    for prefix, backend in backends.items():
+        if backend.cache_salt and settings.tenants.mode == "none":
+            both = (f"{prefix}.cache_salt", "tenants.mode")
+            yield (
+                both,
+                f"{both[0]} is true and {both[1]} is none: all callers are one, and would get one salt",
+            )
     yield from _webhooks(settings)
 
 
@@ -95,6 +102,10 @@ def _within(prefix: str, backend: UpstreamSettings) -> Iterator[Conflict]:
     if both_ways := sorted(backend.set_fields.keys() & set(backend.drop_fields)):
         both = (f"{prefix}.set_fields", f"{prefix}.drop_fields")
         yield both, f"{both[0]} and {both[1]} both have {', '.join(map(ascii, both_ways))}"
+    for key in ("set_fields", "drop_fields"):
+        if backend.cache_salt and "cache_salt" in getattr(backend, key):
+            both = (f"{prefix}.{key}", f"{prefix}.cache_salt")
+            yield both, f"{both[0]} has cache_salt and {both[1]} is true: each tenant gets one of its own"
     if backend.foreground_reserved >= backend.concurrency_max:
         both = (f"{prefix}.foreground_reserved", f"{prefix}.concurrency_max")
         yield (

@@ -105,7 +105,7 @@ class Foreground:
         call = BackendCall(
             plain.response_id,
             speech.target(plain.target),
-            speech.body({**plain.body, "previous_response_id": None}, plain.input),
+            speech.body({**plain.body, "previous_response_id": None}, plain.input, plain.tenant),
             plain.headers.others,
             plain.headers.credential,
             is_background=False,

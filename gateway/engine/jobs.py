@@ -159,9 +159,8 @@ class Jobs:
             previous_id = (await self.turns.chainable(named_id, submission.tenant)).id
         backend = self._backends.get(submission.backend)
         if backend is not None and backend.speech.is_certain:  # what it cannot be told is better known now
-            backend.speech.body(
-                {**body, "previous_response_id": None} if previous_id else body, body.get("input")
-            )
+            said = {**body, "previous_response_id": None} if previous_id else body
+            backend.speech.body(said, body.get("input"), submission.tenant)
         job = new_job(
             body,
             response_id=submission.response_id,

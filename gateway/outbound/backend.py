@@ -101,6 +101,7 @@ class HttpBackend:
             rename=settings.rename,
             drop=frozenset(settings.drop_fields),
             force=settings.set_fields,
+            salts=settings.cache_salt,
         )
 
     def learn(self, api: Api) -> None:

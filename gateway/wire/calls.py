@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 
+from gateway.wire import salt as salts
 from gateway.wire.chat_request import ChatOptions, chat_body, custom_tools
 from gateway.wire.items import Turn, context
 from gateway.wire.readers import ChatReader, Reader, ResponsesReader
@@ -39,6 +40,7 @@ class Speech:
         chat: Its ways, where it speaks chat completions.
         rename: What it calls the models that clients name.
         drop, force: Fields of a request that it must not, or must, be sent.
+        salts: Its prefix cache is kept apart for each tenant.
     """
 
     api: Api = Api.RESPONSES
@@ -47,22 +49,24 @@ class Speech:
     rename: Mapping[str, str] = field(default_factory=dict)
     drop: frozenset[str] = frozenset()
     force: Mapping[str, Any] = field(default_factory=dict)
+    salts: bool = False
 
-    def body(self, request: dict[str, Any], input: Any) -> bytes:
+    def body(self, request: dict[str, Any], input: Any, tenant: bytes) -> bytes:
         """The body of a streamed call. Raises: Refusal, if the API cannot say it."""
         request = {name: value for name, value in request.items() if name not in _CALLERS_MAY_NOT_CHOOSE}
         if self.api is Api.CHAT:
             call = chat_body(request, input=input, options=self.chat)
         else:
             call = backend_body(request, input=input)
-        return self.adapted(call)
+        salt = {salts.FIELD: salts.salt_of(tenant, request.get(salts.FIELD))} if self.salts else {}
+        return self._adapted(call, {**self.force, **salt})
 
-    def adapted(self, body: bytes) -> bytes:
+    def _adapted(self, body: bytes, force: Mapping[str, Any]) -> bytes:
         """A JSON body with the model's name and the fields as this backend wants them."""
-        if not (self.drop or self.force or self.rename):
+        if not (self.drop or force or self.rename):
             return body
         call = {name: value for name, value in orjson.loads(body).items() if name not in self.drop}
-        call |= self.force
+        call |= force
         if call.get("model") in self.rename:
             call["model"] = self.rename[call["model"]]
         return orjson.dumps(call)

@@ -9,24 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Generator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import orjson
 
 from gateway.wire.errors import Refusal, invalid
-from gateway.wire.outline import DEPTH_MAX, VALUES_MAX, Outline, look_over
+from gateway.wire.outline import DEPTH_MAX, VALUES_MAX, Keys, Outline, look_over
 
-_STEP_BYTES: Final = 2**20
-_KEYS = ("background", "previous_response_id")
-_KEY_BYTES_MAX: Final = 6 * max(map(len, _KEYS)) + 2
-
-
-def _however_written(key: str) -> str:
-    return "".join(f"(?:{letter}|\\\\u00{ord(letter):02x})" for letter in key)
-
-
-_KEY = re.compile(f'"(?:{"|".join(map(_however_written, _KEYS))})"'.encode(), re.IGNORECASE)
-_PARTS_OF_KEYS = (*(key.encode() for key in _KEYS), rb"\u00")
+_KEYS = Keys("background", "previous_response_id")
 _NOT_A_NUMBER = re.compile(r"-?(?:NaN|Infinity)")
 
 
@@ -65,7 +55,7 @@ def classify(body: bytes) -> Generator[None, None, Kind]:
     if b"\0" in body[:4]:
         # UTF-16 or UTF-32, which Python reads as JSON: there would be a `background` that is not seen here.
         raise invalid("The body of your request must be UTF-8.", code="invalid_json")
-    if not (yield from _mentions_a_key(body)):
+    if not (yield from _KEYS.mentioned_in(body)):
         return Plain()
     outline = yield from look_over(body)
     if outline.values > VALUES_MAX:
@@ -93,7 +83,7 @@ def may_name_previous(body: bytes) -> Generator[None, None, bool]:
     """
     if b"\0" in body[:4]:
         return True
-    if not (yield from _mentions_a_key(body)):
+    if not (yield from _KEYS.mentioned_in(body)):
         return False
     outline = yield from look_over(body)
     return outline.is_chained or outline.values > VALUES_MAX or not _is_json(body)
@@ -105,17 +95,6 @@ def _is_json(body: bytes) -> bool:
     except orjson.JSONDecodeError:
         return False
     return True
-
-
-def _mentions_a_key(body: bytes) -> Generator[None, None, bool]:
-    for start in range(0, len(body), _STEP_BYTES):
-        end = start + _STEP_BYTES + _KEY_BYTES_MAX
-        # Fixed words are found ten times as fast, and mostly there is none.
-        if any(body.find(part, start, end) >= 0 for part in _PARTS_OF_KEYS) and _KEY.search(body, start, end):
-            return True
-        if end < len(body):
-            yield
-    return False
 
 
 def _parsed_strictly(body: bytes, outline: Outline) -> dict[str, Any]:

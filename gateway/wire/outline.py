@@ -25,6 +25,32 @@ _PART_OF_STRING = re.compile(rb'(?:[^"\\]{1,65536}+|\\.){0,64}+', re.DOTALL)
 _VALUE = re.compile(rb'[ \t\r\n]*:[ \t\r\n]*(true|null|""|)')  # what it may be that matters
 
 
+def _however_written(key: str) -> str:
+    return "".join(f"(?:{letter}|\\\\u00{ord(letter):02x})" for letter in key)
+
+
+class Keys:
+    """Some keys of JSON, to be found without parsing it, also where their letters are written as escapes."""
+
+    def __init__(self, *names: str) -> None:
+        self._key = re.compile(f'"(?:{"|".join(map(_however_written, names))})"'.encode(), re.IGNORECASE)
+        # Fixed words are found ten times as fast, and mostly there is none.
+        self._parts = (*(name.encode() for name in names), rb"\u00")
+        self._key_bytes_max = 6 * max(map(len, names)) + 2
+
+    def mentioned_in(self, body: bytes) -> Generator[None, None, bool]:
+        """Whether one of them may be among the keys of a body. The pauses are for others."""
+        for start in range(0, len(body), _STEP_BYTES):
+            end = start + _STEP_BYTES + self._key_bytes_max
+            if any(body.find(part, start, end) >= 0 for part in self._parts) and self._key.search(
+                body, start, end
+            ):
+                return True
+            if end < len(body):
+                yield
+        return False
+
+
 class Outline:
     """What a look at a JSON object has found.
 
@@ -81,10 +107,15 @@ class Outline:
         keys.add(key)
 
 
+def is_object(body: bytes) -> bool:
+    """Whether a body begins as a JSON object does."""
+    return _OBJECT.match(body) is not None
+
+
 def look_over(body: bytes) -> Generator[None, None, Outline]:
     """The outline of a body; of what is no object, an empty one. The pauses are for others."""
     outline = Outline()
-    if not _OBJECT.match(body):
+    if not is_object(body):
         return outline
     position = paused_at = tokens = 0
     while outline.values <= VALUES_MAX and (token := _TOKEN.search(body, position)):

@@ -45,7 +45,7 @@ async def start_gateway(tmp_path: Path, replay_server: ReplayServer) -> AsyncIte
 
     async def start(*flags: str, upstream: str | None = None, **environ: object) -> Gateway:
         database = tmp_path / f"gateway-{len(started)}.db"
-        gateway = Gateway(upstream or replay_server.url, database, *flags, **environ)
+        gateway = Gateway(replay_server.url if upstream is None else upstream, database, *flags, **environ)
         started.append(gateway)
         return await gateway.start()
 

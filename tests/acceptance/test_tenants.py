@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 import sqlite3
 import time
 from collections.abc import AsyncIterator
@@ -20,6 +21,7 @@ from openai import AuthenticationError
 from tests.acceptance.conftest import StartGateway
 from tests.acceptance.harness import WAIT_S, Gateway, Reply, within
 from tests.acceptance.keyed import KeyedServer, echo_of
+from tests.acceptance.replay import ReplayServer
 from tests.acceptance.tokens import AUDIENCE, ISSUER, bad_tokens, issuer, pem, token
 
 GOOD: dict[str, Any] = {"model": "tiny", "input": "Count.", "background": True}
@@ -495,3 +497,87 @@ async def test_a_credential_that_is_not_text_is_refused(gateway: Gateway) -> Non
         answer = await within(reader.read())
         writer.close()
         assert answer.startswith(b"HTTP/1.1 400 "), answer
+
+
+# Prefix caches kept apart
+
+
+SALTED = """
+backends:
+  apart: {url: "%(url)s", models: ["a-*"], rename: {a-2: tiny}, api: %(api)s, cache_salt: true}
+  shared: {url: "%(url)s", models: ["b-*"], api: %(api)s}
+"""
+CHAT: dict[str, Any] = {"messages": [{"role": "user", "content": "Count."}]}
+PROMPTS: list[tuple[str, dict[str, Any]]] = [
+    ("/responses", {"input": "Count.", "background": True}),
+    ("/responses", {"input": "Count."}),
+    ("/responses", {"input": "Count.", "stream": True}),
+    ("/chat/completions", CHAT),
+    ("/completions", {"prompt": "Count."}),
+]
+
+
+@pytest.mark.parametrize("api", ["responses", "chat"])
+async def test_each_tenant_has_a_cache_salt_of_its_own(
+    start_gateway: StartGateway, replay_server: ReplayServer, tmp_path: Path, api: str
+) -> None:
+    """Of the backend that is to have it, by whichever way a prompt comes there; also after a restart."""
+    config = tmp_path / "config.yaml"
+    config.write_text(SALTED % {"url": replay_server.url, "api": api})
+    gateway = await start_gateway("--config", str(config), upstream="")
+
+    async def sent(key: str, path: str, body: dict[str, Any], **more: Any) -> dict[str, Any]:
+        before = len(replay_server.creates)
+        await gateway.call("POST", path, {**body, **more}, key=key)
+        found: dict[str, Any] = (await replay_server.create(before)).json()
+        return found
+
+    async def salts_of(key: str, **more: Any) -> set[str]:
+        return {(await sent(key, *prompt, model="a-1", **more))["cache_salt"] for prompt in PROMPTS}
+
+    (of_a,), (of_b,) = await salts_of(A), await salts_of(B)
+    (chosen,), (chosen_by_b,) = await salts_of(A, cache_salt="theirs"), await salts_of(B, cache_salt="theirs")
+    salts = {of_a, of_b, chosen, chosen_by_b}
+    assert len(salts) == 4
+    assert all(re.fullmatch("[0-9a-f]{64}", salt) for salt in salts)
+    renamed = await sent(A, *PROMPTS[3], model="a-2")
+    assert (renamed["model"], renamed["cache_salt"]) == ("tiny", of_a)
+    for prompt in PROMPTS:
+        assert "cache_salt" not in await sent(A, *prompt, model="b-1")
+    assert "cache_salt" not in await sent(A, "/embeddings", {"input": "Count."}, model="a-1")
+    await gateway.kill9()
+    await gateway.start()
+    assert await salts_of(A) == {of_a}
+    for salt in salts:
+        assert salt.encode() not in gateway.database.read_bytes() + bytes(gateway.stderr)
+
+
+async def test_a_salt_is_all_that_is_added_to_a_plain_body(
+    start_gateway: StartGateway, replay_server: ReplayServer
+) -> None:
+    body = b'{"model": "tiny", "seed": 2.50, "prompt": "\\u00e9" }'
+    for salts in ("true", "false"):
+        gateway = await start_gateway(BACKBURNER_UPSTREAM__CACHE_SALT=salts)
+        for path in ("/responses", "/chat/completions", "/completions", "/embeddings", "/completions/x"):
+            await gateway.call("POST", path, body, key=A)
+            sent = replay_server.creates[-1].body
+            if salts == "true" and path.endswith(("/responses", "/completions")):
+                assert re.fullmatch(re.escape(body[:-2]) + b',"cache_salt":"[0-9a-f]{64}"}', sent), path
+            else:
+                assert sent == body, path
+
+
+async def test_a_prompt_that_is_to_get_a_salt_is_as_large_as_a_response_may_be(
+    start_gateway: StartGateway, replay_server: ReplayServer
+) -> None:
+    gateway = await start_gateway(
+        BACKBURNER_UPSTREAM__CACHE_SALT="true",
+        BACKBURNER_SERVER__BODY_BYTES_MAX="65536",
+        BACKBURNER_BACKGROUND__BODY_BYTES_MAX="65536",
+    )
+    body = b'{"prompt": "%b"}' % (b"x" * 65536)
+    assert (await gateway.call("POST", "/completions", body, key=A)).status == 413
+    twice = b'{"cache_salt": "x", "prompt": NaN}'
+    refused = await gateway.call("POST", "/completions", twice, key=A)
+    assert (refused.status, refused.error["param"]) == (400, "cache_salt")
+    assert not replay_server.creates

@@ -176,7 +176,7 @@ def test_backend_gets_the_vendor_fields_streamed_in_the_foreground_and_not_store
 @pytest.mark.parametrize("api", Api)
 def test_callers_do_not_name_the_backends_calls(api: Api) -> None:
     request = {**VALID, "request_id": "resp_of_another", "top_k": 1}
-    call = orjson.loads(Speech(api=api).body(request, "Hello"))
+    call = orjson.loads(Speech(api=api).body(request, "Hello", b""))
     assert "request_id" not in call
     assert call["top_k"] == 1
 
