@@ -178,14 +178,13 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         ops = Ops(observer, contract, engine.measure, backends.state, store.state, receivers)
         stack.push_async_callback(engine.stop)
         failed = await engine.start(backends.run(), watch_loop(observer), store.tend())
-        admin_port = await _listen(
-            stack, Server(ops.handle, server, observer), server.admin_host, server.admin_port
-        )
-        port = await _listen(stack, Server(router.handle, server, observer), server.host, server.port)
+        admin, public = (Server(room.handle, server, observer) for room in (ops, router))
+        admin_port = await _listen(stack, admin, server.admin_host, server.admin_port)
+        port = await _listen(stack, public, server.host, server.port)
         yield Running(
             f"{_origin(server.host, port)}{base_path}", _origin(server.admin_host, admin_port), failed
         )
-        ops.is_draining = True
+        ops.is_draining = public.is_leaving = True
         observer.draining.set(1)
         deadline = asyncio.get_running_loop().time() + server.drain_timeout_s
         await engine.drain(server.drain_timeout_s)

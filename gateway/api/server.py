@@ -32,7 +32,12 @@ _FAILED = Refusal(Fault.INTERNAL, "The gateway failed.", code="internal_error")
 
 
 class Server(web.Server):
-    """A server for one handler, which gets admitted requests only."""
+    """A server for one handler, which gets admitted requests only.
+
+    Attributes:
+        is_leaving: Every answer is the last one on its connection, so that clients and balancers open their
+            next one elsewhere, and none is cut when the process ends.
+    """
 
     def __init__(self, handler: Handler, settings: ServerSettings, observer: Observer) -> None:
         # handler_cancellation: who hangs up ends what is done for it
@@ -40,6 +45,7 @@ class Server(web.Server):
         self._handler = handler
         self._settings = settings
         self._observer = observer
+        self.is_leaving = False
 
     def __call__(self) -> RequestHandler:
         return _Connection(self, self._settings, self._observer)
@@ -106,6 +112,10 @@ class _Connection(RequestHandler):
             self._patience.end()
 
     @property
+    def is_leaving(self) -> bool:
+        return self._server.is_leaving
+
+    @property
     def is_held(self) -> bool:
         return self._reading_paused or self._buffer_paused
 
@@ -153,7 +163,8 @@ def _request(
     writer: AbstractStreamWriter,
     task: asyncio.Task[None],
 ) -> web.BaseRequest:
-    if message.upgrade or message.chunked:
+    assert isinstance(protocol, _Connection)
+    if message.upgrade or message.chunked or protocol.is_leaving:
         # What follows a declined upgrade may be of the other protocol. After chunks aiohttp's parser (3.14)
         # takes the last line of a trailer, which may say anything, for the next request's first header.
         message = message._replace(should_close=True)

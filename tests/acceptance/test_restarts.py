@@ -157,6 +157,9 @@ async def test_sigterm_under_load_lets_running_responses_end(
     assert (refused.value.status_code, refused.value.code) == (503, "shutting_down")
     async with gateway.http.get(f"{gateway.admin}/readyz") as readiness:
         assert readiness.status == 503
+    for path in ("/models", f"/responses/{polled[0].id}"):
+        served = await gateway.call("GET", path)
+        assert (served.status, served.headers["connection"]) == (200, "close")
     replay_server.release_all()
     for reader in reading:
         assert payload(frames((await reader).body)[-1])["type"] == "response.completed"
