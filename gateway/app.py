@@ -19,13 +19,13 @@ from gateway import __version__
 from gateway.api.asking import Asker
 from gateway.api.callers import Callers
 from gateway.api.choosing import Chooser
+from gateway.api.modes import fingerprint, tenants_of
 from gateway.api.ops import Ops
 from gateway.api.passthrough import Passthrough
 from gateway.api.receivers import Receivers
 from gateway.api.responses import Responses
 from gateway.api.router import Router
 from gateway.api.server import Server
-from gateway.api.tenants import fingerprint, tenants_of
 from gateway.api.vetting import Vetting
 from gateway.config import Settings
 from gateway.core.job import StoreUnavailable

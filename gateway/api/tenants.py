@@ -1,4 +1,4 @@
-"""Who is asking: one way to tell callers apart for each `tenants.mode`.
+"""Who is asking: the ways to tell callers apart.
 
 A tenant is 32 bytes that stand for a caller: a keyed hash, so that from the database alone nobody can test
 guesses of a key. A way either passes callers' credentials on, and then whether they are good is for the
@@ -44,23 +44,6 @@ class Tenants(Protocol):
 
     def of(self, request: web.BaseRequest) -> Tenant:
         """Who is asking. Raises: Refusal, if it cannot be told, or whoever it is may not come in."""
-
-
-def tenants_of(settings: TenantSettings, pepper: bytes) -> Tenants:
-    """The way that the settings ask for."""
-    match settings.mode:
-        case "passthrough":
-            return ByCredential(pepper)
-        case "static_keys":
-            return ByStaticKey(settings.read_keys(), pepper)
-        case "jwt":
-            from gateway.api.tokens import ByToken  # and with it the libraries that verify
-
-            return ByToken(settings, pepper)
-        case "trusted_header":
-            return ByTrustedHeader(settings, pepper)
-        case "none":
-            return Everyone(pepper)
 
 
 class ByCredential:
@@ -164,17 +147,6 @@ def presented(request: web.BaseRequest) -> str:
 def not_let_in(message: str, *, code: str = "invalid_api_key") -> Refusal:
     """The refusal of a caller (HTTP 401)."""
     return Refusal(Fault.UNAUTHENTICATED, message, code=code)
-
-
-def fingerprint(named: str, settings: TenantSettings, pepper: bytes) -> str:
-    """The eight digits that the log has for a tenant, for whom the settings give a name, or these digits."""
-    match settings.mode:
-        case "static_keys" | "trusted_header":
-            return derived(pepper, settings.mode, named).hex()[:8]
-        case "jwt":
-            return derived(pepper, "jwt", settings.jwt_issuer or "", named).hex()[:8]
-        case "passthrough" | "none":
-            return named
 
 
 def derived(pepper: bytes, *names: str) -> bytes:

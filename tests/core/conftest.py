@@ -16,6 +16,7 @@ import pytest
 from gateway.core.acceptance import new_job
 from gateway.core.job import Job, Outcome, Status
 from gateway.core.machine import Append, Finish, Input, JobMachine, Started, UpstreamClosed, UpstreamFrames
+from gateway.wire.readers import Reader
 from gateway.wire.sse import SseDecoder, data_of, split_frames
 
 Event = dict[str, Any]
@@ -74,44 +75,60 @@ class Played:
         return final
 
 
+def accepted(
+    body: dict[str, Any],
+    *,
+    events_bytes_max: int = 2**24,
+    status: Status = Status.QUEUED,
+    reader: Callable[[str, dict[str, Any]], Reader] | None = None,
+) -> Played:
+    """A job that was accepted for this request; `status` for one that was claimed before, too.
+
+    Args:
+        reader: Makes one of an id and the request, for a backend that does not speak Responses.
+    """
+    new = new_job(
+        body,
+        response_id="resp_" + "a1" * 24,
+        tenant=bytes(32),
+        previous_id=None,
+        backend="default",
+        idempotency=None,
+        opening=("response.created", "response.queued"),
+        target="/v1/responses",
+        headers={},
+        shows_output=True,
+        now_ms=NOW_S * 1000,
+        deadline_s=60,
+    )
+    job = Job(
+        id=new.id,
+        tenant=new.tenant,
+        status=status,
+        epoch=1,
+        attempt=1,
+        next_seq=new.next_seq,
+        created_at_ms=new.created_at_ms,
+        started_at_ms=None,
+        deadline_ms=new.deadline_ms,
+        is_streamed=new.is_streamed,
+        is_followable=new.is_followable,
+        is_rerunnable=new.is_rerunnable,
+        output_shown=False,
+        response=new.response,
+        final=None,
+    )
+    known = reader(job.id, body) if reader is not None else None
+    return Played(JobMachine(job, events_bytes_max=events_bytes_max, reader=known), job, new.events)
+
+
 @pytest.fixture(scope="session")
 def begin() -> Callable[..., Played]:
-    """A job that was accepted; `status` for one that was claimed before, too."""
+    """`accepted`, for a request with these fields."""
 
     def begun(*, events_bytes_max: int = 2**24, status: Status = Status.QUEUED, **request: Any) -> Played:
         body = {"model": "tiny", "input": "Hello", "background": True, "stream": True, **request}
-        new = new_job(
-            body,
-            response_id="resp_" + "a1" * 24,
-            tenant=bytes(32),
-            previous_id=None,
-            backend="default",
-            idempotency=None,
-            opening=("response.created", "response.queued"),
-            target="/v1/responses",
-            headers={},
-            shows_output=True,
-            now_ms=NOW_S * 1000,
-            deadline_s=60,
-        )
-        job = Job(
-            id=new.id,
-            tenant=new.tenant,
-            status=status,
-            epoch=1,
-            attempt=1,
-            next_seq=new.next_seq,
-            created_at_ms=new.created_at_ms,
-            started_at_ms=None,
-            deadline_ms=new.deadline_ms,
-            is_streamed=new.is_streamed,
-            is_followable=new.is_followable,
-            is_rerunnable=new.is_rerunnable,
-            output_shown=False,
-            response=new.response,
-            final=None,
-        )
-        return Played(JobMachine(job, events_bytes_max=events_bytes_max), job, new.events)
+        return accepted(body, events_bytes_max=events_bytes_max, status=status)
 
     return begun
 

@@ -9,13 +9,11 @@ from typing import Any, get_args
 import orjson
 from openai.types.responses import Response, ResponseStreamEvent
 
-from gateway.core.acceptance import new_job
-from gateway.core.job import Job, Status
-from gateway.core.machine import JobMachine, Started, UpstreamAnswer, UpstreamClosed, UpstreamFrames
+from gateway.core.machine import Started, UpstreamAnswer, UpstreamClosed, UpstreamFrames
 from gateway.wire.chat_request import custom_tools
 from gateway.wire.readers import ChatReader
 from gateway.wire.sse import SseDecoder
-from tests.core.conftest import NOW_S, TRANSCRIPTS, Played, StrictReader
+from tests.core.conftest import TRANSCRIPTS, Played, StrictReader, accepted
 
 SERVERS = ("vllm", "llama-slow", "transformers", "llamacpp-python")
 DONE = b"data: [DONE]\n\n"
@@ -60,39 +58,7 @@ def answers() -> dict[str, bytes]:
 def begin(**request: Any) -> Played:
     """A job that was accepted and claimed."""
     body = {"model": "tiny", "input": "Hello", "background": True, "stream": True, **request}
-    new = new_job(
-        body,
-        response_id="resp_" + "b2" * 24,
-        tenant=bytes(32),
-        previous_id=None,
-        backend="default",
-        idempotency=None,
-        opening=("response.created", "response.queued"),
-        target="/v1/responses",
-        headers={},
-        shows_output=True,
-        now_ms=NOW_S * 1000,
-        deadline_s=60,
-    )
-    job = Job(
-        id=new.id,
-        tenant=new.tenant,
-        status=Status.QUEUED,
-        epoch=1,
-        attempt=1,
-        next_seq=new.next_seq,
-        created_at_ms=new.created_at_ms,
-        started_at_ms=None,
-        deadline_ms=new.deadline_ms,
-        is_streamed=new.is_streamed,
-        is_followable=new.is_followable,
-        is_rerunnable=new.is_rerunnable,
-        output_shown=False,
-        response=new.response,
-        final=None,
-    )
-    reader = ChatReader(job.id, custom_tools(body))
-    played = Played(JobMachine(job, events_bytes_max=2**24, reader=reader), job, new.events)
+    played = accepted(body, reader=lambda name, asked: ChatReader(name, custom_tools(asked)))
     played.receive(Started())
     return played
 
