@@ -153,7 +153,7 @@ class JobLog:
             has_output = any(command.has_output for command in waiting)
             await self._store.append(self._claim, self._next_seq, count, events, has_output=has_output)
             first_seq, self._next_seq = self._next_seq, self._next_seq + count
-            self._forget(len(waiting))
+            self._forget(len(waiting), len(events))
         self._observer.events.inc(count)
         self._followers.committed(self._claim.id, first_seq, count, events, is_end=False)
 
@@ -178,7 +178,7 @@ class JobLog:
             now_ms = self._clock.now_ms()
             expires_at_ms = now_ms + int(self._settings.retention_s * 1000)
             await self._store.finish(self._claim, whole, now_ms=now_ms, expires_at_ms=expires_at_ms)
-            self._forget(len(waiting))
+            self._forget(len(waiting), len(events))
         self._observer.events.inc(whole.event_count)
         self._followers.committed(
             self._claim.id, whole.first_seq, whole.event_count, whole.events, is_end=True
@@ -186,11 +186,10 @@ class JobLog:
 
     def discard(self) -> None:
         """The run is over: what is left is never committed."""
-        self._forget(len(self._waiting))
+        self._forget(len(self._waiting), self._waiting_bytes)
 
-    def _forget(self, count: int) -> None:
-        """The first `count` of what is waiting need not wait any more."""
-        size = sum(len(command.events) for command in self._waiting[:count])
+    def _forget(self, count: int, size: int) -> None:
+        """The first `count` of what is waiting, of so many bytes, need not wait any more."""
         del self._waiting[:count]
         self._waiting_bytes -= size
         self._unflushed.remove(size)
