@@ -36,6 +36,7 @@ from gateway.outbound.backends import HttpBackends
 from gateway.outbound.client import make_session
 from gateway.outbound.receivers import HttpSender
 from gateway.process import calm_collector, raise_file_limit, warn_of_few_files, watch_loop
+from gateway.store.connection import has_wal_reset_bug
 from gateway.store.file import DatabaseInUse, DatabaseRefused, DatabaseUnreachable
 from gateway.store.sqlite import SqliteStore
 from gateway.wire import openapi
@@ -88,6 +89,9 @@ async def _serve(settings: Settings) -> int:
         )
         warn_of_few_files(settings, open_files_max)
         calm_collector()
+        if has_wal_reset_bug(sqlite3.sqlite_version_info):
+            why = "it has the WAL-reset bug, which takes two connections that write; here there is one"
+            line("sqlite_version", level=logging.WARNING, sqlite=sqlite3.sqlite_version, reason=why)
         waits = [asyncio.create_task(event.wait()) for event in (stop, gateway.failed)]
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         for wait in waits:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import logging
 import sqlite3
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -11,11 +10,10 @@ from contextlib import AsyncExitStack
 import aiosqlite
 
 from gateway.config import StoreSettings
-from gateway.observe import Observer, line
+from gateway.observe import Observer
 from gateway.store.ballast import Ballast
 from gateway.store.connection import (
     damage,
-    has_wal_reset_bug,
     pepper_of,
     prepare_reader,
     prepare_writer,
@@ -50,9 +48,6 @@ async def open_database(settings: StoreSettings, observer: Observer) -> Database
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     if reason := unfit(path.parent, allow_fuse=settings.allow_fuse):
         raise DatabaseRefused(f"{path} {reason}")
-    if has_wal_reset_bug(sqlite3.sqlite_version_info):
-        why = "it has the WAL-reset bug, which takes two connections that write; here there is one"
-        line("sqlite_version", level=logging.WARNING, sqlite=sqlite3.sqlite_version, reason=why)
     lock = DatabaseLock(path)
     try:
         try:
