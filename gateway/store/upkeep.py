@@ -19,6 +19,8 @@ from gateway.store.queries import QUERIES
 
 _TICK_S = 1.0
 _TRUNCATION_INTERVAL_S = 5.0
+_ALARM_SHARE = 0.75
+"""Of the largest log: what is written until the next round, and until it is empty, has to fit."""
 _RUNNING_SHARE = 0.95
 """Of the quota: a file that was full has to be emptier than this before another response is run."""
 
@@ -70,8 +72,9 @@ class Upkeep:
             self._tried_at_s = time.monotonic()
             if await self._database.empty_log():
                 return
-        if size > settings.wal_bytes_max:
+        if size > _ALARM_SHARE * settings.wal_bytes_max:
             self._observer.log_too_large(size, is_ours=self._database.readers.interrupt_oldest())
+            self._tried_at_s = 0.0  # again in the next round
 
     async def _measure(self) -> None:
         """Is there room? Of a store that was full, a commit has to say so."""

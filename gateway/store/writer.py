@@ -23,6 +23,7 @@ import aiosqlite
 from gateway.core.job import StoreUnavailable
 from gateway.observe import Observer
 from gateway.store.connection import fence
+from gateway.store.file import DatabaseRefused
 from gateway.store.health import Health, State, is_everybodys, state_after
 
 T = TypeVar("T")
@@ -68,6 +69,7 @@ class Writer:
         self.waiting_bytes = 0
         """What waits for its commit."""
         self._bell = asyncio.Event()
+        self._reopening = asyncio.Lock()
         self._is_closing = False
         self._task = asyncio.create_task(self._run(), name="store-writer")
 
@@ -110,18 +112,19 @@ class Writer:
         Raises:
             sqlite3.Error, DatabaseRefused: It fails still.
         """
-        old, self._connection = self._connection, None
-        if old is not None:
-            with suppress(sqlite3.Error):
-                await old.close()
-        new = await self._connect()
-        try:
-            await on_thread(new, fence)
-        except BaseException:
-            with suppress(sqlite3.Error):
-                await new.close()
-            raise
-        self._connection = new
+        async with self._reopening:
+            old, self._connection = self._connection, None
+            if old is not None:
+                with suppress(sqlite3.Error):
+                    await old.close()
+            new = await self._connect()
+            try:
+                await on_thread(new, fence)
+            except BaseException:
+                with suppress(sqlite3.Error):
+                    await new.close()
+                raise
+            self._connection = new
 
     async def finish(self) -> None:
         """Commit what was asked for, and take nothing more."""
@@ -163,6 +166,11 @@ class Writer:
             failure = error
         except Exception as error:  # whatever it is: nobody may wait for ever
             failure = self._health.judge(error)
+            if self._health.state is State.FAILING:
+                # At once, and before anybody is told: after a flush that failed, the batch lies in the log as
+                # if it were committed. Even a fence that fails in its turn has written over it.
+                with suppress(sqlite3.Error, DatabaseRefused):
+                    await self.reopen()
         if failure is None:
             while not batch[-1].is_settled:  # there was no time for these
                 self._asked.appendleft(batch.pop())

@@ -73,6 +73,9 @@ _FUNCTIONS_BY_VERSION = {1: 12, 2: 16, 3: 18}
 
 Call = Callable[[], int]
 
+_installed: list[Disk] = []
+"""For as long as the process lives: what SQLite has pointers to must not be collected."""
+
 
 class Watch:
     """What is done about each call: a subclass does something before, after, or instead of `go`."""
@@ -104,9 +107,10 @@ class Disk:
         self._open, self._delete = _copy(_OPEN, self._vfs.open), _copy(_DELETE, self._vfs.delete)
         self._names: dict[int, str] = {}
         self._tables: dict[int, _Methods] = {}  # by the address of the original
-        self._kept: list[Any] = []  # what C has a pointer to must not be collected
+        self._kept: list[Any] = []
 
     def install(self) -> None:
+        _installed.append(self)
         self._vfs.open, self._vfs.delete = self._keep(_OPEN(self._opened)), self._keep(_DELETE(self._deleted))
 
     def remove(self) -> None:

@@ -43,6 +43,7 @@ class Gateway(Process):
         self.defects: list[str] = []
         self.guarded = ("--without", without) if without else ()
         self._next_start: tuple[str, ...] = ()
+        self._directory = directory
         self._log = (directory / "gateway.log").open("ab", buffering=0)
 
     def set(self, **settings: object) -> None:
@@ -82,19 +83,19 @@ class Gateway(Process):
         Looked at in a copy: opening the file itself would recover it, and hide from the next start what
         the last end has left.
         """
-        with _Copy(self.database) as raw:
+        with _Copy(self.database, self._directory) as raw:
             found = raw.execute("PRAGMA quick_check").fetchall()
         return None if found == [("ok",)] else str(found)
 
     def look(self, read: Callable[[sqlite3.Connection], Any]) -> Any:
         """Something out of the file, while no process has it."""
-        with _Copy(self.database) as raw:
+        with _Copy(self.database, self._directory) as raw:
             return read(raw)
 
 
 class _Copy:
-    def __init__(self, database: Path) -> None:
-        self._directory = database.parent / "copy"
+    def __init__(self, database: Path, place: Path) -> None:
+        self._directory = place / "copy"
         shutil.rmtree(self._directory, ignore_errors=True)
         self._directory.mkdir(mode=0o700)
         for name in (database.name, f"{database.name}-wal"):

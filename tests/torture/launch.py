@@ -1,12 +1,16 @@
 """Starts the real gateway with something done to it from outside; the product itself has no hooks for tests.
 
     python -m tests.torture.launch [--kill-at POINT:N] [--without GUARD] [--poison TAG]
-                                   [--dials FILE] [--names FILE] -- serve ...
+                                   [--dials FILE] [--names FILE] [--record FILE] [--faults FILE]
+                                   [--wall FILE] [--hold-reads FILE] -- serve ...
 
 `--kill-at` ends the process, as `kill -9` does, when it comes to a named point for the N-th time.
 `--without` takes one guard away: some trial must then fail, or the guard is not tested.
 `--poison` makes every job whose request contains a word kill the process that runs it.
 `--dials` notes every address that is dialled in a file; `--names` lets names lead where a file says.
+`--record` writes down what goes to the disk; `--faults` makes the disk fail as a file says.
+`--wall` sets the wall clock off by the seconds that are in a file; `--hold-reads` lets one reading connection
+hold on to an old state of the database for as long as a file exists.
 """
 
 from __future__ import annotations
@@ -15,7 +19,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from tests.torture import dialling, killing
+from tests.torture import bending, dialling, disk, killing
 from tests.torture.guards import GUARDS
 
 
@@ -26,6 +30,10 @@ def main() -> None:
     parser.add_argument("--poison", metavar="TAG")
     parser.add_argument("--dials", metavar="FILE", type=Path)
     parser.add_argument("--names", metavar="FILE", type=Path)
+    parser.add_argument("--record", metavar="FILE", type=Path)
+    parser.add_argument("--faults", metavar="FILE", type=Path)
+    parser.add_argument("--wall", metavar="FILE", type=Path)
+    parser.add_argument("--hold-reads", metavar="FILE", type=Path)
     parser.add_argument("command", nargs="+")
     args = parser.parse_args()
     if args.without:
@@ -39,6 +47,14 @@ def main() -> None:
         dialling.note_dials(args.dials)
     if args.names:
         dialling.set_names(args.names)
+    if args.record:
+        disk.Disk(disk.Recorder(args.record)).install()
+    if args.faults:
+        disk.Disk(disk.Faults(args.faults)).install()
+    if args.wall:
+        bending.set_wall_clock(args.wall)
+    if args.hold_reads:
+        bending.hold_reads(args.hold_reads)
     from gateway.__main__ import main as serve
 
     sys.argv[0] = "backburner"
