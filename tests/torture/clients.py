@@ -272,6 +272,9 @@ class Crowd:
             with suppress(*_LOST):
                 async with self._call("POST", f"/responses/{ask.id}/cancel") as answer:
                     body = await answer.read()
+                if answer.status == 503:  # not now
+                    await asyncio.sleep(_REFUSED_S)
+                    continue
                 if answer.status == 200:
                     await self._journal.note("cancelled", id=ask.id, body=body.decode())
                     await self._seal(ask)
@@ -295,6 +298,9 @@ class Crowd:
             with suppress(*_LOST):
                 async with self._call("DELETE", f"/responses/{ask.id}") as answer:
                     await answer.read()
+                if answer.status == 503:
+                    await asyncio.sleep(_REFUSED_S)
+                    continue
                 if answer.status == 200 or (answer.status == 404 and is_repeated):
                     await self._journal.note("deleted", id=ask.id)
                 else:

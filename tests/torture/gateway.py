@@ -30,6 +30,7 @@ class Gateway(Process):
 
     Attributes:
         ready_at: On the monotonic clock: when the present process began to answer.
+        place: The directory of its log, and of copies of its file.
         defects: What any of the processes logged that no process should.
     """
 
@@ -43,7 +44,7 @@ class Gateway(Process):
         self.defects: list[str] = []
         self.guarded = ("--without", without) if without else ()
         self._next_start: tuple[str, ...] = ()
-        self._directory = directory
+        self.place = directory
         self._log = (directory / "gateway.log").open("ab", buffering=0)
 
     def set(self, **settings: object) -> None:
@@ -83,13 +84,13 @@ class Gateway(Process):
         Looked at in a copy: opening the file itself would recover it, and hide from the next start what
         the last end has left.
         """
-        with _Copy(self.database, self._directory) as raw:
+        with _Copy(self.database, self.place) as raw:
             found = raw.execute("PRAGMA quick_check").fetchall()
         return None if found == [("ok",)] else str(found)
 
     def look(self, read: Callable[[sqlite3.Connection], Any]) -> Any:
         """Something out of the file, while no process has it."""
-        with _Copy(self.database, self._directory) as raw:
+        with _Copy(self.database, self.place) as raw:
             return read(raw)
 
 

@@ -19,7 +19,7 @@ _STEPS = 50
     "release, repeat, by two owners",
     pass_mark="0 divergences in any run of 50 steps; every illegal move refused by the table itself",
     runs=2000,
-    short_runs=60,
+    short_runs=25,
     round_s=5,
 )
 async def store_against_model(bench: Bench) -> None:
