@@ -32,8 +32,8 @@ def has_wal_reset_bug(version: tuple[int, int, int]) -> bool:
     return (3, 7, 0) <= version < (3, 51, 3) and version[2] < fixed_in.get(version[:2], 2**31)
 
 
-def prepare_writer(raw: sqlite3.Connection, settings: StoreSettings) -> None:
-    """Settings of the writing connection, and the schema if the file is new.
+def prepare_writer(raw: sqlite3.Connection, settings: StoreSettings, known: Known) -> None:
+    """Settings of the writing connection, and the schema if the file is being made.
 
     Raises:
         DatabaseRefused: It is not ours, or of another version.
@@ -41,11 +41,11 @@ def prepare_writer(raw: sqlite3.Connection, settings: StoreSettings) -> None:
     """
     path = settings.database
     raw.row_factory = sqlite3.Row
-    is_new = raw.execute("PRAGMA schema_version").fetchone()[0] == 0
+    is_new = known is Known.MAKING and _has_no_tables(raw)
     if is_new:
         raw.execute("PRAGMA auto_vacuum = INCREMENTAL")  # only takes hold before the first table
     else:
-        _refuse_foreign(raw, path)  # first: the settings below write to the file
+        _require_ours(raw, path, known)  # first: the settings below write to the file
     if raw.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
         raise DatabaseRefused(f"{path} lies where SQLite can keep no write-ahead log")
     raw.execute(f"PRAGMA synchronous = {'FULL' if settings.durability == 'disk' else 'NORMAL'}")
@@ -60,17 +60,28 @@ def prepare_writer(raw: sqlite3.Connection, settings: StoreSettings) -> None:
     raw.execute(f"PRAGMA max_page_count = {_quota_pages(settings)}")
     if is_new:
         _create(raw)
-    else:
-        _refuse_other_schema(raw, path)
     raw.executescript(TALLY)
 
 
 def pepper_of(raw: sqlite3.Connection) -> bytes:
-    """Random bytes that the file was made with."""
-    return bytes(raw.execute(QUERIES["get_meta"], {"key": "pepper"}).fetchone()[0])
+    """Random bytes that the file was made with.
+
+    Raises:
+        ValueError: They are others now, and every response would belong to nobody.
+    """
+    pepper = _meta(raw, "pepper")
+    if pepper is None or _meta(raw, "pepper_digest") != hashlib.sha256(pepper).digest():
+        raise ValueError("the key by which it knows its tenants is not what it was")
+    return pepper
 
 
-def _refuse_foreign(raw: sqlite3.Connection, path: Path) -> None:
+def _has_no_tables(raw: sqlite3.Connection) -> bool:
+    return bool(raw.execute("PRAGMA schema_version").fetchone()[0] == 0)
+
+
+def _require_ours(raw: sqlite3.Connection, path: Path, known: Known) -> None:
+    if known in (Known.OURS, Known.DAMAGED) and _has_no_tables(raw):
+        raise DatabaseDamaged(f"{path} is empty, though it has been in use")
     if raw.execute("PRAGMA application_id").fetchone()[0] != _APPLICATION_ID:
         raise DatabaseRefused(f"{path} is a SQLite file of some other program")
     found = raw.execute("PRAGMA user_version").fetchone()[0]
@@ -80,16 +91,16 @@ def _refuse_foreign(raw: sqlite3.Connection, path: Path) -> None:
             f"{path} was made by {whose} version of this program (schema version {found}; this program knows "
             f"{SCHEMA_VERSION}); run that version, or give another file"
         )
-
-
-def _refuse_other_schema(raw: sqlite3.Connection, path: Path) -> None:
-    """Between releases the schema changes without its number."""
-    row = raw.execute(QUERIES["get_meta"], {"key": "schema"}).fetchone()
-    if row is None or row[0] != schema_digest():
+    if _meta(raw, "schema") != schema_digest():  # between releases it changes without its number
         raise DatabaseRefused(
             f"{path} was made by an unreleased version of this program, whose tables were others; "
             "run that version, or give another file"
         )
+
+
+def _meta(raw: sqlite3.Connection, key: str) -> bytes | None:
+    row = raw.execute(QUERIES["get_meta"], {"key": key}).fetchone()
+    return None if row is None else bytes(row[0])
 
 
 def schema_digest() -> bytes:
@@ -99,27 +110,41 @@ def schema_digest() -> bytes:
 
 
 def _create(raw: sqlite3.Connection) -> None:
-    """All in one transaction: a file half made by a process that was killed would be refused for ever."""
+    """All in one transaction, and at once in the file itself: without its log it must not look new."""
     marks = f"PRAGMA application_id = {_APPLICATION_ID};PRAGMA user_version = {SCHEMA_VERSION};"
     raw.executescript(f"BEGIN IMMEDIATE;{SCHEMA};{marks}")
-    raw.execute(QUERIES["put_meta"], {"key": "pepper", "value": secrets.token_bytes(32)})
-    raw.execute(QUERIES["put_meta"], {"key": "schema", "value": schema_digest()})
+    pepper = secrets.token_bytes(32)
+    meta = {"pepper": pepper, "pepper_digest": hashlib.sha256(pepper).digest(), "schema": schema_digest()}
+    for key, value in meta.items():
+        raw.execute(QUERIES["put_meta"], {"key": key, "value": value})
     raw.execute("COMMIT")
+    raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
-def prepare_reader(raw: sqlite3.Connection) -> None:
+def prepare_reader(raw: sqlite3.Connection, path: Path, known: Known) -> None:
+    """Settings of a reading connection, which changes nothing.
+
+    Raises:
+        DatabaseRefused: The file is not ours, or of another version.
+        sqlite3.Error: See `refused`.
+    """
     raw.row_factory = sqlite3.Row
     raw.execute("PRAGMA query_only = ON")
     raw.execute("PRAGMA wal_autocheckpoint = 0")
     raw.execute("PRAGMA mmap_size = 0")
     # The first read opens the log. From here on the writing connection is never the last one to leave it, so
     # that one which has failed takes its unfinished commit with it.
-    raw.execute(QUERIES["get_meta"], {"key": "schema"}).fetchone()
+    _require_ours(raw, path, known)
 
 
 def damage(raw: sqlite3.Connection) -> str | None:
-    """What is wrong with the structure of the file; None if nothing is. It reads all of it."""
-    found = str(raw.execute("PRAGMA quick_check(1)").fetchone()[0])
+    """What is wrong with the structure of the file; None if nothing is. It reads all of it.
+
+    SQLite's quick check takes two thirds of the time, and does not see what an index has lost: to whoever
+    looks a response up by its id, that is gone.
+    """
+    found = str(raw.execute("PRAGMA integrity_check(1)").fetchone()[0])
+    raw.execute("PRAGMA shrink_memory")  # what it has read is not what will be asked for
     return None if found == "ok" else found
 
 
@@ -129,8 +154,12 @@ def refused(error: sqlite3.Error, path: Path, known: Known) -> Exception:
     Args:
         known: Whether the file was ours. What never was and is no database belongs to somebody else.
     """
-    if state_after(error) is State.CORRUPT and known is not Known.NOTHING:
-        return DatabaseDamaged(f"{path} is damaged: {error}")
+    if known in (Known.OURS, Known.DAMAGED):
+        if state_after(error) is State.CORRUPT:
+            return DatabaseDamaged(f"{path} is damaged: {error}")
+        if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_READONLY_ROLLBACK:
+            why = "another program has begun to change it, and left a journal"
+            return DatabaseDamaged(f"{path} is damaged: {why}")
     if primary_code(error) in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_BUSY):
         return DatabaseUnreachable(f"{path} cannot be opened at present: {error}")
     return DatabaseRefused(f"{path} cannot be used: {error}")

@@ -11,6 +11,8 @@ from enum import StrEnum
 from pathlib import Path
 
 _HEADER_BYTES = 100
+_CONTENT = ("", "-wal", "-journal")
+"""Files in which something is stored."""
 
 
 class DatabaseInUse(Exception):
@@ -33,6 +35,8 @@ class Known(StrEnum):
     """What is remembered of a file beside it, since one that is damaged or empty cannot tell."""
 
     NOTHING = ""
+    MAKING = "making"
+    """It is new, and nothing is in it yet."""
     OURS = "ours"
     DAMAGED = "damaged"
     """Ours, and found to be damaged while it was in use: the next start checks it, whatever its size."""
@@ -65,6 +69,7 @@ class DatabaseLock:
         content = f"{os.getpid()}\n{known}\n".encode()
         os.pwrite(self._descriptor, content, 0)
         os.ftruncate(self._descriptor, len(content))
+        os.fsync(self._descriptor)
 
     def release(self) -> None:
         """Let the next process have it."""
@@ -72,7 +77,7 @@ class DatabaseLock:
 
 
 def beside(database: Path, suffix: str) -> Path:
-    """A file that belongs to the database: `.lock`, `.ballast`, SQLite's `-wal` and `-shm`."""
+    """A file that belongs to the database: `.lock`, `.ballast`, SQLite's `-wal`, `-shm` and `-journal`."""
     return database.with_name(database.name + suffix)
 
 
@@ -81,34 +86,45 @@ def make_file(database: Path, lock: DatabaseLock) -> None:
 
     Raises:
         DatabaseRefused: It, or one of the files beside it, is not ours alone.
-        DatabaseDamaged: It is as good as empty, and was not.
+        DatabaseDamaged: It is gone or as good as empty, and was not.
     """
-    if not os.path.lexists(database):
-        lock.remember(Known.NOTHING)
-    os.close(open_private(database))
-    for suffix in ("-wal", "-shm", ".ballast"):
+    is_there = os.path.lexists(database)
+    if is_there:
+        os.close(open_private(database))
+    for suffix in ("-wal", "-shm", "-journal", ".ballast"):
         if os.path.lexists(beside(database, suffix)):
             os.close(open_private(beside(database, suffix)))
-    sync_directory(database)
-    size = database.stat().st_size
-    if size < _HEADER_BYTES and lock.known is not Known.NOTHING:
+    size = database.stat().st_size if is_there else 0
+    if size >= _HEADER_BYTES:
+        return
+    if is_there and lock.known in (Known.OURS, Known.DAMAGED):
         raise DatabaseDamaged(f"{database} is empty, though it has been in use")
-    if 0 < size < _HEADER_BYTES:  # SQLite takes a file of one byte for an empty one
+    if size:  # SQLite takes a file of one byte for an empty one
         raise DatabaseRefused(f"{database} cannot be used: it is no database")
+    if _size(beside(database, "-wal")):  # SQLite would delete it
+        raise DatabaseDamaged(f"{database} is {'empty' if is_there else 'missing'}, and its log is there")
+    lock.remember(Known.MAKING)
+    os.close(open_private(database))
+    sync_directory(database)
 
 
 def set_aside(database: Path) -> Path:
-    """Rename a damaged database and its log, so that a new one can be made. Returns the new name.
-
-    The database first: without it, its log would be taken for that of the new one, or be lost.
-    """
-    aside = beside(database, time.strftime(".corrupt-%Y%m%dT%H%M%SZ", time.gmtime()))
-    database.rename(aside)
-    with suppress(FileNotFoundError):
-        beside(database, "-wal").rename(beside(aside, "-wal"))
+    """Rename what is left of a database and its logs, so that a new one can be made. Returns the new name."""
+    at = time.strftime(".corrupt-%Y%m%dT%H%M%SZ", time.gmtime())
+    aside, number = beside(database, at), 1
+    while any(os.path.lexists(beside(aside, suffix)) for suffix in _CONTENT):
+        number += 1
+        aside = beside(database, f"{at}-{number}")
+    for suffix in _CONTENT:
+        with suppress(FileNotFoundError):
+            beside(database, suffix).rename(beside(aside, suffix))
     beside(database, "-shm").unlink(missing_ok=True)
     sync_directory(database)
     return aside
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
 
 
 def sync_directory(database: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 
 import aiosqlite
@@ -65,55 +65,71 @@ async def open_database(settings: StoreSettings, observer: Observer) -> Database
 
 async def _open(settings: StoreSettings, lock: DatabaseLock, observer: Observer) -> Database:
     path = settings.database
+    reading: list[aiosqlite.Connection] = []
     async with AsyncExitStack() as stack:
         try:
             make_file(path, lock)
+            known, is_checked = lock.known, True
             ballast = Ballast(settings)
-            writing = await _connect_with_room(settings, ballast)
+            if known is not Known.MAKING:
+                # By one that only reads, before anything writes: what is refused stays as it was found. As it
+                # is also the last one to be closed then, the log is not copied into the file.
+                reading.append(await _with_room(lambda: connect_reader(settings, known), ballast))
+                stack.push_async_callback(reading[0].close)
+                is_checked = known is Known.DAMAGED or path.stat().st_size <= settings.check_bytes_max
+                if is_checked and (found := await on_thread(reading[0], damage)):
+                    raise DatabaseDamaged(f"{path} is damaged: {found}")
+                await on_thread(reading[0], pepper_of)
+            writing = await _with_room(lambda: _connect_writer(settings, known), ballast)
             stack.push_async_callback(writing.close)
-            is_checked = lock.known is Known.DAMAGED or path.stat().st_size <= settings.check_bytes_max
-            if is_checked and (found := await on_thread(writing, damage)):
-                raise DatabaseDamaged(f"{path} is damaged: {found}")
             pepper = await on_thread(writing, pepper_of)
-            reading = []
-            for _ in range(settings.readers):
-                reading.append(await connect_reader(settings))
+            while len(reading) < settings.readers:
+                reading.append(await connect_reader(settings, known))
                 stack.push_async_callback(reading[-1].close)
         except sqlite3.Error as error:
             raise refused(error, path, lock.known) from None
+        except ValueError as error:
+            raise DatabaseDamaged(f"{path} is damaged: {error}") from None
         lock.remember(Known.OURS)
         health = Health(observer)
         if not ballast.make():
             health.worsen(State.FULL)
-        writer = Writer(writing, functools.partial(_connect_writer, settings), health, observer)
+        writer = Writer(writing, functools.partial(_connect_writer, settings, Known.OURS), health, observer)
         stack.pop_all()
     return Database(
         settings, lock, ballast, health, writer, Readers(reading, health), pepper, is_checked=is_checked
     )
 
 
-async def _connect_with_room(settings: StoreSettings, ballast: Ballast) -> aiosqlite.Connection:
+async def _with_room(
+    connect: Callable[[], Awaitable[aiosqlite.Connection]], ballast: Ballast
+) -> aiosqlite.Connection:
     """Opening a log takes some room. On a full volume it is that of the ballast."""
     try:
-        return await _connect_writer(settings)
+        return await connect()
     except sqlite3.OperationalError:
         if not ballast.size:
             raise
     ballast.give_up()
-    return await _connect_writer(settings)
+    return await connect()
 
 
-async def _connect_writer(settings: StoreSettings) -> aiosqlite.Connection:
-    timeout_s = settings.busy_timeout_s
-    connection = await aiosqlite.connect(settings.database, isolation_level=None, timeout=timeout_s)
-    return await _prepared(connection, functools.partial(prepare_writer, settings=settings))
+async def _connect_writer(settings: StoreSettings, known: Known) -> aiosqlite.Connection:
+    connection = await _connect(
+        settings, "rw"
+    )  # never made here: an empty one would be taken for all there was
+    return await _prepared(connection, functools.partial(prepare_writer, settings=settings, known=known))
 
 
-async def connect_reader(settings: StoreSettings) -> aiosqlite.Connection:
-    """Another connection that reads. Raises: sqlite3.Error."""
-    uri, timeout_s = f"{settings.database.absolute().as_uri()}?mode=ro", settings.busy_timeout_s
-    connection = await aiosqlite.connect(uri, uri=True, isolation_level=None, timeout=timeout_s)
-    return await _prepared(connection, prepare_reader)
+async def connect_reader(settings: StoreSettings, known: Known = Known.OURS) -> aiosqlite.Connection:
+    """Another connection that reads. Raises: DatabaseRefused, sqlite3.Error."""
+    connection = await _connect(settings, "ro")
+    return await _prepared(connection, functools.partial(prepare_reader, path=settings.database, known=known))
+
+
+async def _connect(settings: StoreSettings, mode: str) -> aiosqlite.Connection:
+    uri = f"{settings.database.absolute().as_uri()}?mode={mode}"
+    return await aiosqlite.connect(uri, uri=True, isolation_level=None, timeout=settings.busy_timeout_s)
 
 
 async def _prepared(

@@ -101,7 +101,7 @@ class Upkeep:
             found = await self._database.readers.read_apart(
                 await connect_reader(self._database.settings), damage
             )
-        except (sqlite3.Error, StoreUnavailable) as error:
+        except (sqlite3.Error, DatabaseRefused, StoreUnavailable) as error:
             line("check_failed", level=logging.WARNING, reason=str(error))
             return
         line("checked", level=logging.ERROR if found else logging.INFO, found=found or "ok")

@@ -219,8 +219,10 @@ async def test_a_kill_while_the_file_was_being_made_leaves_one_that_can_be_opene
 ) -> None:
     """All of it is there or nothing: a schema without its version would be refused for ever."""
     seen: list[tuple[str, bytes]] = []
+    lock: list[bytes] = []
 
     def snapshot(size: int) -> bytes:
+        lock.append(path.with_name("jobs.db.lock").read_bytes())
         for suffix in ("", "-wal"):  # what lies there when the last piece of the file is being thought of
             file = path.with_name(path.name + suffix)
             seen.append((suffix, file.read_bytes() if file.exists() else b""))
@@ -231,6 +233,8 @@ async def test_a_kill_while_the_file_was_being_made_leaves_one_that_can_be_opene
     assert seen[0][1].startswith(b"SQLite format 3")
     monkeypatch.undo()
     left = path.with_name("left.db")
+    left.with_name("left.db.lock").write_bytes(lock[0])
+    left.with_name("left.db.lock").chmod(0o600)
     for suffix, content in seen[:2]:  # it is called for other things later
         left.with_name(left.name + suffix).write_bytes(content)
         left.with_name(left.name + suffix).chmod(0o600)

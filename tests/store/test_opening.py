@@ -248,3 +248,171 @@ async def test_what_an_open_store_cannot_reopen_stays_off(
     disk.is_mended()
     await store.close()  # in whatever state
     assert await (await open_store()).find("a", store_kit.TENANT, now_ms=store_kit.NOW) is not None
+
+
+# -- what is refused stays as it was found, its log included
+
+
+async def left_by_a_kill(path: Path, open_store: Any, kit: Any) -> dict[str, bytes]:
+    """What lies there after one, by suffix; half of it in the log. It lies at `path`, where nobody has it."""
+    await make(open_store, kit)
+    store = await open_store()
+    for number in range(20):
+        await store.create(kit.job(f"late{number}", size=3000), PLENTY)
+    left = {suffix: path.with_name(path.name + suffix).read_bytes() for suffix in ("", "-wal", ".lock")}
+    await store.close()
+    put(path, left)
+    assert len(left["-wal"]) > 20 * 3000
+    return left
+
+
+def put(path: Path, files: dict[str, bytes]) -> None:
+    for suffix, content in files.items():
+        path.with_name(path.name + suffix).write_bytes(content)
+        path.with_name(path.name + suffix).chmod(0o600)
+
+
+def found(path: Path) -> dict[str, bytes]:
+    """What lies there and is part of the database, by suffix."""
+    names = {suffix: path.with_name(path.name + suffix) for suffix in ("", "-wal", "-journal")}
+    return {suffix: file.read_bytes() for suffix, file in names.items() if file.exists()}
+
+
+def aside(path: Path) -> list[bytes]:
+    return sorted(file.read_bytes() for file in path.parent.glob("jobs.db.corrupt-*"))
+
+
+@pytest.mark.parametrize("is_damaged", [True, False], ids=["damaged", "another version"])
+async def test_nothing_is_written_to_a_file_that_is_refused(
+    path: Path, open_store: Any, store_kit: Any, is_damaged: bool
+) -> None:
+    await left_by_a_kill(path, open_store, store_kit)
+    if is_damaged:
+        damage(path)
+    else:
+        with closing(sqlite3.connect(path)) as raw, closing(sqlite3.connect(path)) as other:
+            other.execute("SELECT count(*) FROM job").fetchall()
+            raw.execute("PRAGMA user_version = 2")
+            before = found(path)
+        put(path, before)
+    before = found(path)
+    assert set(before) == {"", "-wal"}
+    for _ in range(2):
+        with pytest.raises(DatabaseRefused):
+            await open_store()
+        assert found(path) == before
+    if is_damaged:
+        await open_store(on_corrupt="recreate")
+        assert aside(path) == sorted(before.values())
+
+
+@pytest.mark.parametrize("is_empty", [True, False], ids=["empty", "gone"])
+@pytest.mark.parametrize("is_remembered", [True, False])
+async def test_a_log_without_its_database_is_kept(
+    path: Path, open_store: Any, store_kit: Any, is_empty: bool, is_remembered: bool
+) -> None:
+    """SQLite would delete it, and with it all that was acknowledged last."""
+    left = await left_by_a_kill(path, open_store, store_kit)
+    path.write_bytes(b"") if is_empty else path.unlink()
+    if not is_remembered:
+        path.with_name("jobs.db.lock").unlink()
+    with pytest.raises(DatabaseDamaged, match="is empty" if is_empty else "is missing, and its log is there"):
+        await open_store()
+    assert found(path)["-wal"] == left["-wal"]
+    store = await open_store(on_corrupt="recreate")
+    assert left["-wal"] in aside(path)
+    await store.create(store_kit.job("new"), PLENTY)
+
+
+async def test_without_its_log_a_young_file_is_no_new_one(
+    path: Path, open_store: Any, store_kit: Any
+) -> None:
+    store = await open_store()
+    await store.create(store_kit.job("a"), PLENTY)
+    pepper, without = store.pepper, path.read_bytes()
+    await store.close()
+    path.write_bytes(without)
+    assert (await open_store()).pepper == pepper
+
+
+async def test_a_file_that_has_lost_all_its_tables_is_no_new_one(
+    path: Path, open_store: Any, store_kit: Any
+) -> None:
+    await make(open_store, store_kit)
+    path.unlink()
+    with closing(sqlite3.connect(path)) as raw:
+        raw.execute("PRAGMA journal_mode = WAL")
+    path.chmod(0o600)
+    with pytest.raises(DatabaseDamaged, match="is empty, though it has been in use"):
+        await open_store()
+
+
+async def test_an_unfinished_change_of_another_program_is_not_undone(
+    path: Path, open_store: Any, store_kit: Any
+) -> None:
+    """A journal beside the file is played back by whoever opens it next."""
+    await make(open_store, store_kit)
+    with closing(sqlite3.connect(path, isolation_level=None)) as raw:
+        raw.execute("PRAGMA journal_mode = DELETE")
+        raw.execute("PRAGMA cache_size = 1")
+        raw.execute("BEGIN")
+        raw.execute("UPDATE call SET input = zeroblob(length(input))")
+        before = found(path)
+    put(path, before)
+    with pytest.raises(DatabaseDamaged, match="another program has begun to change it"):
+        await open_store()
+    assert found(path) == before
+    await open_store(on_corrupt="recreate")
+    assert aside(path) == sorted(before.values())
+
+
+async def test_what_an_index_has_lost_is_found(path: Path, open_store: Any, store_kit: Any) -> None:
+    await make(open_store, store_kit)
+    content = path.read_bytes()
+    _, index = [place for place in range(len(content)) if content.startswith(b"j17", place)]
+    path.write_bytes(content[:index] + b"k17" + content[index + 3 :])
+    with pytest.raises(DatabaseDamaged, match="missing from index"):
+        await open_store()
+
+
+async def test_a_file_that_no_longer_knows_its_tenants_is_damaged(
+    path: Path, open_store: Any, store_kit: Any
+) -> None:
+    await make(open_store, store_kit)
+    with closing(sqlite3.connect(path, isolation_level=None)) as raw:
+        raw.execute("UPDATE meta SET value = zeroblob(32) WHERE key = 'pepper'")
+    with pytest.raises(DatabaseDamaged, match="knows its tenants is not what it was"):
+        await open_store()
+
+
+async def test_what_is_set_aside_takes_the_place_of_nothing(
+    path: Path, open_store: Any, store_kit: Any, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr("gateway.store.file.time.strftime", lambda *_: ".corrupt-now")
+    for _ in range(3):  # in one second
+        await make(open_store, store_kit)
+        path.write_bytes(b"")
+        await (await open_store(on_corrupt="recreate")).close()
+        path.unlink()
+    names = {file.name for file in path.parent.glob("jobs.db.corrupt-*")}
+    assert names == {"jobs.db.corrupt-now", "jobs.db.corrupt-now-2", "jobs.db.corrupt-now-3"}
+
+
+async def test_a_file_that_vanishes_while_it_is_in_use_is_not_made_anew(
+    disk: Any, open_store: Any, store_kit: Any, path: Path
+) -> None:
+    """What was acknowledged can still be read; an empty file would say that it never was."""
+    store = await open_store()
+    await store.create(store_kit.job("a"), PLENTY)
+    disk.breaks(call="sync", file="-wal")
+    with pytest.raises(StoreUnavailable):
+        await store.create(store_kit.job("b"), PLENTY)
+    disk.is_mended()
+    path.unlink()
+    path.with_name("jobs.db-wal").unlink()
+    for _ in range(2):
+        await store._upkeep.run_once()
+        with pytest.raises(StoreUnavailable):
+            await store.create(store_kit.job("c"), PLENTY)
+        assert await store.find("a", store_kit.TENANT, now_ms=store_kit.NOW) is not None
+        assert not path.exists()
