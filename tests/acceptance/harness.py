@@ -76,6 +76,7 @@ class Gateway:
 
     def __init__(self, upstream: str, database: Path, *flags: str, **environ: object) -> None:
         self.database = database
+        self._directory = database.parent
         self.upstream = upstream
         self.flags = flags
         self.url = self.admin = ""
@@ -109,7 +110,7 @@ class Gateway:
             *(sys.executable, "-m", *self.command(), "serve", "--port", "0"),
             *(("--upstream", self.upstream) if self.upstream else ()),  # or a file names the backends
             *("--admin-port", "0", "--database", str(self.database), *self.flags),
-            cwd=self.database.parent,
+            cwd=self._directory,
             env={**clean, "PYTHONPATH": str(ROOT), **self._environ},
             stderr=asyncio.subprocess.PIPE,
         )

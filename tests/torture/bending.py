@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.engine import clock
-from gateway.store import readers
+from gateway.store import filesystem, readers
 from tests.torture.guards import replace
 
 _ENDLESS = """
@@ -27,6 +27,11 @@ def set_wall_clock(path: Path) -> None:
 
     build: Callable[..., None] = clock.Clock.__init__
     replace(clock.Clock, "__init__", lambda self: build(self, wall_ns))
+
+
+def set_filesystem(magic: int) -> None:
+    """Every directory seems to lie on the kind of file system that the kernel calls by this number."""
+    replace(filesystem, "filesystem_magic", lambda _: magic)
 
 
 def hold_reads(path: Path) -> None:

@@ -2,7 +2,7 @@
 
     python -m tests.torture.launch [--kill-at POINT:N] [--without GUARD] [--poison TAG]
                                    [--dials FILE] [--names FILE] [--record FILE] [--faults FILE]
-                                   [--wall FILE] [--hold-reads FILE] -- serve ...
+                                   [--wall FILE] [--hold-reads FILE] [--filesystem MAGIC] -- serve ...
 
 `--kill-at` ends the process, as `kill -9` does, when it comes to a named point for the N-th time.
 `--without` takes one guard away: some trial must then fail, or the guard is not tested.
@@ -11,6 +11,7 @@
 `--record` writes down what goes to the disk; `--faults` makes the disk fail as a file says.
 `--wall` sets the wall clock off by the seconds that are in a file; `--hold-reads` lets one reading connection
 hold on to an old state of the database for as long as a file exists.
+`--filesystem` is the kind that every directory seems to lie on, by its number in linux/magic.h.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ def main() -> None:
     parser.add_argument("--faults", metavar="FILE", type=Path)
     parser.add_argument("--wall", metavar="FILE", type=Path)
     parser.add_argument("--hold-reads", metavar="FILE", type=Path)
+    parser.add_argument("--filesystem", metavar="MAGIC", type=lambda text: int(text, 16))
     parser.add_argument("command", nargs="+")
     args = parser.parse_args()
     if args.without:
@@ -55,6 +57,8 @@ def main() -> None:
         bending.set_wall_clock(args.wall)
     if args.hold_reads:
         bending.hold_reads(args.hold_reads)
+    if args.filesystem:
+        bending.set_filesystem(args.filesystem)
     from gateway.__main__ import main as serve
 
     sys.argv[0] = "backburner"
