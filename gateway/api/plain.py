@@ -121,6 +121,7 @@ class PlainCreate:
         caller = self._callers.of(request, request_id)
         parsed = _object(body)
         requests.validate(parsed, accept_store_false=True)
+        requests.validate_depth(parsed)
         items = parsed.get("input")
         previous_id = parsed.get("previous_response_id")
         if previous_id is not None:

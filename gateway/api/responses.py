@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
 from collections.abc import AsyncGenerator, Iterator
@@ -70,6 +71,7 @@ class Responses:
             return await self._passthrough.forward(request, backend, request_id=request_id)
         body = await read_body(request, self._settings.server.body_bytes_max)
         kind = await looked_over(classify(body))
+        await asyncio.sleep(0)  # a large one was parsed in one go, and the next steps take as long
         if not isinstance(kind, Background):
             return await self._plain.answer(request, body, kind, request_id)
         if len(body) > self._settings.background.body_bytes_max:

@@ -28,6 +28,12 @@ from gateway.wire.errors import Fault, Refusal, invalid
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
+_READ_BYTES = 64 * 2**10
+"""Of a body, held for whoever reads it: up to twice that, or 4096 chunks, some 10 ms of parsing."""
+
+_SEE_OFF_S = 2.0
+"""For so long at most a client may go on with a request that is no HTTP, to hear what was wrong with it."""
+
 _FAILED = Refusal(Fault.INTERNAL, "The gateway failed.", code="internal_error")
 
 
@@ -68,7 +74,7 @@ class Server(web.Server):
 class _Connection(RequestHandler):
     """One client's connection."""
 
-    __slots__ = ("_body", "_observer", "_patience", "_server")
+    __slots__ = ("_body", "_is_deaf", "_observer", "_patience", "_server")
 
     def __init__(self, server: Server, settings: ServerSettings, observer: Observer) -> None:
         super().__init__(
@@ -76,12 +82,14 @@ class _Connection(RequestHandler):
             loop=asyncio.get_running_loop(),
             auto_decompress=False,  # bodies pass as they are
             keepalive_timeout=settings.keepalive_timeout_s,
+            read_bufsize=_READ_BYTES,
             access_log=None,  # type: ignore[arg-type]  # None is how it is turned off
         )
         self._server = server
         self._observer = observer
         self._patience = Patience(self, settings, self._loop)
         self._body: StreamReader = EMPTY_PAYLOAD  # of the last head that has come
+        self._is_deaf = False  # what still comes is dropped
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         if self._server.is_full:
@@ -97,6 +105,8 @@ class _Connection(RequestHandler):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self._is_deaf:
+            return
         body, was_whole, heads = self._body, self._body.is_eof(), self._request_count
         super().data_received(data)
         if self._request_count != heads:
@@ -138,7 +148,12 @@ class _Connection(RequestHandler):
             # A client that waits to be asked for its body may send it now or not at all, and what follows
             # could be read as either (RFC 9110 §10.1.1).
             resp.force_close()
-        return await super().finish_response(request, resp, start_time)
+        finished = await super().finish_response(request, resp, start_time)
+        if self._is_deaf and self.transport is not None and self.transport.can_write_eof():
+            # RFC 9112 §9.6: closed while the client still sends, a connection is reset, and the answer lost.
+            self.transport.write_eof()
+            await asyncio.sleep(_SEE_OFF_S)  # the client's end of the connection ends it
+        return finished
 
     def handle_error(
         self,
@@ -149,7 +164,8 @@ class _Connection(RequestHandler):
     ) -> web.StreamResponse:
         if request.writer.output_size > 0:
             raise ConnectionError("The answer had begun: it cannot be turned into an error.")
-        return _refused(_malformed(exc) if status < 500 else _FAILED, self._observer)
+        self._is_deaf = status < 500
+        return _refused(_malformed(exc) if self._is_deaf else _FAILED, self._observer)
 
     def log_exception(self, *args: Any, **kwargs: Any) -> None:
         error = kwargs.get("exc_info")

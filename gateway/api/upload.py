@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Generator
+from io import BytesIO
 from typing import TypeVar
 
 from aiohttp import hdrs, web
 from aiohttp.http import HttpVersion11
+from aiohttp.streams import StreamReader
 
 from gateway.wire.errors import Fault, Refusal
 
@@ -60,7 +62,7 @@ class Upload:
 
     async def _read(self) -> bytes:
         try:
-            return await self._request.content.readany()
+            return await read_piece(self._request.content)
         except Exception as error:
             self.failure = error  # the client's fault, whatever aiohttp makes of it on its way up
             raise
@@ -78,14 +80,22 @@ async def read_body(request: web.BaseRequest, bytes_max: int) -> bytes:
     if (request.content_length or 0) > bytes_max:
         raise too_large(bytes_max)
     continue_if_expected(request)
-    chunks: list[bytes] = []
-    size = 0
-    async for chunk in request.content.iter_any():
-        chunks.append(chunk)
-        size += len(chunk)
-        if size > bytes_max:
+    body = BytesIO()  # grows in place, and is not copied at the end
+    while piece := await read_piece(request.content):
+        body.write(piece)
+        if body.tell() > bytes_max:
             raise too_large(bytes_max)
-    return b"".join(chunks)
+    return body.getvalue()
+
+
+async def read_piece(content: StreamReader) -> bytes:
+    """What has come of a body; empty at its end.
+
+    Others have their turn first: each read lets the next be parsed, so that of a body in a million chunks
+    there would always be some, and nothing to wait for.
+    """
+    await asyncio.sleep(0)
+    return await content.readany()
 
 
 async def looked_over(look: Generator[None, None, T]) -> T:

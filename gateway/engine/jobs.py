@@ -160,7 +160,7 @@ class Jobs:
         backend = self._backends.get(submission.backend)
         if backend is not None and backend.speech.is_certain:  # what it cannot be told is better known now
             said = {**body, "previous_response_id": None} if previous_id else body
-            backend.speech.body(said, body.get("input"), submission.tenant)
+            backend.speech.check(said, submission.tenant)
         job = new_job(
             body,
             response_id=submission.response_id,

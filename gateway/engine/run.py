@@ -96,7 +96,7 @@ class Run:
             return await self._obey(machine, lost)
         turns = await self.store.turns_before(claim.id, claim.job.tenant)
         try:
-            body = speech.body(request, calls.input_of(stored.input, turns), job.tenant)
+            body = speech.body(request, calls.input_of(stored.input, turns, speech.api), job.tenant)
         except Refusal as refusal:  # found out too late to refuse the request
             unsayable = UpstreamFailed(failure(refusal.message, "invalid_prompt"), "unsupported_by_backend")
             return await self._obey(machine, unsayable)

@@ -61,6 +61,11 @@ class Speech:
         salt = {salts.FIELD: salts.salt_of(tenant, request.get(salts.FIELD))} if self.salts else {}
         return self._adapted(call, {**self.force, **salt})
 
+    def check(self, request: dict[str, Any], tenant: bytes) -> None:
+        """Raises: Refusal, of a request that the API cannot say."""
+        if self.api is Api.CHAT:
+            self.body(request, request.get("input"), tenant)
+
     def _adapted(self, body: bytes, force: Mapping[str, Any]) -> bytes:
         """A JSON body with the model's name and the fields as this backend wants them."""
         if not (self.drop or force or self.rename):
@@ -89,8 +94,10 @@ def request_of(stored: bytes) -> dict[str, Any]:
     return request
 
 
-def input_of(stored: bytes, turns: list[Turn]) -> Any:
-    """A stored input, after the turns that it goes on from."""
+def input_of(stored: bytes, turns: list[Turn], api: Api) -> Any:
+    """A stored input, after the turns that it goes on from; not parsed where it is to be said as it is."""
+    if api is Api.RESPONSES and not turns:
+        return None if stored == b"null" else orjson.Fragment(stored)
     new_input = orjson.loads(stored)
     return context(turns, new_input) if turns else new_input
 

@@ -42,6 +42,8 @@ def _shown(**schema: Any) -> Any:
     return Field(json_schema_extra=schema)
 
 
+# A list is judged up to its first fault: a report on each of a hundred thousand would hold up everybody.
+Objects = Annotated[list[dict[str, Any]], Field(fail_fast=True)]
 Strings = Annotated[StrictStr, Field(max_length=64 * 1024)]
 Number = Annotated[float, Field(strict=True)]
 _WHOLE = BeforeValidator(_whole)
@@ -53,17 +55,19 @@ class CreateRequest(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True)
 
     model: Annotated[StrictStr, Field(min_length=1, max_length=1024)]
-    input: StrictStr | list[dict[str, Any]] | None = None
+    input: StrictStr | Objects | None = None
     background: StrictBool | None = None
     stream: StrictBool | None = None
     store: StrictBool | None = None
-    instructions: StrictStr | list[dict[str, Any]] | None = None
+    instructions: StrictStr | Objects | None = None
     previous_response_id: Strings | None = None
     conversation: StrictStr | dict[str, Any] | None = None
     prompt: dict[str, Any] | None = None
-    include: Annotated[list[StrictStr], _shown(items={"enum": sorted(INCLUDE)})] | None = None
-    metadata: Annotated[dict[str, StrictStr], _shown(**_METADATA)] | None = None
-    tools: list[dict[str, Any]] | None = None
+    include: (
+        Annotated[list[StrictStr], Field(fail_fast=True), _shown(items={"enum": sorted(INCLUDE)})] | None
+    ) = None
+    metadata: Annotated[dict[str, Any], _shown(**_METADATA)] | None = None
+    tools: Objects | None = None
     tool_choice: StrictStr | dict[str, Any] | None = None
     parallel_tool_calls: StrictBool | None = None
     reasoning: dict[str, Any] | None = None
@@ -115,18 +119,21 @@ def validate(body: dict[str, Any], *, accept_store_false: bool) -> None:
     _validate_metadata(request.metadata or {})
     for value in request.include or []:
         check_include(value)
-    _validate_depth(body)
 
 
-def _validate_depth(body: dict[str, Any]) -> None:
-    """What is read can be nested deeper than what is written, and events hold the request a little deeper."""
+def validate_depth(body: dict[str, Any]) -> None:
+    """Refuse a plain request that can be read but not written; events hold it a little deeper.
+
+    Raises:
+        Refusal: It is nested too deeply. A background one was looked over for that.
+    """
     try:
         orjson.dumps([[[[body]]]])
     except TypeError:
         raise invalid("The request is nested too deeply: at most 250 levels.") from None
 
 
-def _validate_metadata(metadata: dict[str, str]) -> None:
+def _validate_metadata(metadata: dict[str, Any]) -> None:
     if len(metadata) > _PAIRS_MAX:
         raise invalid(
             f"Too many pairs in 'metadata': at most {_PAIRS_MAX}, got {len(metadata)}.",
@@ -140,6 +147,8 @@ def _validate_metadata(metadata: dict[str, str]) -> None:
                 param="metadata",
                 code="string_above_max_length",
             )
+        if not isinstance(value, str):
+            raise _wrong_type(f"metadata.{key}", "a string", value)
         if len(value) > _VALUE_CHARS_MAX:
             raise invalid(
                 f"The value of 'metadata.{key}' is longer than {_VALUE_CHARS_MAX} characters.",
@@ -183,10 +192,7 @@ def _explain(error: ValidationError) -> Refusal:
     meant = [problem for problem in same_field if len(problem["loc"]) == depth]
     first = meant[0]
     # Between field and index pydantic puts the branch's name, which is no key of the request.
-    inner = (
-        first["loc"][1:] if field == "metadata" else [step for step in first["loc"] if isinstance(step, int)]
-    )
-    path = ".".join([field, *map(str, inner)])
+    path = ".".join([field, *(str(step) for step in first["loc"] if isinstance(step, int))])
     if first["type"] == "missing" or (field == "model" and first["input"] is None):
         return invalid(
             f"Missing required parameter: '{field}'.", param=field, code="missing_required_parameter"
@@ -197,13 +203,14 @@ def _explain(error: ValidationError) -> Refusal:
         return invalid(f"Invalid value for '{field}': expected {words} {limit}.", param=field, code=code)
     wanted = list(dict.fromkeys(_EXPECTED[p["type"]] for p in meant if p["type"] in _EXPECTED))
     if wanted:
-        got = _JSON_NAME.get(type(first["input"]), "null")
-        return invalid(
-            f"Invalid type for '{path}': expected {' or '.join(wanted)}, but got {got} instead.",
-            param=path,
-            code="invalid_type",
-        )
+        return _wrong_type(path, " or ".join(wanted), first["input"])
     return invalid(f"Invalid value for '{path}': {first['msg']}.", param=path)
+
+
+def _wrong_type(path: str, wanted: str, value: Any) -> Refusal:
+    got = _JSON_NAME.get(type(value), "null")
+    message = f"Invalid type for '{path}': expected {wanted}, but got {got} instead."
+    return invalid(message, param=path, code="invalid_type")
 
 
 def is_rerunnable(body: dict[str, Any]) -> bool:

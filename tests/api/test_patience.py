@@ -111,6 +111,25 @@ async def test_head_that_comes_piece_by_piece_may_not_be_large() -> None:
     assert answer.startswith(b"HTTP/1.1 431 ")
 
 
+async def test_client_that_goes_on_with_a_head_that_was_refused_hears_of_it() -> None:
+    async with serving() as port, client(port) as (reader, writer):
+        answer = asyncio.create_task(head_of(reader))
+        writer.write(b"GET /v1/" + b"x" * 2**24)
+        await within(writer.drain())
+        writer.write(b" HTTP/1.1\r\n\r\n" + GET)
+        assert (await within(answer))[8:13] == b" 431 "
+        assert b"HTTP/1." not in await within(reader.read())
+
+
+async def test_client_that_never_ends_its_refused_head_is_cut_off() -> None:
+    async with serving() as port, client(port) as (reader, writer):
+        writer.write(b"GET /v1/" + b"x" * 9000)
+        assert (await within(head_of(reader)))[8:13] == b" 431 "
+        started = time.monotonic()
+        await within(drip(writer, b"x" * 10_000))
+        assert 1 < time.monotonic() - started < 5
+
+
 async def test_half_a_request_behind_a_running_one_does_not_end_it() -> None:
     release = asyncio.Event()
 

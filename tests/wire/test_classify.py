@@ -161,7 +161,7 @@ def test_what_is_no_number_in_json_is_named(number: bytes) -> None:
 
 
 def test_a_background_request_may_be_nested_so_deep_and_no_deeper() -> None:
-    for more, is_good in ((0, True), (1, False), (100_000, False)):
+    for more, is_good in ((0, True), (1, False), (50_000, False)):
         levels = DEPTH_MAX - 1 + more
         body = b'{"background": true, "a": ' + b"[" * levels + b"]" * levels + b"}"
         if is_good:

@@ -18,6 +18,7 @@ from gateway.wire.requests import (
     chained_body,
     is_rerunnable,
     validate,
+    validate_depth,
 )
 
 VALID: dict[str, Any] = {"model": "tiny", "input": "Hello", "background": True}
@@ -134,7 +135,9 @@ def test_store_false_is_taken_where_the_settings_say_so() -> None:
 @pytest.mark.parametrize("depth", [251, 300, 1000])
 def test_nesting_that_could_not_be_written_is_refused(depth: int) -> None:
     deep = orjson.loads(b"[" * depth + b"]" * depth)
-    assert refusal({**VALID, "vendor": deep}).fault is Fault.INVALID
+    with pytest.raises(Refusal) as caught:
+        validate_depth({**VALID, "vendor": deep})
+    assert caught.value.fault is Fault.INVALID
 
 
 scalars = st.none() | st.booleans() | st.integers(-9, 9) | st.text(max_size=3)
