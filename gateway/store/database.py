@@ -54,7 +54,7 @@ class Database:
         self.readers = readers
         self.pepper = pepper
         self.is_checked = is_checked
-        self.owes_truncation = False
+        self.owes_truncation = True  # so may whoever had the file before, and died
         self._busy_ms = int(settings.busy_timeout_s * 1000)
         self._is_closed = False
 

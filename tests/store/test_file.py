@@ -458,6 +458,26 @@ async def test_deleted_bytes_are_in_none_of_the_files(path: Path, opened: Open, 
     assert (await store.sizes())["wal"] == 0
 
 
+async def test_deleted_bytes_go_also_if_the_process_died_before_it_emptied_the_log(
+    path: Path, opened: Open
+) -> None:
+    store = await opened()
+    canary = f"canary-{random.randbytes(8).hex()}"
+    await store.create(new_job("a", text=canary * 100), PLENTY)
+    await store.delete("a", TENANT, now_ms=NOW)
+    await store.sweep(now_ms=NOW)
+    left = path.with_name("left.db")
+    for suffix in ("", "-wal", ".lock"):  # as a kill would leave it
+        beside = left.with_name(left.name + suffix)
+        beside.write_bytes(path.with_name(path.name + suffix).read_bytes())
+        beside.chmod(0o600)
+    assert canary.encode() in left.with_name("left.db-wal").read_bytes()
+    store = await opened(database=left)
+    await store._upkeep.run_once()
+    for suffix in ("", "-wal"):
+        assert canary.encode() not in left.with_name(left.name + suffix).read_bytes()
+
+
 async def test_freed_pages_are_given_back(opened: Open) -> None:
     store = await opened()
     for number in range(15):
