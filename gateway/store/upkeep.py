@@ -6,6 +6,7 @@ import asyncio
 import logging
 import sqlite3
 import time
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from gateway.core.job import StoreUnavailable
@@ -35,27 +36,39 @@ class Upkeep:
         self._tried_at_s = 0.0
 
     async def run(self) -> None:
-        """Rounds, until cancelled."""
+        """Rounds, until cancelled. The log has rounds of its own: all else reads, and what keeps the log from
+        being emptied may be a read that it would wait for."""
         async with asyncio.TaskGroup() as group:
             if not self._database.is_checked:
                 group.create_task(self._check(), name="store-check")
-            while True:
-                await self.run_once()
-                await asyncio.sleep(_TICK_S)
+            for work in (self._keep_log_small, self._keep_going):
+                group.create_task(self._rounds(work), name=f"store{work.__name__}")
+
+    async def _rounds(self, work: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            await self._try(work)
+            await asyncio.sleep(_TICK_S)
 
     async def run_once(self) -> None:
-        """One round."""
+        """One round of both."""
+        await self._try(self._keep_log_small)
+        await self._try(self._keep_going)
+
+    async def _try(self, work: Callable[[], Awaitable[None]]) -> None:
+        with suppress(StoreUnavailable):  # judged already
+            await work()
+
+    async def _keep_going(self) -> None:
+        """Find out how the store is, and get it out of trouble when that has passed."""
         if self._health.state is State.CORRUPT:
             if self._database.lock.known is not Known.DAMAGED:
                 self._database.lock.remember(Known.DAMAGED)
             return
-        with suppress(StoreUnavailable):  # judged already
-            if self._health.state is State.FAILING:
-                await self._reopen()
-            await self._keep_log_small()
-            await self._measure()
-            if await self._database.readers.read(is_largely_free):
-                await self._database.reclaim()
+        if self._health.state is State.FAILING:
+            await self._reopen()
+        await self._measure()
+        if await self._database.readers.read(is_largely_free):
+            await self._database.reclaim()
 
     async def _reopen(self) -> None:
         try:
@@ -66,6 +79,7 @@ class Upkeep:
 
     async def _keep_log_small(self) -> None:
         """Empty it where it has grown, or has deleted bytes in it; and see to whoever stands in the way."""
+        self._health.require_below(State.FAILING)
         size, settings = self._database.sizes()["wal"], self._database.settings
         is_due = time.monotonic() - self._tried_at_s >= _TRUNCATION_INTERVAL_S
         if self._database.owes_truncation or (size > settings.wal_truncate_bytes and is_due):
@@ -73,8 +87,11 @@ class Upkeep:
             if await self._database.empty_log():
                 return
         if size > _ALARM_SHARE * settings.wal_bytes_max:
-            self._observer.log_too_large(size, is_ours=self._database.readers.interrupt_oldest())
-            self._tried_at_s = 0.0  # again in the next round
+            is_ours = self._database.readers.interrupt_oldest()
+            self._observer.log_too_large(size, is_ours=is_ours)
+            # At once: the next long read may begin at any time.
+            if not (is_ours and await self._database.empty_log()):
+                self._tried_at_s = 0.0  # again in the next round
 
     async def _measure(self) -> None:
         """Is there room? Of a store that was full, a commit has to say so."""

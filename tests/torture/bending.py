@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from gateway.core.job import StoreUnavailable
 from gateway.engine import clock
-from gateway.store import filesystem, readers
+from gateway.store import filesystem, upkeep
+from gateway.store.database import Database
+from gateway.store.opening import connect_reader
 from tests.torture.guards import replace
 
 _ENDLESS = """
-WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)
-SELECT count(*) FROM n, (SELECT count(*) FROM job) WHERE pause(0.02) IS NULL
+WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE is_held())
+SELECT count(*) FROM n, (SELECT count(*) FROM job)
 """
+_LOOK_S = 0.005
+_PAUSE_S = 0.2
 
 
 def set_wall_clock(path: Path) -> None:
@@ -35,23 +42,28 @@ def set_filesystem(magic: int) -> None:
 
 
 def hold_reads(path: Path) -> None:
-    """While the file exists, one of the reading connections goes on reading after it has done, until it is
-    broken off."""
-    run: Callable[..., Any] = readers._Reader.run
-    holding: list[object] = []
+    """While the file exists, a read goes on without an end, on a connection of its own, as the check of a
+    large file does; soon after it is broken off, the next one begins."""
+    run: Callable[[Any], Coroutine[Any, Any, None]] = upkeep.Upkeep.run
 
-    def run_and_hold(reader: Any, operation: Any, raw: sqlite3.Connection) -> Any:
-        def then_hold(raw: sqlite3.Connection) -> Any:
-            result = operation(raw)
-            if path.exists() and not holding:
-                holding.append(reader)
-                raw.create_function("pause", 1, time.sleep)
-                try:
-                    raw.execute(_ENDLESS).fetchone()
-                finally:
-                    holding.clear()
-            return result
+    def is_held() -> bool:
+        time.sleep(_LOOK_S)
+        return path.exists()
 
-        return run(reader, then_hold, raw)
+    def read(raw: sqlite3.Connection) -> None:
+        raw.create_function("is_held", 0, is_held)
+        raw.execute(_ENDLESS).fetchone()
 
-    replace(readers._Reader, "run", run_and_hold)
+    async def read_on(database: Database) -> None:
+        while True:
+            if path.exists():
+                with suppress(StoreUnavailable):
+                    await database.readers.read_apart(await connect_reader(database.settings), read)
+            await asyncio.sleep(_PAUSE_S)
+
+    async def run_beside(self: Any) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(run(self))
+            group.create_task(read_on(self._database))
+
+    replace(upkeep.Upkeep, "run", run_beside)

@@ -9,8 +9,8 @@
 `--poison` makes every job whose request contains a word kill the process that runs it.
 `--dials` notes every address that is dialled in a file; `--names` lets names lead where a file says.
 `--record` writes down what goes to the disk; `--faults` makes the disk fail as a file says.
-`--wall` sets the wall clock off by the seconds that are in a file; `--hold-reads` lets one reading connection
-hold on to an old state of the database for as long as a file exists.
+`--wall` sets the wall clock off by the seconds that are in a file; `--hold-reads` lets a read go on for as
+long as a file exists.
 `--filesystem` is the kind that every directory seems to lie on, by its number in linux/magic.h.
 """
 

@@ -102,12 +102,24 @@ class Metrics:
         """Over all labels."""
         return sum(value for sample, value in self.samples.items() if sample.partition("{")[0] == name)
 
+    def without(self, name: str, label: str) -> dict[str, float]:
+        """What has moved of it, but for what has this label."""
+        return {
+            sample: value
+            for sample, value in self.samples.items()
+            if value and sample.startswith(f"{name}{{") and label not in sample
+        }
+
     def loop_lag_s(self, share: float) -> float:
         """So much of all turns came no later than this (the bound of a bucket); 1.0 is the latest of all."""
+        return self.quantile("backburner_loop_lag_seconds", share)
+
+    def quantile(self, name: str, share: float, *, since: Metrics | None = None) -> float:
+        """So much of a histogram without labels is no larger than this (the bound of a bucket)."""
         bounds = {
-            float(sample.split('"')[1]): value
+            float(sample.split('"')[1]): value - (since.of(sample) if since else 0.0)
             for sample, value in self.samples.items()
-            if sample.startswith("backburner_loop_lag_seconds_bucket")
+            if sample.startswith(f"{name}_bucket")
         }
         total = max(bounds.values(), default=0)
         return min((bound for bound, count in bounds.items() if count >= share * total), default=0.0)
