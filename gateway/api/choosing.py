@@ -11,6 +11,7 @@ from gateway.api.upload import read_body
 from gateway.outbound.backend import HttpBackend
 from gateway.outbound.backends import HttpBackends
 from gateway.wire.errors import Fault, Refusal
+from gateway.wire.requests import written
 
 
 class Chooser:
@@ -68,10 +69,14 @@ def no_such_model(model: str) -> Refusal:
 
 
 def renamed(backend: HttpBackend, body: bytes) -> bytes:
-    """A plain body with the model's name as the backend knows it; as it came, if that is the same."""
+    """A plain body with the model's name as the backend knows it; as it came, if that is the same.
+
+    Raises:
+        Refusal: It is nested too deeply.
+    """
     rename = backend.settings.rename
     model = _model(body) if rename else None
-    return orjson.dumps({**orjson.loads(body), "model": rename[model]}) if model in rename else body
+    return written({**orjson.loads(body), "model": rename[model]}) if model in rename else body
 
 
 def _model(body: bytes) -> Any:

@@ -40,7 +40,7 @@ class ByToken:
         except jwt.InvalidTokenError:
             raise not_let_in("The API key must be a JSON Web Token.") from None
         algorithm, key_id = head.get("alg"), head.get("kid")
-        if algorithm not in self._algorithms:
+        if not isinstance(algorithm, str) or algorithm not in self._algorithms:
             raise not_let_in("The token is signed with an algorithm that is not accepted here.")
         for known in self._keys:
             is_other = key_id is not None and known.key_id is not None and key_id != known.key_id
@@ -66,6 +66,11 @@ class ByToken:
             leeway=self._settings.jwt_leeway_s,
             options={"require": list(_REQUIRED)},
         )
-        if not claims["sub"]:
+        if not claims["sub"] or not _is_text(claims["sub"]):
             raise jwt.InvalidTokenError
         return claims
+
+
+def _is_text(said: str) -> bool:
+    """Whether it has no half of a surrogate pair, which JSON can write and UTF-8 cannot."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in said)

@@ -25,6 +25,8 @@ _REFUSALS = {
     ),
 }
 
+_NOBODYS = "resp_" + "0" * 48
+
 _Key = tuple[str, bytes]
 
 
@@ -46,6 +48,7 @@ class Vetting:
         self._settings = settings
         self._is_on = settings.mode == "passthrough"
         self._target = f"{base_path}/models"
+        self._guarded = f"{base_path}/responses/{_NOBODYS}"
         self._verdicts: dict[_Key, _Verdict] = {}
         self._asking: dict[_Key, asyncio.Task[_Verdict]] = {}
 
@@ -81,6 +84,11 @@ class Vetting:
     ) -> _Verdict:
         status = await self._asker.status(request, backend, request_id=request_id, target=self._target)
         is_ok = status is not None and status < 300
+        if is_ok:
+            # llama.cpp shows its models to anybody, and asks for the key on all other paths. Only a 401 says
+            # something of the key here: it may be one that makes responses and reads none.
+            guarded = await self._asker.status(request, backend, request_id=request_id, target=self._guarded)
+            status, is_ok = (401, False) if guarded == 401 else (status, True)
         seconds = self._settings.checked_ok_s if is_ok else self._settings.checked_refused_s
         verdict = _Verdict(status, asyncio.get_running_loop().time() + seconds)
         self._verdicts.pop(key, None)

@@ -41,7 +41,14 @@ def context(turns: list[Turn], new_input: Any) -> list[Any]:
 
     The items go as the client and the backend made them, ids included. A string becomes the
     shortest user message there is, which every backend accepts.
+
+    Raises:
+        Refusal: The new input is neither a string nor a list.
     """
+    if not isinstance(new_input, str | list | None):
+        raise invalid(
+            "Invalid type for 'input': expected a string or an array.", param="input", code="invalid_type"
+        )
     items: list[Any] = []
     for turn in turns:
         items += _as_list(orjson.loads(turn.input))

@@ -127,10 +127,15 @@ def validate_depth(body: dict[str, Any]) -> None:
     Raises:
         Refusal: It is nested too deeply. A background one was looked over for that.
     """
+    written([[[[body]]]])
+
+
+def written(value: Any) -> bytes:
+    """JSON of what a client sent. Raises: Refusal, if it is nested too deeply to be written."""
     try:
-        orjson.dumps([[[[body]]]])
-    except TypeError:
-        raise invalid("The request is nested too deeply: at most 250 levels.") from None
+        return orjson.dumps(value)
+    except orjson.JSONEncodeError:
+        raise invalid("The request is nested too deeply: at most 250 levels.", code="too_deep") from None
 
 
 def _validate_metadata(metadata: dict[str, Any]) -> None:
@@ -252,6 +257,10 @@ def backend_body(body: dict[str, Any], *, input: Any) -> bytes:
 
 
 def chained_body(body: dict[str, Any], *, input: Any) -> bytes:
-    """A plain request whose `previous_response_id` was ours: the earlier turns stand in `input` instead."""
+    """A plain request whose `previous_response_id` was ours: the earlier turns stand in `input` instead.
+
+    Raises:
+        Refusal: It is nested too deeply.
+    """
     call = {name: value for name, value in body.items() if name != "previous_response_id"}
-    return orjson.dumps({**call, "input": input})
+    return written({**call, "input": input})

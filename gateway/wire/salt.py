@@ -15,6 +15,7 @@ import orjson
 
 from gateway.wire.errors import invalid
 from gateway.wire.outline import VALUES_MAX, Keys, is_object, look_over
+from gateway.wire.requests import written
 
 FIELD: Final = "cache_salt"
 
@@ -52,11 +53,11 @@ def salted(body: bytes, tenant: bytes) -> Generator[None, None, bytes]:
             raise invalid(message, param=FIELD, code="too_many_values")
         try:
             parsed = orjson.loads(body)
-            if FIELD in parsed:
-                return orjson.dumps({**parsed, FIELD: salt_of(tenant, parsed[FIELD])})
-        except (orjson.JSONDecodeError, orjson.JSONEncodeError):  # the latter where it is nested too deeply
+        except orjson.JSONDecodeError:
             message = f"We could not parse the JSON body of your request, which has '{FIELD}'."
             raise invalid(message, param=FIELD, code="invalid_json") from None
+        if FIELD in parsed:
+            return written({**parsed, FIELD: salt_of(tenant, parsed[FIELD])})
     fields = body[:end].rstrip(_BLANKS)
     comma = b"" if fields.endswith(b"{") else b","
     return b'%b%b"%b":"%b"%b' % (fields, comma, FIELD.encode(), salt_of(tenant, None).encode(), body[end:])

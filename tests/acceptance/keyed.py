@@ -31,6 +31,7 @@ class KeyedServer:
         seen: Method and path of the last requests, with the headers that came.
         cookies: How many requests came with a cookie, which it has given to every one of its answers.
         status: What it answers to `/models` in place of what it should.
+        shows_models: To anybody, as llama.cpp does.
         gate: Cleared, `/models` waits.
         elsewhere: Where it redirects those who ask for it.
     """
@@ -42,6 +43,7 @@ class KeyedServer:
         self.asked: Counter[str] = Counter()
         self.cookies = 0
         self.status: int | None = None
+        self.shows_models = False
         self.gate = asyncio.Event()
         self.gate.set()
         self.url = ""
@@ -104,7 +106,8 @@ class KeyedServer:
         await self.gate.wait()
         if self.status is not None:
             return web.Response(status=self.status)
-        self._key(request)
+        if not self.shows_models:
+            self._key(request)
         return web.json_response({"object": "list", "data": [{"id": "tiny", "object": "model"}]})
 
     async def _create(self, request: web.Request) -> web.StreamResponse:

@@ -165,3 +165,10 @@ async def test_jobs_of_a_backend_that_left_the_settings_fail_and_say_so(fleet: F
         assert "no longer configured" in ended["error"]["message"]
         assert (await gateway.log_of_end(response_id))["reason"] == "backend_removed"
     assert (await final(gateway, await submit(gateway)))["status"] == "completed"
+
+
+async def test_what_is_nested_too_deeply_to_be_renamed_is_refused(house: House) -> None:
+    deep = b'{"model": "big-1", "messages": %b}' % (b"[" * 300 + b"]" * 300)
+    refused = await house.gateway.call("POST", "/chat/completions", deep)
+    assert (refused.status, refused.error["code"]) == (400, "too_deep")
+    assert await house.asked() == (0, 0)

@@ -171,3 +171,14 @@ async def test_only_a_finished_turn_can_be_continued(
             model="tiny", input="C", background=background, previous_response_id=running.id
         )
     assert len(replay_server.creates) == 2
+
+
+async def test_a_plain_turn_of_any_shape_is_answered_or_refused(gateway: Gateway) -> None:
+    """JSON can be read deeper than it can be written."""
+    first = await _turn(gateway, "A")
+    for given in (b"5", b"null", b"{}", b'{"role": "user"}', b"[5]", b"[" * 200 + b"]" * 200):
+        body = b'{"model": "tiny", "previous_response_id": "%b", "input": %b}' % (first.id.encode(), given)
+        assert (await gateway.call("POST", "/responses", body)).status in (200, 400), given
+    deep = body.replace(given, b"[" * 300 + b"]" * 300)
+    refused = await gateway.call("POST", "/responses", deep)
+    assert (refused.status, refused.error["code"]) == (400, "too_deep")

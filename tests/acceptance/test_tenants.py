@@ -304,6 +304,21 @@ async def test_a_credential_that_the_model_server_refuses_gets_its_status_and_no
     assert text_of(await done(gateway, A)) == echo_of(A)
 
 
+async def test_a_model_server_that_shows_its_models_to_anybody_is_asked_for_more(
+    start_gateway: StartGateway, server: KeyedServer
+) -> None:
+    server.keys, server.shows_models = {A}, True
+    gateway = await start_gateway(upstream=server.url)
+    for key in ("sk-bogus-1", "sk-bogus-2", None):
+        refused = await gateway.call("POST", "/responses", GOOD, key=key)
+        assert (refused.status, refused.error["code"]) == (401, "invalid_api_key")
+    assert rows(gateway) == 0
+    for _ in range(3):
+        assert text_of(await done(gateway, A)) == echo_of(A)
+    assert server.asked["/v1/responses/resp_" + "0" * 48] == 4  # once for each
+    assert server.asked["/v1/responses"] == 3
+
+
 async def test_one_question_serves_all_who_wait_and_those_who_come_within_a_minute(
     start_gateway: StartGateway, server: KeyedServer
 ) -> None:

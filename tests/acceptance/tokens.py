@@ -12,6 +12,8 @@ from typing import Any
 import jwt
 import orjson
 from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 ISSUER, AUDIENCE = "https://issuer.test", "backburner"
@@ -43,6 +45,19 @@ def token(key: Any = None, algorithm: str = "RS256", head: dict[str, Any] | None
     return jwt.encode(claims(**said), key or issuer(), algorithm=algorithm, headers=head)
 
 
+_DEEP = b"[" * 1100 + b"]" * 1100
+
+
+def signed(head: bytes, said: Any, *, sub: bytes = b"alice", exp: bytes | None = None) -> str:
+    """What no library would write, under the issuer's own signature."""
+    payload = orjson.dumps(said).replace(b"alice", sub)
+    if exp is not None:
+        payload = payload.replace(str(said["exp"]).encode(), exp)
+    text = b".".join(base64.urlsafe_b64encode(part).rstrip(b"=") for part in (head, payload))
+    signature = issuer().sign(text, PKCS1v15(), SHA256())
+    return (text + b"." + base64.urlsafe_b64encode(signature).rstrip(b"=")).decode()
+
+
 def bad_tokens() -> dict[str, str]:
     """None of which may be accepted where RS256 of `issuer` is, with less than a minute of leeway."""
     now = int(time.time())
@@ -68,6 +83,18 @@ def bad_tokens() -> dict[str, str]:
         "wrong issuer": token(iss="https://evil.test"),
         "no issuer": token(iss=None),
         "no subject": token(sub=None),
+        "a subject that is a number": signed(b'{"alg":"RS256"}', claims(sub=5)),
+        "a subject that is no text": signed(b'{"alg":"RS256"}', claims(), sub=rb"\ud800"),
+        "a list of algorithms": signed(b'{"alg":["RS256"]}', claims()),
+        "an algorithm that is an object": signed(b'{"alg":{"RS256":1}}', claims()),
+        "a number for a key": signed(b'{"alg":"RS256","kid":5}', claims()),
+        "an extension that must be understood": signed(b'{"alg":"RS256","crit":["x"],"x":1}', claims()),
+        "a payload that is not encoded": signed(b'{"alg":"RS256","b64":false}', claims()),
+        "a header of a thousand levels": signed(b'{"alg":"RS256","x":%b}' % _DEEP, claims())[:-8],
+        "claims that are a list": signed(b'{"alg":"RS256"}', []),
+        "a list of issuers": signed(b'{"alg":"RS256"}', claims(iss=[ISSUER])),
+        "an audience within a list": signed(b'{"alg":"RS256"}', claims(aud=[[AUDIENCE]])),
+        "expires never": signed(b'{"alg":"RS256"}', claims(), exp=b"Infinity"),
         "empty subject": token(sub=""),
         "a header that is no header": "e30.e30.e30",
         "not a token": "sk-123456789012",
