@@ -1,8 +1,9 @@
-"""Events are written all the time, while somebody reads on and on: nothing grows."""
+"""Events are written all the time, while somebody reads on and on, or while as many expire: nothing grows."""
 
 from __future__ import annotations
 
 import asyncio
+import statistics
 import time
 from collections import Counter
 
@@ -20,7 +21,7 @@ _JOBS_PER_S = 1.1 * _EVENTS_PER_S / _DELTAS
 _RUN_S = 60.0
 
 _WAL_MAX = 256 * MIB
-_FILLER_BYTES = 1000
+_LARGE_BYTES = 1000
 _HELD_S = 20
 _LONG = 15
 """Rounds. In less time the log would not grow so large: then a quarter of it is the limit."""
@@ -43,7 +44,7 @@ async def hold_a_reader_open(bench: Bench) -> None:
     gateway.next_start("--hold-reads", str(hold))
     await gateway.start()
     hold.touch()
-    async with Watch(gateway) as watch, _Load(bench, gateway, _FILLER_BYTES) as load:
+    async with Watch(gateway) as watch, _Load(bench, gateway, _LARGE_BYTES) as load:
         for _ in bench.rounds():
             await asyncio.sleep(_HELD_S)
             now = await load.look()
@@ -54,6 +55,83 @@ async def hold_a_reader_open(bench: Bench) -> None:
             watch.samples.clear()
         hold.unlink()
     bench.require(now.of("backburner_store_log_too_large_total"), "no read stood in the way for long enough")
+
+
+_RETENTION_S, _SWEEP_S = 6.0, 3.0
+_FILLER_BYTES = 300
+_WARM_S = 2 * (_RETENTION_S + _SWEEP_S)
+_ROUND_S = 10
+_COMMIT_S = 0.05
+_OFF_PLATEAU = 0.10
+_OFF_EXPIRY_S = 1.0
+_PROBES_EVERY_S = 0.5
+
+
+@trial(
+    "T22",
+    f"{_EVENTS_PER_S:,} events a second are written, and as many expire and are swept; {_ROUND_S} s a round",
+    pass_mark=f"commit p99 at most {_COMMIT_S * 1000:g} ms; the file within {_OFF_PLATEAU:.0%} of its size; "
+    f"404 at the expiry, at most {_OFF_EXPIRY_S:g} s off",
+    runs=90,
+    short_runs=1,
+    round_s=3 * _ROUND_S,
+)
+async def expire_under_load(bench: Bench) -> None:
+    model = await bench.model()
+    gateway = await bench.gateway(
+        model.url, background__retention_s=_RETENTION_S, store__sweep_interval_s=_SWEEP_S
+    )
+    sizes: list[int] = []
+    async with _Load(bench, gateway, _FILLER_BYTES) as load, asyncio.TaskGroup() as probes:
+        await asyncio.sleep(_WARM_S)
+        before = await load.look()
+        for _ in bench.rounds():
+            ends = time.monotonic() + _ROUND_S
+            while time.monotonic() < ends:
+                probes.create_task(_expiry(bench, gateway))
+                sizes.append(gateway.database.stat().st_size)
+                await asyncio.sleep(_PROBES_EVERY_S)
+            now = await load.look()
+        swept = now.total("backburner_responses_swept_total") - before.total(
+            "backburner_responses_swept_total"
+        )
+    bench.figure("swept", int(swept))
+    bench.require(swept, "nothing was swept")
+    p99_s = now.quantile("backburner_commit_seconds", 0.99, since=before)
+    bench.figure("commit p99 at most s", p99_s)
+    bench.require(p99_s <= _COMMIT_S, f"a commit in a hundred took longer than {_COMMIT_S} s ({p99_s})")
+    plateau = statistics.median(sizes)
+    off = max(abs(size - plateau) for size in sizes) / plateau
+    bench.figure("file MiB", round(plateau / MIB, 1))
+    bench.figure("file off its size %", round(100 * off, 1))
+    bench.require(off <= _OFF_PLATEAU, f"the file was {off:.0%} off its {plateau / MIB:.1f} MiB")
+
+
+async def _expiry(bench: Bench, gateway: Gateway) -> None:
+    """A response is there until it expires, and not after. It ended before its stream did."""
+    async with aiohttp.ClientSession(headers=HEADERS) as session:
+        begun = time.monotonic()
+        body = create_body("probe", stream=True, deltas=1)
+        async with session.post(f"{gateway.url}/responses", json=body) as answer:
+            text = await answer.text()
+        ended = time.monotonic()
+        response_id = text.partition('"id":"')[2].partition('"')[0]
+        await asyncio.sleep(_RETENTION_S - 2 * _OFF_EXPIRY_S)
+        there, gone = begun, 0.0
+        while not gone and time.monotonic() < ended + _RETENTION_S + 5 * _OFF_EXPIRY_S:
+            asked = time.monotonic()
+            async with session.get(f"{gateway.url}/responses/{response_id}") as answer:
+                if answer.status == 404:
+                    gone = time.monotonic()
+                else:
+                    there = asked
+            await asyncio.sleep(0.05)
+        bench.add("expiries")
+        early_s, late_s = begun + _RETENTION_S - gone, there - ended - _RETENTION_S
+        bench.most("early s", max(0.0, early_s))
+        bench.most("late s", max(0.0, late_s))
+        bench.require(early_s <= _OFF_EXPIRY_S, f"{response_id} was gone {early_s:.2f} s early")
+        bench.require(late_s <= _OFF_EXPIRY_S, f"{response_id} was there {late_s:.2f} s late")
 
 
 class _Load:
