@@ -12,59 +12,88 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.torture import report
+from tests.torture.guards import GUARDS
 from tests.torture.trial import Bench, Result, Trial, all_trials
 
 
 def main() -> int:
-    chosen = _chosen(os.environ.get("ONLY", ""))
-    if not chosen:
-        print(
-            f"ONLY={os.environ.get('ONLY')} names no trial; there are: {_names(all_trials())}",
-            file=sys.stderr,
-        )
+    try:
+        plan = Plan.read(sys.argv[1:], os.environ)
+    except ValueError as error:
+        print(error, file=sys.stderr)
         return 2
     screen = report.Screen()
     results: list[Result] = []
     try:
-        results.extend(_play(trial, _runs(trial), screen) for trial in chosen)
+        for trial in plan.trials:
+            results.append(_play(trial, plan, screen))
+            report.write(results)  # each at once: the next one may take an hour
     except KeyboardInterrupt:
         screen.console.print("Interrupted.")
     screen.table(results)
-    report.write(results)
-    return 0 if len(results) == len(chosen) and all(result.is_passed for result in results) else 1
+    return 0 if len(results) == len(plan.trials) and all(result.is_passed for result in results) else 1
 
 
-def _play(trial: Trial, runs: int, screen: report.Screen) -> Result:
-    directory = Path(tempfile.mkdtemp(prefix=f"torture-{trial.name}-"))
-    with screen.playing(trial, runs) as progress:
-        result = asyncio.run(
-            Bench(trial, directory, runs, without=os.environ.get("WITHOUT"), progress=progress).run()
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is to be played.
+
+    Attributes:
+        runs: Rounds of each trial; None: as many as it says itself, of which there are two kinds.
+        without: The guard that is taken away.
+    """
+
+    trials: list[Trial]
+    runs: int | None
+    is_short: bool
+    without: str | None
+
+    @classmethod
+    def read(cls, arguments: list[str], environ: Mapping[str, str]) -> Plan:
+        """Raises: ValueError, with what to say about it."""
+        if arguments:
+            raise ValueError(__doc__)
+        named = {name.strip().lower() for name in environ.get("ONLY", "").split(",") if name.strip()}
+        trials = all_trials()
+        if unknown := named - {trial.name.lower() for trial in trials}:
+            there = _listed(trial.name for trial in trials)
+            raise ValueError(f"ONLY: no trial is called {_listed(sorted(unknown))}; there are: {there}")
+        runs = environ.get("RUNS", "")
+        if runs and not (runs.isascii() and runs.isdecimal() and int(runs) > 0):
+            raise ValueError(f"RUNS: a number of rounds, above 0, not {runs!r}")
+        without = environ.get("WITHOUT") or None
+        if without is not None and without not in GUARDS:
+            raise ValueError(f"WITHOUT: no guard is called {without!r}; there are: {_listed(GUARDS)}")
+        return cls(
+            [trial for trial in trials if not named or trial.name.lower() in named],
+            int(runs) if runs else None,
+            is_short=environ.get("SHORT", "") not in ("", "0"),
+            without=without,
         )
+
+    def runs_of(self, trial: Trial) -> int:
+        """How many rounds of it are to be played."""
+        return self.runs or (trial.short_runs if self.is_short else trial.runs)
+
+
+def _play(trial: Trial, plan: Plan, screen: report.Screen) -> Result:
+    directory = Path(tempfile.mkdtemp(prefix=f"torture-{trial.name}-"))
+    runs = plan.runs_of(trial)
+    with screen.playing(trial, runs) as progress:
+        result = asyncio.run(Bench(trial, directory, runs, without=plan.without, progress=progress).run())
     if result.is_passed:
         shutil.rmtree(directory)
     screen.ended(result, None if result.is_passed else directory)
     return result
 
 
-def _chosen(only: str) -> list[Trial]:
-    named = {name.strip().lower() for name in only.split(",") if name.strip()}
-    trials = all_trials()
-    if named - {trial.name.lower() for trial in trials}:
-        return []
-    return [trial for trial in trials if not named or trial.name.lower() in named]
-
-
-def _runs(trial: Trial) -> int:
-    if runs := os.environ.get("RUNS"):
-        return int(runs)
-    return trial.short_runs if os.environ.get("SHORT") else trial.runs
-
-
-def _names(trials: list[Trial]) -> str:
-    return ", ".join(trial.name for trial in trials)
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(names)
 
 
 if __name__ == "__main__":

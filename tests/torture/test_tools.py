@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,6 +13,7 @@ import orjson
 import pytest
 
 from tests.torture import journal, oracle
+from tests.torture.__main__ import Plan
 from tests.torture.journal import Journal, Story
 from tests.torture.model import Model, create_body, expected_text
 from tests.torture.oracle import Found, Verdict
@@ -205,3 +207,32 @@ async def test_a_failure_of_a_trial_is_a_failure_of_the_run(tmp_path: Path) -> N
     for number in bench.rounds():
         bench.require(number < 2, "three is too many")
     assert (bench.result.failures, bench.result.is_passed) == (["three is too many"], False)
+
+
+@pytest.mark.parametrize(
+    ("environ", "played"),
+    [
+        ({}, (len(all_trials()), 200)),
+        ({"SHORT": "1"}, (len(all_trials()), 12)),
+        ({"SHORT": "0", "ONLY": " t1, T9 ,"}, (2, 200)),
+        ({"SHORT": "1", "RUNS": "7", "ONLY": "T1"}, (1, 7)),
+    ],
+)
+def test_what_is_asked_for_is_played(environ: dict[str, str], played: tuple[int, int]) -> None:
+    plan = Plan.read([], environ)
+    assert (len(plan.trials), plan.runs_of(plan.trials[0])) == played
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environ", "said"),
+    [
+        (["--help"], {}, "ONLY=T1,T9"),
+        ([], {"ONLY": "T1,T999"}, "no trial is called t999; there are: T1"),
+        ([], {"RUNS": "many"}, "RUNS: a number of rounds, above 0, not 'many'"),
+        ([], {"RUNS": "0"}, "RUNS"),
+        ([], {"WITHOUT": "x"}, "no guard is called 'x'; there are: fence"),
+    ],
+)
+def test_what_cannot_be_played_is_said(arguments: list[str], environ: dict[str, str], said: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(said)):
+        Plan.read(arguments, environ)
