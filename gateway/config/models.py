@@ -105,7 +105,7 @@ class StoreSettings(Section):
     """A write-ahead log above this is emptied as soon as nobody reads an older state."""
     wal_bytes_max: Bytes = 256 * 2**20
     """Above this the read that keeps it from being emptied is broken off."""
-    check_bytes_max: Annotated[int, Field(ge=0, le=2**50)] = 2**30
+    check_bytes_max: Annotated[int, Field(ge=0, le=2**50)] = 2**28
     """A larger file is checked while it is in use, not before."""
     on_corrupt: Literal["refuse", "recreate"] = "refuse"
     """What is done at the start about a damaged file: nothing, or it is set aside for a new one."""
