@@ -7,10 +7,11 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from gateway.api.upload import read_body
+from gateway.api.upload import looked_over, read_body
 from gateway.outbound.backend import HttpBackend
 from gateway.outbound.backends import HttpBackends
 from gateway.wire.errors import Fault, Refusal
+from gateway.wire.outline import may_be_parsed
 from gateway.wire.requests import written
 
 
@@ -43,9 +44,12 @@ class Chooser:
             return backend
         return self.without_model()
 
-    def of_body(self, body: bytes) -> HttpBackend:
+    async def of_body(self, body: bytes) -> HttpBackend:
         """The backend of a JSON body that was read already. Raises: Refusal."""
-        return self.of_model(_model(body)) if self._backends.reads_bodies else self.without_model()
+        if not self._backends.reads_bodies:
+            return self.without_model()
+        await looked_over(may_be_parsed(body))
+        return self.of_model(_model(body))
 
     def without_model(self) -> HttpBackend:
         """For requests that name no model: the default, or the first."""
@@ -58,7 +62,7 @@ class Chooser:
         if not self._backends.reads_bodies or not has_model or is_encoded:
             return self.without_model(), None
         body = await read_body(request, self._body_bytes_max)
-        backend = self.of_model(_model(body))
+        backend = await self.of_body(body)
         return backend, renamed(backend, body)
 
 
@@ -69,7 +73,8 @@ def no_such_model(model: str) -> Refusal:
 
 
 def renamed(backend: HttpBackend, body: bytes) -> bytes:
-    """A plain body with the model's name as the backend knows it; as it came, if that is the same.
+    """A plain body that may be parsed, with the model's name as the backend knows it; as it came, if that is
+    the same.
 
     Raises:
         Refusal: It is nested too deeply.

@@ -27,6 +27,7 @@ from gateway.outbound.backend import HttpBackend
 from gateway.wire import classify, requests, responses
 from gateway.wire.calls import NO_SUCH_ROUTE, Api
 from gateway.wire.errors import Refusal, invalid
+from gateway.wire.outline import may_be_parsed
 from gateway.wire.salt import salted
 
 
@@ -58,7 +59,7 @@ class PlainCreate:
         request_id: str,
     ) -> web.StreamResponse:
         """The backend's answer, byte for byte; for a chat backend, the Response made of its answer."""
-        backend = self._chooser.of_body(body)
+        backend = await self._chooser.of_body(body)
         if backend.speech.api is Api.CHAT:
             return await self._translated(request, backend, body, request_id)
         sent, is_ours = body, False
@@ -71,7 +72,7 @@ class PlainCreate:
         sent = renamed(backend, sent)
         if backend.settings.cache_salt:
             sent = await looked_over(salted(sent, self._callers.of(request, request_id).tenant))
-        tap_of = self._recorder(request, body, backend, request_id)
+        tap_of = await self._recorder(request, body, backend, request_id)
         if is_ours and isinstance(kind, classify.Chained):
             tap_of = self._echoing(kind.previous_id, tap_of)
         if not backend.speech.is_certain:
@@ -119,7 +120,7 @@ class PlainCreate:
         self, request: web.BaseRequest, backend: HttpBackend, body: bytes, request_id: str
     ) -> web.StreamResponse:
         caller = self._callers.of(request, request_id)
-        parsed = _object(body)
+        parsed = await _object(body)
         requests.validate(parsed, accept_store_false=True)
         requests.validate_depth(parsed)
         items = parsed.get("input")
@@ -166,14 +167,14 @@ class PlainCreate:
             )
         return web.Response(body=answer, content_type="application/json")
 
-    def _recorder(
+    async def _recorder(
         self, request: web.BaseRequest, body: bytes, backend: HttpBackend, request_id: str
     ) -> TapOf | None:
         """What keeps the answer as a turn, if it is to be kept."""
         if not self._records:
             return None
         try:
-            parsed = _object(body)
+            parsed = await _object(body)
             tenant = self._callers.of(request, request_id).tenant
         except Refusal:
             return None  # the backend's to refuse, or to accept: as if nothing were kept here
@@ -203,7 +204,8 @@ class PlainCreate:
         return tap_of
 
 
-def _object(body: bytes) -> dict[str, Any]:
+async def _object(body: bytes) -> dict[str, Any]:
+    await looked_over(may_be_parsed(body))
     try:
         parsed = orjson.loads(body)
     except orjson.JSONDecodeError as error:

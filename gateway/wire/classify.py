@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 
 from gateway.wire.errors import Refusal, invalid
-from gateway.wire.outline import DEPTH_MAX, VALUES_MAX, Keys, Outline, look_over
+from gateway.wire.outline import DEPTH_MAX, VALUES_MAX, Keys, Outline, look_over, too_many_values
 
 _KEYS = Keys("background", "previous_response_id")
 _NOT_A_NUMBER = re.compile(r"-?(?:NaN|Infinity)")
@@ -59,8 +59,7 @@ def classify(body: bytes) -> Generator[None, None, Kind]:
         return Plain()
     outline = yield from look_over(body)
     if outline.values > VALUES_MAX:
-        message = f"The lists and objects of the request have more than {VALUES_MAX} values."
-        raise invalid(message, code="too_many_values")
+        raise too_many_values(VALUES_MAX)
     if outline.backgrounds > 1:
         raise _given_twice(b"background", is_top=True)
     if outline.is_background:

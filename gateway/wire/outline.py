@@ -11,10 +11,16 @@ from typing import Final
 
 import orjson
 
+from gateway.wire.errors import Refusal, invalid
+
 DEPTH_MAX: Final = 100
 VALUES_MAX: Final = 100_000
 """Of all lists and objects of a request together: parsed, some 10 MB, and some 50 ms in which nobody else is
 served. A conversation has eight of them for a message."""
+
+PLAIN_VALUES_MAX: Final = 1_000_000
+"""The same of a plain body of which something must be known, such as its model. More than any engine takes, a
+batch of embeddings as numbers included."""
 
 _STEP_BYTES: Final = 2**20
 _STEP_TOKENS: Final = 4096
@@ -60,7 +66,7 @@ class Outline:
         is_chained: It has a `previous_response_id` that is neither null nor empty.
         is_too_deep: It has more levels than `DEPTH_MAX`.
         twice: The first key that one of its objects has two times, and whether that object is the whole.
-        values: In all of its lists and objects; with more than `VALUES_MAX` the look has ended there.
+        values: In all of its lists and objects; with more than so many the look has ended there.
     """
 
     def __init__(self) -> None:
@@ -113,13 +119,38 @@ def is_object(body: bytes) -> bool:
     return _OBJECT.match(body) is not None
 
 
-def look_over(body: bytes) -> Generator[None, None, Outline]:
+def may_be_parsed(body: bytes) -> Generator[None, None, None]:
+    """Nothing, for a plain body that can be parsed without harm. The pauses are for others.
+
+    Raises:
+        Refusal: It has more than `PLAIN_VALUES_MAX` values.
+    """
+    values_max = 0
+    for start in range(0, len(body), _STEP_BYTES):
+        end = start + _STEP_BYTES
+        values_max += sum(body.count(sign, start, end) for sign in (b",", b"[", b"{"))
+        if end < len(body):
+            yield
+    if values_max <= PLAIN_VALUES_MAX:
+        return
+    outline = yield from look_over(body, values_max=PLAIN_VALUES_MAX)  # those in texts do not count
+    if outline.values > PLAIN_VALUES_MAX or not is_object(body):
+        raise too_many_values(PLAIN_VALUES_MAX)
+
+
+def too_many_values(values_max: int) -> Refusal:
+    """The refusal of a body over a limit."""
+    message = f"The lists and objects of the request have more than {values_max} values."
+    return invalid(message, code="too_many_values")
+
+
+def look_over(body: bytes, *, values_max: int = VALUES_MAX) -> Generator[None, None, Outline]:
     """The outline of a body; of what is no object, an empty one. The pauses are for others."""
     outline = Outline()
     if not is_object(body):
         return outline
     position = paused_at = tokens = 0
-    while outline.values <= VALUES_MAX and (token := _TOKEN.search(body, position)):
+    while outline.values <= values_max and (token := _TOKEN.search(body, position)):
         position = token.end()
         match token[0]:
             case b'"':

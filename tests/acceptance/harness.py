@@ -7,6 +7,7 @@ test waits for a line or an event and never for a time.
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import signal
 import sys
@@ -235,7 +236,8 @@ class Gateway:
         headers |= more or {}
         if key is not None:
             headers["Authorization"] = f"Bearer {key}"
-        data = orjson.dumps(body) if isinstance(body, dict) else body
+        raw = orjson.dumps(body) if isinstance(body, dict) else body
+        data = io.BytesIO(raw) if raw is not None else None  # aiohttp warns of large bodies that are bytes
         async with self.http.request(method, self.url + path, data=data, headers=headers) as answer:
             named = {name.lower(): value for name, value in answer.headers.items()}
             return Reply(answer.status, named, await answer.read())

@@ -172,3 +172,14 @@ async def test_what_is_nested_too_deeply_to_be_renamed_is_refused(house: House) 
     refused = await house.gateway.call("POST", "/chat/completions", deep)
     assert (refused.status, refused.error["code"]) == (400, "too_deep")
     assert await house.asked() == (0, 0)
+
+
+async def test_a_body_made_to_fill_the_memory_is_not_parsed_for_its_model(house: House) -> None:
+    many = b'{"messages": [%b[]], "model": "big-1"}' % (b"[]," * 1_000_000)
+    for path in ("/chat/completions", "/responses"):
+        refused = await house.gateway.call("POST", path, many)
+        assert (refused.status, refused.error["code"]) == (400, "too_many_values")
+    numbers = b'{"input": [%b1], "model": "huge"}' % (b"1," * 900_000)
+    told = await house.gateway.call("POST", "/embeddings", numbers)
+    assert told.error["code"] == "model_not_found", "a batch of tokens is nothing to be afraid of"
+    assert await house.asked() == (0, 0)

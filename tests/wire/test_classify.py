@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from gateway.wire.classify import Background, Chained, Kind, Plain
 from gateway.wire.classify import classify as classifying
 from gateway.wire.errors import Fault, Refusal
-from gateway.wire.outline import DEPTH_MAX, VALUES_MAX, look_over
+from gateway.wire.outline import DEPTH_MAX, PLAIN_VALUES_MAX, VALUES_MAX, look_over, may_be_parsed
 
 TEXT = st.text(st.characters(codec="utf-8"))
 
@@ -180,6 +180,24 @@ def test_a_request_may_have_so_many_values_and_no_more(value: bytes) -> None:
     chained = too_many.replace(b'"background": true', b'"previous_response_id": "resp_1"')
     assert refusal(chained).code == "too_many_values"
     assert classify(too_many.replace(b"background", b"foreground")) == Plain()
+
+
+@pytest.mark.parametrize(
+    ("value", "is_good"),
+    [(b"1", True), (b"[]", False), (b'{"a":1}', False), (b'"' + b",[{" * 10 + b'"', True)],
+)
+def test_a_plain_body_is_parsed_if_it_has_no_more_than_a_million_values(value: bytes, is_good: bool) -> None:
+    body = b'{"input": [' + b",".join([value] * (PLAIN_VALUES_MAX * 3 // 4)) + b'], "model": "m"}'
+    if is_good:
+        assert list(may_be_parsed(body))
+    else:
+        with pytest.raises(Refusal, match="more than 1000000 values"):
+            list(may_be_parsed(body))
+
+
+def test_of_what_is_no_object_nothing_need_be_known() -> None:
+    with pytest.raises(Refusal, match="values"):
+        list(may_be_parsed(b"[" * PLAIN_VALUES_MAX * 2))
 
 
 def test_commas_and_brackets_in_a_text_are_no_values() -> None:
