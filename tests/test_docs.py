@@ -7,6 +7,7 @@ from pathlib import Path
 
 from gateway.config import GROUPS, NAMES
 from gateway.core.job import TRANSITIONS
+from tests.torture.trial import all_trials
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -46,6 +47,17 @@ def test_the_settings_that_the_documents_name_exist() -> None:
     for page in DOCUMENTS:
         for name in pattern.findall(page.read_text()):
             assert name in (*NAMES, *GROUPS), f"{page.name} names {name}"
+
+
+def test_every_promise_is_held_by_trials_that_there_are_and_every_trial_holds_one() -> None:
+    promises, _, figures = (ROOT / "docs" / "promises.md").read_text().partition("## The figures")
+    table = [line for line in promises.splitlines() if re.match(r"\| \d+ \|", line)]
+    cited = {name for line in table for name in re.findall(r"\bT\d+b?\b", line)}
+    there = {trial.name: trial for trial in all_trials()}
+    assert cited | {"T47"} == there.keys()
+    for name, trial in there.items():
+        row = f"| {name} | {trial.title} | {trial.pass_mark} |"
+        assert row in figures.replace("\\|", "|"), f"make figures: {name}"
 
 
 def test_every_room_is_in_the_architecture() -> None:

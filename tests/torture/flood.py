@@ -49,6 +49,13 @@ class Answers:
     def count(self) -> int:
         return len(self.accepted) + len(self.refused_s) + sum(self.others.values())
 
+    def add(self, later: Answers) -> None:
+        """Another flood, of which only what was answered matters, and not when."""
+        self.accepted += later.accepted
+        self.retry_after_s += later.retry_after_s
+        for status, count in later.others.items():
+            self.others[status] = self.others.get(status, 0) + count
+
 
 def percentile(values: list[float], share: float) -> float:
     """0 of no values."""
@@ -111,9 +118,15 @@ def _header(head: bytes, name: bytes) -> bytes | None:
 
 
 async def pour(
-    url: str, keys: list[str], posts: int, seconds: float, connections: int, script: dict[str, Any]
+    url: str,
+    keys: list[str],
+    posts: int,
+    seconds: float,
+    connections: int,
+    tags: str,
+    script: dict[str, Any],
 ) -> Answers:
-    """So many creates in so many seconds, of these callers in turn."""
+    """So many creates in so many seconds, of these callers in turn, tagged `tags.0`, `tags.1` and so on."""
     parts = urlsplit(url)
     assert parts.hostname is not None
     answers, idle = Answers(), deque[_Connection]()
@@ -122,7 +135,7 @@ async def pour(
         await loop.create_connection(lambda: _Connection(answers, idle), parts.hostname, parts.port or 80)
     requests = []
     for number in range(posts):
-        tag = f"flood.{number}"
+        tag = f"{tags}.{number}"
         body = orjson.dumps(create_body(tag, stream=False, **script))
         head = (
             f"POST {parts.path}/responses HTTP/1.1\r\nHost: {parts.netloc}\r\n"
@@ -152,12 +165,13 @@ async def flood(
     posts: int,
     seconds: float,
     connections: int = 256,
+    tags: str = "flood",
     script: dict[str, Any],
 ) -> Answers:
     """The same, in a process of its own."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "tests.torture.flood", url, ",".join(keys)),
-        *map(str, (posts, seconds, connections)),
+        *map(str, (posts, seconds, connections, tags)),
         orjson.dumps(script).decode(),
         cwd=ROOT,
         stdout=asyncio.subprocess.PIPE,
@@ -178,5 +192,6 @@ if __name__ == "__main__":
     parser.add_argument("posts", type=int)
     parser.add_argument("seconds", type=float)
     parser.add_argument("connections", type=int)
+    parser.add_argument("tags")
     parser.add_argument("script", type=orjson.loads)
     sys.stdout.buffer.write(orjson.dumps(asdict(uvloop.run(pour(**vars(parser.parse_args()))))))

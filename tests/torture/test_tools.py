@@ -213,7 +213,8 @@ async def test_a_failure_of_a_trial_is_a_failure_of_the_run(tmp_path: Path) -> N
     ("environ", "played"),
     [
         ({}, (len(all_trials()), 200)),
-        ({"SHORT": "1"}, (len(all_trials()), 12)),
+        ({"SHORT": "1"}, (sum(one.short_runs is not None for one in all_trials()), 6)),
+        ({"SHORT": "1", "ONLY": "T43"}, (1, 1)),
         ({"SHORT": "0", "ONLY": " t1, T9 ,"}, (2, 200)),
         ({"SHORT": "1", "RUNS": "7", "ONLY": "T1"}, (1, 7)),
     ],

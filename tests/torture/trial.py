@@ -36,7 +36,8 @@ class Trial:
     Attributes:
         name: Its number in the plan, `T1`.
         pass_mark: What must hold, in words.
-        runs: Rounds in full; `short_runs` and `quick_runs` in less time (None: not in `make test`).
+        runs: Rounds in full; `short_runs` and `quick_runs` in less time (None: it needs minutes, and is in no
+            short run; not in `make test`).
         round_s: No round may take longer, on average.
     """
 
@@ -44,7 +45,7 @@ class Trial:
     title: str
     pass_mark: str
     runs: int
-    short_runs: int
+    short_runs: int | None
     quick_runs: int | None
     round_s: float
     play: Play
@@ -59,7 +60,7 @@ def trial(
     *,
     pass_mark: str,
     runs: int,
-    short_runs: int,
+    short_runs: int | None = None,
     quick_runs: int | None = None,
     round_s: float = 60,
 ) -> Callable[[Play], Play]:

@@ -81,7 +81,6 @@ _RECOVERED_S = 5.0
     f"kill -9 with {_QUEUED:,} responses queued behind {_SLOTS} that run",
     pass_mark=f"as many run again {_RECOVERED_S:g} s after the start of the next process; 0 lost",
     runs=3,
-    short_runs=1,
     round_s=180,
 )
 async def kill_with_a_long_queue(bench: Bench) -> None:

@@ -39,7 +39,7 @@ _PATHS: list[tuple[str, str, Any]] = [
     "the door: forged, expired and misdirected tokens, headers from untrusted peers, keys that are none",
     pass_mark="401 on every path, 0 requests at the backend, 0 rows; a bogus key in passthrough: 401, 0 rows",
     runs=10,
-    short_runs=2,
+    short_runs=1,
     quick_runs=1,
     round_s=60,
 )

@@ -34,7 +34,6 @@ _SMALL_WAL_MAX = 96 * MIB
     pass_mark=f"WAL at most {_WAL_MAX // MIB} MiB (in less than {_LONG} rounds {_SMALL_WAL_MAX // MIB}); "
     "0 commits failed, 0 creates refused, all responses completed",
     runs=30,
-    short_runs=1,
     round_s=_HELD_S + 30,
 )
 async def hold_a_reader_open(bench: Bench) -> None:
@@ -74,7 +73,6 @@ _PROBES_EVERY_S = 0.5
     pass_mark=f"commit p99 at most {_COMMIT_S * 1000:g} ms; the file within {_OFF_PLATEAU:.0%} of its size; "
     f"404 at the expiry, at most {_OFF_EXPIRY_S:g} s off",
     runs=90,
-    short_runs=1,
     round_s=3 * _ROUND_S,
 )
 async def expire_under_load(bench: Bench) -> None:

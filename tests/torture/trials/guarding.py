@@ -31,22 +31,21 @@ _STRANGER = "sk-torture-stranger-0123456789"
     "T47",
     f"each of {len(GUARDS)} guards taken away: {', '.join(GUARDS)}",
     pass_mark="without it the trial that is meant for it fails; with it, the same trial passes",
-    runs=3,
-    short_runs=1,
-    round_s=60 * 2 * len(GUARDS),
+    runs=3 * len(GUARDS),
+    short_runs=len(GUARDS),
+    round_s=120,
 )
 async def remove_guards(bench: Bench) -> None:
-    caught = 0
     for number in bench.rounds():
-        for name in GUARDS:
-            play, runs = _MEANT_FOR[name]
-            own = replace(bench.result.trial, play=play, round_s=60)
-            with_it = await _play(bench, own, runs, f"{number}-with-{name}", None)
-            bench.require(not with_it, f"with {name} the trial for it fails already: {with_it[:1]}")
-            without = await _play(bench, own, runs, f"{number}-without-{name}", name)
-            bench.require(without, f"nothing fails without {name}: {GUARDS[name].what}")
-            caught += bool(without)
-            bench.figure("caught", f"{caught} of {len(GUARDS) * (number + 1)}")
+        name = [*GUARDS][number % len(GUARDS)]
+        play, runs = _MEANT_FOR[name]
+        own = replace(bench.result.trial, play=play, round_s=60)
+        with_it = await _play(bench, own, runs, f"{number}-with-{name}", None)
+        bench.require(not with_it, f"with {name} the trial for it fails already: {with_it[:1]}")
+        without = await _play(bench, own, runs, f"{number}-without-{name}", name)
+        bench.require(without, f"nothing fails without {name}: {GUARDS[name].what}")
+        bench.add("taken away")
+        bench.add("caught", bool(without))
 
 
 async def _play(bench: Bench, own: Trial, runs: int, name: str, without: str | None) -> list[str]:

@@ -31,7 +31,7 @@ _HEAD_MS = 500
     f"model server closes connections that were idle for {_CLOSED_AFTER_S} s",
     pass_mark="0 answered 502",
     runs=20,
-    short_runs=3,
+    short_runs=1,
     round_s=30,
 )
 async def race_with_the_idle_close(bench: Bench) -> None:

@@ -45,7 +45,6 @@ _NEVER = 10_000_000
     pass_mark="waits within 10 % of what was asked; extra load on the model server 10 % at most; "
     "with the breaker, plain requests are told 503 and when to come back",
     runs=10,
-    short_runs=1,
     round_s=90,
 )
 async def say_later(bench: Bench) -> None:

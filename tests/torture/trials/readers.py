@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import select
 import socket
+import statistics
 import time
 from contextlib import suppress
 from urllib.parse import urlsplit
@@ -30,7 +31,9 @@ _RSS_MORE_MAX = 100 * MIB
 _SLOWER_MAX = 1.2
 _NOISE_S = 0.010
 """What two quiet stretches of a minute differ by on a shared machine."""
-_CALM_S = 10.0
+_CALM_S = 8.0
+_OPENED_PER_S = 100
+"""So fast do the slow ones come: what a thousand new connections cost is not what is asked here."""
 _PACE_MS = 50
 _FILLER = 1000
 
@@ -39,8 +42,8 @@ _FILLER = 1000
     "T17",
     f"{_STALLED} readers that take nothing and {_TRICKLING} that take 10 B/s, of live and of ended "
     f"responses, beside {_NORMAL} that read",
-    pass_mark=f"RSS at most {_RSS_MORE_MAX // MIB} MiB more; p99 of the others' events at most "
-    f"{_SLOWER_MAX:g} times as late (or {_NOISE_S * 1000:g} ms later); all slow ones cut off within "
+    pass_mark=f"RSS at most {_RSS_MORE_MAX // MIB} MiB more; p99 of the others' events in a second, median, "
+    f"at most {_SLOWER_MAX:g} times as late (or {_NOISE_S * 1000:g} ms later); all slow ones cut off within "
     f"{_LATE_S} s of the limit; all responses whole",
     runs=3,
     short_runs=1,
@@ -53,7 +56,9 @@ async def read_slowly(bench: Bench) -> None:
         gateway = await bench.gateway(
             model.url, server__write_stall_timeout_s=stall_s, stream__readers_per_tenant_max=20_000
         )
-        async with Watch(gateway) as watch, Normal(gateway, _CALM_S + stall_s + 2 * _LATE_S) as normal:
+        opened_s = (_STALLED + _TRICKLING) / _OPENED_PER_S
+        seconds = _CALM_S + opened_s + stall_s + 2 * _LATE_S
+        async with Watch(gateway) as watch, Normal(gateway, seconds) as normal:
             ended = await _long_ended(gateway, (_STALLED + _TRICKLING) // 2 // 16 + 1)
             calm_from = time.monotonic()
             await asyncio.sleep(_CALM_S)
@@ -68,6 +73,7 @@ async def read_slowly(bench: Bench) -> None:
         bench.most("RSS MiB more", (beside - before) / MIB)
         bench.most("p99 s before", calm_s)
         bench.most("p99 s beside", slow_s)
+        bench.most("p99 s beside, of all events", percentile(normal.lates(calm_to, slow_to), 0.99))
         bench.most("last one cut off after s", gone_s)
         bench.add("not cut off", slow.left)
         bench.require(not slow.left, f"{slow.left} slow readers were not cut off")
@@ -105,7 +111,12 @@ class Normal:
         await self._session.close()
 
     def late_s(self, start: float, end: float) -> float:
-        return percentile([late for at, late in self._late if start <= at <= end], 0.99)
+        """The p99 of a second, in the median of all: one in which the machine stood still changes nothing."""
+        seconds = [start + number for number in range(int(end - start))]
+        return statistics.median(percentile(self.lates(one, one + 1), 0.99) for one in seconds)
+
+    def lates(self, start: float, end: float) -> list[float]:
+        return [late for at, late in self._late if start <= at <= end]
 
     async def _read(self, number: int) -> None:
         tag = f"normal.{number}"
@@ -146,7 +157,9 @@ class Slow:
     async def start(self) -> None:
         parts = urlsplit(self._gateway.url)
         loop = asyncio.get_running_loop()
+        started = time.monotonic()
         for number in range(self.left):
+            await asyncio.sleep(started + number / _OPENED_PER_S - time.monotonic())
             of = self._live if number % 2 else self._ended
             response_id = of[number // 2 % len(of)]
             raw = socket.socket()

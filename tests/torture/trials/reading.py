@@ -136,7 +136,7 @@ _DEADLINE_S, _RETENTION_S = 3, 2
     f"readers of responses that end in {len(_ENDINGS)} ways: before the end, at it, after it, too late",
     pass_mark=f"every stream ends within {_ENDED_S:g} s of the end, with its terminal event; expired is 404",
     runs=20,
-    short_runs=3,
+    short_runs=1,
     quick_runs=1,
 )
 async def read_to_the_end(bench: Bench) -> None:

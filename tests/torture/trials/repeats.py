@@ -34,7 +34,7 @@ _QUIET_S = 60.0
     f"{_AT_ONCE} creates at once with one key, answers cut by the proxy; the SDK's retries without, adopted",
     pass_mark="1 job per key; another body 422; with adopt_unacked_retry 0 second jobs",
     runs=200,
-    short_runs=24,
+    short_runs=12,
     quick_runs=2,
 )
 async def repeat_creates(bench: Bench) -> None:
@@ -127,7 +127,7 @@ _WAYS = ("nothing", "key", "adopt")
     f"the SDK's own retries over paths with {len(_FLAWS)} flaws: with a key, with adopt, with neither",
     pass_mark="every create one job with a key; with adopt too, unless a proxy swallowed the answer",
     runs=40,
-    short_runs=4,
+    short_runs=2,
 )
 async def retry_by_sdk(bench: Bench) -> None:
     model = await bench.model()

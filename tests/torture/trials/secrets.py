@@ -58,7 +58,7 @@ _FAULTS = ("quote:401", "quote:400", "quote:429", "quote:500", "event", "redirec
     "secret scan: a key in every header, query, body and malformed head, in each mode and at each log level",
     pass_mark="0 hits in log, metrics and error bodies, and in the database's files at any time",
     runs=35,
-    short_runs=4,
+    short_runs=2,
     quick_runs=2,
     round_s=60,
 )

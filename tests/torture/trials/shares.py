@@ -35,7 +35,6 @@ _FLOOR_S = 0.02
     pass_mark="the other's wait in the queue, p99, at most twice what it is when the gateway is idle "
     f"(and {_FLOOR_S * 2000:g} ms are no wait)",
     runs=8,
-    short_runs=1,
     round_s=2 * _JOBS + 60,
 )
 async def flood_and_trickle(bench: Bench) -> None:

@@ -39,7 +39,6 @@ _MIX = Mix(streamed=0.5, faults=("", "", "", "", "", "cut", "reset", "error"), p
     f"{_RISE_MAX // MIB} MiB in all); files flat; WAL at most {_WAL_MAX // MIB} MiB; loop lag p99 at most "
     f"{_LAG_S * 1000:g} ms; 0 lost, 0 wrong",
     runs=30,
-    short_runs=1,
     round_s=2.5 * _MINUTE_S,
 )
 async def soak(bench: Bench) -> None:

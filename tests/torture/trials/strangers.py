@@ -46,7 +46,7 @@ _BODY = {"model": "tiny", "input": "A secret otter.", "background": True}
     "tenant matrix: two tenants, every route by id, whatever the id is of",
     pass_mark="0 leaks; 404s identical but for request id and date; medians within 5 %",
     runs=len(HOUSES),
-    short_runs=3,
+    short_runs=2,
     quick_runs=1,
     round_s=120,
 )

@@ -61,7 +61,7 @@ class _Troubled(Receiver):
     pass_mark="every ended response taken by every receiver that takes any; one webhook-id and one body "
     "each; the verifiers accept each secret in force and no other; 410 stops; no redirect followed",
     runs=50,
-    short_runs=4,
+    short_runs=2,
     quick_runs=1,
     round_s=20,
 )
@@ -222,7 +222,7 @@ _SETTLED_S = 30.0
     f"at the second look-up ({len(_REBOUND)} ways), and redirects ({len(_REDIRECTS)} kinds)",
     pass_mark="0 dials to a denied address, counted at the sockets of the gateway's process",
     runs=20,
-    short_runs=2,
+    short_runs=1,
     round_s=60,
 )
 async def lead_astray(bench: Bench) -> None:
