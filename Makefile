@@ -2,17 +2,18 @@
 #
 #   make demo                                  see it work, against a bundled simulation
 #   make demo UPSTREAM=http://host:8000/v1 MODEL=name     ... against a real server
-#   make test                                  set up and run all tests
+#   make test                                  set up and run all tests, two at a time; WORKERS=0 one by one
 #   make torture                               break it in every way, and see what holds; SHORT=1 in five minutes,
 #                                              ONLY=T1 RUNS=200 one trial, as often as you like
 #   make check                                 format, lint, imports, types (CI runs it too)
 #   make lock                                  resolve the requirements anew
 
-PYTHON ?= python3
-VENV   := .venv
-BIN    := $(VENV)/bin
-PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
-LOCKED := $(PIP) --require-hashes --only-binary :all:
+PYTHON  ?= python3
+WORKERS ?= 2
+VENV    := .venv
+BIN     := $(VENV)/bin
+PIP     := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+LOCKED  := $(PIP) --require-hashes --only-binary :all:
 
 .PHONY: demo test torture figures check lock clean
 .DELETE_ON_ERROR:
@@ -21,7 +22,7 @@ demo: $(VENV)/.demo
 	@$(BIN)/python -m demo.play $(if $(UPSTREAM),--upstream $(UPSTREAM)) $(if $(MODEL),--model $(MODEL)) $(ARGS)
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal $(ARGS)
 
 torture: $(VENV)/.dev
 	@$(BIN)/python -m tests.torture
