@@ -31,7 +31,6 @@ _RSS_MAX = 1536 * MIB
     pass_mark=f"all at once; 0 lost or doubled; all ended within {_ENDED_S} s; "
     f"RSS at most {_RSS_MAX // MIB:,} MiB",
     runs=10,
-    short_runs=1,
     round_s=60,
 )
 async def run_very_many_at_once(bench: Bench) -> None:

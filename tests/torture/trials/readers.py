@@ -46,7 +46,6 @@ _FILLER = 1000
     f"at most {_SLOWER_MAX:g} times as late (or {_NOISE_S * 1000:g} ms later); all slow ones cut off within "
     f"{_LATE_S} s of the limit; all responses whole",
     runs=3,
-    short_runs=1,
     round_s=150,
 )
 async def read_slowly(bench: Bench) -> None:

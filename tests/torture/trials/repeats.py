@@ -127,7 +127,6 @@ _WAYS = ("nothing", "key", "adopt")
     f"the SDK's own retries over paths with {len(_FLAWS)} flaws: with a key, with adopt, with neither",
     pass_mark="every create one job with a key; with adopt too, unless a proxy swallowed the answer",
     runs=40,
-    short_runs=2,
 )
 async def retry_by_sdk(bench: Bench) -> None:
     model = await bench.model()

@@ -32,7 +32,7 @@ _LONG_AND_SHORT = Mix(streamed=0.5, acts=("wait", "wait", "hang up", "cancel"), 
     "SIGTERM under load, with more and less time to drain",
     pass_mark=f"exit 0 within {_EXIT_S:g} s; 0 refused and run; 0 accepted and lost; silent ones complete",
     runs=50,
-    short_runs=2,
+    short_runs=1,
     round_s=40,
 )
 async def stop_under_load(bench: Bench) -> None:

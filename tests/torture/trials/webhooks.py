@@ -61,7 +61,7 @@ class _Troubled(Receiver):
     pass_mark="every ended response taken by every receiver that takes any; one webhook-id and one body "
     "each; the verifiers accept each secret in force and no other; 410 stops; no redirect followed",
     runs=50,
-    short_runs=2,
+    short_runs=1,
     quick_runs=1,
     round_s=20,
 )
