@@ -3,7 +3,7 @@
 #   make demo                                  see it work, against a bundled simulation
 #   make demo UPSTREAM=http://host:8000/v1 MODEL=name     ... against a real server
 #   make test                                  set up and run all tests, two at a time; WORKERS=0 one by one
-#   make torture                               break it in every way, and see what holds; SHORT=1 in five minutes,
+#   make torture                               break it in every way, and see what holds; SHORT=1 in six minutes,
 #                                              ONLY=T1 RUNS=200 one trial, as often as you like
 #   make check                                 format, lint, imports, types (CI runs it too)
 #   make lock                                  resolve the requirements anew

@@ -1,6 +1,6 @@
 """`make torture`: plays the trials and says what came of it. Exit status 0 only if every one passed.
 
-Environment: `SHORT=1` plays fewer rounds, about five minutes in all, and leaves out those that measure for
+Environment: `SHORT=1` plays fewer rounds, about six minutes in all, and leaves out those that measure for
 minutes; `ONLY=T1,T9` plays these; `RUNS=200` gives the number of rounds; `WITHOUT=fence` takes a guard away
 from every gateway, so that a trial can be seen to fail.
 """
