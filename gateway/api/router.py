@@ -93,7 +93,7 @@ class Router:
             return await self._handler(request)(request, request_id)
         except Refusal as refusal:
             response = error_response(refusal)
-        except Exception:
+        except Exception:  # a defect costs its own request only
             line("defect", level=logging.ERROR, request=request_id, exc_info=True)
             if request.writer.output_size > 0 and request.transport is not None:
                 request.transport.abort()  # a part must not be taken for the whole

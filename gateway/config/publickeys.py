@@ -51,7 +51,7 @@ def _of_pem(text: str) -> list[PublicKey]:
             raise ValueError("must hold public keys only: -----BEGIN PUBLIC KEY-----")
         try:
             key = load_pem_public_key(block[0].encode())
-        except Exception:
+        except Exception:  # of many kinds, by what is wrong with it; their words may quote it
             raise ValueError("has a public key that cannot be read") from None
         found.append(PublicKey(None, _algorithms(key), key))
     return found
@@ -72,7 +72,7 @@ def _of_jwks(text: str) -> list[PublicKey]:
             continue  # one to encrypt with
         try:
             key = PyJWK(jwk).key
-        except Exception:
+        except Exception:  # the same here, and of two packages
             raise ValueError("has a public key that cannot be read") from None
         algorithms = _algorithms(key)
         if "alg" in jwk:

@@ -165,7 +165,7 @@ class Deliveries:
     async def _deliver(self, delivery: Delivery) -> None:
         try:
             attempt = await self._sender.send(delivery)
-        except Exception:
+        except Exception:  # a defect in one delivery must not end the others
             line("defect", level=logging.ERROR, id=delivery.response_id, exc_info=True)
             attempt = Attempt(Verdict.AGAIN, "defect")
         while True:  # not sent again only because its result could not be stored

@@ -195,7 +195,7 @@ def test_a_plain_body_is_parsed_if_it_has_no_more_than_a_million_values(value: b
             list(may_be_parsed(body))
 
 
-def test_of_what_is_no_object_nothing_need_be_known() -> None:
+def test_a_plain_body_that_is_no_object_is_refused_by_its_size_alone() -> None:
     with pytest.raises(Refusal, match="values"):
         list(may_be_parsed(b"[" * PLAIN_VALUES_MAX * 2))
 
