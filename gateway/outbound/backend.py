@@ -31,7 +31,7 @@ from gateway.outbound.pool import Pool, Replica
 from gateway.outbound.redact import Redactor
 from gateway.outbound.tries import Tries
 from gateway.wire.calls import Api, Speech
-from gateway.wire.chat_request import ChatOptions
+from gateway.wire.chat.request import ChatOptions
 from gateway.wire.failures import failure
 
 _PUT_OFF = "upstream_put_off"

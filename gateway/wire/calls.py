@@ -10,7 +10,8 @@ from typing import Any
 import orjson
 
 from gateway.wire import salt as salts
-from gateway.wire.chat_request import ChatOptions, chat_body, custom_tools
+from gateway.wire.chat.request import ChatOptions, chat_body
+from gateway.wire.chat.tools import tools_of
 from gateway.wire.items import Turn, context
 from gateway.wire.readers import ChatReader, Reader, ResponsesReader
 from gateway.wire.requests import backend_body
@@ -85,7 +86,7 @@ class Speech:
 
     def reader(self, response_id: str, request: dict[str, Any]) -> Reader:
         """What makes events of the answer."""
-        return ChatReader(response_id, custom_tools(request)) if self.api is Api.CHAT else ResponsesReader()
+        return ChatReader(response_id, tools_of(request)) if self.api is Api.CHAT else ResponsesReader()
 
 
 def request_of(stored: bytes) -> dict[str, Any]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from gateway.wire import events as wire_events
-from gateway.wire.chat_stream import ChatStream
+from gateway.wire.chat.stream import ChatStream
+from gateway.wire.chat.tools import Tools
 from gateway.wire.events import Event
 from gateway.wire.sse import Frame
 
@@ -67,8 +68,8 @@ class ResponsesReader:
 class ChatReader:
     """A backend that speaks chat completions."""
 
-    def __init__(self, response_id: str, custom_tools: frozenset[str] = frozenset()) -> None:
-        self._stream = ChatStream(response_id, custom_tools)
+    def __init__(self, response_id: str, tools: Tools | None = None) -> None:
+        self._stream = ChatStream(response_id, tools or Tools())
 
     def read(self, frame: Frame) -> list[Event]:
         if frame.data.strip() == _DONE:

@@ -10,7 +10,7 @@ import orjson
 from openai.types.responses import Response, ResponseStreamEvent
 
 from gateway.core.machine import Started, UpstreamAnswer, UpstreamClosed, UpstreamFrames
-from gateway.wire.chat_request import custom_tools
+from gateway.wire.chat.tools import tools_of
 from gateway.wire.readers import ChatReader
 from gateway.wire.sse import SseDecoder
 from tests.core.conftest import TRANSCRIPTS, Played, StrictReader, accepted
@@ -58,7 +58,7 @@ def answers() -> dict[str, bytes]:
 def begin(**request: Any) -> Played:
     """A job that was accepted and claimed."""
     body = {"model": "tiny", "input": "Hello", "background": True, "stream": True, **request}
-    played = accepted(body, reader=lambda name, asked: ChatReader(name, custom_tools(asked)))
+    played = accepted(body, reader=lambda name, asked: ChatReader(name, tools_of(asked)))
     played.receive(Started())
     return played
 

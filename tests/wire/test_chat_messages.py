@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.wire.chat_messages import messages_of
+from gateway.wire.chat.messages import messages_of
 from gateway.wire.errors import Refusal
 from tests.wire.chat_play import call, chunk, run, stream
 

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.wire.chat_request import ChatOptions, chat_body, custom_tools
+from gateway.wire.chat.request import ChatOptions, chat_body
+from gateway.wire.chat.tools import tools_of
 from gateway.wire.errors import Fault, Refusal
 
 FUNCTION = {
@@ -143,7 +144,7 @@ def test_custom_tool_is_a_function_of_one_text() -> None:
     parameters = {"type": "object", "properties": {"input": {"type": "string"}}, "required": ["input"]}
     function = {"name": "run", "description": "Runs", "parameters": parameters}
     assert made == {"type": "function", "function": function}
-    assert custom_tools({"tools": [tool, FUNCTION]}) == {"run"}
+    assert tools_of({"tools": [tool, FUNCTION]}).item_of("run") == {"type": "custom_tool_call", "name": "run"}
 
 
 @pytest.mark.parametrize("choice", ["auto", "none", "required"])
@@ -288,7 +289,7 @@ FIELDS += ["top_logprobs", "max_output_tokens", "truncation", "temperature", "x"
 def test_any_json_gives_a_request_or_a_refusal(
     input: Any, body: dict[str, Any], options: ChatOptions
 ) -> None:
-    custom_tools(body)
+    tools_of(body)
     call, problem = None, None
     try:
         call = asked(options, input=input, **body)

@@ -12,8 +12,8 @@ from typing import Any
 
 import orjson
 
-from gateway.wire.chat_fields import logprobs_of, object_of, objects_of, text_of, usage_of
-from gateway.wire.chat_messages import CUSTOM_TOOL_ARGUMENT
+from gateway.wire.chat.fields import logprobs_of, object_of, objects_of, text_of, usage_of
+from gateway.wire.chat.tools import CUSTOM_TOOL_ARGUMENT, Tools
 from gateway.wire.events import Event
 
 _INCOMPLETE = {
@@ -63,12 +63,12 @@ class ChatStream:
     """Turns chunks into events.
 
     Args:
-        custom_tools: Names of custom tools, which the backend was given as functions.
+        tools: Those of the request, by the names that the backend was given.
     """
 
-    def __init__(self, response_id: str, custom_tools: frozenset[str]) -> None:
+    def __init__(self, response_id: str, tools: Tools) -> None:
         self._seed = response_id.removeprefix("resp_")[:40]
-        self._custom_tools = custom_tools
+        self._tools = tools
         self._count = 0
         self._reasoning: str | None = None
         self._message: _Message | None = None
@@ -238,9 +238,9 @@ class ChatStream:
         return position
 
     def _open_call(self, call: _Call) -> list[Event]:
-        call.is_custom = call.name in self._custom_tools
-        kind, prefix = ("custom_tool_call", "ctc") if call.is_custom else ("function_call", "fc")
-        item = {"type": kind, "name": call.name}
+        item = self._tools.item_of(call.name)
+        call.is_custom = item["type"] == "custom_tool_call"
+        prefix = "ctc" if call.is_custom else "fc"
         if call.call_id:
             item["call_id"] = call.call_id
         call.item_id, added = self._open(prefix, item)

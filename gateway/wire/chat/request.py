@@ -11,8 +11,8 @@ from typing import Any
 
 import orjson
 
-from gateway.wire.chat_fields import objects_of
-from gateway.wire.chat_messages import CUSTOM_TOOL_ARGUMENT, expect, messages_of, unsupported
+from gateway.wire.chat.messages import expect, messages_of, unsupported
+from gateway.wire.chat.tools import CUSTOM_TOOL_ARGUMENT
 from gateway.wire.errors import Refusal, invalid
 
 Body = dict[str, Any]
@@ -84,12 +84,6 @@ def chat_body(body: Body, *, input: Any, options: ChatOptions) -> bytes:
         return orjson.dumps(call)
     except orjson.JSONEncodeError:
         raise invalid("The request is nested too deeply, or not JSON.", code="invalid_json") from None
-
-
-def custom_tools(body: Body) -> frozenset[str]:
-    """The names of the custom tools of a request: a call of one comes back as a function call."""
-    tools = objects_of(body.get("tools"))
-    return frozenset(str(tool.get("name")) for tool in tools if tool.get("type") == "custom")
 
 
 def _refuse_unsupported(body: Body) -> None:

@@ -11,12 +11,10 @@ from typing import Any, TypeVar
 
 import orjson
 
+from gateway.wire.chat.tools import CUSTOM_TOOL_ARGUMENT
 from gateway.wire.errors import Refusal, invalid
 
 Message = dict[str, Any]
-
-CUSTOM_TOOL_ARGUMENT = "input"
-"""A custom tool takes one text; as a function it takes an object with this one string."""
 
 _TEXT_PARTS = frozenset({"input_text", "output_text", "text", "summary_text", "reasoning_text"})
 _NAMES = {dict: "an object", list: "an array", str: "a string", bool: "a boolean"}
