@@ -1,4 +1,4 @@
-"""The admin port off loopback: it tells how things are, but no address, and changes nothing without the token."""
+"""The admin port off loopback: it tells how things are, and changes nothing without the token."""
 
 from __future__ import annotations
 
