@@ -24,6 +24,7 @@ from gateway.core.retry import Patience
 from gateway.observe import Observer
 from gateway.outbound.answer import read_answer, read_error
 from gateway.outbound.budget import RetryBudget
+from gateway.outbound.checks import Checks
 from gateway.outbound.client import FAILURES, asked_wait_s, explain, url_at
 from gateway.outbound.detect import find_api
 from gateway.outbound.headers import CREDENTIALS
@@ -46,6 +47,7 @@ class HttpBackend:
         event_bytes_max: Of one event, and of an answer that is not a stream.
 
     Attributes:
+        checks: Its health checks.
         sees_callers: It gets the callers' own credentials, and so can tell them apart itself.
         withheld: Names, in lower case, of headers of the caller that it does not get.
     """
@@ -87,6 +89,9 @@ class HttpBackend:
         self.withheld = frozenset() if self.sees_callers else CREDENTIALS
         if tenants.header is not None:
             self.withheld |= {tenants.header.lower()}
+        self.checks = Checks(
+            name, settings, self.pool, self._authorization(None), observer, has_own_key=has_own_key
+        )
         self._session = session
         self._event_bytes_max = event_bytes_max
         self._observer = observer
