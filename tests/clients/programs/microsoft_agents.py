@@ -1,4 +1,4 @@
-"""Microsoft's agent-framework and Semantic Kernel: tools, two turns, by id as both do by default, and without."""
+"""agent-framework and Semantic Kernel: tools and two turns, by id as both do by default, and without."""
 
 from __future__ import annotations
 
