@@ -33,6 +33,7 @@ from gateway.engine.unacked import Delivery, Unacked
 from gateway.observe import Observer
 from gateway.store.port import JobStore
 from gateway.wire import responses
+from gateway.wire.chat.tools import Tools
 from gateway.wire.dialects import Dialect
 from gateway.wire.errors import Fault, Refusal, not_found
 
@@ -51,6 +52,7 @@ class Submission:
         is_previous_ours: Whether `previous_response_id` is to be found in this store; if not, it is the
             backend's to resolve.
         webhook: URL of the caller's own to tell of the end.
+        tools: As the backend is told of them.
     """
 
     response_id: str
@@ -64,6 +66,7 @@ class Submission:
     idempotency: Idempotency | None = None
     delivery: Delivery | None = None
     webhook: str | None = field(default=None, repr=False)
+    tools: Tools = field(default_factory=Tools)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +179,7 @@ class Jobs:
             opening=self._dialect.opening,
             now_ms=self._clock.now_ms(),
             deadline_s=self._settings.deadline_s,
+            tools=submission.tools.shown,
         )
         try:
             # Shielded: a client that hangs up now must not leave a job that is stored but unknown to us.

@@ -5,7 +5,8 @@ Whatever is no tool is passed over here; what is wrong with it is said in `shape
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,12 @@ BUILT_IN = (
     *("x_search", "code_execution", "collections_search"),  # xAI
 )
 """How the types begin of tools that some server runs itself, or that some model knows by itself."""
+
+_CALLED = ("function", "custom")
+"""Types of tools that the client runs."""
+
+OMITTED_HEADER = "x-backburner-omitted-tools"
+"""Of the answer to a create: the types of its tools that the backend was not told of."""
 
 HOLDERS = frozenset({"additional_tools", "tool_search_output"})
 """Items of `input` that bring tools along: Codex with some models sends none in `tools`."""
@@ -47,6 +54,11 @@ class Declared:
         return kind if isinstance(kind, str) else ""
 
     @property
+    def family(self) -> str:
+        """A word for its type out of a closed set, for metrics and log lines."""
+        return next((known for known in (*BUILT_IN, *_CALLED) if self.kind.startswith(known)), "other")
+
+    @property
     def name(self) -> str:
         """Its name, as a function or a custom tool; also if it was declared as chat completions have it."""
         inner = self.tool.get(self.kind)
@@ -54,7 +66,7 @@ class Declared:
         return name if isinstance(name, str) else ""
 
 
-def declared(request: dict[str, Any], input: Any) -> Iterator[Declared]:
+def declared(request: Mapping[str, Any], input: Any) -> Iterator[Declared]:
     """All tools of a request, those of a namespace one by one."""
     yield from _each(request.get("tools"), "tools")
     for position, item in enumerate(input) if isinstance(input, list) else ():
@@ -74,6 +86,11 @@ def _each(tools: Any, param: str, namespace: str = "", group: str = "") -> Itera
             yield Declared(tool, place, namespace, group)
 
 
-def family(kind: str) -> str:
-    """A word for a type of tool out of a closed set: for metrics and log lines."""
-    return next((known for known in BUILT_IN if kind.startswith(known)), "other")
+def in_header(tools: Iterable[Declared]) -> str:
+    """The types of some tools as the value of a header, which has no room for whatever a client may write."""
+    kinds = dict.fromkeys(tool.kind if _WORD.fullmatch(tool.kind) else "other" for tool in tools)
+    return ", ".join([*kinds][:_KINDS_MAX])
+
+
+_WORD = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
+_KINDS_MAX = 16

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
-from gateway.wire.tools import Declared, declared
+from gateway.wire.tools import OMITTED_HEADER, Declared, declared, in_header
 
 Body = dict[str, Any]
 Key = tuple[str, str]
@@ -51,13 +51,19 @@ class Tools:
         items: For each of these functions, the fields of the item that a call of it becomes: `type`, `name`,
             and `namespace` where it stands in one.
         functions: As chat completions declare them, by their names.
-        left_out: What the backend is not told of, since it could not be run there.
+        omitted: What the backend is not told of, since it could not be run there.
+        shown: Of the request's `tools`, as the client declared them, those that the backend is told of.
     """
 
     names: Mapping[Key, str] = field(default_factory=dict)
     items: Mapping[str, Body] = field(default_factory=dict)
     functions: Mapping[str, Body] = field(default_factory=dict)
-    left_out: tuple[Declared, ...] = ()
+    omitted: tuple[Declared, ...] = ()
+    shown: tuple[Body, ...] = ()
+
+    def headers(self) -> dict[str, str]:
+        """What the answer to a create says of the tools."""
+        return {OMITTED_HEADER: in_header(self.omitted)} if self.omitted else {}
 
     def item_of(self, name: str) -> Body:
         """The fields of a call of this function; of a name that was not declared, a function call."""
@@ -75,10 +81,10 @@ class Tools:
 def tools_of(request: Body, input: Any = None) -> Tools:
     """The tools of a Responses request and of the items in its input. What is no tool is passed over."""
     found: dict[Key, Declared] = {}
-    left_out = []
+    omitted = []
     for tool in declared(request, input):
         if tool.kind not in _ITEM_TYPES or not _is_callable(tool):
-            left_out.append(tool)
+            omitted.append(tool)
         elif tool.name:
             found[tool.namespace, tool.name] = tool  # an item may bring a tool anew: the later one counts
     names = _names(found)
@@ -86,7 +92,8 @@ def tools_of(request: Body, input: Any = None) -> Tools:
         names,
         {names[key]: _item(tool) for key, tool in found.items()},
         _functions(found, names),
-        tuple(left_out),
+        tuple(omitted),
+        tuple(_shown(request.get("tools"), {tool.param for tool in omitted})),
     )
 
 
@@ -109,6 +116,19 @@ def _functions(found: Mapping[Key, Declared], names: Mapping[Key, str]) -> dict[
         told.add(tool.namespace)
         functions[names[key]] = _function(tool, names[key], group)
     return functions
+
+
+def _shown(tools: Any, omitted: Collection[str], param: str = "tools") -> Iterator[Body]:
+    for position, tool in enumerate(tools) if isinstance(tools, list) else ():
+        place = f"{param}.{position}"
+        if place in omitted or not isinstance(tool, dict):
+            continue
+        if tool.get("type") == "namespace":
+            inner = list(_shown(tool.get("tools"), omitted, f"{place}.tools"))
+            if inner:
+                yield {**tool, "tools": inner}
+        else:
+            yield tool
 
 
 def _is_callable(tool: Declared) -> bool:
