@@ -28,7 +28,7 @@ from gateway.engine.unacked import Delivery
 from gateway.observe import Observer
 from gateway.outbound.backend import HttpBackend
 from gateway.wire import queries, requests, responses, retries, webhooks
-from gateway.wire.calls import NO_SUCH_ROUTE
+from gateway.wire.calls import NO_SUCH_ROUTE, Api
 from gateway.wire.classify import Background, classify
 from gateway.wire.errors import Fault, Refusal, invalid, not_found
 
@@ -118,10 +118,7 @@ class Responses:
         if accepted is None:
             submission = await self._submission(request, body, caller, idempotency, delivery)
             accepted = await self._jobs.submit(submission)
-            self._observer.tools_omitted(submission.backend, [t.family for t in submission.tools.omitted])
-            headers = submission.tools.headers()
-        else:
-            headers = backend.speech.tools(body, body.get("input")).headers() if backend is not None else {}
+        headers = backend.speech.tools(body, body.get("input")).headers() if backend is not None else {}
         if body.get("stream") is True:
             self._observer.replays.labels("create").inc()
             return await self._stream(
@@ -150,6 +147,8 @@ class Responses:
                 raise previous_not_found(previous_id)
         if not backend.speech.is_certain and requests.has_built_in_tools(body):
             await backend.ask(credential_for_asking(request))  # the answer says which of them are served
+        if body.get("conversation") and backend.speech.api is Api.RESPONSES:
+            await self._callers.check_conversation(request, caller, body["conversation"], backend)
         stored, held = split_headers(request, caller, backend)
         return Submission(
             response_id=new_response_id(),
@@ -163,7 +162,6 @@ class Responses:
             idempotency=idempotency,
             delivery=delivery,
             webhook=webhook,
-            tools=backend.speech.tools(body, body.get("input")),
         )
 
     # -- /responses/{id}

@@ -66,7 +66,7 @@ def new_job(
         headers=orjson.dumps(headers),
         is_streamed=body.get("stream") is True,
         is_followable=shows_output or body.get("stream") is True,
-        is_rerunnable=is_rerunnable(body if tools is None else {**body, "tools": tools}),
+        is_rerunnable=is_rerunnable(body if tools is None else {**body, "tools": list(tools)}),
         events=b"".join(events.frame(event, number) for number, event in enumerate(first)),
         next_seq=len(first),
     )

@@ -36,6 +36,8 @@ def judge(request: Mapping[str, Any], input: Any) -> None:
 
 def judge_settings(request: Mapping[str, Any], input: Any) -> None:
     """The same of all but the items of its input, where these have been judged, or will be."""
+    if isinstance(request.get("conversation"), dict):
+        _word(request["conversation"], "id", "conversation")
     _tools(request.get("tools"), "tools")
     _choice(request, input)
     _format(request.get("text"))
