@@ -116,10 +116,13 @@ def _set(value: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def _tool(tool: dict[str, Any]) -> dict[str, Any]:
-    """A function tool with the keys that the SDKs' types require; any other tool as it came."""
-    if tool.get("type") != "function":
-        return tool
-    return {"description": None, "parameters": None, "strict": None, **tool}
+    """A tool with the keys that the SDKs' types require; one that we do not know as it came."""
+    match tool.get("type"):
+        case "function":
+            return {"description": None, "parameters": None, "strict": None, **tool}
+        case "namespace":
+            return {**tool, "description": tool.get("description") or ""}
+    return tool
 
 
 def is_turn(response: Response) -> bool:

@@ -160,7 +160,7 @@ def _no_choice() -> Refusal:
 
 def _format(text: Any) -> None:
     given = None if text is None else _expect(dict, text, "text").get("format")
-    if given is None:
+    if given is None or given == {}:
         return
     kind = _word(_expect(dict, given, "text.format"), "type", "text.format")
     if kind not in FORMATS:

@@ -70,7 +70,7 @@ def declared(request: Mapping[str, Any], input: Any) -> Iterator[Declared]:
     """All tools of a request, those of a namespace one by one."""
     yield from _each(request.get("tools"), "tools")
     for position, item in enumerate(input) if isinstance(input, list) else ():
-        if isinstance(item, dict) and item.get("type") in HOLDERS:
+        if isinstance(item, dict) and str(item.get("type")) in HOLDERS:
             yield from _each(item.get("tools"), f"input.{position}.tools")
 
 
