@@ -8,6 +8,7 @@ What may stand in a line at all is in `logs`.
 from __future__ import annotations
 
 import logging
+from collections import Counter as Counted
 from collections.abc import Iterable
 
 from prometheus_client import (
@@ -44,6 +45,12 @@ class Observer:
             "backburner_requests_refused",
             "Requests answered with an error of our own",
             ["status"],
+            registry=r,
+        )
+        self.omitted_tools = Counter(
+            "backburner_omitted_tools",
+            "Tools of requests that the backend cannot run and was not told of, by their type",
+            ["backend", "tool"],
             registry=r,
         )
         self.creates_refused = Counter(
@@ -210,6 +217,15 @@ class Observer:
     def create_refused(self, reason: str) -> None:
         """reason: `queue_full` | `tenant_queue_full`."""
         self.creates_refused.labels(reason).inc()
+
+    def tools_omitted(self, backend: str, kinds: Iterable[str]) -> None:
+        """kinds: Words of a closed set, one for each tool."""
+        counts = Counted(kinds)
+        if not counts:
+            return
+        for kind, count in counts.items():
+            self.omitted_tools.labels(backend, kind).inc(count)
+        line("tools_omitted", backend=backend, tools=" ".join(sorted(counts)))
 
     def job_adopted(self, response_id: str) -> None:
         self.adopted.inc()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import secrets
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from gateway.core.call import Credential
 from gateway.engine.credentials import CallerHeaders
 from gateway.outbound.backend import HttpBackend
 from gateway.outbound.headers import background_headers
-from gateway.wire.errors import Refusal
+from gateway.wire.errors import Fault, Refusal, invalid
 
 _STORABLE_HEADERS = frozenset(
     {"accept-language", "openai-beta", "openai-organization", "openai-project", "user-agent"}
@@ -70,6 +71,43 @@ class Callers:
             return False
         target = f"{self._base_path}/responses/{response_id}"
         return await self._asker.knows(request, backend, request_id=caller.request_id, target=target)
+
+    async def check_conversation(
+        self, request: web.BaseRequest, caller: Caller, conversation: object, backend: HttpBackend
+    ) -> None:
+        """Let a request through that names a conversation which the backend has for this caller. Most servers
+        do not know the field, and would answer without what was said before.
+
+        Raises:
+            Refusal: It is not, or there is no telling.
+        """
+        named = conversation.get("id") if isinstance(conversation, dict) else conversation
+        if not backend.sees_callers:
+            message = (
+                "'conversation' is not supported: the backend sees one key for all callers, and cannot tell "
+                "whose conversation it is. Use 'previous_response_id' to go on from a response."
+            )
+            raise invalid(message, param="conversation", code="unsupported_parameter")
+        status: int | None = 404
+        if isinstance(named, str) and _LOOKS_LIKE_ID.fullmatch(named):
+            target = f"{self._base_path}/conversations/{named}"
+            status = await self._asker.status(request, backend, request_id=caller.request_id, target=target)
+        if status is None:
+            message = "The backend cannot be asked for the conversation at the moment."
+            raise Refusal(
+                Fault.UNAVAILABLE,
+                message,
+                param="conversation",
+                code="backend_unavailable",
+                retry_after_s=math.ceil(backend.settings.breaker_open_s),
+            )
+        if status != 200:
+            raise Refusal(
+                Fault.NOT_FOUND,
+                f"Conversation with id '{named}' not found.",
+                param="conversation",
+                code="conversation_not_found",
+            )
 
 
 def credential_for_asking(request: web.BaseRequest) -> Credential | None:

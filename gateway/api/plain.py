@@ -23,6 +23,7 @@ from gateway.engine.engine import Engine
 from gateway.engine.foreground import BackendRefused, Plain
 from gateway.engine.refusals import previous_not_found
 from gateway.engine.turns import CHAINABLE
+from gateway.observe import Observer
 from gateway.outbound.backend import HttpBackend
 from gateway.wire import classify, requests, responses
 from gateway.wire.calls import NO_SUCH_ROUTE, Api
@@ -41,7 +42,9 @@ class PlainCreate:
         callers: Callers,
         chooser: Chooser,
         settings: Settings,
+        observer: Observer,
     ) -> None:
+        self._observer = observer
         self._jobs = engine.jobs
         self._foreground = engine.foreground
         self._passthrough = passthrough
@@ -121,6 +124,7 @@ class PlainCreate:
     ) -> web.StreamResponse:
         caller = self._callers.of(request, request_id)
         parsed = await _object(body)
+        parsed = backend.speech.heard(parsed)  # what its settings drop or set is not judged
         requests.validate(parsed, accept_store_false=True)
         requests.validate_depth(parsed)
         items = parsed.get("input")
@@ -154,18 +158,24 @@ class PlainCreate:
             headers,
             keep if is_kept else None,
         )
+        tools = backend.speech.offered(parsed, items)
+        self._observer.tools_omitted(backend.name, [tool.family for tool in tools.omitted])
         try:
             if parsed.get("stream") is True:
                 blocks = self._foreground.stream(plain, backend)
                 return await stream_events(
-                    request, blocks, request_id=caller.request_id, stall_timeout_s=self._stall_timeout_s
+                    request,
+                    blocks,
+                    request_id=caller.request_id,
+                    stall_timeout_s=self._stall_timeout_s,
+                    headers=tools.headers(),
                 )
             answer = await self._foreground.finish(plain, backend)
         except BackendRefused as refused:
             return backend_error_response(
                 refused.status, refused.reason, refused.failure, refused.retry_after_s
             )
-        return web.Response(body=answer, content_type="application/json")
+        return web.Response(body=answer, content_type="application/json", headers=tools.headers())
 
     async def _recorder(
         self, request: web.BaseRequest, body: bytes, backend: HttpBackend, request_id: str

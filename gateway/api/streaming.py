@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import aclosing
 
 from aiohttp import web
@@ -30,17 +30,19 @@ async def stream_events(
     *,
     request_id: str,
     stall_timeout_s: float,
+    headers: Mapping[str, str] | None = None,
 ) -> web.StreamResponse:
     """Write whole events until there are no more, the reader goes, or it stops reading.
 
     Args:
         stall_timeout_s: A reader that takes next to nothing for this long is cut off; it resumes at its
             cursor.
+        headers: Of this answer, beside those of all streams.
 
     Raises:
         Refusal: By the first block; nothing was sent.
     """
-    response = web.StreamResponse(headers={**_HEADERS, "X-Request-Id": request_id})
+    response = web.StreamResponse(headers={**_HEADERS, "X-Request-Id": request_id, **(headers or {})})
     async with aclosing(blocks):
         block = await anext(blocks, None)
         try:

@@ -74,6 +74,8 @@ class UpstreamSettings(Section):
     """Chat: its name for the limit on generated tokens."""
     reasoning_field: Literal["none", "reasoning_content", "reasoning"] = "none"
     """Chat: where the reasoning of earlier turns goes in a message, if it wants it back."""
+    unsupported_tools: Literal["omit", "refuse"] = "omit"
+    """Chat: tools that it cannot run, as `web_search`: `omit` serves a request without them and says so."""
     drop_fields: Annotated[tuple[FieldName, ...], Field(max_length=256)] = ()
     """Request fields that background and translated calls leave out."""
     set_fields: dict[FieldName, Any] = Field(default_factory=dict)

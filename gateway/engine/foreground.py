@@ -95,12 +95,16 @@ class Foreground:
         """The commands of one run, the last of them a Finish."""
         speech = backend.speech
         job = foreground_job(
-            plain.body, response_id=plain.response_id, tenant=plain.tenant, now_ms=self._clock.now_ms()
+            plain.body,
+            response_id=plain.response_id,
+            tenant=plain.tenant,
+            tools=speech.tools(plain.body, plain.input).shown,
+            now_ms=self._clock.now_ms(),
         )
         machine = JobMachine(
             job,
             events_bytes_max=self._settings.events_bytes_max,
-            reader=speech.reader(plain.response_id, plain.body),
+            reader=speech.reader(plain.response_id, plain.body, plain.input),
         )
         call = BackendCall(
             plain.response_id,

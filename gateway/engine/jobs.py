@@ -161,6 +161,7 @@ class Jobs:
         if backend is not None and backend.speech.is_certain:  # what it cannot be told is better known now
             said = {**body, "previous_response_id": None} if previous_id else body
             backend.speech.check(said, submission.tenant)
+        tools = backend.speech.tools(body, body.get("input")) if backend is not None else None
         job = new_job(
             body,
             response_id=submission.response_id,
@@ -176,6 +177,7 @@ class Jobs:
             opening=self._dialect.opening,
             now_ms=self._clock.now_ms(),
             deadline_s=self._settings.deadline_s,
+            tools=tools.shown if tools is not None else None,
         )
         try:
             # Shielded: a client that hangs up now must not leave a job that is stored but unknown to us.
@@ -187,6 +189,8 @@ class Jobs:
         except (KeyReused, PreviousGone, StoreUnavailable) as error:
             raise refusal_of(error, named_id) from None
         if accepted_id == job.id:
+            if tools is not None:
+                self._observer.tools_omitted(job.backend, [tool.family for tool in tools.omitted])
             return Accepted(job.id, Status.QUEUED, job.response)
         earlier = await self._accepted(accepted_id, job.tenant)
         if earlier is None:

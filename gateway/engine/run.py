@@ -19,8 +19,9 @@ from gateway.engine.joblog import JobLog
 from gateway.engine.sealing import Unsealable
 from gateway.observe import Observer
 from gateway.store.port import Call, JobStore
-from gateway.wire import calls
+from gateway.wire import calls, responses
 from gateway.wire.calls import NO_SUCH_ROUTE, Speech
+from gateway.wire.chat.tools import Tools
 from gateway.wire.errors import Refusal
 from gateway.wire.failures import failure
 
@@ -84,8 +85,12 @@ class Run:
         """Make the call, obey the machine to the end. False: it speaks the other API, which is known now."""
         claim = self.claim
         request = calls.request_of(stored.request)
-        reader = speech.reader(claim.id, request)
-        job = replace(claim.job, next_seq=FIRST_OUTPUT_SEQ) if is_second else claim.job
+        turns = await self.store.turns_before(claim.id, claim.job.tenant)
+        input = calls.input_of(stored.input, turns, speech.api)
+        reader = speech.reader(claim.id, request, input)
+        job = replace(claim.job, response=self._shown(speech.tools(request, input)))
+        if is_second:
+            job = replace(job, next_seq=FIRST_OUTPUT_SEQ)
         machine = JobMachine(job, events_bytes_max=self.settings.events_bytes_max, reader=reader)
         if not is_second:
             await self._obey(machine, Started())
@@ -94,9 +99,8 @@ class Run:
         except Unsealable as why:
             lost = Abandoned(f"The caller's credential cannot be read: {why}.", "credential_unreadable")
             return await self._obey(machine, lost)
-        turns = await self.store.turns_before(claim.id, claim.job.tenant)
         try:
-            body = speech.body(request, calls.input_of(stored.input, turns, speech.api), job.tenant)
+            body = speech.body(request, input, job.tenant)
         except Refusal as refusal:  # found out too late to refuse the request
             unsayable = UpstreamFailed(failure(refusal.message, "invalid_prompt"), "unsupported_by_backend")
             return await self._obey(machine, unsayable)
@@ -126,6 +130,17 @@ class Run:
                     self.observer.job_first_output(time.monotonic() - started)
                     started = None
         raise AssertionError("a backend's stream ends with an ending")
+
+    def _shown(self, tools: Tools) -> bytes:
+        """The Response with the tools that the backend is told of: when it was accepted, it may not have been
+        known which API the backend speaks."""
+        job = self.claim.job
+        if not tools.omitted:
+            return job.response
+        shown = responses.with_tools(job.response, tools.shown)
+        if shown != job.response:
+            self.observer.tools_omitted(job.backend, [tool.family for tool in tools.omitted])
+        return shown
 
     async def _obey(self, machine: JobMachine, item: Input) -> bool:
         """Perform what the machine wants done about `item`; True when the job has ended."""

@@ -102,6 +102,7 @@ class HttpBackend:
                 has_developer_role=settings.developer_role,
                 max_tokens_field=settings.max_tokens_field,
                 reasoning_field=None if settings.reasoning_field == "none" else settings.reasoning_field,
+                refuses_tools=settings.unsupported_tools == "refuse",
             ),
             rename=settings.rename,
             drop=frozenset(settings.drop_fields),

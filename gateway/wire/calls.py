@@ -10,8 +10,8 @@ from typing import Any
 import orjson
 
 from gateway.wire import salt as salts
-from gateway.wire.chat.request import ChatOptions, chat_body
-from gateway.wire.chat.tools import tools_of
+from gateway.wire.chat.request import ChatOptions, chat_body, offered_tools
+from gateway.wire.chat.tools import Tools, tools_of
 from gateway.wire.items import Turn, context
 from gateway.wire.readers import ChatReader, Reader, ResponsesReader
 from gateway.wire.requests import backend_body
@@ -23,6 +23,19 @@ NO_SUCH_ROUTE = frozenset({404, 405, 501})
 _CALLERS_MAY_NOT_CHOOSE = frozenset({"request_id"})
 """vLLM takes it for the name of the call: with another caller's, that one's data are overwritten
 (CVE-2026-105755)."""
+
+_THE_GATEWAYS = frozenset(
+    {"background", "store", "stream", "previous_response_id", "metadata", "service_tier"}
+)
+"""Fields that mean something to the gateway itself, whatever a backend is sent of them."""
+
+_SAID_OTHERWISE = frozenset(
+    {"include", "instructions", "max_output_tokens", "text", "tool_choice", "tools", "top_logprobs"}
+)
+"""What the settings set in these is for the request: a chat call says it under other names, or otherwise."""
+
+_SAID_EITHER_WAY = frozenset({"reasoning"})
+"""The same, and it is set in the call as well: OpenRouter has the field in both of its APIs."""
 
 
 class Api(StrEnum):
@@ -52,20 +65,44 @@ class Speech:
     force: Mapping[str, Any] = field(default_factory=dict)
     salts: bool = False
 
+    def heard(self, request: dict[str, Any]) -> dict[str, Any]:
+        """A request as it is judged, kept and shown: what the settings drop or set was never said."""
+        unheard = self.drop | self.force.keys()
+        if not unheard:
+            return request
+        return {k: v for k, v in request.items() if k not in unheard or k in _THE_GATEWAYS}
+
     def body(self, request: dict[str, Any], input: Any, tenant: bytes) -> bytes:
         """The body of a streamed call. Raises: Refusal, if the API cannot say it."""
-        request = {name: value for name, value in request.items() if name not in _CALLERS_MAY_NOT_CHOOSE}
+        said = self._said(request)
         if self.api is Api.CHAT:
-            call = chat_body(request, input=input, options=self.chat)
+            call = chat_body(said, input=input, options=self.chat)
+            force = {name: value for name, value in self.force.items() if name not in _SAID_OTHERWISE}
         else:
-            call = backend_body(request, input=input)
-        salt = {salts.FIELD: salts.salt_of(tenant, request.get(salts.FIELD))} if self.salts else {}
-        return self._adapted(call, {**self.force, **salt})
+            call, force = backend_body(said, input=input), dict(self.force)
+        if self.salts:
+            force[salts.FIELD] = salts.salt_of(tenant, request.get(salts.FIELD))
+        return self._adapted(call, force)
 
     def check(self, request: dict[str, Any], tenant: bytes) -> None:
         """Raises: Refusal, of a request that the API cannot say."""
         if self.api is Api.CHAT:
             self.body(request, request.get("input"), tenant)
+
+    def tools(self, request: dict[str, Any], input: Any) -> Tools:
+        """The tools of a call; what there is to say of them where the API takes them as they are."""
+        said = self._said(request)
+        return tools_of(said, input) if self.api is Api.CHAT else Tools(shown=tuple(said.get("tools") or ()))
+
+    def offered(self, request: dict[str, Any], input: Any) -> Tools:
+        """The same. Raises: Refusal, of tools that are demanded, and cannot be had in this API."""
+        if self.api is Api.CHAT:
+            return offered_tools(self._said(request), input=input, options=self.chat)[0]
+        return self.tools(request, input)
+
+    def _said(self, request: dict[str, Any]) -> dict[str, Any]:
+        heard = {n: v for n, v in self.heard(request).items() if n not in _CALLERS_MAY_NOT_CHOOSE}
+        return {**heard, **{n: v for n, v in self.force.items() if n in _SAID_OTHERWISE | _SAID_EITHER_WAY}}
 
     def _adapted(self, body: bytes, force: Mapping[str, Any]) -> bytes:
         """A JSON body with the model's name and the fields as this backend wants them."""
@@ -84,9 +121,11 @@ class Speech:
         path, question, query = target.partition("?")
         return f"{path.removesuffix('/responses')}/chat/completions{question}{query}"
 
-    def reader(self, response_id: str, request: dict[str, Any]) -> Reader:
+    def reader(self, response_id: str, request: dict[str, Any], input: Any) -> Reader:
         """What makes events of the answer."""
-        return ChatReader(response_id, tools_of(request)) if self.api is Api.CHAT else ResponsesReader()
+        if self.api is Api.RESPONSES:
+            return ResponsesReader()
+        return ChatReader(response_id, self.tools(request, input))
 
 
 def request_of(stored: bytes) -> dict[str, Any]:

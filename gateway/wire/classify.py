@@ -1,4 +1,5 @@
-"""Whose request a body is: ours only if it says `"background": true`, and says it once.
+"""Whose request a body is: ours only if it says `"background": true`, and says it once. What is neither true,
+false nor null is refused: some servers take it for false, and would run in the foreground.
 
 A body is looked over before any of it is parsed: parsed, 64 MiB of `[],[],…` are a gigabyte of lists, and
 nobody else is served meanwhile. The look keeps nothing but keys, and pauses now and then.
@@ -50,7 +51,7 @@ def classify(body: bytes) -> Generator[None, None, Kind]:
     the backend's to understand. A background one can be understood in one way only.
 
     Raises:
-        Refusal: With what is wrong with a background request, and where.
+        Refusal: With what is wrong with a background request, or with its `background`, and where.
     """
     if b"\0" in body[:4]:
         # UTF-16 or UTF-32, which Python reads as JSON: there would be a `background` that is not seen here.
@@ -62,6 +63,10 @@ def classify(body: bytes) -> Generator[None, None, Kind]:
         raise too_many_values(VALUES_MAX)
     if outline.backgrounds > 1:
         raise _given_twice(b"background", is_top=True)
+    if outline.odd_background is not None:
+        got = outline.odd_background
+        message = f"Invalid type for 'background': expected a boolean, but got {got} instead."
+        raise invalid(message, param="background", code="invalid_type")
     if outline.is_background:
         return Background(_parsed_strictly(body, outline))
     if not outline.is_chained:

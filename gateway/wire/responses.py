@@ -8,6 +8,7 @@ what the backend knows better (model, sampled parameters, usage) is taken from i
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -60,12 +61,18 @@ _OURS = frozenset(
 
 
 def accepted(
-    request: dict[str, Any], *, response_id: str, created_at: int, background: bool = True
+    request: dict[str, Any],
+    *,
+    response_id: str,
+    created_at: int,
+    background: bool = True,
+    tools: Sequence[dict[str, Any]] | None = None,
 ) -> Response:
     """The Response for a validated create request: queued, or in progress at once if it is a plain one.
 
     Args:
         created_at: Unix seconds.
+        tools: Those that the backend is told of, if it is not told of all.
     """
     response: Response = {
         "id": response_id,
@@ -91,8 +98,17 @@ def accepted(
         response["conversation"] = {"id": conversation} if isinstance(conversation, str) else conversation
     response["reasoning"] = {"effort": None, "summary": None, **(request.get("reasoning") or {})}
     response["text"] = {"format": {"type": "text"}, "verbosity": "medium", **_set(request.get("text"))}
-    response["tools"] = [_tool(tool) for tool in request.get("tools") or []]
+    response["tools"] = _tools(tools if tools is not None else request.get("tools") or [])
     return response
+
+
+def with_tools(response: bytes, tools: Sequence[dict[str, Any]]) -> bytes:
+    """An accepted Response that shows these tools."""
+    return orjson.dumps({**orjson.loads(response), "tools": _tools(tools)})
+
+
+def _tools(tools: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [_tool(tool) for tool in tools]
 
 
 def _set(value: dict[str, Any] | None) -> dict[str, Any]:
@@ -100,10 +116,13 @@ def _set(value: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def _tool(tool: dict[str, Any]) -> dict[str, Any]:
-    """A function tool with the keys that the SDKs' types require; any other tool as it came."""
-    if tool.get("type") != "function":
-        return tool
-    return {"description": None, "parameters": None, "strict": None, **tool}
+    """A tool with the keys that the SDKs' types require; one that we do not know as it came."""
+    match tool.get("type"):
+        case "function":
+            return {"description": None, "parameters": None, "strict": None, **tool}
+        case "namespace":
+            return {**tool, "description": tool.get("description") or ""}
+    return tool
 
 
 def is_turn(response: Response) -> bool:
