@@ -70,6 +70,8 @@ class UpstreamSettings(Section):
     """Chat: its name for the limit on generated tokens."""
     reasoning_field: Literal["none", "reasoning_content", "reasoning"] = "none"
     """Chat: where the reasoning of earlier turns goes in a message, if it wants it back."""
+    think_tags: bool = False
+    """Chat: its answers have thoughts in the text, as `<think>…</think>`: they become reasoning items."""
     drop_fields: Annotated[tuple[FieldName, ...], Field(max_length=256)] = ()
     """Request fields that background and translated calls leave out."""
     set_fields: dict[FieldName, Any] = Field(default_factory=dict)

@@ -97,6 +97,7 @@ class HttpBackend:
                 has_developer_role=settings.developer_role,
                 max_tokens_field=settings.max_tokens_field,
                 reasoning_field=None if settings.reasoning_field == "none" else settings.reasoning_field,
+                think_tags=settings.think_tags,
             ),
             rename=settings.rename,
             drop=frozenset(settings.drop_fields),

@@ -86,7 +86,9 @@ class Speech:
 
     def reader(self, response_id: str, request: dict[str, Any]) -> Reader:
         """What makes events of the answer."""
-        return ChatReader(response_id, tools_of(request)) if self.api is Api.CHAT else ResponsesReader()
+        if self.api is Api.CHAT:
+            return ChatReader(response_id, tools_of(request), think_tags=self.chat.think_tags)
+        return ResponsesReader()
 
 
 def request_of(stored: bytes) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from openai.types.responses import Response
 
 from gateway.wire import responses
+from gateway.wire.usage import usage_of
 from gateway.wire.failures import failure
 
 OPEN_RESPONSES = """
@@ -267,7 +268,7 @@ FULL_USAGE = {
     ids=str,
 )
 def test_usage_has_every_key_or_is_null(given_usage: Any, expected: Any) -> None:
-    assert responses.usage(given_usage) == expected
+    assert usage_of(given_usage) == expected
     assert ended("completed", {"usage": given_usage})["usage"] == expected
 
 

@@ -50,11 +50,13 @@ class ChatOptions:
         has_developer_role: It knows the role `developer`; else such messages go as `system`.
         max_tokens_field: Its name for the limit on generated tokens.
         reasoning_field: Where earlier reasoning goes in an assistant message; None: nowhere.
+        think_tags: Its answers have their thoughts in the text, between tags.
     """
 
     has_developer_role: bool = False
     max_tokens_field: str = "max_tokens"
     reasoning_field: str | None = None
+    think_tags: bool = False
 
 
 def chat_body(body: Body, *, input: Any, options: ChatOptions) -> bytes:
