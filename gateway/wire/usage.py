@@ -90,6 +90,8 @@ _PLACES = (
 _TIMINGS = "timings"
 """llama.cpp: beside the usage, or in place of it."""
 
+_FIRST = frozenset({_TIMINGS, *(place[0] for place in _PLACES)})
+
 _DIGITS = re.compile(r"\d{1,15}(\.0*)?")
 _COUNT_MAX = 2**53
 
@@ -126,6 +128,8 @@ def usage_in(*holders: dict[str, Any]) -> Usage:
     """What a chunk, and what is in it, says of tokens, under the names that it uses; often nothing."""
     found: Usage = {}
     for holder in holders:
+        if _FIRST.isdisjoint(holder):
+            continue
         for first, *rest in _PLACES:
             if not (value := holder.get(first)):
                 continue

@@ -8,15 +8,14 @@ a piece as well: unmapped, with its place.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Any
+from typing import Any, NamedTuple
 
 from gateway.wire.chat.citations import FIELDS as CITATIONS
 from gateway.wire.chat.citations import sources_of
 from gateway.wire.chat.fields import has_content, kept, object_of
 from gateway.wire.chat.images import image_of
-from gateway.wire.chat.known import is_silent, unsaid
+from gateway.wire.chat.known import telling, unsaid
 
 
 class Kind(Enum):
@@ -39,8 +38,7 @@ class Kind(Enum):
     UNMAPPED = auto()
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(NamedTuple):
     """One thing that was said.
 
     Attributes:
@@ -142,7 +140,7 @@ def pieces_of(holder: dict[str, Any], where: str) -> Iterator[Piece]:
     Args:
         where: `delta` or `message`.
     """
-    names = [name for name, value in holder.items() if value and not is_silent(name, "delta")]
+    names = telling(holder, "delta")
     if len(names) > 1:
         names.sort(key=lambda name: _RANKS.get(name, len(_RANKS)))
     thoughts: set[str] = set()
@@ -161,15 +159,17 @@ def pieces_of(holder: dict[str, Any], where: str) -> Iterator[Piece]:
                 else:
                     yield from unmapped(value, place, said)
             case Kind.TEXT:
-                is_marked = _is_thought(holder.get("extra_content"))
+                is_marked = "extra_content" in holder and _is_thought(holder["extra_content"])
                 yield from _content(value, place, Kind.MARKED_TEXT if is_marked else Kind.TEXT)
             case None:
                 yield from unmapped(value, place)
             case kind:
                 yield from _READINGS[kind](name, value, place)
-    for name, value in object_of(holder.get("provider_specific_fields")).items():
-        if name not in _FIELDS and not is_silent(name, "delta"):
-            yield from unmapped(value, f"{where}.provider_specific_fields.{name}")
+    if "provider_specific_fields" in holder:
+        vendor = object_of(holder["provider_specific_fields"])
+        for name in telling(vendor, "delta"):
+            if name not in _FIELDS:
+                yield from unmapped(vendor[name], f"{where}.provider_specific_fields.{name}")
 
 
 def unmapped(value: Any, place: str, said: list[str] | tuple[str, ...] = ()) -> Iterator[Piece]:

@@ -111,6 +111,8 @@ def ending_of(finish_reason: object, native: object = None) -> Ending | None:
             it,
             or has no word.
     """
+    if finish_reason is None and native is None:
+        return None
     said, behind = _ending(finish_reason), _ending(native)
     if behind is None or not behind.is_known:
         return said

@@ -58,6 +58,8 @@ def kept(given: dict[str, Any]) -> dict[str, Any]:
 
 def logprobs_of(choice: dict[str, Any]) -> list[dict[str, Any]]:
     """The logprobs of a choice's text, with every key that the SDKs' types require."""
+    if not choice.get("logprobs"):
+        return []
     entries = objects_of(object_of(choice.get("logprobs")).get("content"))
     return [
         {**_logprob(entry), "top_logprobs": [_logprob(top) for top in objects_of(entry.get("top_logprobs"))]}

@@ -48,10 +48,11 @@ _ROWS: tuple[tuple[str, str, str], ...] = (
     ("chunk", "Bedrock", "amazon-bedrock-guardrailAction"),
 )
 
-_SILENT = {
+SILENT = {
     place: frozenset(name for places, _, names in _ROWS if place in places.split() for name in names.split())
     for place in ("chunk", "choice", "delta", "part")
 }
+"""By the place where they stand."""
 
 _ENDINGS = ("_id", "_ids", "Id", "_fingerprint", "_signature")
 """Of names that are never content: ids of requests, sessions, traces, in every vendor's own words."""
@@ -59,9 +60,12 @@ _ENDINGS = ("_id", "_ids", "Id", "_fingerprint", "_signature")
 _LEVELS_MAX = 4
 
 
-def is_silent(name: str, place: str) -> bool:
-    """Whether a field of this name says nothing to a client, in a `chunk`, `choice`, `delta` or `part`."""
-    return name in _SILENT[place] or name.endswith(_ENDINGS)
+def telling(holder: dict[str, Any], place: str) -> list[str]:
+    """The fields of a `chunk`, `choice`, `delta` or `part` that may say something to a client."""
+    silent = SILENT[place]
+    return [
+        name for name, value in holder.items() if value and name not in silent and not name.endswith(_ENDINGS)
+    ]
 
 
 def unsaid(value: Any, where: str, said: Collection[str] = ()) -> Iterator[str]:
@@ -81,6 +85,4 @@ def unsaid(value: Any, where: str, said: Collection[str] = ()) -> Iterator[str]:
             todo += [(inner, where) for inner in item]
         elif isinstance(item, dict):
             is_deep = where.count(".") >= _LEVELS_MAX
-            for name, inner in item.items():
-                if not is_silent(name, "part"):
-                    todo.append((inner, where if is_deep else f"{where}.{name}"))
+            todo += [(item[name], where if is_deep else f"{where}.{name}") for name in telling(item, "part")]

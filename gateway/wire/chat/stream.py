@@ -11,7 +11,7 @@ from typing import Any
 
 from gateway.wire.chat.call_items import CallItems
 from gateway.wire.chat.calls import fragments_of
-from gateway.wire.chat.chunks import Chunk, chunk_of
+from gateway.wire.chat.chunks import Chunk, chunk_of, text_alone
 from gateway.wire.chat.content import Kind, Piece, pieces_of
 from gateway.wire.chat.endings import DONE, Ending, Meaning
 from gateway.wire.chat.heard import TEXTS, Heard
@@ -57,8 +57,11 @@ class ChatStream:
 
     def feed(self, sent: dict[str, Any]) -> list[Event]:
         """The events of one chunk."""
+        if text := text_alone(sent, self._index):
+            self._heard.in_deltas.add(Kind.TEXT)
+            return self._told([Piece(Kind.TEXT, text)], [])
         chunk = chunk_of(sent, self._index)
-        self._index = chunk.index
+        self._index = chunk.shown
         self._answer |= chunk.about
         if chunk.usage:
             self._usage = merged(self._usage, chunk.usage)
@@ -68,7 +71,9 @@ class ChatStream:
         pieces = list(pieces_of(chunk.delta, "delta"))
         events = self._told(chunk.beside, []) if chunk.beside else []
         events += self._told(pieces, chunk.logprobs)
-        self._heard.in_deltas |= {piece.kind for piece in pieces} - {Kind.UNMAPPED}
+        for piece in pieces:
+            if piece.kind is not Kind.UNMAPPED:
+                self._heard.in_deltas.add(piece.kind)
         # Perplexity has all so far beside each delta: it is enough to look at the last.
         if chunk.message and not (pieces and chunk.ending is None):
             events += self._message(chunk, [] if pieces else chunk.logprobs)
