@@ -154,7 +154,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "The name of another tool is another call.",
         "the same, with tools that take nothing",
-        lambda call, it, known: known(it.name) and not known(call.name + it.name),
+        lambda call, it, known: known(call.name) and known(it.name) and not known(call.name + it.name),
         is_same=False,
     ),
     Rule(

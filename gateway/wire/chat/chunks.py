@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from gateway.wire.chat.citations import FIELDS as CITATIONS
-from gateway.wire.chat.content import Piece, sources_in, unmapped
 from gateway.wire.chat.endings import Ending, ending_of
 from gateway.wire.chat.fields import index_of, logprobs_of, object_of, objects_of
 from gateway.wire.chat.known import SILENT, telling
+from gateway.wire.chat.parts import sources
+from gateway.wire.chat.pieces import Piece, unknown, unmapped
 from gateway.wire.usage import Usage, usage_in
 
 _TIERS = ("default", "flex", "scale", "priority", "fast", "ultrafast", "auto")
@@ -76,7 +77,7 @@ def chunk_of(sent: dict[str, Any], index: int | None) -> Chunk:
             shown = each
             beside += _beside(each, "choice")
         else:
-            beside += unmapped([each.get(name) for name in ("delta", "message", "text")], "choices")
+            beside += unknown([each.get(name) for name in ("delta", "message", "text")], "choices")
     delta, message = object_of(shown.get("delta")), object_of(shown.get("message"))
     if isinstance(text := shown.get("text"), str) and text:
         if not delta.get("content") and not message:
@@ -127,7 +128,7 @@ def _beside(holder: dict[str, Any], where: str) -> list[Piece]:
     pieces: list[Piece] = []
     for name in telling(holder, where):
         if name in CITATIONS:
-            pieces += sources_in(name, holder[name], f"{where}.{name}")
+            pieces += sources(name, holder[name], f"{where}.{name}")
         elif not (name in _CHOICES and isinstance(holder[name], dict)):
-            pieces += unmapped(holder[name], f"{where}.{name}")
+            pieces += unknown(holder[name], f"{where}.{name}")
     return pieces

@@ -36,21 +36,6 @@ def index_of(value: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def has_content(value: Any) -> bool:
-    """Whether there is something in it that a person or a program could miss: a text, at any depth."""
-    todo = [value]
-    while todo:
-        item = todo.pop()
-        if isinstance(item, str):
-            if item and not item.isspace():
-                return True
-        elif isinstance(item, dict):
-            todo += item.values()
-        elif isinstance(item, list):
-            todo += item
-    return False
-
-
 def kept(given: dict[str, Any]) -> dict[str, Any]:
     """Of a vendor's own data, what can be kept: not null, and not too deep to be written again."""
     return {name: value for name, value in given.items() if value is not None and is_writable(value)}

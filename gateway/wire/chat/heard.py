@@ -6,7 +6,7 @@ Some send a whole `message` after their deltas (MiniMax, at the end), or beside 
 
 from __future__ import annotations
 
-from gateway.wire.chat.content import Kind
+from gateway.wire.chat.pieces import Kind
 
 TEXTS = (Kind.THOUGHT, Kind.TEXT, Kind.REFUSAL)
 

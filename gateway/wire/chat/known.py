@@ -86,3 +86,21 @@ def unsaid(value: Any, where: str, said: Collection[str] = ()) -> Iterator[str]:
         elif isinstance(item, dict):
             is_deep = where.count(".") >= _LEVELS_MAX
             todo += [(item[name], where if is_deep else f"{where}.{name}") for name in telling(item, "part")]
+
+
+def texts_in(value: Any) -> set[str]:
+    """All texts within a value."""
+    found: set[str] = set()
+    todo = [value]
+    while todo:
+        item = todo.pop()
+        if isinstance(item, str):
+            found.add(item)
+        elif isinstance(item, list | dict):
+            todo += item if isinstance(item, list) else item.values()
+    return found
+
+
+def has_text(value: Any) -> bool:
+    """Whether there is any text within a value."""
+    return any(text and not text.isspace() for text in texts_in(value))

@@ -12,10 +12,11 @@ from typing import Any
 from gateway.wire.chat.call_items import CallItems
 from gateway.wire.chat.calls import fragments_of
 from gateway.wire.chat.chunks import Chunk, chunk_of, text_alone
-from gateway.wire.chat.content import Kind, Piece, pieces_of
+from gateway.wire.chat.content import pieces_of
 from gateway.wire.chat.endings import DONE, Ending, Meaning
 from gateway.wire.chat.heard import TEXTS, Heard
 from gateway.wire.chat.items import Items
+from gateway.wire.chat.pieces import Kind, Piece
 from gateway.wire.chat.thinking import ThinkTags
 from gateway.wire.chat.tools import Tools
 from gateway.wire.events import Event
