@@ -128,7 +128,13 @@ def test_answer_that_says_it_calls_a_tool_and_has_no_call_fails() -> None:
 
 
 def test_shortcut_for_chunks_with_only_a_text_sees_what_the_tables_see() -> None:
-    plain: dict[str, Any] = {"id": "1", "model": "tiny", "system_fingerprint": "fp", "choices": [], "usage": None}
+    plain: dict[str, Any] = {
+        "id": "1",
+        "model": "tiny",
+        "system_fingerprint": "fp",
+        "choices": [],
+        "usage": None,
+    }
     choice = {
         "index": 0,
         "delta": {"role": "assistant", "content": "A"},

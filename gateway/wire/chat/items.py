@@ -16,6 +16,7 @@ from typing import Any
 from gateway.wire.chat.citations import Citations
 from gateway.wire.chat.details import Details
 from gateway.wire.chat.images import Image
+from gateway.wire.chat.known import has_text
 from gateway.wire.events import Event
 
 
@@ -126,6 +127,8 @@ class Items:
     def sound(self, audio: dict[str, Any]) -> list[Event]:
         """A piece of speech: what was said is text; the sound goes by events of its own, and on the
         message."""
+        if self._message is None and not has_text(audio):
+            return []
         message, events = self._open_message()
         message.audio |= audio
         if isinstance(transcript := audio.get("transcript"), str):

@@ -14,7 +14,11 @@ _ROWS: tuple[tuple[str, str, str], ...] = (
     ("chunk", "all", "id object created model choices usage system_fingerprint service_tier error"),
     ("choice", "all", "index delta message text finish_reason logprobs error usage"),
     ("delta", "all", "role name usage"),
-    ("part", "all", "type id index format mime_type mimeType media_type detail cache_control role status"),
+    (
+        "part",
+        "all",
+        "type id index format output_format mime_type mimeType media_type detail cache_control role",
+    ),
     ("chunk", "OpenAI: random letters that hide a length", "obfuscation"),
     ("chunk", "Mistral: the same", "p"),
     ("chunk", "OpenRouter", "provider"),

@@ -9,7 +9,6 @@ from gateway.wire.chat.citations import FIELDS as CITATIONS
 from gateway.wire.chat.citations import sources_of
 from gateway.wire.chat.fields import kept, object_of
 from gateway.wire.chat.images import image_of
-from gateway.wire.chat.known import has_text
 from gateway.wire.chat.pieces import Kind, Piece, unmapped
 
 _PARTS: dict[str, Kind] = {
@@ -119,10 +118,10 @@ def image(entry: Any, place: str) -> Iterator[Piece]:
 def audio(value: Any, place: str) -> Iterator[Piece]:
     """A piece of speech."""
     fields = kept(object_of(value))
-    if not fields:
-        yield from unmapped(value, place)
-    elif has_text(fields):
+    if fields:
         yield Piece(Kind.AUDIO, data=fields)
+    else:
+        yield from unmapped(value, place)
 
 
 def sources(name: str, value: Any, place: str) -> Iterator[Piece]:
