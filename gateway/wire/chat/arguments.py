@@ -31,6 +31,8 @@ class Arguments:
         """Take a piece; what can be shown now and could not before."""
         if not piece:
             return ""
+        if not self._chars and "}{" in piece:
+            piece = _once(piece) or piece
         self._first, self._last = self._first or piece, piece
         if self._chars and len(piece) >= self._chars and (known := self._whole_in(piece)) is not None:
             self._pieces, self._chars = [known], len(known)
@@ -71,7 +73,7 @@ class Arguments:
             return text
         if self._last.startswith(self._first) and isinstance(_parsed(self._last), dict):
             return self._last  # all of it in each piece, and not seen in time
-        return _once(text) or text
+        return text
 
     # -- rules of repetition
 

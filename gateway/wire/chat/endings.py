@@ -128,7 +128,11 @@ def _ending(word: object) -> Ending | None:
     shown = word.strip()[:_WORD_CHARS_MAX]
     # Gemini: `function_call_filter: MALFORMED_FUNCTION_CALL`. What comes last says most.
     for part in (*reversed(shown.split(":")), shown):
-        key = re.sub(r"[^a-z0-9]+", "_", part.strip().lower()).removeprefix("finish_reason_")
+        key = (
+            re.sub(r"[^a-z0-9]+", "_", part.strip().lower())
+            .removeprefix("finish_reason_")
+            .removeprefix("finishreason_")
+        )
         if (meaning := _MEANINGS.get(key)) is not None:
             return None if meaning is Meaning.UNSAID else Ending(meaning, shown)
     return Ending(Meaning.CUT, shown, is_known=False)
