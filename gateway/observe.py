@@ -8,8 +8,10 @@ What may stand in a line at all is in `logs`.
 from __future__ import annotations
 
 import logging
+import re
 from collections import Counter as Counted
 from collections.abc import Iterable
+from typing import Protocol
 
 from prometheus_client import (
     CollectorRegistry,
@@ -28,7 +30,23 @@ __all__ = ["Observer", "configure_logging", "line"]
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each, which nobody graphs
 
 _SECONDS = (0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600)
+_NOT_OF_A_NAME = re.compile(r"[^A-Za-z0-9_.-]")
+_NAME_CHARS_MAX = 64
+_NOTICES_MAX = 50
+"""Of one backend: field names are the backend's own, and could be made up without end."""
 _FAST_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
+
+
+class Noticed(Protocol):
+    """What a backend's answer had in it, as `gateway.wire` says it."""
+
+    @property
+    def what(self) -> str:
+        """Which kind."""
+
+    @property
+    def name(self) -> str:
+        """The field, or the word."""
 
 
 class Observer:
@@ -36,6 +54,7 @@ class Observer:
 
     def __init__(self) -> None:
         self.registry = r = CollectorRegistry()
+        self._noticed: dict[str, set[tuple[str, str]]] = {}
         self.jobs = Gauge("backburner_jobs", "Responses in the store by status", ["status"], registry=r)
         self.accepted = Counter("backburner_jobs_accepted", "Background responses accepted", registry=r)
         self.adopted = Counter(
@@ -111,6 +130,12 @@ class Observer:
             "backburner_upstream_retries_refused",
             "Retries not made, or put off, since the budget was spent",
             ["backend"],
+            registry=r,
+        )
+        self.unmapped_fields = Counter(
+            "backburner_unmapped_fields",
+            "Answers with content in a field for which a response has no place",
+            ["backend", "field"],
             registry=r,
         )
         self.running = Gauge("backburner_running", "Background calls under way", registry=r)
@@ -293,6 +318,30 @@ class Observer:
 
     def retry_refused(self, backend: str) -> None:
         self.retries_refused.labels(backend).inc()
+
+    def backend_noticed(self, backend: str, notices: Iterable[Noticed]) -> None:
+        """What one answer had in it; a line for each that this backend has not shown before."""
+        for notice in notices:
+            name = self._fitting(backend, notice)
+            if notice.what == "unmapped_field":
+                self.unmapped_fields.labels(backend, name).inc()
+
+    def _fitting(self, backend: str, notice: Noticed) -> str:
+        """The name that a notice goes by: a word, and one of so many for a backend."""
+        known = self._noticed.setdefault(backend, set())
+        name = _NOT_OF_A_NAME.sub("_", notice.name)[:_NAME_CHARS_MAX]
+        if (notice.what, name) not in known:
+            if len(known) >= _NOTICES_MAX:
+                return "other"
+            known.add((notice.what, name))
+            line(
+                "backend_noticed",
+                level=logging.WARNING,
+                backend=backend,
+                found=notice.what,
+                field=name or None,
+            )
+        return name
 
     def replica(
         self,

@@ -76,6 +76,8 @@ class UpstreamSettings(Section):
     """Chat: where the reasoning of earlier turns goes in a message, if it wants it back."""
     unsupported_tools: Literal["omit", "refuse"] = "omit"
     """Chat: tools that it cannot run, as `web_search`: `omit` serves a request without them and says so."""
+    think_tags: bool = False
+    """Chat: its answers have thoughts in the text, as `<think>…</think>`: they become reasoning items."""
     drop_fields: Annotated[tuple[FieldName, ...], Field(max_length=256)] = ()
     """Request fields that background and translated calls leave out."""
     set_fields: dict[FieldName, Any] = Field(default_factory=dict)

@@ -44,6 +44,10 @@ class Backend(Protocol):
     """A model server, or several that serve the same models."""
 
     @property
+    def name(self) -> str:
+        """As in the settings."""
+
+    @property
     def sees_callers(self) -> bool:
         """Whether it gets the callers' own credentials."""
 

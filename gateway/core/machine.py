@@ -7,7 +7,7 @@ deadline and a crash end a response through the same code as the backend does.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, assert_never
 
@@ -20,6 +20,7 @@ from gateway.wire import failures, responses
 from gateway.wire.events import LIFECYCLE, TERMINAL, Event
 from gateway.wire.failures import Failure, failure
 from gateway.wire.normalise import Normaliser
+from gateway.wire.notices import Notice
 from gateway.wire.readers import NotAnEvent, Reader, ResponsesReader
 from gateway.wire.sse import Frame, data_of, split_frames
 
@@ -152,6 +153,11 @@ class JobMachine:
         except Exception as error:  # there is no telling how a damaged event fails whoever reads it
             raise Unreadable from error
         return machine
+
+    @property
+    def notices(self) -> Collection[Notice]:
+        """What the operator should know of the backend's answer, so far."""
+        return self._reader.notices
 
     def output(self) -> list[dict[str, Any]]:
         """The items so far, open ones marked `in_progress`."""

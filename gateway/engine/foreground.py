@@ -19,6 +19,7 @@ from gateway.core.machine import Append, Command, Finish, Input, JobMachine, Sta
 from gateway.core.retry import may_ask_anew
 from gateway.engine.clock import Clock
 from gateway.engine.credentials import CallerHeaders
+from gateway.observe import Observer
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +59,10 @@ class BackendRefused(Exception):
 class Foreground:
     """Runs plain requests; each lives as long as its client waits."""
 
-    def __init__(self, clock: Clock, settings: BackgroundSettings) -> None:
+    def __init__(self, clock: Clock, settings: BackgroundSettings, observer: Observer) -> None:
         self._clock = clock
         self._settings = settings
+        self._observer = observer
 
     async def finish(self, plain: Plain, backend: Backend) -> bytes:
         """JSON of the whole Response. Raises: BackendRefused; Refusal, if the API cannot say it."""
@@ -122,6 +124,8 @@ class Foreground:
                 yield command
             while True:
                 for command in machine.receive(item, now_s=self._clock.now_s()):
+                    if isinstance(command, Finish):
+                        self._observer.backend_noticed(backend.name, machine.notices)
                     _raise_if_failed(command, item, is_streamed)
                     if isinstance(command, Finish) and plain.keep is not None:
                         await plain.keep(command.outcome)

@@ -149,6 +149,7 @@ class Run:
                 case Append():
                     await self.log.append(command)
                 case Finish(outcome):
+                    self.observer.backend_noticed(self.claim.job.backend, machine.notices)
                     await self._finish(outcome, item)
                     return True
         return False

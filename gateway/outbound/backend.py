@@ -103,6 +103,7 @@ class HttpBackend:
                 max_tokens_field=settings.max_tokens_field,
                 reasoning_field=None if settings.reasoning_field == "none" else settings.reasoning_field,
                 refuses_tools=settings.unsupported_tools == "refuse",
+                think_tags=settings.think_tags,
             ),
             rename=settings.rename,
             drop=frozenset(settings.drop_fields),

@@ -125,7 +125,7 @@ class Speech:
         """What makes events of the answer."""
         if self.api is Api.RESPONSES:
             return ResponsesReader()
-        return ChatReader(response_id, self.tools(request, input))
+        return ChatReader(response_id, self.tools(request, input), think_tags=self.chat.think_tags)
 
 
 def request_of(stored: bytes) -> dict[str, Any]:

@@ -6,12 +6,15 @@ whole or well-formed: that is the normaliser's work.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, Protocol
 
 from gateway.wire import events as wire_events
 from gateway.wire.chat.stream import ChatStream
 from gateway.wire.chat.tools import Tools
 from gateway.wire.events import Event
+from gateway.wire.halves import Halves
+from gateway.wire.notices import Notice
 from gateway.wire.sse import Frame
 
 _DONE = b"[DONE]"
@@ -28,6 +31,10 @@ _NOT_AN_ANSWER = "The backend's answer is neither an event stream nor an object 
 class Reader(Protocol):
     """One answer of a backend."""
 
+    @property
+    def notices(self) -> Collection[Notice]:
+        """What the operator should know of it, so far."""
+
     def read(self, frame: Frame) -> list[Event]:
         """The events that a frame means. Raises: NotAnEvent."""
 
@@ -40,6 +47,8 @@ class Reader(Protocol):
 
 class ResponsesReader:
     """A backend that speaks the Responses API, more or less."""
+
+    notices: Collection[Notice] = ()
 
     def read(self, frame: Frame) -> list[Event]:
         if frame.data.strip() in (b"", _DONE):  # some keep a connection alive by events without data
@@ -68,15 +77,25 @@ class ResponsesReader:
 class ChatReader:
     """A backend that speaks chat completions."""
 
-    def __init__(self, response_id: str, tools: Tools | None = None) -> None:
-        self._stream = ChatStream(response_id, tools or Tools())
+    def __init__(self, response_id: str, tools: Tools | None = None, *, think_tags: bool = False) -> None:
+        self._stream = ChatStream(response_id, tools or Tools(), think_tags=think_tags)
+        self._halves = Halves()
+
+    @property
+    def notices(self) -> Collection[Notice]:
+        return self._stream.notices
+
+    @property
+    def reasoning_field(self) -> str | None:
+        """Where the backend has its thoughts; None if there were none."""
+        return self._stream.reasoning_field
 
     def read(self, frame: Frame) -> list[Event]:
         if frame.data.strip() == _DONE:
-            return self._stream.end()
+            return self._end(is_done=True)
         if not frame.data.strip():  # some keep a connection alive by events without data
             return []
-        chunk = wire_events.parse(frame.data)
+        chunk = wire_events.parse(frame.data, self._halves)
         if chunk is None:
             raise NotAnEvent(_NOT_JSON)
         if _is_error(chunk) or frame.event == "error":
@@ -87,13 +106,20 @@ class ChatReader:
         answer = wire_events.parse(body)
         if answer is not None and _is_error(answer):
             return [{**answer, "type": "error"}]
-        if answer is None or not isinstance(answer.get("choices"), list) or not answer["choices"]:
+        if answer is None or not any(
+            isinstance(answer.get(name), list | dict) for name in ("choices", "message")
+        ):
             raise NotAnEvent(_NOT_AN_ANSWER)
-        events = self._stream.feed(answer)
-        return events + self._stream.end(default="stop")  # it is whole, whether or not it says so
+        if answer.get("choices") == []:
+            raise NotAnEvent(_NOT_AN_ANSWER)
+        return self._stream.feed(answer) + self._stream.end(is_done=True, is_whole=True)
 
     def end(self) -> list[Event]:
-        return self._stream.end()
+        return self._end(is_done=False)
+
+    def _end(self, *, is_done: bool) -> list[Event]:
+        events = [event for chunk in self._halves.rest() for event in self._stream.feed(chunk)]
+        return events + self._stream.end(is_done=is_done)
 
 
 def _is_error(chunk: dict[str, Any]) -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 
 from gateway.wire.events import is_writable
+from gateway.wire.usage import usage_of
 
 Response = dict[str, Any]
 
@@ -174,7 +175,7 @@ def ended(
     final["status"] = status
     final["output"] = output
     final["error"] = error
-    final["usage"] = usage(answer.get("usage"))
+    final["usage"] = usage_of(answer.get("usage"))
     final["completed_at"] = now_s if status == "completed" else None
     if status == "incomplete":
         details = answer.get("incomplete_details")
@@ -182,32 +183,6 @@ def ended(
             details if isinstance(details, dict) else {"reason": "max_output_tokens"}
         )
     return final
-
-
-_COUNTS = frozenset({"input_tokens", "output_tokens", "total_tokens"})
-
-
-def usage(value: Any) -> dict[str, Any] | None:
-    """A backend's usage with every key that the SDKs' types require; None if it sent none."""
-    if not isinstance(value, dict):
-        return None
-    given = {
-        name: item
-        for name, item in value.items()
-        if item is not None and (name not in _COUNTS or isinstance(item, int))
-    }
-    counts = {"input_tokens": 0, "output_tokens": 0, **given}
-    return {
-        "total_tokens": counts["input_tokens"] + counts["output_tokens"],
-        **counts,
-        "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0, **_dict(given, "input")},
-        "output_tokens_details": {"reasoning_tokens": 0, **_dict(given, "output")},
-    }
-
-
-def _dict(given: dict[str, Any], side: str) -> dict[str, Any]:
-    details = given.get(f"{side}_tokens_details")
-    return _set(details) if isinstance(details, dict) else {}
 
 
 def goes_on(response: bytes) -> bool:

@@ -236,6 +236,8 @@ class StrictReader:
             part = self._located(event).content[event["content_index"]]
             assert event["annotation_index"] == part.annotations
             part.annotations += 1
+        elif group in ("audio", "audio.transcript"):
+            assert "item_id" not in event  # it belongs to no item
         elif group == "web_search_call":
             assert self._located(event).item["type"] == group
         else:

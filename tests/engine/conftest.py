@@ -80,6 +80,7 @@ class ScriptedBackend:
         self.open_max = 0
         self._closed: dict[str, asyncio.Event] = {}
 
+    name = "default"
     sees_callers = True
 
     @property

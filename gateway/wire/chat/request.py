@@ -66,12 +66,14 @@ class ChatOptions:
         max_tokens_field: Its name for the limit on generated tokens.
         reasoning_field: Where earlier reasoning goes in an assistant message; None: nowhere.
         refuses_tools: A request with tools that it cannot run is refused; else it is served without them.
+        think_tags: Its answers have their thoughts in the text, between tags.
     """
 
     has_developer_role: bool = False
     max_tokens_field: str = "max_tokens"
     reasoning_field: str | None = None
     refuses_tools: bool = False
+    think_tags: bool = False
 
 
 def offered_tools(body: Body, *, input: Any, options: ChatOptions) -> tuple[Tools, Body]:
