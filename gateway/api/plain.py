@@ -108,8 +108,10 @@ class PlainCreate:
         """The body with our earlier turns in it; as it came, and False, if they are the backend's."""
         previous_id = chained.previous_id
         if await self._jobs.find(previous_id, caller.tenant) is not None:
-            items = await self._jobs.turns.expand(previous_id, caller.tenant, chained.body.get("input"))
-            return requests.chained_body(chained.body, input=items), True
+            speech = backend.speech.to(chained.body.get("model"))
+            new_input = chained.body.get("input")
+            items = await self._jobs.turns.expand(previous_id, caller.tenant, new_input, speech.receiver)
+            return requests.chained_body(chained.body, input=speech.accepted(items)), True
         # Through a key of the gateway's, a backend would go on from any caller's response.
         is_in_doubt = responses.OUR_ID.match(previous_id) or not backend.sees_callers
         if is_in_doubt and not await self._callers.backend_knows(request, caller, previous_id, backend):
@@ -128,7 +130,8 @@ class PlainCreate:
         if previous_id is not None:
             if await self._jobs.find(previous_id, caller.tenant) is None:
                 raise previous_not_found(previous_id)
-            items = await self._jobs.turns.expand(previous_id, caller.tenant, items)
+            to = backend.speech.receiver
+            items = await self._jobs.turns.expand(previous_id, caller.tenant, items, to)
         stored, held = split_headers(request, caller, backend)
         headers = CallerHeaders(held.credential, {**stored, **held.others})
         response_id = new_response_id()

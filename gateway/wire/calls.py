@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from itertools import islice
 from typing import Any
 
 import orjson
@@ -12,13 +13,22 @@ import orjson
 from gateway.wire import salt as salts
 from gateway.wire.chat.request import ChatOptions, chat_body
 from gateway.wire.chat.tools import tools_of
+from gateway.wire.chat.ways import Ways
 from gateway.wire.items import Turn, context
+from gateway.wire.lessons import CHAT, ITEMS, lesson
 from gateway.wire.readers import ChatReader, Reader, ResponsesReader
+from gateway.wire.replay import CIPHER, Forms, Receiver, accepted, is_empty_thought
 from gateway.wire.requests import backend_body
 
 NO_SUCH_ROUTE = frozenset({404, 405, 501})
 """How a server says that it has no such route; some say 404 of a model or a response, too."""
 
+
+SEALED_THOUGHTS = f"reasoning.{CIPHER}"
+"""What `include` asks for where thoughts are to go back to a backend that keeps nothing."""
+
+_MODELS_MAX = 256
+"""Of how many models of one backend something is remembered. Callers name them, and could make them up."""
 
 _CALLERS_MAY_NOT_CHOOSE = frozenset({"request_id"})
 """vLLM takes it for the name of the call: with another caller's, that one's data are overwritten
@@ -37,20 +47,33 @@ class Speech:
     """How to talk to one backend.
 
     Attributes:
+        backend: Its name.
         is_certain: It is known, and not only supposed, which API it speaks.
         chat: Its ways, where it speaks chat completions.
+        forms: The items it takes, where it speaks the Responses API.
+        learned: The ways and forms that single models of it have turned out to want.
+        is_for_now: What it has learned is true of one conversation, and not to be remembered.
         rename: What it calls the models that clients name.
         drop, force: Fields of a request that it must not, or must, be sent.
         salts: Its prefix cache is kept apart for each tenant.
     """
 
+    backend: str = ""
     api: Api = Api.RESPONSES
     is_certain: bool = True
     chat: ChatOptions = field(default_factory=ChatOptions)
+    forms: Forms = field(default_factory=Forms)
+    learned: Mapping[str, tuple[Ways, Forms]] = field(default_factory=dict)
+    is_for_now: bool = False
     rename: Mapping[str, str] = field(default_factory=dict)
     drop: frozenset[str] = frozenset()
     force: Mapping[str, Any] = field(default_factory=dict)
     salts: bool = False
+
+    @property
+    def receiver(self) -> Receiver:
+        """Whom earlier turns are told."""
+        return Receiver(self.backend, self.api is Api.CHAT, self.forms)
 
     def body(self, request: dict[str, Any], input: Any, tenant: bytes) -> bytes:
         """The body of a streamed call. Raises: Refusal, if the API cannot say it."""
@@ -58,7 +81,7 @@ class Speech:
         if self.api is Api.CHAT:
             call = chat_body(request, input=input, options=self.chat)
         else:
-            call = backend_body(request, input=input)
+            call = backend_body(self._asking(request), input=self.accepted(input))
         salt = {salts.FIELD: salts.salt_of(tenant, request.get(salts.FIELD))} if self.salts else {}
         return self._adapted(call, {**self.force, **salt})
 
@@ -66,6 +89,24 @@ class Speech:
         """Raises: Refusal, of a request that the API cannot say."""
         if self.api is Api.CHAT:
             self.body(request, request.get("input"), tenant)
+
+    def _asking(self, request: dict[str, Any]) -> dict[str, Any]:
+        """The request, asking for sealed thoughts if they must come back to a backend that keeps nothing."""
+        asks, include = self.forms.asks_ciphers, request.get("include") or []
+        has_asked = SEALED_THOUGHTS in include
+        if asks is False and has_asked:
+            return {**request, "include": [value for value in include if value != SEALED_THOUGHTS] or None}
+        if has_asked or not (asks or (asks is None and request.get("reasoning") is not None)):
+            return request
+        return {**request, "include": [*include, SEALED_THOUGHTS]}
+
+    def accepted(self, input: Any) -> Any:
+        """The items in the forms that are not refused; an input that is not parsed stays so if it may."""
+        if not self.forms.changes:
+            return input
+        if isinstance(input, orjson.Fragment):
+            input = orjson.loads(input.contents)
+        return accepted(input, self.forms) if isinstance(input, list) else input
 
     def _adapted(self, body: bytes, force: Mapping[str, Any]) -> bytes:
         """A JSON body with the model's name and the fields as this backend wants them."""
@@ -76,6 +117,45 @@ class Speech:
         if call.get("model") in self.rename:
             call["model"] = self.rename[call["model"]]
         return orjson.dumps(call)
+
+    # -- what it learns
+
+    def to(self, model: Any) -> Speech:
+        """How to talk to one model of it."""
+        known = self.learned.get(_name_of(model))
+        return self if known is None else self._knowing(*known)
+
+    def _knowing(self, ways: Ways, forms: Forms) -> Speech:
+        return replace(self, chat=replace(self.chat, ways=ways), forms=forms)
+
+    def after_refusal(self, said: bytes, sent: bytes) -> tuple[str, Speech] | None:
+        """How to make a call that was refused otherwise, with a word for what was learned; None if what the
+        backend said teaches nothing that is not known."""
+        chat = lesson(CHAT, self.chat.ways, said, sent) if self.api is Api.CHAT else None
+        items = lesson(ITEMS, self.forms, said, sent) if self.api is Api.RESPONSES else None
+        learned = chat or items
+        if learned is None:
+            return None
+        taught = self._knowing(chat.known if chat else self.chat.ways, items.known if items else self.forms)
+        return learned.name, replace(taught, is_for_now=self.is_for_now or not learned.is_lasting)
+
+    def after_answer(self, reader: Reader, output: list[dict[str, Any]]) -> Speech:
+        """The same, with what an answer shows: under which name thoughts come, and that they come empty."""
+        name = getattr(reader, "reasoning_field", None)
+        ways, forms = self.chat.ways, self.forms
+        if isinstance(name, str) and ways.reasoning_field is None:
+            ways = replace(ways, reasoning_field=name)
+        if self.api is Api.RESPONSES and forms.asks_ciphers is None and any(map(is_empty_thought, output)):
+            forms = replace(forms, asks_ciphers=True)
+        return self._knowing(ways, forms)
+
+    def remembering(self, model: Any, other: Speech) -> Speech:
+        """This one, for a model with the ways and forms of the other one, by which it has answered."""
+        now = self.to(model)
+        if other.is_for_now or (other.chat.ways, other.forms) == (now.chat.ways, now.forms):
+            return self
+        kept = dict(islice(self.learned.items(), max(0, len(self.learned) - _MODELS_MAX + 1), None))
+        return replace(self, learned={**kept, _name_of(model): (other.chat.ways, other.forms)})
 
     def target(self, target: str) -> str:
         """Where a call goes whose client asked for `…/responses`."""
@@ -89,18 +169,23 @@ class Speech:
         return ChatReader(response_id, tools_of(request)) if self.api is Api.CHAT else ResponsesReader()
 
 
+def _name_of(model: Any) -> str:
+    """A request may name no model: then the backend's own."""
+    return model if isinstance(model, str) else ""
+
+
 def request_of(stored: bytes) -> dict[str, Any]:
     """A stored request."""
     request: dict[str, Any] = orjson.loads(stored)
     return request
 
 
-def input_of(stored: bytes, turns: list[Turn], api: Api) -> Any:
+def input_of(stored: bytes, turns: list[Turn], to: Speech) -> Any:
     """A stored input, after the turns that it goes on from; not parsed where it is to be said as it is."""
-    if api is Api.RESPONSES and not turns:
+    if to.api is Api.RESPONSES and not turns:
         return None if stored == b"null" else orjson.Fragment(stored)
     new_input = orjson.loads(stored)
-    return context(turns, new_input) if turns else new_input
+    return context(turns, new_input, to.receiver) if turns else new_input
 
 
 def private_bytes(credential: tuple[str, str] | None, headers: dict[str, str]) -> bytes:

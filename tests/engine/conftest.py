@@ -89,6 +89,12 @@ class ScriptedBackend:
     async def ask(self, credential: Credential | None) -> Speech:
         return self.speech
 
+    def after_refusal(self, speech: Speech, said: bytes, sent: bytes) -> Speech | None:
+        return None
+
+    def remember(self, model: Any, speech: Speech) -> None:
+        pass
+
     def may_retry(self) -> bool:
         return True
 

@@ -6,13 +6,14 @@ Fields that this API does not know (`top_k`, `chat_template_kwargs`, …) go alo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
 from gateway.wire.chat.messages import expect, messages_of, unsupported
-from gateway.wire.chat.tools import CUSTOM_TOOL_ARGUMENT
+from gateway.wire.chat.tools import CUSTOM_TOOL_ARGUMENT, tools_of
+from gateway.wire.chat.ways import Ways
 from gateway.wire.errors import Refusal, invalid
 
 Body = dict[str, Any]
@@ -47,14 +48,12 @@ class ChatOptions:
     """How one backend's chat API differs from the next one's.
 
     Attributes:
-        has_developer_role: It knows the role `developer`; else such messages go as `system`.
         max_tokens_field: Its name for the limit on generated tokens.
-        reasoning_field: Where earlier reasoning goes in an assistant message; None: nowhere.
+        ways: How it wants the messages.
     """
 
-    has_developer_role: bool = False
     max_tokens_field: str = "max_tokens"
-    reasoning_field: str | None = None
+    ways: Ways = field(default_factory=Ways)
 
 
 def chat_body(body: Body, *, input: Any, options: ChatOptions) -> bytes:
@@ -69,12 +68,7 @@ def chat_body(body: Body, *, input: Any, options: ChatOptions) -> bytes:
     """
     _refuse_unsupported(body)
     call: Body = {name: value for name, value in body.items() if name not in _MAPPED and value is not None}
-    call["messages"] = messages_of(
-        body.get("instructions"),
-        input,
-        has_developer_role=options.has_developer_role,
-        reasoning_field=options.reasoning_field,
-    )
+    call["messages"] = messages_of(body.get("instructions"), input, tools=tools_of(body), ways=options.ways)
     call |= _tools(body) | _text(body) | _reasoning(body) | _logprobs(body)
     if body.get("max_output_tokens") is not None:
         call[options.max_tokens_field] = body["max_output_tokens"]

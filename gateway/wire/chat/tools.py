@@ -31,6 +31,10 @@ class Tools:
         """The fields of a call of this function; of a name that was not declared, a function call."""
         return dict(self.items.get(name) or {"type": "function_call", "name": name})
 
+    def flat_of(self, item: dict[str, Any]) -> str:
+        """The function's name for the call that an earlier item is."""
+        return str(item["name"])
+
 
 def tools_of(request: dict[str, Any]) -> Tools:
     """The tools of a Responses request."""
