@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Collection
+from collections.abc import AsyncGenerator, Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -74,12 +74,15 @@ class Backend(Protocol):
             credential: The caller's, for a server that answers nothing without one.
         """
 
-    def after_refusal(self, speech: Speech, said: bytes, sent: bytes) -> Speech | None:
+    def after_refusal(
+        self, speech: Speech, said: bytes, sent: bytes, retell: Callable[[Speech], bytes]
+    ) -> Speech | None:
         """How to make a call otherwise that was refused; None if what was said teaches nothing.
 
         Args:
             speech: How it was made.
             said: The backend's error.
+            retell: The call as it would be made. One that is the same again would be refused again.
         """
 
     def remember(self, model: Any, speech: Speech) -> None:

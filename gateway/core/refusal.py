@@ -11,7 +11,7 @@ CALLS_MAX = 6
 """Calls that one run may cost. Each but the last teaches one thing, and is refused before any work is done.
 No conversation was seen to break more than three rules of one server."""
 
-_STATUSES = frozenset({400, 404, 409, 415, 422, 500})
+STATUSES = frozenset({400, 404, 409, 415, 422, 500})
 """llama.cpp says 500 of a conversation that its template does not take."""
 
 
@@ -26,7 +26,7 @@ def refusal(item: Input, commands: list[Command]) -> bytes | None:
         case [Finish(outcome)] if outcome.status is Status.FAILED and outcome.event_count == 1:
             if not isinstance(item, UpstreamFailed):
                 return orjson.dumps(outcome.error)
-            return item.said if item.status in _STATUSES and item.said else None
+            return item.said if item.status in STATUSES and item.said else None
     return None
 
 

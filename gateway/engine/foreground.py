@@ -41,6 +41,10 @@ class Plain:
     headers: CallerHeaders
     keep: Callable[[Outcome], Awaitable[None]] | None = None
 
+    def told(self, speech: Speech) -> bytes:
+        """The body of its call. Raises: Refusal, if the API cannot say it."""
+        return speech.body({**self.body, "previous_response_id": None}, self.input, self.tenant)
+
 
 class BackendRefused(Exception):
     """There is no response, only an error.
@@ -104,7 +108,9 @@ class Foreground:
                 began = machine.receive(Started(), now_s=self._clock.now_s())
                 commands = machine.receive(item, now_s=self._clock.now_s())
                 said = refusal(item, commands) if number + 1 < CALLS_MAX else None
-                if said is not None and (taught := backend.after_refusal(speech, said, call.body)):
+                if said is not None and (
+                    taught := backend.after_refusal(speech, said, call.body, plain.told)
+                ):
                     speech = taught
                     continue
                 if isinstance(item, UpstreamFailed):
@@ -135,7 +141,7 @@ class Foreground:
         call = BackendCall(
             plain.response_id,
             speech.target(plain.target),
-            speech.body({**plain.body, "previous_response_id": None}, plain.input, plain.tenant),
+            plain.told(speech),
             plain.headers.others,
             plain.headers.credential,
             is_background=False,

@@ -110,8 +110,12 @@ class Run:
             await self._obey(machine, lost)
             return None
         turns = await self.store.turns_before(claim.id, claim.job.tenant)
+
+        def told(speech: Speech) -> bytes:
+            return speech.body(request, calls.input_of(stored.input, turns, speech), job.tenant)
+
         try:
-            body = speech.body(request, calls.input_of(stored.input, turns, speech), job.tenant)
+            body = told(speech)
         except Refusal as why:  # found out too late to refuse the request
             unsayable = UpstreamFailed(failure(why.message, "invalid_prompt"), "unsupported_by_backend")
             await self._obey(machine, unsayable)
@@ -140,7 +144,7 @@ class Run:
                 commands = machine.receive(item, now_s=self.clock.now_s())
                 is_silent = number + 1 < CALLS_MAX and not self.log.has_output
                 said = refusal(item, commands) if is_silent else None
-                if said is not None and (taught := self.backend.after_refusal(speech, said, body)):
+                if said is not None and (taught := self.backend.after_refusal(speech, said, body, told)):
                     return taught
                 if is_answered(commands):
                     learned = speech.after_answer(reader, machine.output())

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -118,12 +118,14 @@ class HttpBackend:
                 self.learn(api)
         return self.speech
 
-    def after_refusal(self, speech: Speech, said: bytes, sent: bytes) -> Speech | None:
-        if (lesson := speech.after_refusal(said, sent)) is None:
-            return None
-        name, taught = lesson
-        self._observer.lesson_learned(self.name, name)
-        return taught
+    def after_refusal(
+        self, speech: Speech, said: bytes, sent: bytes, retell: Callable[[Speech], bytes]
+    ) -> Speech | None:
+        for name, taught in speech.after_refusal(said, sent):
+            if retell(taught) != sent:
+                self._observer.lesson_learned(self.name, name)
+                return taught
+        return None
 
     def remember(self, model: Any, speech: Speech) -> None:
         self.speech = self.speech.remembering(model, speech)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from itertools import islice
@@ -15,7 +15,7 @@ from gateway.wire.chat.request import ChatOptions, chat_body
 from gateway.wire.chat.tools import tools_of
 from gateway.wire.chat.ways import Ways
 from gateway.wire.items import Turn, context
-from gateway.wire.lessons import CHAT, ITEMS, lesson
+from gateway.wire.lessons import CHAT, ITEMS, lessons
 from gateway.wire.readers import ChatReader, Reader, ResponsesReader
 from gateway.wire.replay import CIPHER, Forms, Receiver, accepted, is_empty_thought
 from gateway.wire.requests import backend_body
@@ -105,7 +105,7 @@ class Speech:
         if not self.forms.changes:
             return input
         if isinstance(input, orjson.Fragment):
-            input = orjson.loads(input.contents)
+            input = orjson.loads(orjson.dumps(input))
         return accepted(input, self.forms) if isinstance(input, list) else input
 
     def _adapted(self, body: bytes, force: Mapping[str, Any]) -> bytes:
@@ -128,16 +128,17 @@ class Speech:
     def _knowing(self, ways: Ways, forms: Forms) -> Speech:
         return replace(self, chat=replace(self.chat, ways=ways), forms=forms)
 
-    def after_refusal(self, said: bytes, sent: bytes) -> tuple[str, Speech] | None:
-        """How to make a call that was refused otherwise, with a word for what was learned; None if what the
-        backend said teaches nothing that is not known."""
-        chat = lesson(CHAT, self.chat.ways, said, sent) if self.api is Api.CHAT else None
-        items = lesson(ITEMS, self.forms, said, sent) if self.api is Api.RESPONSES else None
-        learned = chat or items
-        if learned is None:
-            return None
-        taught = self._knowing(chat.known if chat else self.chat.ways, items.known if items else self.forms)
-        return learned.name, replace(taught, is_for_now=self.is_for_now or not learned.is_lasting)
+    def after_refusal(self, said: bytes, sent: bytes) -> Iterator[tuple[str, Speech]]:
+        """How a call that was refused could be made otherwise, each with a word for what was learned."""
+        if self.api is Api.CHAT:
+            for ways in lessons(CHAT, self.chat.ways, said, sent):
+                yield ways.name, self._taught(ways.known, self.forms, ways.is_lasting)
+        else:
+            for forms in lessons(ITEMS, self.forms, said, sent):
+                yield forms.name, self._taught(self.chat.ways, forms.known, forms.is_lasting)
+
+    def _taught(self, ways: Ways, forms: Forms, is_lasting: bool) -> Speech:
+        return replace(self._knowing(ways, forms), is_for_now=self.is_for_now or not is_lasting)
 
     def after_answer(self, reader: Reader, output: list[dict[str, Any]]) -> Speech:
         """The same, with what an answer shows: under which name thoughts come, and that they come empty."""

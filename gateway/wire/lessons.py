@@ -1,7 +1,7 @@
 """What a backend's refusal teaches about how it wants earlier turns.
 
 One table for each API. A row says by which words a refusal is known, what to do otherwise from then on, and
-who says so. The first row that changes anything is the lesson; a refusal that fits none teaches nothing, and
+who says so. The first row that changes the call is the lesson; a refusal that fits none teaches nothing, and
 stands. A new quirk is a row here, and its words in `tests/wire/test_lessons.py`.
 """
 
@@ -202,8 +202,7 @@ def _ids_none(forms: Forms, refusal: Refusal) -> Forms:
 
 
 def _ids_kept(forms: Forms, refusal: Refusal) -> Forms:
-    has_none = any("id" not in item for item in refusal.items)
-    return replace(forms, ids=Ids.KEPT) if forms.ids is Ids.AUTO and has_none else forms
+    return replace(forms, ids=Ids.KEPT) if forms.ids is Ids.AUTO else forms
 
 
 def _no_include(forms: Forms, refusal: Refusal) -> Forms:
@@ -328,8 +327,8 @@ ITEMS: tuple[Row[Forms], ...] = (
 )
 
 
-def lesson(rows: tuple[Row[T], ...], known: T, said: bytes, sent: bytes) -> Lesson[T] | None:
-    """What a refusal teaches that is not known yet.
+def lessons(rows: tuple[Row[T], ...], known: T, said: bytes, sent: bytes) -> Iterator[Lesson[T]]:
+    """What a refusal may teach that is not known yet, the likeliest first.
 
     Args:
         said: The backend's error, as it came.
@@ -345,8 +344,7 @@ def lesson(rows: tuple[Row[T], ...], known: T, said: bytes, sent: bytes) -> Less
         items = _objects(call.get("messages", call.get("input")))
         changed = row.change(known, Refusal(words, found, items, call))
         if changed != known:
-            return Lesson(row.name, changed, row.is_lasting)
-    return None
+            yield Lesson(row.name, changed, row.is_lasting)
 
 
 def _words_of(said: bytes) -> str:

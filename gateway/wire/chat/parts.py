@@ -10,6 +10,7 @@ Part = dict[str, Any]
 Content = str | list[Part]
 
 _TEXT_PARTS = frozenset({"input_text", "output_text", "text", "summary_text", "reasoning_text"})
+_THOUGHTS = frozenset({"thinking", "redacted_thinking", "reasoning"})
 _NAMES = {dict: "an object", list: "an array", str: "a string", bool: "a boolean"}
 
 _T = TypeVar("_T", dict[str, Any], list[Any], str)
@@ -61,12 +62,13 @@ def content_of(content: Any, param: str) -> Content:
 
 
 def spoken(part: Part, param: str) -> str:
-    """What a part of an assistant's message says. One that has no words has no place in chat: it is what an
-    answer of another backend had beside its text."""
+    """What a part of an assistant's message says. Of what another backend's answer had beside its text, as a
+    picture or a sound, chat can only say that it was there."""
     if _is_text(part):
         return _text(part, param)
+    kind = expect(str, part.get("type"), f"{param}.type")
     said = part.get("text") or part.get("transcript")
-    return said if isinstance(said, str) else ""
+    return said if isinstance(said, str) else "" if kind in _THOUGHTS else f"[{kind}]"
 
 
 def thoughts_of(item: Part) -> list[str]:
