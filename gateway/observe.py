@@ -228,7 +228,7 @@ class Observer:
     def lesson_learned(self, backend: str, lesson: str) -> None:
         """lesson: the name of a row in `wire.lessons`."""
         self.lessons.labels(backend, lesson).inc()
-        line("lesson", backend=backend, lesson=lesson)
+        line("lesson", backend=backend, reason=lesson)
 
     def job_first_output(self, seconds: float) -> None:
         self.ttft.observe(seconds)

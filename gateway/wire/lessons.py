@@ -100,7 +100,7 @@ def _bring_thoughts(ways: Ways, refusal: Refusal) -> Ways:
 def _leave_fields(ways: Ways, refusal: Refusal) -> Ways:
     """Fields that it names, of those that it was sent beside what every server takes."""
     sent = {name for message in refusal.items for name in _names_in(message)} - _IN_EVERY_MESSAGE
-    named = {name for name in sent if re.search(rf"\b{re.escape(name)}\b", refusal.words)}
+    named = {name for name in sent if re.search(rf"""["'`.]{re.escape(name)}\b""", refusal.words)}
     field = "thinking" if ways.reasoning_field == "content" else ways.reasoning_field
     if field in named:
         return replace(ways, thoughts=Thoughts.NEVER)
@@ -119,7 +119,7 @@ def _names_in(message: Item) -> Iterator[str]:
             yield from inner
 
 
-_FIELD = "reasoning_content|reasoning_text|reasoning|thinking"
+_FIELD = "reasoning_content|reasoning_text|reasoning"
 
 CHAT: tuple[Row[Ways], ...] = (
     Row(
@@ -217,18 +217,23 @@ def _blame(forms: Forms, refusal: Refusal) -> Forms:
         kind = type_of(item)
         if name in item and name not in _NEEDED and _UNKNOWN_FIELD.search(refusal.words):
             return replace(forms, without=forms.without | {(kind, name)})
-        if kind not in PLAIN:  # a call and its output are known, or not, together
-            call = kind.removesuffix("_output")
-            pair = {call, f"{call}_output"} if call.endswith("_call") else {kind}
-            return replace(forms, refused=forms.refused | pair)
+        if kind not in PLAIN:
+            return _without_types(forms, {kind}, refusal)
     named = {kind for kind in _special(refusal) if _is_named(kind, refusal.words)}
-    return replace(forms, refused=forms.refused | named)
+    return _without_types(forms, named, refusal)
 
 
 def _guess(forms: Forms, refusal: Refusal) -> Forms:
     """Nothing is pointed at: it may be anything that not every server knows. Thoughts are the last to go."""
     special = _special(refusal)
-    return replace(forms, refused=forms.refused | ((special - {"reasoning"}) or special))
+    return _without_types(forms, (special - {"reasoning"}) or special, refusal)
+
+
+def _without_types(forms: Forms, kinds: set[str], refusal: Refusal) -> Forms:
+    """Calls and their outputs are known, or not, together."""
+    calls = {kind.removesuffix("_output") for kind in kinds}
+    family = {kind for kind in _special(refusal) if kind.removesuffix("_output") in calls}
+    return replace(forms, refused=forms.refused | family)
 
 
 _PLACE = re.compile(
