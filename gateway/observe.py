@@ -138,6 +138,12 @@ class Observer:
             ["backend", "field"],
             registry=r,
         )
+        self.lessons = Counter(
+            "backburner_lessons",
+            "Refusals of a backend after which a call was made again in another form",
+            ["backend", "lesson"],
+            registry=r,
+        )
         self.running = Gauge("backburner_running", "Background calls under way", registry=r)
         self.followers = Gauge("backburner_followers", "Open event-stream readers", registry=r)
         self.replays = Counter("backburner_replays", "Event streams opened", ["position"], registry=r)
@@ -265,6 +271,11 @@ class Observer:
             attempt=attempt,
             waited_s=round(waited_s, 3),
         )
+
+    def lesson_learned(self, backend: str, lesson: str) -> None:
+        """lesson: the name of a row in `wire.lessons`."""
+        self.lessons.labels(backend, lesson).inc()
+        line("lesson", backend=backend, reason=lesson)
 
     def job_first_output(self, seconds: float) -> None:
         self.ttft.observe(seconds)

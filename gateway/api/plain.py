@@ -13,6 +13,7 @@ from gateway.api.choosing import Chooser, renamed
 from gateway.api.errors import backend_error_response
 from gateway.api.passthrough import Passthrough
 from gateway.api.recording import Both, EchoTap, ResponseTap, Tap, TapOf
+from gateway.api.retelling import Retelling
 from gateway.api.shared_key import refuse_previous
 from gateway.api.streaming import stream_events
 from gateway.api.upload import looked_over
@@ -28,6 +29,7 @@ from gateway.outbound.backend import HttpBackend
 from gateway.wire import classify, requests, responses
 from gateway.wire.calls import NO_SUCH_ROUTE, Api
 from gateway.wire.errors import Refusal, invalid
+from gateway.wire.items import Turn
 from gateway.wire.outline import may_be_parsed
 from gateway.wire.salt import salted
 
@@ -65,19 +67,23 @@ class PlainCreate:
         backend = await self._chooser.of_body(body)
         if backend.speech.api is Api.CHAT:
             return await self._translated(request, backend, body, request_id)
-        sent, is_ours = body, False
         if isinstance(kind, classify.Plain) and not backend.sees_callers:
             await refuse_previous(body)
-        if isinstance(kind, classify.Chained):
-            sent, is_ours = await self._with_context(
-                request, body, kind, self._callers.of(request, request_id), backend
-            )
-        sent = renamed(backend, sent)
-        if backend.settings.cache_salt:
-            sent = await looked_over(salted(sent, self._callers.of(request, request_id).tenant))
+
+        async def adapted(sent: bytes) -> bytes:
+            sent = renamed(backend, sent)
+            if backend.settings.cache_salt:
+                sent = await looked_over(salted(sent, self._callers.of(request, request_id).tenant))
+            return sent
+
         tap_of = await self._recorder(request, body, backend, request_id)
-        if is_ours and isinstance(kind, classify.Chained):
-            tap_of = self._echoing(kind.previous_id, tap_of)
+        retelling = None
+        if isinstance(kind, classify.Chained):
+            turns = await self._our_turns(request, kind, self._callers.of(request, request_id), backend)
+            if turns is not None:
+                retelling = Retelling(backend, kind.body, turns, adapted)
+                tap_of = self._echoing(kind.previous_id, tap_of)
+        sent = await adapted(body) if retelling is None else await retelling.body()
         if not backend.speech.is_certain:
             # This request is the question which API it speaks: no other is sent unless it must be.
             answer = await self._passthrough.probe(
@@ -97,27 +103,21 @@ class PlainCreate:
             if speech.api is Api.CHAT:
                 return await self._translated(request, backend, body, request_id)
         return await self._passthrough.forward(
-            request, backend, request_id=request_id, body=sent, tap_of=tap_of
+            request, backend, request_id=request_id, body=sent, tap_of=tap_of, retelling=retelling
         )
 
-    async def _with_context(
-        self,
-        request: web.BaseRequest,
-        body: bytes,
-        chained: classify.Chained,
-        caller: Caller,
-        backend: HttpBackend,
-    ) -> tuple[bytes, bool]:
-        """The body with our earlier turns in it; as it came, and False, if they are the backend's."""
+    async def _our_turns(
+        self, request: web.BaseRequest, chained: classify.Chained, caller: Caller, backend: HttpBackend
+    ) -> list[Turn] | None:
+        """What the request goes on from; None, if that is a response of the backend's own."""
         previous_id = chained.previous_id
         if await self._jobs.find(previous_id, caller.tenant) is not None:
-            items = await self._jobs.turns.expand(previous_id, caller.tenant, chained.body.get("input"))
-            return requests.chained_body(chained.body, input=items), True
+            return await self._jobs.turns.up_to(previous_id, caller.tenant)
         # Through a key of the gateway's, a backend would go on from any caller's response.
         is_in_doubt = responses.OUR_ID.match(previous_id) or not backend.sees_callers
         if is_in_doubt and not await self._callers.backend_knows(request, caller, previous_id, backend):
             raise previous_not_found(previous_id)  # some backends would answer without the context
-        return body, False
+        return None
 
     async def _translated(
         self, request: web.BaseRequest, backend: HttpBackend, body: bytes, request_id: str
@@ -132,7 +132,8 @@ class PlainCreate:
         if previous_id is not None:
             if await self._jobs.find(previous_id, caller.tenant) is None:
                 raise previous_not_found(previous_id)
-            items = await self._jobs.turns.expand(previous_id, caller.tenant, items)
+            to = backend.speech.receiver
+            items = await self._jobs.turns.expand(previous_id, caller.tenant, items, to)
         stored, held = split_headers(request, caller, backend)
         headers = CallerHeaders(held.credential, {**stored, **held.others})
         response_id = new_response_id()

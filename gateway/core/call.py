@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Collection
+from collections.abc import AsyncGenerator, Callable, Collection
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from gateway.core.machine import Input
 from gateway.core.retry import Patience
@@ -29,6 +29,7 @@ class BackendCall:
         headers: The caller's other headers.
         is_background: False for a call that a client is waiting for.
         is_again: One of its job was made before.
+        version: Of its body. A backend that knows the key of an earlier one would answer as before.
     """
 
     job_id: str
@@ -38,6 +39,7 @@ class BackendCall:
     credential: Credential | None
     is_background: bool = True
     is_again: bool = False
+    version: int = 0
 
 
 class Backend(Protocol):
@@ -75,6 +77,20 @@ class Backend(Protocol):
         Args:
             credential: The caller's, for a server that answers nothing without one.
         """
+
+    def after_refusal(
+        self, speech: Speech, said: bytes, sent: bytes, retell: Callable[[Speech], bytes]
+    ) -> Speech | None:
+        """How to make a call otherwise that was refused; None if what was said teaches nothing.
+
+        Args:
+            speech: How it was made.
+            said: The backend's error.
+            retell: The call as it would be made. One that is the same again would be refused again.
+        """
+
+    def remember(self, model: Any, speech: Speech) -> None:
+        """It has answered for this model when it was talked to so."""
 
     def stream(self, call: BackendCall) -> AsyncGenerator[Input, None]:
         """Make the call; what comes back, item by item. Never raises for what a backend does wrong.

@@ -8,7 +8,7 @@ deadline and a crash end a response through the same code as the backend does.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, assert_never
 
 import orjson
@@ -52,6 +52,7 @@ class UpstreamFailed:
         status: The backend's HTTP status, if it was its answer that said so.
         retry_after_s: How long it asked to be left alone.
         is_callers: That was said to this caller, by a rate limit of their own, and not to everybody.
+        said: The beginning of an error answer, as it came. Nobody is shown it.
     """
 
     failure: Failure
@@ -59,6 +60,7 @@ class UpstreamFailed:
     status: int | None = None
     retry_after_s: float | None = None
     is_callers: bool = False
+    said: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,10 +16,13 @@ from gateway.core.acceptance import foreground_job
 from gateway.core.call import Backend, BackendCall
 from gateway.core.job import Outcome
 from gateway.core.machine import Append, Command, Finish, Input, JobMachine, Started, UpstreamFailed
+from gateway.core.refusal import CALLS_MAX, is_answered, refusal
 from gateway.core.retry import may_ask_anew
 from gateway.engine.clock import Clock
 from gateway.engine.credentials import CallerHeaders
 from gateway.observe import Observer
+from gateway.wire.calls import Speech
+from gateway.wire.readers import Reader
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,10 @@ class Plain:
     target: str
     headers: CallerHeaders
     keep: Callable[[Outcome], Awaitable[None]] | None = None
+
+    def told(self, speech: Speech) -> bytes:
+        """The body of its call. Raises: Refusal, if the API cannot say it."""
+        return speech.body({**self.body, "previous_response_id": None}, self.input, self.tenant)
 
 
 class BackendRefused(Exception):
@@ -95,7 +102,41 @@ class Foreground:
         self, plain: Plain, backend: Backend, *, is_streamed: bool = False
     ) -> AsyncGenerator[Command, None]:
         """The commands of one run, the last of them a Finish."""
-        speech = backend.speech
+        speech = backend.speech.to(plain.body.get("model"))
+        for number in range(CALLS_MAX):
+            machine, call, reader = self._call(plain, speech, number)
+            async with aclosing(backend.stream(call)) as items:
+                item: Input = await anext(items)
+                began = machine.receive(Started(), now_s=self._clock.now_s())
+                commands = machine.receive(item, now_s=self._clock.now_s())
+                said = refusal(item, commands) if number + 1 < CALLS_MAX else None
+                if said is not None and (
+                    taught := backend.after_refusal(speech, said, call.body, plain.told)
+                ):
+                    speech = taught
+                    continue
+                if isinstance(item, UpstreamFailed):
+                    raise BackendRefused(item)
+                for command in began:
+                    yield command
+                while True:
+                    if is_answered(commands):
+                        learned = speech.after_answer(reader, machine.output())
+                        backend.remember(plain.body.get("model"), learned)
+                    for command in commands:
+                        if isinstance(command, Finish):
+                            self._observer.backend_noticed(backend.name, machine.notices)
+                        _raise_if_failed(command, item, is_streamed)
+                        if isinstance(command, Finish) and plain.keep is not None:
+                            await plain.keep(command.outcome)
+                        yield command
+                        if isinstance(command, Finish):
+                            return
+                    item = await anext(items)
+                    commands = machine.receive(item, now_s=self._clock.now_s())
+
+    def _call(self, plain: Plain, speech: Speech, number: int) -> tuple[JobMachine, BackendCall, Reader]:
+        """A run of the request, and the call that it is of."""
         job = foreground_job(
             plain.body,
             response_id=plain.response_id,
@@ -103,36 +144,18 @@ class Foreground:
             tools=speech.tools(plain.body, plain.input).shown,
             now_ms=self._clock.now_ms(),
         )
-        machine = JobMachine(
-            job,
-            events_bytes_max=self._settings.events_bytes_max,
-            reader=speech.reader(plain.response_id, plain.body, plain.input),
-        )
+        reader = speech.reader(plain.response_id, plain.body, plain.input)
+        machine = JobMachine(job, events_bytes_max=self._settings.events_bytes_max, reader=reader)
         call = BackendCall(
             plain.response_id,
             speech.target(plain.target),
-            speech.body({**plain.body, "previous_response_id": None}, plain.input, plain.tenant),
+            plain.told(speech),
             plain.headers.others,
             plain.headers.credential,
             is_background=False,
+            version=number,
         )
-        async with aclosing(backend.stream(call)) as items:
-            item: Input = await anext(items)
-            if isinstance(item, UpstreamFailed):
-                raise BackendRefused(item)
-            for command in machine.receive(Started(), now_s=self._clock.now_s()):
-                yield command
-            while True:
-                for command in machine.receive(item, now_s=self._clock.now_s()):
-                    if isinstance(command, Finish):
-                        self._observer.backend_noticed(backend.name, machine.notices)
-                    _raise_if_failed(command, item, is_streamed)
-                    if isinstance(command, Finish) and plain.keep is not None:
-                        await plain.keep(command.outcome)
-                    yield command
-                    if isinstance(command, Finish):
-                        return
-                item = await anext(items)
+        return machine, call, reader
 
 
 def _raise_if_failed(command: Command, item: Input, is_streamed: bool) -> None:

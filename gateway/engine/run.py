@@ -7,11 +7,22 @@ import random
 import time
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from typing import Any
 
 from gateway.config import BackgroundSettings
 from gateway.core.call import Backend, BackendCall
 from gateway.core.job import FIRST_OUTPUT_SEQ, Claim, ClaimLost, Outcome
-from gateway.core.machine import Abandoned, Append, Finish, Input, JobMachine, Started, UpstreamFailed
+from gateway.core.machine import (
+    Abandoned,
+    Append,
+    Command,
+    Finish,
+    Input,
+    JobMachine,
+    Started,
+    UpstreamFailed,
+)
+from gateway.core.refusal import CALLS_MAX, is_answered, refusal
 from gateway.core.retry import Again, Failed, again
 from gateway.engine.clock import Clock
 from gateway.engine.credentials import Credentials
@@ -78,32 +89,45 @@ class Run:
         stored = await self.store.call_of(self.claim.id)
         if stored is None:  # deleted since
             raise ClaimLost
-        if not await self._attempt(stored, self.backend.speech):
-            await self._attempt(stored, self.backend.speech, is_second=True)
+        number, speech = 0, await self._attempt(stored, self.backend.speech, 0)
+        while speech is not None:
+            number += 1
+            speech = await self._attempt(stored, speech, number)
 
-    async def _attempt(self, stored: Call, speech: Speech, *, is_second: bool = False) -> bool:
-        """Make the call, obey the machine to the end. False: it speaks the other API, which is known now."""
+    async def _attempt(self, stored: Call, speech: Speech, number: int) -> Speech | None:
+        """Make the call, obey the machine to the end. How to make it otherwise, if it did not come to that:
+        the backend speaks the other API, or has refused the call and said what it wants."""
         claim = self.claim
         request = calls.request_of(stored.request)
+        speech = speech if number else speech.to(request.get("model"))
         turns = await self.store.turns_before(claim.id, claim.job.tenant)
-        input = calls.input_of(stored.input, turns, speech.api)
+
+        def said_to(speech: Speech) -> Any:
+            return calls.input_of(stored.input, turns, speech)
+
+        def told(speech: Speech) -> bytes:
+            return speech.body(request, said_to(speech), claim.job.tenant)
+
+        input = said_to(speech)
         reader = speech.reader(claim.id, request, input)
         job = replace(claim.job, response=self._shown(speech.tools(request, input)))
-        if is_second:
+        if number:
             job = replace(job, next_seq=FIRST_OUTPUT_SEQ)
         machine = JobMachine(job, events_bytes_max=self.settings.events_bytes_max, reader=reader)
-        if not is_second:
+        if not number:
             await self._obey(machine, Started())
         try:
             held = self.credentials.of(job, stored.sealed)
         except Unsealable as why:
             lost = Abandoned(f"The caller's credential cannot be read: {why}.", "credential_unreadable")
-            return await self._obey(machine, lost)
+            await self._obey(machine, lost)
+            return None
         try:
             body = speech.body(request, input, job.tenant)
-        except Refusal as refusal:  # found out too late to refuse the request
-            unsayable = UpstreamFailed(failure(refusal.message, "invalid_prompt"), "unsupported_by_backend")
-            return await self._obey(machine, unsayable)
+        except Refusal as why:  # found out too late to refuse the request
+            unsayable = UpstreamFailed(failure(why.message, "invalid_prompt"), "unsupported_by_backend")
+            await self._obey(machine, unsayable)
+            return None
         headers = {**calls.headers_of(stored.headers), **(held.others if held else {})}
         credential = held.credential if held else None
         call = BackendCall(
@@ -113,6 +137,7 @@ class Run:
             headers,
             credential,
             is_again=claim.job.next_seq >= FIRST_OUTPUT_SEQ,  # it was started before
+            version=number,
         )
         started: float | None = time.monotonic()
         async with aclosing(self.backend.stream(call)) as items:
@@ -121,11 +146,19 @@ class Run:
                     if item.status in NO_SUCH_ROUTE and not speech.is_certain:
                         found = await self.backend.ask(credential)
                         if found.api is not speech.api:
-                            return False
+                            return found
                     if held is None and self.backend.sees_callers and item.status in (401, 403):
                         item = _LOST_CREDENTIAL
-                if await self._obey(machine, item):
-                    return True
+                commands = machine.receive(item, now_s=self.clock.now_s())
+                is_silent = number + 1 < CALLS_MAX and not self.log.has_output
+                said = refusal(item, commands) if is_silent else None
+                if said is not None and (taught := self.backend.after_refusal(speech, said, body, told)):
+                    return taught
+                if is_answered(commands):
+                    learned = speech.after_answer(reader, machine.output())
+                    self.backend.remember(request.get("model"), learned)
+                if await self._perform(machine, commands, item):
+                    return None
                 if started is not None and self.log.has_output:
                     self.observer.job_first_output(time.monotonic() - started)
                     started = None
@@ -142,9 +175,12 @@ class Run:
             self.observer.tools_omitted(job.backend, [tool.family for tool in tools.omitted])
         return shown
 
-    async def _obey(self, machine: JobMachine, item: Input) -> bool:
-        """Perform what the machine wants done about `item`; True when the job has ended."""
-        for command in machine.receive(item, now_s=self.clock.now_s()):
+    async def _obey(self, machine: JobMachine, item: Input) -> None:
+        await self._perform(machine, machine.receive(item, now_s=self.clock.now_s()), item)
+
+    async def _perform(self, machine: JobMachine, commands: list[Command], item: Input) -> bool:
+        """Do what the machine wants done about `item`; True when the job has ended."""
+        for command in commands:
             match command:
                 case Append():
                     await self.log.append(command)

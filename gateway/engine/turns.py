@@ -16,6 +16,7 @@ from gateway.store.port import JobStore
 from gateway.wire import items, queries, responses
 from gateway.wire.dialects import Dialect
 from gateway.wire.errors import invalid, not_found
+from gateway.wire.replay import Receiver
 
 CHAINABLE = frozenset({Status.COMPLETED, Status.INCOMPLETE})
 
@@ -86,15 +87,19 @@ class Turns:
         except (IdTaken, PreviousGone, StoreUnavailable) as error:
             line("not_recorded", level=logging.WARNING, id=response_id, reason=type(error).__name__)
 
-    async def expand(self, previous_id: str, tenant: bytes, new_input: Any) -> list[Any]:
+    async def expand(self, previous_id: str, tenant: bytes, new_input: Any, to: Receiver) -> list[Any]:
         """The `input` of a plain request that goes on from one of our responses. Raises: Refusal."""
+        return items.context(await self.up_to(previous_id, tenant), new_input, to)
+
+    async def up_to(self, previous_id: str, tenant: bytes) -> list[items.Turn]:
+        """The turns of a conversation to one of our responses. Raises: Refusal, if it cannot be continued."""
         previous = await self.chainable(previous_id, tenant)
         with refusing():
             call = await self._store.call_of(previous.id)
             turns = await self._store.turns_before(previous.id, tenant)
         if call is None or previous.final is None:
             raise previous_not_found(previous_id)
-        return items.context([*turns, items.Turn(previous.id, call.input, previous.final)], new_input)
+        return [*turns, items.Turn(previous.id, call.input, previous.final, previous.backend)]
 
     async def chainable(self, previous_id: str, tenant: bytes) -> Job:
         """The response that a new one goes on from. Raises: Refusal, if there is none or it cannot be."""

@@ -76,7 +76,7 @@ async def read_error(answer: aiohttp.ClientResponse, *, idle_timeout_s: float) -
 async def _error(answer: aiohttp.ClientResponse, silence: _Silence) -> UpstreamFailed:
     body = await _body(answer, _ERROR_BODY_BYTES_MAX, silence)
     failed = of_status(answer.status, body)
-    return UpstreamFailed(failed, reason_of(answer.status, failed["code"]), answer.status)
+    return UpstreamFailed(failed, reason_of(answer.status, failed["code"]), answer.status, said=body)
 
 
 async def _body(answer: aiohttp.ClientResponse, bytes_max: int, silence: _Silence) -> bytes:

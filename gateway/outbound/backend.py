@@ -10,10 +10,11 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import aiohttp
 
@@ -33,6 +34,7 @@ from gateway.outbound.redact import Redactor
 from gateway.outbound.tries import Tries
 from gateway.wire.calls import Api, Speech
 from gateway.wire.chat.request import ChatOptions
+from gateway.wire.chat.ways import System, Thoughts, Ways
 from gateway.wire.failures import failure
 
 _PUT_OFF = "upstream_put_off"
@@ -96,14 +98,14 @@ class HttpBackend:
         self._event_bytes_max = event_bytes_max
         self._observer = observer
         self.speech = Speech(
+            backend=name,
             api=Api.RESPONSES if settings.api == "auto" else Api(settings.api),
             is_certain=settings.api != "auto",
             chat=ChatOptions(
-                has_developer_role=settings.developer_role,
                 max_tokens_field=settings.max_tokens_field,
-                reasoning_field=None if settings.reasoning_field == "none" else settings.reasoning_field,
                 refuses_tools=settings.unsupported_tools == "refuse",
                 think_tags=settings.think_tags,
+                ways=_ways(settings),
             ),
             rename=settings.rename,
             drop=frozenset(settings.drop_fields),
@@ -122,6 +124,18 @@ class HttpBackend:
             if api is not None:
                 self.learn(api)
         return self.speech
+
+    def after_refusal(
+        self, speech: Speech, said: bytes, sent: bytes, retell: Callable[[Speech], bytes]
+    ) -> Speech | None:
+        for name, taught in speech.after_refusal(said, sent):
+            if retell(taught) != sent:
+                self._observer.lesson_learned(self.name, name)
+                return taught
+        return None
+
+    def remember(self, model: Any, speech: Speech) -> None:
+        self.speech = self.speech.remembering(model, speech)
 
     def tries(self, *, is_background: bool, is_again: bool = False) -> Tries:
         """Where one call goes."""
@@ -241,7 +255,7 @@ class HttpBackend:
             "Content-Type": "application/json",
             "Accept": "text/event-stream",
             "Accept-Encoding": "identity",
-            "Idempotency-Key": call.job_id,
+            "Idempotency-Key": f"{call.job_id}-{call.version}" if call.version else call.job_id,
             "X-Request-Id": _request_id(call.job_id),
             "Via": "1.1 backburner",
             **self._authorization(call.credential),
@@ -258,6 +272,17 @@ class HttpBackend:
         secrets = [f"Bearer {self.api_key}"] if self.api_key is not None else []
         secrets += [call.credential.value] if call.credential is not None else []
         return Redactor([*secrets, *self.own_headers.values()], call.headers)
+
+
+def _ways(settings: UpstreamSettings) -> Ways:
+    field = settings.reasoning_field
+    thoughts = {"auto": Thoughts.RUNNING, "none": Thoughts.NEVER}.get(field, Thoughts.ALL)
+    return Ways(
+        has_developer_role=settings.developer_role,
+        system=System(settings.system_messages),
+        thoughts=thoughts,
+        reasoning_field=field if thoughts is Thoughts.ALL else None,
+    )
 
 
 def _better(earlier: UpstreamFailed, later: UpstreamFailed) -> UpstreamFailed:

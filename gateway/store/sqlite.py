@@ -98,7 +98,7 @@ class SqliteStore:
 
     async def turns_before(self, response_id: str, tenant: bytes) -> list[Turn]:
         rows = await self._all("turns_before", id=response_id, tenant=tenant)
-        return [Turn(row["id"], row["input"], row["final"]) for row in rows]
+        return [Turn(row["id"], row["input"], row["final"], row["backend"]) for row in rows]
 
     async def page(
         self, response_id: str, tenant: bytes, *, after: int, bytes_max: int, now_ms: int

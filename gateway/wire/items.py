@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 
 from gateway.wire.errors import invalid
+from gateway.wire.replay import Receiver, carried
 
 Item = dict[str, Any]
 
@@ -29,18 +30,20 @@ class Turn:
     Attributes:
         input: JSON of the request's `input`, as the client sent it: a string or a list of items.
         final: JSON of the Response at its end.
+        backend: Name of the one that it was with.
     """
 
     response_id: str
     input: bytes
     final: bytes
+    backend: str = ""
 
 
-def context(turns: list[Turn], new_input: Any) -> list[Any]:
+def context(turns: list[Turn], new_input: Any, to: Receiver) -> list[Any]:
     """The earlier turns and the new input, as one `input` list for a backend.
 
-    The items go as the client and the backend made them, ids included. A string becomes the
-    shortest user message there is, which every backend accepts.
+    The new items go as the client made them, the earlier ones without what that backend could not take. A
+    string becomes the shortest user message there is, which every backend accepts.
 
     Raises:
         Refusal: The new input is neither a string nor a list.
@@ -51,8 +54,8 @@ def context(turns: list[Turn], new_input: Any) -> list[Any]:
         )
     items: list[Any] = []
     for turn in turns:
-        items += _as_list(orjson.loads(turn.input))
-        items += orjson.loads(turn.final)["output"]
+        items += carried(_as_list(orjson.loads(turn.input)), turn.backend, to)
+        items += carried(orjson.loads(turn.final)["output"], turn.backend, to)
     return items + _as_list(new_input)
 
 

@@ -90,6 +90,14 @@ class ScriptedBackend:
     async def ask(self, credential: Credential | None) -> Speech:
         return self.speech
 
+    def after_refusal(
+        self, speech: Speech, said: bytes, sent: bytes, retell: Callable[[Speech], bytes]
+    ) -> Speech | None:
+        return None
+
+    def remember(self, model: Any, speech: Speech) -> None:
+        pass
+
     def may_retry(self) -> bool:
         return True
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from gateway.wire.chat.request import ChatOptions, chat_body
 from gateway.wire.chat.tools import tools_of
+from gateway.wire.chat.ways import System, Thoughts, Ways
 from gateway.wire.errors import Fault, Refusal
 from gateway.wire.queries import INCLUDE
 from gateway.wire.requests import validate
@@ -568,9 +569,18 @@ FIELDS += ["top_logprobs", "max_output_tokens", "truncation", "temperature", "x"
     body=st.dictionaries(st.sampled_from(FIELDS), anything | item | st.lists(item, max_size=2), max_size=3),
     options=st.builds(
         ChatOptions,
-        has_developer_role=st.booleans(),
-        reasoning_field=st.sampled_from([None, "reasoning_content"]),
         refuses_tools=st.booleans(),
+        ways=st.builds(
+            Ways,
+            has_developer_role=st.booleans(),
+            system=st.sampled_from(System),
+            alternates=st.booleans(),
+            refuses_empty=st.booleans(),
+            thoughts=st.sampled_from(Thoughts),
+            reasoning_field=st.sampled_from([None, "reasoning_content", "content"]),
+            needs_signatures=st.booleans(),
+            refused=st.sampled_from([frozenset(), frozenset({"name", "extra_content"})]),
+        ),
     ),
 )
 @settings(max_examples=400, deadline=None)
@@ -589,4 +599,4 @@ def test_any_json_gives_a_request_or_a_refusal(
         return
     for message in call["messages"]:
         assert message["role"] in ("system", "developer", "user", "assistant", "tool")
-        assert isinstance(message["content"], str | list)
+        assert isinstance(message["content"], str | list) or message.get("tool_calls")

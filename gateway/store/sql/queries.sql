@@ -83,7 +83,7 @@ WITH RECURSIVE chain (pk, depth) AS (
     SELECT job.previous, chain.depth + 1 FROM chain JOIN job ON job.pk = chain.pk
     WHERE job.previous IS NOT NULL
 )
-SELECT job.id, call.input, result.final
+SELECT job.id, call.input, result.final, job.backend
 FROM chain JOIN job ON job.pk = chain.pk JOIN call ON call.job = job.pk JOIN result ON result.job = job.pk
 ORDER BY chain.depth DESC;
 

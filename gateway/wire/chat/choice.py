@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from gateway.wire.chat.messages import unsupported
+from gateway.wire.chat.message_parts import unsupported
 from gateway.wire.chat.tools import Tools
 from gateway.wire.errors import Refusal, invalid
 

@@ -7,14 +7,16 @@ has none, is refused with the field's name. Fields that the Responses API does n
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
 from gateway.wire.chat.choice import offer
-from gateway.wire.chat.messages import expect, messages_of, unsupported
+from gateway.wire.chat.message_parts import expect, unsupported
+from gateway.wire.chat.messages import messages_of
 from gateway.wire.chat.tools import Tools, tools_of
+from gateway.wire.chat.ways import Ways
 from gateway.wire.errors import Refusal, invalid
 from gateway.wire.shapes import judge_settings
 
@@ -62,18 +64,16 @@ class ChatOptions:
     """How one backend's chat API differs from the next one's.
 
     Attributes:
-        has_developer_role: It knows the role `developer`; else such messages go as `system`.
         max_tokens_field: Its name for the limit on generated tokens.
-        reasoning_field: Where earlier reasoning goes in an assistant message; None: nowhere.
         refuses_tools: A request with tools that it cannot run is refused; else it is served without them.
         think_tags: Its answers have their thoughts in the text, between tags.
+        ways: How it wants the messages.
     """
 
-    has_developer_role: bool = False
     max_tokens_field: str = "max_tokens"
-    reasoning_field: str | None = None
     refuses_tools: bool = False
     think_tags: bool = False
+    ways: Ways = field(default_factory=Ways)
 
 
 def offered_tools(body: Body, *, input: Any, options: ChatOptions) -> tuple[Tools, Body]:
@@ -99,15 +99,12 @@ def chat_body(body: Body, *, input: Any, options: ChatOptions) -> bytes:
     Raises:
         Refusal: A field or an item is malformed, or has no counterpart in chat completions.
     """
-    _, offered = offered_tools(body, input=input, options=options)
+    tools, offered = offered_tools(body, input=input, options=options)
     _refuse_demands(body)
     unsaid = _MAPPED | _ADVICE.keys() | set(_DEMANDS)
     call: Body = {name: value for name, value in body.items() if name not in unsaid and value is not None}
     call["messages"] = messages_of(
-        body.get("instructions"),
-        _without_tools(input),
-        has_developer_role=options.has_developer_role,
-        reasoning_field=options.reasoning_field,
+        body.get("instructions"), _without_tools(input), tools=tools, ways=options.ways
     )
     call |= offered | _text(body) | _reasoning(body) | _logprobs(body)
     if not offered:  # some servers refuse it where there is nothing to call
