@@ -19,6 +19,7 @@ from gateway.core.machine import Append, Command, Finish, Input, JobMachine, Sta
 from gateway.core.retry import may_ask_anew
 from gateway.engine.clock import Clock
 from gateway.engine.credentials import CallerHeaders
+from gateway.engine.thoughts import Thoughts
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,7 @@ class Plain:
 
     Attributes:
         input: Earlier turns included.
-        keep: Called with its ending before the client sees it, if it is to be kept as a turn.
+        keep: Called with its ending, if it is to be kept as a turn; gives the ending that the client sees.
     """
 
     response_id: str
@@ -36,7 +37,7 @@ class Plain:
     input: Any
     target: str
     headers: CallerHeaders
-    keep: Callable[[Outcome], Awaitable[None]] | None = None
+    keep: Callable[[Outcome], Awaitable[Outcome]] | None = None
 
 
 class BackendRefused(Exception):
@@ -58,9 +59,10 @@ class BackendRefused(Exception):
 class Foreground:
     """Runs plain requests; each lives as long as its client waits."""
 
-    def __init__(self, clock: Clock, settings: BackgroundSettings) -> None:
+    def __init__(self, clock: Clock, settings: BackgroundSettings, thoughts: Thoughts) -> None:
         self._clock = clock
         self._settings = settings
+        self._thoughts = thoughts
 
     async def finish(self, plain: Plain, backend: Backend) -> bytes:
         """JSON of the whole Response. Raises: BackendRefused; Refusal, if the API cannot say it."""
@@ -100,7 +102,9 @@ class Foreground:
         machine = JobMachine(
             job,
             events_bytes_max=self._settings.events_bytes_max,
-            reader=speech.reader(plain.response_id, plain.body),
+            reader=self._thoughts.sealing(
+                speech.reader(plain.response_id, plain.body), plain.body, speech.api, plain.tenant
+            ),
         )
         call = BackendCall(
             plain.response_id,
@@ -120,7 +124,7 @@ class Foreground:
                 for command in machine.receive(item, now_s=self._clock.now_s()):
                     _raise_if_failed(command, item, is_streamed)
                     if isinstance(command, Finish) and plain.keep is not None:
-                        await plain.keep(command.outcome)
+                        command = Finish(await plain.keep(command.outcome))
                     yield command
                     if isinstance(command, Finish):
                         return

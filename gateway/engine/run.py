@@ -17,6 +17,7 @@ from gateway.engine.clock import Clock
 from gateway.engine.credentials import Credentials
 from gateway.engine.joblog import JobLog
 from gateway.engine.sealing import Unsealable
+from gateway.engine.thoughts import Thoughts
 from gateway.observe import Observer
 from gateway.store.port import Call, JobStore
 from gateway.wire import calls
@@ -57,6 +58,7 @@ class Run:
     settings: BackgroundSettings
     observer: Observer
     attempts_max: int
+    thoughts: Thoughts
 
     async def to_its_end(self) -> None:
         """Run the job to an ending that is stored.
@@ -86,7 +88,8 @@ class Run:
         request = calls.request_of(stored.request)
         reader = speech.reader(claim.id, request)
         job = replace(claim.job, next_seq=FIRST_OUTPUT_SEQ) if is_second else claim.job
-        machine = JobMachine(job, events_bytes_max=self.settings.events_bytes_max, reader=reader)
+        sealing = self.thoughts.sealing(reader, request, speech.api, job.tenant)
+        machine = JobMachine(job, events_bytes_max=self.settings.events_bytes_max, reader=sealing)
         if not is_second:
             await self._obey(machine, Started())
         try:

@@ -127,8 +127,6 @@ def _reasoning(body: Body) -> Body:
 
 def _logprobs(body: Body) -> Body:
     include = expect(list, body.get("include") or [], "include")
-    if "reasoning.encrypted_content" in include:  # the others are about tools that are refused, or input
-        raise _unsupported("include")
     count = body.get("top_logprobs")
     if not count and "message.output_text.logprobs" not in include:
         return {}
