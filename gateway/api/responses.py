@@ -12,7 +12,7 @@ from urllib.parse import parse_qs
 from aiohttp import web
 
 from gateway.api.arrival import TcpArrival
-from gateway.api.callers import Caller, Callers, credential_for_asking, new_response_id, split_headers
+from gateway.api.callers import Caller, Callers, credential_for_asking, split_headers
 from gateway.api.choosing import Chooser
 from gateway.api.passthrough import Passthrough
 from gateway.api.plain import PlainCreate
@@ -51,6 +51,7 @@ class Responses:
     ) -> None:
         self._jobs = engine.jobs
         self._followers = engine.followers
+        self._ids = engine.ids
         self._passthrough = passthrough
         self._callers = callers
         self._chooser = chooser
@@ -151,7 +152,7 @@ class Responses:
             await self._callers.check_conversation(request, caller, body["conversation"], backend)
         stored, held = split_headers(request, caller, backend)
         return Submission(
-            response_id=new_response_id(),
+            response_id=self._ids.new(),
             tenant=caller.tenant,
             backend=backend.name,
             body=body,
@@ -229,9 +230,8 @@ class Responses:
         with _naming(response_id):
             await self._jobs.delete(job)
         backend = self._chooser.named(job.backend)
-        if (
-            not job.is_background and backend is not None
-        ):  # one that keeps what it answers is to forget it too
+        if not job.is_background and backend is not None and not self._ids.is_own(job.id):
+            # It has made this response, and is to forget it too if it has kept it.
             answer = await self._answer_of(request, caller, [backend])
             if answer is not None:
                 return answer
@@ -253,7 +253,9 @@ class Responses:
     async def _ask_backend(
         self, request: web.BaseRequest, caller: Caller, response_id: str
     ) -> web.StreamResponse:
-        """An id that is not here may be the backend's own; if it is not, the answer is ours."""
+        """An id that is not here may be the backend's own, unless it was made here."""
+        if self._ids.is_own(response_id):
+            raise not_found(response_id)
         answer = await self._answer_of(request, caller, self._chooser.that_see_callers)
         if answer is None:
             raise not_found(response_id)

@@ -168,8 +168,10 @@ class LogSettings(Section):
 class ConversationSettings(Section):
     """What is kept of conversations."""
 
-    record_foreground: bool = False
-    """Plain responses are recorded too, not only background ones."""
+    record_foreground: Literal["auto"] | bool = "auto"
+    """Which plain responses are recorded: those that are made here of chat answers (auto), all, or none."""
+    references_bytes_max: Bytes = 64 * 2**20
+    """Of stored responses in which the items are that one request names; more is refused."""
 
 
 class Settings(Section):

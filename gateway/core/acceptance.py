@@ -9,6 +9,8 @@ import orjson
 
 from gateway.core.job import Idempotency, Job, NewJob, Status
 from gateway.wire import events, responses
+from gateway.wire.item_ids import FIRST_INPUT, to_be_looked_up
+from gateway.wire.items import as_list
 from gateway.wire.requests import is_rerunnable
 
 PRIORITIES = {"priority": 2, "default": 1, "flex": 0}
@@ -69,6 +71,7 @@ def new_job(
         is_rerunnable=is_rerunnable(body if tools is None else {**body, "tools": list(tools)}),
         events=b"".join(events.frame(event, number) for number, event in enumerate(first)),
         next_seq=len(first),
+        item_ids=to_be_looked_up(response_id, as_list(body.get("input")), FIRST_INPUT),
     )
 
 
@@ -79,9 +82,14 @@ def kept_turn(
     tenant: bytes,
     previous_id: str | None,
     backend: str,
+    item_ids: tuple[str, ...],
     now_ms: int,
 ) -> NewJob:
-    """A plain response that has been answered, as a turn to go on from."""
+    """A plain response that has been answered, as a turn to go on from.
+
+    Args:
+        item_ids: Of its output.
+    """
     return NewJob(
         id=response_id,
         tenant=tenant,
@@ -100,6 +108,7 @@ def kept_turn(
         is_rerunnable=False,
         events=b"",
         next_seq=0,
+        item_ids=to_be_looked_up(response_id, as_list(body.get("input")), FIRST_INPUT) + item_ids,
     )
 
 

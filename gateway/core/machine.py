@@ -19,6 +19,7 @@ from gateway.wire import events as wire_events
 from gateway.wire import failures, responses
 from gateway.wire.events import LIFECYCLE, TERMINAL, Event
 from gateway.wire.failures import Failure, failure
+from gateway.wire.item_ids import FIRST_OUTPUT, to_be_looked_up
 from gateway.wire.normalise import Normaliser
 from gateway.wire.notices import Notice
 from gateway.wire.readers import NotAnEvent, Reader, ResponsesReader
@@ -305,6 +306,7 @@ class JobMachine:
                 event_count=len(last) + 1,
                 error=error,
                 reason=reason,
+                item_ids=to_be_looked_up(self._job.id, final["output"], FIRST_OUTPUT),
             )
         )
 

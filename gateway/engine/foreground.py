@@ -20,6 +20,7 @@ from gateway.core.refusal import CALLS_MAX, is_answered, refusal
 from gateway.core.retry import may_ask_anew
 from gateway.engine.clock import Clock
 from gateway.engine.credentials import CallerHeaders
+from gateway.engine.thoughts import Thoughts
 from gateway.observe import Observer
 from gateway.wire.calls import Speech
 from gateway.wire.readers import Reader
@@ -31,7 +32,7 @@ class Plain:
 
     Attributes:
         input: Earlier turns included.
-        keep: Called with its ending before the client sees it, if it is to be kept as a turn.
+        keep: Called with its ending, if it is to be kept as a turn; gives the ending that the client sees.
     """
 
     response_id: str
@@ -40,7 +41,7 @@ class Plain:
     input: Any
     target: str
     headers: CallerHeaders
-    keep: Callable[[Outcome], Awaitable[None]] | None = None
+    keep: Callable[[Outcome], Awaitable[Outcome]] | None = None
 
     def told(self, speech: Speech) -> bytes:
         """The body of its call. Raises: Refusal, if the API cannot say it."""
@@ -66,9 +67,12 @@ class BackendRefused(Exception):
 class Foreground:
     """Runs plain requests; each lives as long as its client waits."""
 
-    def __init__(self, clock: Clock, settings: BackgroundSettings, observer: Observer) -> None:
+    def __init__(
+        self, clock: Clock, settings: BackgroundSettings, thoughts: Thoughts, observer: Observer
+    ) -> None:
         self._clock = clock
         self._settings = settings
+        self._thoughts = thoughts
         self._observer = observer
 
     async def finish(self, plain: Plain, backend: Backend) -> bytes:
@@ -128,7 +132,7 @@ class Foreground:
                             self._observer.backend_noticed(backend.name, machine.notices)
                         _raise_if_failed(command, item, is_streamed)
                         if isinstance(command, Finish) and plain.keep is not None:
-                            await plain.keep(command.outcome)
+                            command = Finish(await plain.keep(command.outcome))
                         yield command
                         if isinstance(command, Finish):
                             return
@@ -145,7 +149,8 @@ class Foreground:
             now_ms=self._clock.now_ms(),
         )
         reader = speech.reader(plain.response_id, plain.body, plain.input)
-        machine = JobMachine(job, events_bytes_max=self._settings.events_bytes_max, reader=reader)
+        sealing = self._thoughts.sealing(reader, plain.body, speech.api, plain.tenant)
+        machine = JobMachine(job, events_bytes_max=self._settings.events_bytes_max, reader=sealing)
         call = BackendCall(
             plain.response_id,
             speech.target(plain.target),

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from gateway.config import BackgroundSettings
+from gateway.config import BackgroundSettings, ConversationSettings
 from gateway.core.acceptance import new_job
 from gateway.core.call import Backends
 from gateway.core.job import (
@@ -28,6 +28,7 @@ from gateway.engine.followers import Followers
 from gateway.engine.intake import Intake
 from gateway.engine.refusals import refusal_of, refusing
 from gateway.engine.runner import Runner
+from gateway.engine.thoughts import Thoughts
 from gateway.engine.turns import Turns
 from gateway.engine.unacked import Delivery, Unacked
 from gateway.observe import Observer
@@ -100,6 +101,8 @@ class Jobs:
         observer: Observer,
         dialect: Dialect,
         unacked: Unacked,
+        thoughts: Thoughts,
+        conversations: ConversationSettings,
     ) -> None:
         self._store = store
         self._backends = backends
@@ -116,7 +119,7 @@ class Jobs:
         self._unacked = unacked
         self._adopts = settings.adopt_unacked_retry
         self._is_draining = False
-        self.turns = Turns(store, clock, settings, dialect, self.find)
+        self.turns = Turns(store, clock, settings, conversations, dialect, self.find, thoughts)
 
     def stop_accepting(self) -> None:
         """From now on every `submit` is refused."""
@@ -158,6 +161,7 @@ class Jobs:
         if named_id is not None:
             previous_id = (await self.turns.chainable(named_id, submission.tenant)).id
         backend = self._backends.get(submission.backend)
+        body = {**body, "input": await self.turns.told(body.get("input"), submission.tenant, backend)}
         if backend is not None and backend.speech.is_certain:  # what it cannot be told is better known now
             said = {**body, "previous_response_id": None} if previous_id else body
             backend.speech.check(said, submission.tenant)

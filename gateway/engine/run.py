@@ -28,6 +28,7 @@ from gateway.engine.clock import Clock
 from gateway.engine.credentials import Credentials
 from gateway.engine.joblog import JobLog
 from gateway.engine.sealing import Unsealable
+from gateway.engine.thoughts import Thoughts
 from gateway.observe import Observer
 from gateway.store.port import Call, JobStore
 from gateway.wire import calls, responses
@@ -69,6 +70,7 @@ class Run:
     settings: BackgroundSettings
     observer: Observer
     attempts_max: int
+    thoughts: Thoughts
 
     async def to_its_end(self) -> None:
         """Run the job to an ending that is stored.
@@ -113,7 +115,8 @@ class Run:
         job = replace(claim.job, response=self._shown(speech.tools(request, input)))
         if number:
             job = replace(job, next_seq=FIRST_OUTPUT_SEQ)
-        machine = JobMachine(job, events_bytes_max=self.settings.events_bytes_max, reader=reader)
+        sealing = self.thoughts.sealing(reader, request, speech.api, job.tenant)
+        machine = JobMachine(job, events_bytes_max=self.settings.events_bytes_max, reader=sealing)
         if not number:
             await self._obey(machine, Started())
         try:

@@ -20,6 +20,7 @@ from gateway.engine.intake import Intake
 from gateway.engine.joblog import JobLog, Unflushed
 from gateway.engine.run import Run, RunAgain
 from gateway.engine.slots import Slots
+from gateway.engine.thoughts import Thoughts
 from gateway.observe import Observer, line
 from gateway.store.port import JobStore
 
@@ -59,6 +60,7 @@ class Runner:
         settings: BackgroundSettings,
         observer: Observer,
         unsettled: dict[str, Input],
+        thoughts: Thoughts,
     ) -> None:
         self._store = store
         self._backends = backends
@@ -76,6 +78,7 @@ class Runner:
         self._claiming = asyncio.Lock()
         self._is_draining = False
         self._unsettled = unsettled
+        self._thoughts = thoughts
 
     def ring(self) -> None:
         """There may be work."""
@@ -167,6 +170,7 @@ class Runner:
             self._settings,
             self._observer,
             self._attempts_max,
+            self._thoughts,
         )
         try:
             await run.to_its_end()

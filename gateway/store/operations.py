@@ -20,6 +20,7 @@ from gateway.core.job import (
     QueueFull,
     Status,
 )
+from gateway.store.items import insert_items
 from gateway.store.port import Page, QueueLimits
 from gateway.store.queries import QUERIES
 from gateway.wire.sse import split_frames
@@ -123,6 +124,7 @@ def _insert(
             "webhook": job.webhook,
         },
     )
+    insert_items(raw, row["pk"], job.tenant, job.item_ids)
     return int(row["pk"])
 
 

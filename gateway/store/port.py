@@ -182,6 +182,19 @@ class JobStore(Protocol):
     async def turns_before(self, response_id: str, tenant: bytes) -> list[Turn]:
         """The turns that a job goes on from, oldest first."""
 
+    async def turns_with(
+        self, item_ids: Collection[str], tenant: bytes, *, now_ms: int, bytes_max: int
+    ) -> list[Turn]:
+        """The responses in which these items are, newest first: of each item the newest that is shown, or is
+        an earlier turn of one that is. One that has not ended has an empty `final`.
+
+        Args:
+            bytes_max: Of all inputs and outputs to be read.
+
+        Raises:
+            TooMuchNamed: It would be more.
+        """
+
     async def page(
         self, response_id: str, tenant: bytes, *, after: int, bytes_max: int, now_ms: int
     ) -> Page | None:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from gateway.config import StoreSettings
 from gateway.core.job import Claim, ClaimLost, Idempotency, IdTaken, Job, NewJob, Outcome, Sealed, Status
 from gateway.observe import Observer
-from gateway.store import operations
+from gateway.store import items, operations
 from gateway.store.database import Database
 from gateway.store.health import State
 from gateway.store.opening import open_database
@@ -100,6 +100,14 @@ class SqliteStore:
         rows = await self._all("turns_before", id=response_id, tenant=tenant)
         return [Turn(row["id"], row["input"], row["final"], row["backend"]) for row in rows]
 
+    async def turns_with(
+        self, item_ids: Collection[str], tenant: bytes, *, now_ms: int, bytes_max: int
+    ) -> list[Turn]:
+        def operation(raw: sqlite3.Connection) -> list[Turn]:
+            return items.turns_with(raw, item_ids, tenant, now_ms=now_ms, bytes_max=bytes_max)
+
+        return await self._read(operation)
+
     async def page(
         self, response_id: str, tenant: bytes, *, after: int, bytes_max: int, now_ms: int
     ) -> Page | None:
@@ -179,6 +187,7 @@ class SqliteStore:
                 raise ClaimLost
             operations.insert_segment(raw, row["pk"], outcome.first_seq, outcome.event_count, outcome.events)
             raw.execute(QUERIES["insert_result"], {"pk": row["pk"], "final": outcome.final})
+            items.insert_items(raw, row["pk"], claim.job.tenant, outcome.item_ids)
 
         await self._writer.ask(operation, len(outcome.events) + len(outcome.final))
 

@@ -19,7 +19,7 @@ from gateway.wire.usage import usage_of
 Response = dict[str, Any]
 
 OUR_ID = re.compile(r"resp_[0-9a-f]{48}\Z")
-"""Ids as this gateway makes them: 192 bits from a CSPRNG, with nothing encoded in them."""
+"""Ids as gateways like this one make them. Which has made one, `engine.ids` knows."""
 
 # Echoed as the client sent it, or shown with the API's default. Source: a recorded queued body.
 _DEFAULTS: Response = {
@@ -183,6 +183,11 @@ def ended(
             details if isinstance(details, dict) else {"reason": "max_output_tokens"}
         )
     return final
+
+
+def not_stored(response: Response) -> Response:
+    """The Response, saying that it is not there any more once it has been shown."""
+    return {**response, "store": False}
 
 
 def goes_on(response: bytes) -> bool:

@@ -259,7 +259,9 @@ class House:
         assert settings.upstream is not None
         self.backends = OnlyBackend(backend, settings.upstream.concurrency_max)
         self.sender = ScriptedSender()
-        self.engine = Engine(store, self.backends, self.sender, settings, self.observer, clock=clock)
+        self.engine = Engine(
+            store, self.backends, self.sender, settings, self.observer, pepper=b"p" * 32, clock=clock
+        )
         self.jobs = self.engine.jobs
         self.failed = asyncio.Event()
 

@@ -53,6 +53,40 @@ INSERT INTO segment (job, first_seq, last_seq, events) VALUES (:pk, :first_seq, 
 -- name: insert_result
 INSERT INTO result (job, final) VALUES (:pk, :final);
 
+-- name: insert_item
+INSERT OR IGNORE INTO item (job, key) VALUES (:pk, :key);
+
+-- name: holders
+-- Where an item may be, newest first: responses of a tenant that have one of this key, or whose id begins so.
+SELECT item.job AS pk
+FROM item JOIN job ON job.pk = item.job
+WHERE item.key = :key AND job.tenant = :tenant
+UNION ALL
+SELECT pk FROM job WHERE id >= :start AND id < :start || 'g' AND tenant = :tenant
+ORDER BY pk DESC;
+
+-- name: is_shown
+-- Whether a response can be seen, as itself or among the earlier turns of one that can be.
+WITH RECURSIVE later (pk) AS (
+    VALUES (:pk)
+    UNION ALL
+    SELECT job.pk FROM later JOIN job ON job.previous = later.pk
+)
+SELECT 1
+FROM later JOIN job ON job.pk = later.pk
+WHERE job.expires_at_ms IS NULL OR job.expires_at_ms > :now_ms
+LIMIT 1;
+
+-- name: holder_size
+SELECT length(call.input) + coalesce(length(result.final), 0) AS size
+FROM call LEFT JOIN result ON result.job = call.job
+WHERE call.job = :pk;
+
+-- name: holder
+SELECT job.id, call.input, result.final
+FROM job JOIN call ON call.job = job.pk LEFT JOIN result ON result.job = job.pk
+WHERE job.pk = :pk;
+
 -- name: count_queued
 SELECT (SELECT jobs FROM temp.queued WHERE tenant = x''),
        coalesce((SELECT jobs FROM temp.queued WHERE tenant = :tenant), 0);
