@@ -49,6 +49,12 @@ def play(*chunks: dict[str, Any]) -> Played:
         (chunk({"tool_calls": "look()"}), "delta.tool_calls"),
         (chunk({"tool_calls": [{"index": 0, "note": "Rain"}]}), "tool_calls.note"),
         (chunk({"provider_specific_fields": {"weather": "Rain"}}), "delta.provider_specific_fields.weather"),
+        (chunk(choice={"provider_specific_fields": {"sky": "Rain"}}), "choice.provider_specific_fields.sky"),
+        (chunk({"tool_calls": ["look()"]}), "delta.tool_calls"),
+        (chunk({"annotations": [{"type": "note", "note": "Rain"}]}), "delta.annotations.note"),
+        (chunk(choice={"delta": ["Rain"]}), "choice.delta"),
+        ({"choices": ["Rain"]}, "choices"),
+        (chunk(message="Rain"), "chunk.message"),
         ({"choices": [], "answer": "Rain"}, "chunk.answer"),
         ({"answer": {"text": "Rain"}}, "chunk.answer"),
     ],
@@ -172,7 +178,7 @@ def nested(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 CONTENT = st.recursive(st.just("needle"), nested, max_leaves=4)
 
 PLACES = ["chunk", "choice", "delta", "message", "part", "thought part", "image", "call", "function"]
-PLACES += ["reasoning", "vendor", "other choice"]
+PLACES += ["reasoning", "vendor", "source", "detail", "other choice", "other entry"]
 
 
 def with_field(place: str, name: str, value: Any) -> dict[str, Any]:
@@ -201,6 +207,12 @@ def with_field(place: str, name: str, value: Any) -> dict[str, Any]:
             return chunk({"reasoning": extra})
         case "vendor":
             return chunk({"provider_specific_fields": extra})
+        case "source":
+            return chunk({"annotations": [{"type": "note", **extra}]})
+        case "detail":
+            return chunk({"reasoning_details": [{"type": "reasoning.text", "index": 0, **extra}]})
+        case "other entry":
+            return {"choices": [*chunk()["choices"], "needle"]}
         case _:
             sent = chunk()
             other = {"index": 1, "delta": {"content": "needle"}}

@@ -12,7 +12,8 @@ from typing import Any
 _ROWS: tuple[tuple[str, str, str], ...] = (
     # -- where it stands, who sends it, the names
     ("chunk", "all", "id object created model choices usage system_fingerprint service_tier error"),
-    ("choice", "all", "index delta message text finish_reason logprobs error usage"),
+    ("chunk choice", "all, read elsewhere", "delta message text"),
+    ("choice", "all", "index finish_reason finish_details logprobs error usage"),
     ("delta", "all", "role name usage"),
     (
         "part",
@@ -46,7 +47,8 @@ _ROWS: tuple[tuple[str, str, str], ...] = (
     ("chunk", "MiniMax", "base_resp input_sensitive_type output_sensitive_type"),
     ("chunk", "Gemini", "usage_metadata usageMetadata modelVersion responseId"),
     ("delta", "LiteLLM: of Gemini's signatures", "thought_signatures"),
-    ("chunk choice delta", "LiteLLM: what it has mapped itself", "provider_specific_fields stream_options"),
+    ("chunk choice delta", "LiteLLM: looked into", "provider_specific_fields"),
+    ("chunk", "LiteLLM: the request's", "stream_options"),
     ("chunk delta", "Vercel, Portkey", "provider_metadata hook_results"),
     ("chunk", "Bedrock", "amazon-bedrock-invocationMetrics amazon-bedrock-trace"),
     ("chunk", "Bedrock", "amazon-bedrock-guardrailAction"),
