@@ -231,7 +231,7 @@ def test_the_choice_is_found_wherever_it_stands(sent: dict[str, Any]) -> None:
 
 def test_answer_that_is_cut_into_several_choices_is_one() -> None:
     calls = [{"id": "c", "function": {"name": "look", "arguments": "{}"}}]
-    choices = [
+    choices: list[dict[str, Any]] = [
         {"message": {"content": "A"}},
         {"message": {"tool_calls": calls}, "finish_reason": "tool_calls"},
     ]
