@@ -8,7 +8,7 @@ from gateway.wire.chat.content import beside_in
 from gateway.wire.chat.endings import Ending, ending_of
 from gateway.wire.chat.fields import index_of, logprobs_of, object_of, objects_of
 from gateway.wire.chat.known import SILENT
-from gateway.wire.chat.pieces import Piece, unknown, unmapped
+from gateway.wire.chat.pieces import Kind, Piece, unknown, unmapped
 from gateway.wire.usage import Usage, usage_in
 
 _TIERS = ("default", "flex", "scale", "priority", "fast", "ultrafast", "auto")
@@ -16,9 +16,15 @@ _TIERS = ("default", "flex", "scale", "priority", "fast", "ultrafast", "auto")
 
 _CHOICES = ("delta", "message")
 
-_DULL_CHUNK = SILENT["chunk"] - {"x_groq", "base_resp", "timings", "usage_metadata", "usageMetadata"}
-_DULL_CHOICE = SILENT["choice"] - {"message", "text", "error", "usage", "native_finish_reason"}
-_DULL_DELTA = frozenset({"role", "content"})
+_READ = frozenset(
+    {"delta", "message", "text", "usage", "error", "provider_specific_fields", "x_groq", "base_resp"}
+)
+_READ |= {"timings", "usage_metadata", "usageMetadata", "finish_reason", "native_finish_reason", "logprobs"}
+_DULL_CHUNK = SILENT["chunk"] - _READ
+_DULL_CHOICE = (SILENT["choice"] - _READ) | {"delta"}
+"""What a chunk, or a choice, may have beside a piece that says all."""
+
+_PLAIN = {"content": Kind.TEXT, "reasoning_content": Kind.THOUGHT, "reasoning": Kind.THOUGHT}
 
 
 class Choice(NamedTuple):
@@ -48,23 +54,26 @@ class Chunk(NamedTuple):
     beside: list[Piece]
 
 
-def text_alone(sent: dict[str, Any], shown: int | None) -> str:
-    """The text of a chunk that has nothing else to say, as nearly all have; of any other chunk, "".
+def piece_alone(sent: dict[str, Any], shown: int | None) -> Piece | None:
+    """The text or the thought of a chunk that has nothing else to say, as nearly all have; None of any other.
 
     A shortcut past the tables: it must not see anything otherwise than they do.
     """
     choices = sent.get("choices")
     if not isinstance(choices, list) or len(choices) != 1 or not isinstance(choice := choices[0], dict):
-        return ""
-    delta = choice.get("delta")
-    if not isinstance(delta, dict) or choice.get("index", 0) != shown or choice.get("finish_reason"):
-        return ""
-    text = delta.get("content")
-    if not isinstance(text, str) or not _DULL_CHUNK.issuperset(sent) or not _DULL_CHOICE.issuperset(choice):
-        return ""
-    if choice.get("logprobs") or sent.get("usage") or sent.get("error"):
-        return ""
-    return text if all(name in _DULL_DELTA or not value for name, value in delta.items()) else ""
+        return None
+    if not isinstance(delta := choice.get("delta"), dict) or choice.get("index", 0) != shown:
+        return None
+    for name, value in sent.items():
+        if value and name not in _DULL_CHUNK:
+            return None
+    for name, value in choice.items():
+        if value and name not in _DULL_CHOICE:
+            return None
+    said = [(name, value) for name, value in delta.items() if value and name != "role"]
+    if len(said) != 1 or (kind := _PLAIN.get(said[0][0])) is None or not isinstance(said[0][1], str):
+        return None
+    return Piece(kind, said[0][1], said[0][0])
 
 
 def chunk_of(sent: dict[str, Any], shown: int | None) -> Chunk:
@@ -89,9 +98,8 @@ def chunk_of(sent: dict[str, Any], shown: int | None) -> Chunk:
 
 def _choices(sent: dict[str, Any], beside: list[Piece]) -> list[dict[str, Any]]:
     given = sent.get("choices")
-    beside += unmapped(
-        [each for each in given if isinstance(each, str)] if isinstance(given, list) else [], "choices"
-    )
+    if isinstance(given, list):
+        beside += unmapped([each for each in given if isinstance(each, str)], "choices")
     choices = objects_of(given)
     if not choices and any(isinstance(sent.get(name), dict) for name in _CHOICES):
         # Ollama's own API, and what was made after it: the chunk is the choice.
@@ -110,10 +118,10 @@ def _choice(sent: dict[str, Any], beside: list[Piece]) -> Choice:
             delta = {**delta, "content": text}  # of the API before chat
         elif text not in (delta.get("content"), message.get("content")):
             beside += unmapped(text, "choice.text")  # Together: the same beside each delta
-    reason = sent.get("finish_reason") or sent.get(
-        "finish_details"
-    )  # OpenAI's first model with eyes: an object
-    word = reason.get("type") if isinstance(reason, dict) else reason
+    reason = sent.get("finish_reason") or sent.get("finish_details")
+    word = (
+        reason.get("type") if isinstance(reason, dict) else reason
+    )  # as OpenAI's first model with eyes had it
     return Choice(delta, message, logprobs_of(sent), ending_of(word, sent.get("native_finish_reason")))
 
 

@@ -12,23 +12,16 @@ from typing import Any
 _ROWS: tuple[tuple[str, str, str], ...] = (
     # -- where it stands, who sends it, the names
     ("chunk", "all", "id object created model choices usage system_fingerprint service_tier error"),
-    ("chunk choice", "all, read elsewhere", "delta message text"),
-    ("choice", "all", "index finish_reason finish_details logprobs error usage"),
+    ("chunk choice", "all, read elsewhere", "delta message"),
+    ("choice", "all, read elsewhere", "index text finish_reason finish_details logprobs error usage"),
     ("delta", "all", "role name usage"),
-    (
-        "part",
-        "all",
-        "type id index format output_format mime_type mimeType media_type detail cache_control role",
-    ),
+    ("part", "all", "type id index format output_format detail cache_control role"),
+    ("part", "all", "mime_type mimeType media_type"),
     ("chunk", "OpenAI: random letters that hide a length", "obfuscation"),
     ("chunk", "Mistral: the same", "p"),
     ("chunk", "OpenRouter", "provider"),
     ("choice", "OpenRouter", "native_finish_reason"),
-    (
-        "delta part",
-        "OpenRouter, Anthropic: for the next turn",
-        "signature thought_signature thoughtSignature",
-    ),
+    ("delta part", "OpenRouter, Anthropic, Gemini", "signature thought_signature thoughtSignature"),
     ("choice", "vLLM", "stop_reason token_ids routed_experts"),
     ("chunk", "vLLM", "prompt_token_ids prompt_logprobs prompt_text kv_transfer_params"),
     ("choice", "SGLang", "matched_stop hidden_states"),

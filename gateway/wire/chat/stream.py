@@ -11,7 +11,7 @@ from typing import Any
 
 from gateway.wire.chat.call_items import CallItems
 from gateway.wire.chat.calls import fragments_of
-from gateway.wire.chat.chunks import Choice, chunk_of, text_alone
+from gateway.wire.chat.chunks import Choice, chunk_of, piece_alone
 from gateway.wire.chat.content import pieces_of
 from gateway.wire.chat.endings import DONE, Ending, Meaning
 from gateway.wire.chat.heard import TEXTS, Heard
@@ -58,9 +58,9 @@ class ChatStream:
 
     def feed(self, sent: dict[str, Any]) -> list[Event]:
         """The events of one chunk."""
-        if text := text_alone(sent, self._shown):
-            self._heard.in_deltas.add(Kind.TEXT)
-            return self._told([Piece(Kind.TEXT, text)], [])
+        if (piece := piece_alone(sent, self._shown)) is not None:
+            self._heard.in_deltas.add(piece.kind)
+            return self._told([piece], [])
         chunk = chunk_of(sent, self._shown)
         self._shown = chunk.shown
         self._answer |= chunk.about
@@ -217,6 +217,8 @@ class ChatStream:
 
     def _why_empty(self, ending: Ending) -> str:
         """Why an answer without any output is no answer; "" if the backend really had nothing to say."""
+        if ending.meaning in (Meaning.LIMIT, Meaning.FILTER):
+            return ""
         lost = sorted(notice.name for notice in self._notices if notice.what is Notable.UNMAPPED_FIELD)
         if lost:
             fields = ", ".join(lost[:_FIELDS_NAMED_MAX])
