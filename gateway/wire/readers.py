@@ -107,10 +107,8 @@ class ChatReader:
         if answer is not None and _is_error(answer):
             return [{**answer, "type": "error"}]
         if answer is None or not any(
-            isinstance(answer.get(name), list | dict) for name in ("choices", "message")
+            isinstance(answer.get(name), list | dict) and answer[name] for name in ("choices", "message")
         ):
-            raise NotAnEvent(_NOT_AN_ANSWER)
-        if answer.get("choices") == []:
             raise NotAnEvent(_NOT_AN_ANSWER)
         return self._stream.feed(answer) + self._stream.end(is_done=True, is_whole=True)
 

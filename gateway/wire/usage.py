@@ -90,7 +90,10 @@ _PLACES = (
 _TIMINGS = "timings"
 """llama.cpp: beside the usage, or in place of it."""
 
-_FIRST = frozenset({_TIMINGS, *(place[0] for place in _PLACES)})
+_BARE = ("prompt_eval_count", "eval_count")
+"""Ollama's own API: in the chunk itself."""
+
+_FIRST = frozenset({_TIMINGS, *_BARE, *(place[0] for place in _PLACES)})
 
 _DIGITS = re.compile(r"\d{1,15}(\.0*)?")
 _COUNT_MAX = 2**53
@@ -139,6 +142,7 @@ def usage_in(*holders: dict[str, Any]) -> Usage:
                 found = merged(found, value)
         if isinstance(timings := holder.get(_TIMINGS), dict):
             found = merged(found, {name: item for name, item in timings.items() if name in _NAMES})
+        found = merged(found, {name: holder[name] for name in _BARE if name in holder})
     return found
 
 

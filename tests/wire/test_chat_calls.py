@@ -14,6 +14,7 @@ from gateway.core.machine import UpstreamClosed, UpstreamFrames
 from gateway.wire.chat import calls
 from gateway.wire.chat.arguments import Arguments
 from gateway.wire.chat.calls import RULES, VENDOR_FIELDS, Rule
+from gateway.wire.chat.request import ChatOptions, chat_body
 from gateway.wire.chat.tools import Tools
 from gateway.wire.readers import ChatReader
 from gateway.wire.sse import Frame, SseDecoder
@@ -246,6 +247,19 @@ def test_ids_that_are_missing_or_the_same_are_made_different(given_ids: tuple[st
     assert first
     assert second
     assert first != second
+
+
+def test_output_of_a_call_goes_to_its_turn_where_ids_are_counted_anew_in_each() -> None:
+    items: list[dict[str, Any]] = []
+    for turn in ("one", "two"):
+        items += [
+            {"role": "user", "content": turn},
+            {"type": "function_call", "call_id": "call_0", "name": "look", "arguments": "{}"},
+            {"type": "function_call_output", "call_id": "call_0", "output": f"out {turn}"},
+        ]
+    sent = orjson.loads(chat_body({"model": "tiny"}, input=items, options=ChatOptions()))["messages"]
+    assert [message["role"] for message in sent] == ["user", "assistant", "tool"] * 2
+    assert [message["content"] for message in sent if message["role"] == "tool"] == ["out one", "out two"]
 
 
 # -- what else a call has

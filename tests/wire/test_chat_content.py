@@ -201,6 +201,8 @@ def test_ciphertext_that_comes_with_a_call_stands_before_it() -> None:
         {"delta": {"content": "A"}, "text": "A"},
         {"delta": {"content": "A", "token_id": 7}, "text": "A", "seed": 1},
         {"delta": {"content": "A"}, "message": {"content": "A"}},
+        {"delta": "A"},
+        {"message": "A"},
     ],
     ids=lambda choice: orjson.dumps(choice).decode()[:70],
 )
@@ -225,6 +227,18 @@ def test_a_text_in_any_shape_is_said_once(choice: dict[str, Any]) -> None:
 def test_the_choice_is_found_wherever_it_stands(sent: dict[str, Any]) -> None:
     played = run(stream([sent]))
     assert shape(played.final["output"]) == [("message", "A")]
+
+
+def test_answer_that_is_cut_into_several_choices_is_one() -> None:
+    calls = [{"id": "c", "function": {"name": "look", "arguments": "{}"}}]
+    choices: list[dict[str, Any]] = [
+        {"message": {"content": "A"}},
+        {"message": {"tool_calls": calls}, "finish_reason": "tool_calls"},
+    ]
+    expected = [("message", "A"), ("function_call", "look", "{}")]
+    assert shape(run_answer(orjson.dumps({"choices": choices})).final["output"]) == expected
+    streamed = [{"delta": each["message"], "finish_reason": each.get("finish_reason")} for each in choices]
+    assert output({"choices": streamed}) == expected
 
 
 def test_answer_of_ollamas_own_api_is_read() -> None:
@@ -479,6 +493,17 @@ def test_source_without_a_url_is_a_file() -> None:
         "content": "High.",
     }
     assert [notice.name for notice in played.machine.notices] == ["delta.context.intent"]
+
+
+def test_source_with_a_place_is_shown_once_however_often_it_is_sent() -> None:
+    cited = {
+        "type": "url_citation",
+        "url_citation": {"url": A, "title": "A", "start_index": 0, "end_index": 1},
+    }
+    chunks = [chunk({"content": "A", "annotations": [cited]}), chunk({"reasoning": "Hm"})]
+    last = chunk({"content": "B"}, "stop", choice={"message": {"content": "AB", "annotations": [cited]}})
+    parts = [part for item in items(*chunks, last) if item["type"] == "message" for part in item["content"]]
+    assert [len(part["annotations"]) for part in parts] == [1, 0]
 
 
 def test_sources_come_before_the_done_events_that_logprobs_need() -> None:

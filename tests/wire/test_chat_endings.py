@@ -101,6 +101,15 @@ def test_what_is_no_reason_leaves_the_last_one(word: Any) -> None:
     assert played.final["status"] == "incomplete"
 
 
+@pytest.mark.parametrize(
+    "choice",
+    [{"finish_reason": {"type": "length"}}, {"finish_details": {"type": "max_tokens", "stop": "</s>"}}],
+)
+def test_reason_that_is_an_object_is_read(choice: dict[str, Any]) -> None:
+    played = run(stream([chunk({"content": "A"}), {"choices": [{"delta": {}, **choice}]}]))
+    assert played.final["incomplete_details"] == {"reason": "max_output_tokens"}
+
+
 def test_unknown_word_is_an_answer_that_was_cut_and_is_told() -> None:
     played = ended("lunch_break")
     assert played.final["status"] == "incomplete"

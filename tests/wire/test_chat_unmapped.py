@@ -49,6 +49,13 @@ def play(*chunks: dict[str, Any]) -> Played:
         (chunk({"tool_calls": "look()"}), "delta.tool_calls"),
         (chunk({"tool_calls": [{"index": 0, "note": "Rain"}]}), "tool_calls.note"),
         (chunk({"provider_specific_fields": {"weather": "Rain"}}), "delta.provider_specific_fields.weather"),
+        (chunk(choice={"provider_specific_fields": {"sky": "Rain"}}), "choice.provider_specific_fields.sky"),
+        (chunk({"tool_calls": ["look()"]}), "delta.tool_calls"),
+        (chunk({"annotations": [{"type": "note", "note": "Rain"}]}), "delta.annotations.note"),
+        (chunk(choice={"delta": ["Rain"]}), "choice.delta"),
+        ({"choices": ["Rain"]}, "choices"),
+        (chunk(message="Rain"), "chunk.message"),
+        ({"text": "Rain"}, "chunk.text"),
         ({"choices": [], "answer": "Rain"}, "chunk.answer"),
         ({"answer": {"text": "Rain"}}, "chunk.answer"),
     ],
@@ -98,6 +105,11 @@ def test_answer_that_is_no_stream_is_read_alike() -> None:
     assert "message.weather" in played.final["error"]["message"]
 
 
+def test_answer_that_a_filter_kept_back_is_incomplete_and_not_failed() -> None:
+    played = play(chunk({"weather": "Rain"}, "content_filter"))
+    assert (played.final["status"], lost(played)) == ("incomplete", {"delta.weather"})
+
+
 # -- what is no loss
 
 
@@ -127,42 +139,46 @@ def test_answer_that_says_it_calls_a_tool_and_has_no_call_fails() -> None:
     assert "tool" in played.final["error"]["message"]
 
 
-def test_shortcut_for_chunks_with_only_a_text_sees_what_the_tables_see() -> None:
-    plain: dict[str, Any] = {
-        "id": "1",
-        "model": "tiny",
-        "system_fingerprint": "fp",
-        "choices": [],
-        "usage": None,
-    }
-    choice = {
-        "index": 0,
-        "delta": {"role": "assistant", "content": "A"},
-        "finish_reason": None,
-        "logprobs": None,
-    }
-    others: list[dict[str, Any]] = [
+@pytest.mark.parametrize(
+    ("name", "kind"), [("content", "output_text"), ("reasoning_content", "reasoning_text")]
+)
+def test_shortcut_for_chunks_with_one_plain_piece_sees_what_the_tables_see(name: str, kind: str) -> None:
+    plain: dict[str, Any] = {"id": "1", "model": "tiny", "system_fingerprint": "fp", "usage": None}
+    choice = {"index": 0, "delta": {"role": "assistant", name: "A"}, "finish_reason": None, "logprobs": None}
+    beside: list[dict[str, Any]] = [
         {"weather": "Rain"},
+        {"text": "Rain"},
+        {"message": "Rain"},
+        {"provider_specific_fields": {"weather": "Rain"}},
+    ]
+    others: list[dict[str, Any]] = [
         {"usage": {"prompt_tokens": 3}},
         {"citations": ["https://a.example"]},
         {"x_groq": {"usage": {"prompt_tokens": 3}}},
-        {"error": {"message": "Boom"}},
+        {"provider_specific_fields": None},
     ]
-    for extra in [{}, *others]:
-        reader = ChatReader("resp_1")
-        reader.read(Frame("", orjson.dumps({**plain, "choices": [choice]})))
-        (said, *rest) = reader.read(Frame("", orjson.dumps({**plain, "choices": [choice], **extra})))
-        ended = reader.end()
-        if "error" in extra:
-            assert said["type"] == "error"
-            continue
-        assert (said["type"], said["delta"], rest, ended) == ("response.output_text.delta", "A", [], [])
-        assert bool(reader.notices) == ("weather" in extra)
+    for extra in [{}, *beside, *others]:
+        for place in ("chunk", "choice"):
+            if place == "choice" and ({"text", "message"} & extra.keys()):
+                continue  # there it is another name of the delta
+            reader = ChatReader("resp_1")
+            reader.read(Frame("", orjson.dumps({**plain, "choices": [choice]})))
+            in_choice, in_chunk = (extra, {}) if place == "choice" else ({}, extra)
+            sent = {**plain, "choices": [{**choice, **in_choice}], **in_chunk}
+            (told,) = reader.read(Frame("", orjson.dumps(sent)))
+            assert (told["type"], told["delta"]) == (f"response.{kind}.delta", "A")
+            assert bool(reader.notices) == (extra in beside)
+    reader = ChatReader("resp_1")
+    reader.read(Frame("", orjson.dumps({**plain, "choices": [choice]})))
+    (error,) = reader.read(
+        Frame("", orjson.dumps({**plain, "choices": [{**choice, "error": {"message": "Boom"}}]}))
+    )
+    assert error["type"] == "error"
 
 
 # -- property
 
-NAMES = st.text("abcdefghijklmnopqrstuvwxyz", min_size=4, max_size=9).map(lambda name: f"zz_{name}")
+NAMES = st.text("abcdefgh", min_size=4, max_size=9).map(lambda name: f"zz_{name}")
 
 
 def nested(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
@@ -172,7 +188,7 @@ def nested(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 CONTENT = st.recursive(st.just("needle"), nested, max_leaves=4)
 
 PLACES = ["chunk", "choice", "delta", "message", "part", "thought part", "image", "call", "function"]
-PLACES += ["reasoning", "vendor", "other choice"]
+PLACES += ["reasoning", "vendor", "source", "detail", "other choice", "other entry"]
 
 
 def with_field(place: str, name: str, value: Any) -> dict[str, Any]:
@@ -201,6 +217,12 @@ def with_field(place: str, name: str, value: Any) -> dict[str, Any]:
             return chunk({"reasoning": extra})
         case "vendor":
             return chunk({"provider_specific_fields": extra})
+        case "source":
+            return chunk({"annotations": [{"type": "note", **extra}]})
+        case "detail":
+            return chunk({"reasoning_details": [{"type": "reasoning.text", "index": 0, **extra}]})
+        case "other entry":
+            return {"choices": [*chunk()["choices"], "needle"]}
         case _:
             sent = chunk()
             other = {"index": 1, "delta": {"content": "needle"}}

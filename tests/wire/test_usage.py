@@ -158,6 +158,7 @@ USED = {"prompt_tokens": 7, "completion_tokens": 3}
         chunk(usage_metadata={"prompt_token_count": 7, "candidates_token_count": 3}),
         chunk(usageMetadata={"promptTokenCount": 7, "candidatesTokenCount": 3}),
         chunk(timings={"prompt_n": 5, "cache_n": 2, "predicted_n": 3, "predicted_ms": 12.5}),
+        {"message": {"content": ""}, "done": True, "prompt_eval_count": 7, "eval_count": 3},
         {"choices": [], "amazon-bedrock-invocationMetrics": {"inputTokenCount": 7, "outputTokenCount": 3}},
     ],
     ids=lambda sent: str(sent)[-60:],

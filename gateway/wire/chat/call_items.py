@@ -33,10 +33,6 @@ class CallItems:
         self.are_broken = False
         self.has_nameless = False
 
-    @property
-    def has_any(self) -> bool:
-        return bool(self._calls.all)
-
     def has(self, it: Fragment) -> bool:
         """Whether a whole call was told already."""
         return self._calls.has(it)
@@ -120,8 +116,12 @@ def _final(call: Call, status: str) -> tuple[str, bool]:
         value = orjson.loads(text)
         inner = value.get(CUSTOM_TOOL_ARGUMENT) if isinstance(value, dict) else None
         return (inner if isinstance(inner, str) else text), False
-    # A model that was asked for an object with one text may have written the text alone, which is as good.
-    is_object = text.lstrip().startswith("{") and f'"{CUSTOM_TOOL_ARGUMENT}"'.startswith(
-        text.lstrip()[1:].lstrip()[:7]
-    )
-    return text, is_cut or is_object
+    return text, is_cut or _begins_object(text)
+
+
+def _begins_object(text: str) -> bool:
+    """Whether a text is the beginning of the object that a custom tool was declared with. A model that was
+    asked for it may have written the text alone, which is as good."""
+    brace, inner = text.lstrip()[:1], text.lstrip()[1:].lstrip()
+    key = f'"{CUSTOM_TOOL_ARGUMENT}"'
+    return brace == "{" and bool(inner) and (inner.startswith(key) or key.startswith(inner))

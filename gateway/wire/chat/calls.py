@@ -263,7 +263,7 @@ def fragments_of(value: Any, where: str) -> Iterator[Fragment]:
         rest = {name: item for name, item in rest.items() if name not in known}
         yield Fragment(
             index=index_of(entry.get("index")),
-            id=text_of(entry, "id"),
+            id=str(entry["id"]) if isinstance(entry.get("id"), int) else text_of(entry, "id"),
             name=text_of(function, "name"),
             arguments=arguments,
             position=position,

@@ -47,13 +47,20 @@ class Source:
     fields: Annotation
 
 
-def sources_of(name: str, value: Any) -> list[Source]:
-    """The sources in a field of `FIELDS`."""
+def sources_of(name: str, value: Any) -> tuple[list[Source], list[Any]]:
+    """The sources in a field of `FIELDS`, and what in it is none."""
+    found: list[Source] = []
+    rest: list[Any] = []
     inner = FIELDS[name]
     if inner is not None:
-        value = object_of(value).get(inner)
-    entries = value if isinstance(value, list) else [value]
-    return [source for number, entry in enumerate(entries, 1) if (source := _source(entry, number))]
+        rest.append({key: item for key, item in object_of(value).items() if key != inner})
+        value = object_of(value).get(inner) if isinstance(value, dict) else value
+    for number, entry in enumerate(value if isinstance(value, list) else [value], 1):
+        if (source := _source(entry, number)) is not None:
+            found.append(source)
+        else:
+            rest.append(entry)
+    return found, rest
 
 
 def _source(entry: Any, number: int) -> Source | None:
@@ -83,13 +90,14 @@ class Citations:
 
     _placed: dict[tuple[str, tuple[int, int]], Source] = field(default_factory=dict)
     _listed: dict[str, Source] = field(default_factory=dict)
-    _shown: set[str] = field(default_factory=set)
+    _shown: set[Any] = field(default_factory=set)
 
     def add(self, source: Source) -> None:
         """One more, or one that was there before."""
         key = source.url or _first(source.fields, _FILES)
         if source.place is not None:
-            self._placed[key, source.place] = source
+            if (key, source.place) not in self._shown:
+                self._placed[key, source.place] = source
         elif key not in self._shown:
             earlier = self._listed.get(key)
             # Perplexity sends the URLs in one list, and their titles in another.
@@ -102,7 +110,7 @@ class Citations:
     def annotations(self, text: str) -> list[Annotation]:
         """What there is, as annotations of this text; it counts as shown then."""
         placed = [_annotation(source, source.place) for source in self._placed.values() if source.place]
-        self._shown |= {key for key, _ in self._placed}
+        self._shown |= self._placed.keys() | {key for key, _ in self._placed}
         listed = [
             _annotation(source, _cited_at(source.number, text))
             for key, source in self._listed.items()

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from gateway.wire.chat.citations import FIELDS as CITATIONS
-from gateway.wire.chat.fields import kept, object_of
+from gateway.wire.chat.fields import kept, object_of, objects_of
 from gateway.wire.chat.known import has_text, telling, texts_in
 from gateway.wire.chat.parts import audio, content, image, sources, words
 from gateway.wire.chat.pieces import Kind, Piece, unknown, unmapped
@@ -64,9 +64,28 @@ def pieces_of(holder: dict[str, Any], where: str) -> Iterator[Piece]:
                 yield from unknown(value, place)
             case kind:
                 yield from _READINGS[kind](name, value, place)
+    yield from _of_litellm(holder, where, "delta")
+
+
+def beside_in(holder: dict[str, Any], place: str) -> Iterator[Piece]:
+    """What stands in a chunk beside its choices, or in a choice beside its delta.
+
+    Args:
+        place: `chunk` or `choice`.
+    """
+    for name in telling(holder, place):
+        if name in CITATIONS:
+            yield from sources(name, holder[name], f"{place}.{name}")
+        else:
+            yield from unknown(holder[name], f"{place}.{name}")
+    yield from _of_litellm(holder, place, place)
+
+
+def _of_litellm(holder: dict[str, Any], where: str, place: str) -> Iterator[Piece]:
+    """What LiteLLM knows no field for, beside all that it has one for."""
     if "provider_specific_fields" in holder:
         vendor = object_of(holder["provider_specific_fields"])
-        for name in telling(vendor, "delta"):
+        for name in telling(vendor, place):
             if name not in _FIELDS:
                 yield from unknown(vendor[name], f"{where}.provider_specific_fields.{name}")
 
@@ -114,10 +133,12 @@ def _vendor(name: str, value: Any, place: str) -> Iterator[Piece]:
 
 
 def _calls(name: str, value: Any, place: str) -> Iterator[Piece]:
-    if isinstance(value, list | dict):
-        yield Piece(Kind.CALL, name=name, data=value)
-    else:
-        yield from unmapped(value, place)
+    calls = objects_of(value)
+    if calls:
+        yield Piece(Kind.CALL, name=name, data=calls)
+    yield from unmapped(
+        [each for each in (value if isinstance(value, list) else [value]) if each not in calls], place
+    )
 
 
 _READINGS: dict[Kind, Callable[[str, Any, str], Iterator[Piece]]] = {

@@ -1,5 +1,4 @@
-"""What belongs to a thought besides its words: signatures and ciphertext, which backends want back as they
-were.
+"""What belongs to a thought besides its words: signatures and ciphertext, which backends want back unchanged.
 
 OpenRouter and MiniMax stream `reasoning_details`, LiteLLM `thinking_blocks`. Their pieces are put together to
 what a whole message would have, and kept on the reasoning item under the backend's own name.
@@ -7,20 +6,46 @@ what a whole message would have, and kept on the reasoning item under the backen
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from gateway.wire.chat.fields import kept
+from gateway.wire.chat.known import has_text
 
 _GROWING = ("text", "summary", "thinking")
-_NEEDED = ("signature", "data")
-"""A signature stands at the end of what it signs."""
+_PLACE = ("type", "index")
+_ENDS = ("signature", "data")
+"""A signature stands at the end of what it signs; ciphertext comes whole."""
+_DULL = frozenset({*_GROWING, *_PLACE, "id", "format"})
+
+
+@dataclass(slots=True)
+class _Entry:
+    """One detail, with the pieces of its texts."""
+
+    fields: dict[str, Any]
+    texts: dict[str, list[str]]
+
+    def goes_on_with(self, fields: dict[str, Any]) -> bool:
+        is_alike = all(self.fields.get(name) == fields[name] for name in _PLACE if name in fields)
+        return is_alike and not any(self.fields.get(name) for name in _ENDS)
+
+    def add(self, fields: dict[str, Any]) -> None:
+        for name, value in fields.items():
+            if name in _GROWING and isinstance(value, str):
+                self.texts.setdefault(name, []).append(value)
+            else:
+                self.fields[name] = value
+
+    def shown(self) -> dict[str, Any]:
+        return self.fields | {name: "".join(pieces) for name, pieces in self.texts.items()}
 
 
 class Details:
     """Those of one reasoning item."""
 
     def __init__(self) -> None:
-        self._entries: dict[str, list[dict[str, Any]]] = {}
+        self._entries: dict[str, list[_Entry]] = {}
         self._are_all = False
 
     def add(self, name: str, entries: list[Any], *, are_all: bool) -> None:
@@ -33,36 +58,25 @@ class Details:
         known = self._entries.setdefault(name, [])
         for entry in entries:
             if isinstance(entry, dict) and (fields := kept(entry)):
-                if known and _goes_on(known[-1], fields):
-                    known[-1] = _joined(known[-1], fields)
-                else:
-                    known.append(fields)
+                if not known or not known[-1].goes_on_with(fields):
+                    known.append(_Entry({}, {}))
+                known[-1].add(fields)
 
     def are_needed(self) -> bool:
         """Whether they say more than the words of the thought, which are kept anyway."""
-        return self._are_all or any(
-            entry.get(name) for each in self._entries.values() for entry in each for name in _NEEDED
-        )
-
-    def join(self, later: Details) -> None:
-        """Take those that came later."""
-        for name, entries in later._entries.items():
-            self.add(name, entries, are_all=later._are_all)
+        others = [
+            value
+            for entries in self._entries.values()
+            for entry in entries
+            for name, value in entry.fields.items()
+            if name not in _DULL
+        ]
+        return self._are_all or has_text(others)
 
     def shown(self) -> dict[str, Any]:
         """The fields of the item."""
-        return {name: each for name, each in self._entries.items() if each} if self.are_needed() else {}
-
-
-def _goes_on(last: dict[str, Any], entry: dict[str, Any]) -> bool:
-    is_alike = all(last.get(name) == entry.get(name) for name in ("type", "index") if name in entry)
-    return is_alike and not any(last.get(name) for name in _NEEDED)
-
-
-def _joined(last: dict[str, Any], entry: dict[str, Any]) -> dict[str, Any]:
-    grown = {
-        name: last[name] + entry[name]
-        for name in _GROWING
-        if isinstance(last.get(name), str) and isinstance(entry.get(name), str)
-    }
-    return {**last, **entry, **grown}
+        if not self.are_needed():
+            return {}
+        return {
+            name: [entry.shown() for entry in entries] for name, entries in self._entries.items() if entries
+        }

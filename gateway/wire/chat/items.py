@@ -191,12 +191,11 @@ class Items:
         events = self._close_text(message)
         item: dict[str, Any] = {"id": message.item_id, "type": "message", "status": status}
         if message.audio:
-            item["audio"] = {
-                **message.audio,
-                "data": _joined(message.sounds),
-                "transcript": "".join(message.transcript),
-            }
+            item["audio"] = message.audio
+        if message.transcript:
+            item["audio"]["transcript"] = "".join(message.transcript)
         if message.sounds:
+            item["audio"]["data"] = _joined(message.sounds)
             events.append({"type": "response.audio.done"})
         if self.vendor:
             item["extra_content"], self.vendor = self.vendor, {}

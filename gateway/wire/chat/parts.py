@@ -126,13 +126,9 @@ def audio(value: Any, place: str) -> Iterator[Piece]:
 
 def sources(name: str, value: Any, place: str) -> Iterator[Piece]:
     """The sources in a field of `CITATIONS`, whether it stands in a part, a delta, a choice or a chunk."""
-    found = sources_of(name, value)
+    found, rest = sources_of(name, value)
     yield from (Piece(Kind.SOURCE, data=source) for source in found)
-    inner = CITATIONS[name]
-    if not found:
-        yield from unmapped(value, place)
-    elif inner is not None:
-        yield from unmapped({key: item for key, item in object_of(value).items() if key != inner}, place)
+    yield from unmapped(rest, place)
 
 
 def _part(part: dict[str, Any], place: str) -> Iterator[Piece]:

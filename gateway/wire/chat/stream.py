@@ -11,7 +11,7 @@ from typing import Any
 
 from gateway.wire.chat.call_items import CallItems
 from gateway.wire.chat.calls import fragments_of
-from gateway.wire.chat.chunks import Chunk, chunk_of, text_alone
+from gateway.wire.chat.chunks import Choice, chunk_of, piece_alone
 from gateway.wire.chat.content import pieces_of
 from gateway.wire.chat.endings import DONE, Ending, Meaning
 from gateway.wire.chat.heard import TEXTS, Heard
@@ -45,7 +45,7 @@ class ChatStream:
         self._calls = CallItems(self._items, tools)
         self._heard = Heard()
         self._tags = ThinkTags(may_close_alone=True) if think_tags else None
-        self._index: int | None = None
+        self._shown: int | None = None
         self._ending: Ending | None = None
         self._has_ended = False
         self._answer: dict[str, Any] = {}
@@ -58,34 +58,37 @@ class ChatStream:
 
     def feed(self, sent: dict[str, Any]) -> list[Event]:
         """The events of one chunk."""
-        if text := text_alone(sent, self._index):
-            self._heard.in_deltas.add(Kind.TEXT)
-            return self._told([Piece(Kind.TEXT, text)], [])
-        chunk = chunk_of(sent, self._index)
-        self._index = chunk.shown
+        if (piece := piece_alone(sent, self._shown)) is not None:
+            self._heard.in_deltas.add(piece.kind)
+            return self._told([piece], [])
+        chunk = chunk_of(sent, self._shown)
+        self._shown = chunk.shown
         self._answer |= chunk.about
         if chunk.usage:
             self._usage = merged(self._usage, chunk.usage)
         if chunk.error is not None:
             return [{"type": "error", "error": chunk.error}]
-        self._ending = chunk.ending or self._ending
-        pieces = list(pieces_of(chunk.delta, "delta"))
         events = self._told(chunk.beside, []) if chunk.beside else []
-        events += self._told(pieces, chunk.logprobs)
-        for piece in pieces:
-            if piece.kind is not Kind.UNMAPPED:
-                self._heard.in_deltas.add(piece.kind)
-        # Perplexity has all so far beside each delta: it is enough to look at the last.
-        if chunk.message and not (pieces and chunk.ending is None):
-            events += self._message(chunk, [] if pieces else chunk.logprobs)
+        for choice in chunk.choices:
+            events += self._choice(choice)
         return events
 
-    def _message(self, chunk: Chunk, logprobs: list[Any]) -> list[Event]:
+    def _choice(self, choice: Choice) -> list[Event]:
+        self._ending = choice.ending or self._ending
+        pieces = list(pieces_of(choice.delta, "delta"))
+        events = self._told(pieces, choice.logprobs)
+        self._heard.in_deltas |= {piece.kind for piece in pieces if piece.kind is not Kind.UNMAPPED}
+        # Perplexity has all so far beside each delta: it is enough to look at the last.
+        if choice.message and not (pieces and choice.ending is None):
+            events += self._message(choice, [] if pieces else choice.logprobs)
+        return events
+
+    def _message(self, choice: Choice, logprobs: list[Any]) -> list[Event]:
         """A whole message, or a piece under its name: what is new in it."""
-        pieces = list(pieces_of(chunk.message, "message"))
+        pieces = list(pieces_of(choice.message, "message"))
         texts = {kind: "".join(piece.text for piece in pieces if _kind(piece) is kind) for kind in TEXTS}
         fresh = {
-            kind: self._heard.rest(kind, text, is_last=chunk.ending is not None)
+            kind: self._heard.rest(kind, text, is_last=choice.ending is not None)
             for kind, text in texts.items()
         }
         if fresh != texts:
@@ -214,6 +217,8 @@ class ChatStream:
 
     def _why_empty(self, ending: Ending) -> str:
         """Why an answer without any output is no answer; "" if the backend really had nothing to say."""
+        if ending.meaning in (Meaning.LIMIT, Meaning.FILTER):
+            return ""
         lost = sorted(notice.name for notice in self._notices if notice.what is Notable.UNMAPPED_FIELD)
         if lost:
             fields = ", ".join(lost[:_FIELDS_NAMED_MAX])
