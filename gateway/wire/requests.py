@@ -20,7 +20,7 @@ from gateway.wire.errors import Refusal, invalid
 from gateway.wire.events import is_writable
 from gateway.wire.queries import INCLUDE, check_include
 from gateway.wire.shapes import judge, wrong_type
-from gateway.wire.tools import SIDE_EFFECTS, declared
+from gateway.wire.tools import CALLED, SIDE_EFFECTS, declared
 
 _PAIRS_MAX, _KEY_CHARS_MAX, _VALUE_CHARS_MAX = 16, 64, 512
 _METADATA = {
@@ -207,7 +207,7 @@ def is_rerunnable(body: dict[str, Any]) -> bool:
 
 def has_built_in_tools(body: dict[str, Any]) -> bool:
     """Whether it has tools that its client does not run, or not by itself."""
-    return any(tool.kind not in ("function", "custom") for tool in declared(body, body.get("input")))
+    return any(tool.kind not in CALLED for tool in declared(body, body.get("input")))
 
 
 def is_turn(body: dict[str, Any]) -> bool:

@@ -10,12 +10,11 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from gateway.wire.errors import Refusal, invalid
-from gateway.wire.tools import BUILT_IN, HOLDERS, declared
+from gateway.wire.tools import BUILT_IN, CALLED, HOLDERS, declared
 
 CHOICES = ("none", "auto", "required")
 FORMATS = ("text", "json_object", "json_schema")
 
-_NAMED = ("function", "custom")
 _JSON_NAME = {
     bool: "a boolean",
     int: "an integer",
@@ -106,7 +105,7 @@ def _tools(tools: Any, param: str, *, are_grouped: bool = False) -> None:
     for position, tool in enumerate(_expect(list, tools, param)):
         place = f"{param}.{position}"
         kind = _word(_expect(dict, tool, place), "type", place)
-        if kind in _NAMED:
+        if kind in CALLED:
             _name(tool, kind, place)
         elif kind == "namespace":
             _word(tool, "name", place)
@@ -130,7 +129,7 @@ def _choice(request: Mapping[str, Any], input: Any) -> None:
             raise _no_choice()
         return
     kind = _word(_expect(dict, choice, "tool_choice"), "type", "tool_choice")
-    if kind in _NAMED:
+    if kind in CALLED:
         _name(choice, kind, "tool_choice")
     elif kind == "allowed_tools":
         if choice.get("mode") not in (None, "auto", "required"):

@@ -21,8 +21,8 @@ BUILT_IN = (
 )
 """How the types begin of tools that some server runs itself, or that some model knows by itself."""
 
-_CALLED = ("function", "custom")
-"""Types of tools that the client runs."""
+CALLED = ("function", "custom")
+"""Types of tools that the client runs, whatever they do."""
 
 OMITTED_HEADER = "x-backburner-omitted-tools"
 """Of the answer to a create: the types of its tools that the backend was not told of."""
@@ -37,33 +37,24 @@ class Declared:
 
     Attributes:
         tool: As the client declared it.
+        kind: Its type.
+        name: Its name, as a function or a custom tool; also if it was declared as chat completions have it.
         param: Its place in the request.
         namespace: The name of the group that it stands in; empty outside of any.
         group: What the client says of that group.
     """
 
     tool: dict[str, Any]
+    kind: str
+    name: str
     param: str
-    namespace: str = ""
-    group: str = ""
-
-    @property
-    def kind(self) -> str:
-        """Its type."""
-        kind = self.tool.get("type")
-        return kind if isinstance(kind, str) else ""
+    namespace: str
+    group: str
 
     @property
     def family(self) -> str:
         """A word for its type out of a closed set, for metrics and log lines."""
-        return next((known for known in (*BUILT_IN, *_CALLED) if self.kind.startswith(known)), "other")
-
-    @property
-    def name(self) -> str:
-        """Its name, as a function or a custom tool; also if it was declared as chat completions have it."""
-        inner = self.tool.get(self.kind)
-        name = self.tool.get("name") or (inner.get("name") if isinstance(inner, dict) else None)
-        return name if isinstance(name, str) else ""
+        return next((known for known in (*BUILT_IN, *CALLED) if self.kind.startswith(known)), "other")
 
 
 def declared(request: Mapping[str, Any], input: Any) -> Iterator[Declared]:
@@ -74,16 +65,26 @@ def declared(request: Mapping[str, Any], input: Any) -> Iterator[Declared]:
             yield from _each(item.get("tools"), f"input.{position}.tools")
 
 
+def name_of(tool: Mapping[str, Any]) -> str:
+    """The name of a tool, or of a choice of one."""
+    name = tool.get("name")
+    if name is None:
+        inner = tool.get(str(tool.get("type")))  # as chat completions have it
+        name = inner.get("name") if isinstance(inner, dict) else None
+    return name if isinstance(name, str) else ""
+
+
 def _each(tools: Any, param: str, namespace: str = "", group: str = "") -> Iterator[Declared]:
     for position, tool in enumerate(tools) if isinstance(tools, list) else ():
         if not isinstance(tool, dict):
             continue
-        place = f"{param}.{position}"
-        if tool.get("type") == "namespace" and not namespace:
+        kind = tool.get("type")
+        if kind == "namespace" and not namespace:
             words = (str(tool.get(name) or "") for name in ("name", "description"))
-            yield from _each(tool.get("tools"), f"{place}.tools", *words)
+            yield from _each(tool.get("tools"), f"{param}.{position}.tools", *words)
         else:
-            yield Declared(tool, place, namespace, group)
+            kind = kind if isinstance(kind, str) else ""
+            yield Declared(tool, kind, name_of(tool), f"{param}.{position}", namespace, group)
 
 
 def in_header(tools: Iterable[Declared]) -> str:

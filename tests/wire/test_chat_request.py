@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.wire.chat.request import ChatOptions, chat_body
-from gateway.wire.chat.tools import tools_of
+from gateway.wire.chat.tools import TOOLS_MAX, tools_of
 from gateway.wire.chat.ways import System, Thoughts, Ways
 from gateway.wire.errors import Fault, Refusal
 from gateway.wire.queries import INCLUDE
@@ -357,6 +357,21 @@ def test_it_is_refused_where_the_settings_say_so(tool: dict[str, Any]) -> None:
         refusal = refused(strict, **body)
         assert (refusal.param, refusal.code) == (param, "unsupported_parameter")
         assert "unsupported_tools" in refusal.message
+
+
+def test_there_is_an_end_to_the_tools_that_are_made_functions_of() -> None:
+    many = [{"type": "function", "name": f"f{number}"} for number in range(TOOLS_MAX)]
+    assert len(asked(tools=many)["tools"]) == TOOLS_MAX
+    for param, body in (
+        ("tools", {"tools": [*many, FUNCTION]}),
+        ("tools", {"tools": many, "input": [{"type": "additional_tools", "tools": [FUNCTION]}]}),
+        (
+            "tool_choice.tools",
+            {"tools": [FUNCTION], "tool_choice": {"type": "allowed_tools", "tools": [*many, FUNCTION]}},
+        ),
+    ):
+        refusal = refused(**body)
+        assert (refusal.param, refusal.code) == (param, "array_above_max_length")
 
 
 def test_a_namespace_is_shown_without_what_was_omitted_of_it() -> None:

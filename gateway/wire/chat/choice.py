@@ -6,12 +6,14 @@ which is left out cannot be met, and is refused.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from gateway.wire.chat.message_parts import unsupported
-from gateway.wire.chat.tools import Tools
+from gateway.wire.chat.tools import TOOLS_MAX, Tools, too_many_tools
 from gateway.wire.errors import Refusal, invalid
+from gateway.wire.tools import CALLED, in_header, name_of
 
 Body = dict[str, Any]
 
@@ -37,66 +39,70 @@ def offer(tools: Tools, choice: Any) -> Body:
 
 
 def _one_or_some(tools: Tools, choice: Body) -> tuple[Mapping[str, Body], Any]:
+    names = _Names(tools)
     match choice.get("type"):
         case "allowed_tools":
-            names: set[str] = set()
+            if len(choice["tools"]) > TOOLS_MAX:
+                raise too_many_tools("tool_choice.tools")
+            allowed: set[str] = set()
             for position, tool in enumerate(choice["tools"]):
-                names |= _meant(tools, tool, f"tool_choice.tools.{position}")
-            return _only(tools, names), choice.get("mode") or "auto"
+                allowed |= names.meant(tool, f"tool_choice.tools.{position}")
+            return _only(tools, allowed), choice.get("mode") or "auto"
         case "namespace":
-            return _only(tools, _meant(tools, choice, "tool_choice")), "required"
+            return _only(tools, names.meant(choice, "tool_choice")), "required"
         case "function" | "custom":
-            for name in _meant(tools, choice, "tool_choice"):
+            for name in names.meant(choice, "tool_choice"):
                 return tools.functions, {"type": "function", "function": {"name": name}}
             raise _cannot_have(tools)
         case kind:
             raise unsupported("tool_choice", f"tools of type '{kind}' are")
 
 
-def _only(tools: Tools, names: set[str]) -> Mapping[str, Body]:
+def _only(tools: Tools, names: Collection[str]) -> Mapping[str, Body]:
     return {name: function for name, function in tools.functions.items() if name in names}
 
 
-def _meant(tools: Tools, choice: Body, param: str) -> set[str]:
-    """The functions that a choice names; none, if what it names was left out.
+class _Names:
+    """What the tools of a choice may be called by."""
 
-    Raises:
-        Refusal: There is no such tool in the request.
-    """
-    kind, name = choice.get("type"), _name_of(choice)
-    is_function = kind in ("function", "custom", None)
-    if kind == "namespace":
-        found = {flat for (group, _), flat in tools.names.items() if group and group == name}
-    else:
-        found = _named(tools, choice.get("namespace") or "", name) if is_function else set()
-    if not found and not any(
-        kind == tool.kind and (not is_function or name == tool.name) for tool in tools.omitted
-    ):
-        raise invalid(f"Invalid value for '{param}': there is no such tool in 'tools'.", param=param)
-    return found
+    def __init__(self, tools: Tools) -> None:
+        self._tools = tools
+        self._in_group: dict[str, set[str]] = defaultdict(set)
+        self._by_own: dict[str, set[str]] = defaultdict(set)
+        for (group, own), flat in tools.names.items():
+            self._in_group[group].add(flat)
+            self._by_own[own].add(flat)
+        self._omitted = {(tool.kind, tool.name if tool.kind in CALLED else "") for tool in tools.omitted}
 
+    def meant(self, choice: Body, param: str) -> set[str]:
+        """The functions that a choice names; none, if what it names was omitted.
 
-def _named(tools: Tools, namespace: Any, name: str) -> set[str]:
-    if isinstance(namespace, str) and (namespace, name) in tools.names:
-        return {tools.names[namespace, name]}
-    if namespace:
-        return set()
-    if name in tools.functions:
-        return {name}
-    # Without its namespace a name is enough if only one tool has it.
-    found = {flat for (_, own), flat in tools.names.items() if own == name}
-    return found if len(found) == 1 else set()
+        Raises:
+            Refusal: There is no such tool in the request.
+        """
+        kind, name = str(choice.get("type") or "function"), name_of(choice)
+        if kind == "namespace":
+            found = self._in_group.get(name, set()) if name else set()
+        else:
+            found = self._named(choice.get("namespace") or "", name) if kind in CALLED else set()
+        if not found and (kind, name if kind in CALLED else "") not in self._omitted:
+            raise invalid(f"Invalid value for '{param}': there is no such tool in 'tools'.", param=param)
+        return found
 
-
-def _name_of(choice: Body) -> str:
-    inner = choice.get(str(choice.get("type")))  # as chat completions have it
-    name = choice.get("name") or (inner.get("name") if isinstance(inner, dict) else None)
-    return name if isinstance(name, str) else ""
+    def _named(self, namespace: Any, name: str) -> set[str]:
+        flat = self._tools.names.get((namespace, name)) if isinstance(namespace, str) else None
+        if flat is not None or namespace:
+            return {flat} if flat is not None else set()
+        if name in self._tools.functions:
+            return {name}
+        # Without its namespace a name is enough if only one tool has it.
+        found = self._by_own.get(name, set())
+        return found if len(found) == 1 else set()
 
 
 def _cannot_have(tools: Tools) -> Refusal:
-    kinds = ", ".join(sorted({f"'{tool.kind}'" for tool in tools.omitted}))
-    return unsupported("tool_choice", f"a call is demanded, and tools of type {kinds} are")
+    kinds = in_header(tools.omitted)
+    return unsupported("tool_choice", f"a call is demanded, and what there is to call ({kinds}) is")
 
 
 def _nothing_to_call() -> Refusal:

@@ -8,6 +8,7 @@ has none, is refused with the field's name. Fields that the Responses API does n
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import orjson
@@ -15,10 +16,11 @@ import orjson
 from gateway.wire.chat.choice import offer
 from gateway.wire.chat.message_parts import expect, unsupported
 from gateway.wire.chat.messages import messages_of
-from gateway.wire.chat.tools import Tools, tools_of
+from gateway.wire.chat.tools import TOOLS_MAX, Tools, too_many_tools, tools_of
 from gateway.wire.chat.ways import Ways
 from gateway.wire.errors import Refusal, invalid
 from gateway.wire.shapes import judge_settings
+from gateway.wire.tools import declared
 
 Body = dict[str, Any]
 
@@ -83,6 +85,8 @@ def offered_tools(body: Body, *, input: Any, options: ChatOptions) -> tuple[Tool
         Refusal: They are malformed, or demanded and not to be had.
     """
     judge_settings(body, input)
+    if next(islice(declared(body, input), TOOLS_MAX, None), None) is not None:
+        raise too_many_tools("tools")
     tools = tools_of(body, input)
     if options.refuses_tools:
         _refuse_omitted(tools)

@@ -11,9 +11,10 @@ import hashlib
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import count
-from typing import Any
+from itertools import count, islice
+from typing import Any, Final
 
+from gateway.wire.errors import Refusal, invalid
 from gateway.wire.tools import OMITTED_HEADER, Declared, declared, in_header
 
 Body = dict[str, Any]
@@ -22,6 +23,9 @@ Key = tuple[str, str]
 
 CUSTOM_TOOL_ARGUMENT = "input"
 """A custom tool takes one text; as a function it takes an object with this one string."""
+
+TOOLS_MAX: Final = 2000
+"""Of one request: more than a model can be told of. What is made of them holds up all others for 10 ms."""
 
 _ITEM_TYPES = {"function": "function_call", "custom": "custom_tool_call"}
 """What a call becomes, by the type of the tool. All other types are run by a server, or known to a model."""
@@ -79,10 +83,10 @@ class Tools:
 
 
 def tools_of(request: Body, input: Any = None) -> Tools:
-    """The tools of a Responses request and of the items in its input. What is no tool is passed over."""
+    """The tools of a request and of the items of its input, up to `TOOLS_MAX`; others are passed over."""
     found: dict[Key, Declared] = {}
     omitted = []
-    for tool in declared(request, input):
+    for tool in islice(declared(request, input), TOOLS_MAX):
         if tool.kind not in _ITEM_TYPES or not _is_callable(tool):
             omitted.append(tool)
         elif tool.name:
@@ -95,6 +99,12 @@ def tools_of(request: Body, input: Any = None) -> Tools:
         tuple(omitted),
         tuple(_shown(request.get("tools"), {tool.param for tool in omitted})),
     )
+
+
+def too_many_tools(param: str) -> Refusal:
+    """The refusal of more than `TOOLS_MAX`."""
+    message = f"Too many tools in '{param}': at most {TOOLS_MAX}, with those of all items."
+    return invalid(message, param=param, code="array_above_max_length")
 
 
 def _names(found: Collection[Key]) -> dict[Key, str]:
@@ -167,7 +177,7 @@ def _function(tool: Declared, name: str, group: str) -> Body:
     """The declaration of a tool; fields of vendors stand beside it, as in theirs."""
     inner = tool.tool.get(tool.kind)
     # Some clients declare it as chat completions have it.
-    given = inner if isinstance(inner, dict) and not tool.tool.get("name") else tool.tool
+    given = inner if isinstance(inner, dict) and tool.tool.get("name") is None else tool.tool
     function: Body = {"name": name}
     about = [_text(given, "description"), _grammar(given.get("format")) if tool.kind == "custom" else ""]
     if group:
