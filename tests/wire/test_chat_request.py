@@ -186,7 +186,6 @@ def test_allowed_tools_are_the_only_ones_that_the_backend_is_told_of(mode: str) 
         ("previous_response_id", {"previous_response_id": "resp_foreign"}),
         ("messages", {"messages": []}),
         ("n", {"n": 2}),
-        ("include", {"include": ["reasoning.encrypted_content"]}),
         ("reasoning.mode", {"reasoning": {"mode": "deep"}}),
         ("text.format", {"text": {"format": {"type": "grammar"}}}),
         ("text.other", {"text": {"other": 1}}),
