@@ -82,14 +82,9 @@ def kept_turn(
     tenant: bytes,
     previous_id: str | None,
     backend: str,
-    item_ids: tuple[str, ...],
     now_ms: int,
 ) -> NewJob:
-    """A plain response that has been answered, as a turn to go on from.
-
-    Args:
-        item_ids: Of its output.
-    """
+    """A plain response that has been answered, as a turn to go on from."""
     return NewJob(
         id=response_id,
         tenant=tenant,
@@ -108,7 +103,7 @@ def kept_turn(
         is_rerunnable=False,
         events=b"",
         next_seq=0,
-        item_ids=to_be_looked_up(response_id, as_list(body.get("input")), FIRST_INPUT) + item_ids,
+        item_ids=to_be_looked_up(response_id, as_list(body.get("input")), FIRST_INPUT),
     )
 
 

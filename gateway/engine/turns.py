@@ -131,11 +131,17 @@ class Turns:
                 tenant=tenant,
                 previous_id=previous_id,
                 backend=backend,
-                item_ids=item_ids,
                 now_ms=now_ms,
             )
             expires_at_ms = now_ms + int(self._settings.retention_s * 1000)
-            await self._store.record(turn, status, final, finished_at_ms=now_ms, expires_at_ms=expires_at_ms)
+            await self._store.record(
+                turn,
+                status,
+                final,
+                finished_at_ms=now_ms,
+                expires_at_ms=expires_at_ms,
+                item_ids=item_ids,
+            )
         except (IdTaken, PreviousGone, StoreUnavailable) as error:
             line("not_recorded", level=logging.WARNING, id=response_id, reason=type(error).__name__)
             return False

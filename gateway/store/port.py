@@ -165,12 +165,23 @@ class JobStore(Protocol):
         """The answers of these have arrived, and those to creates from before that time do not matter."""
 
     async def record(
-        self, job: NewJob, status: Status, final: bytes, *, finished_at_ms: int, expires_at_ms: int
+        self,
+        job: NewJob,
+        status: Status,
+        final: bytes,
+        *,
+        finished_at_ms: int,
+        expires_at_ms: int,
+        item_ids: tuple[str, ...] = (),
     ) -> None:
         """Keep a plain response that has ended, as a turn of a conversation.
 
+        Args:
+            item_ids: Of its output: see `Outcome`.
+
         Raises:
-            IdTaken, PreviousGone, StoreUnavailable: Nothing was written.
+            IdTaken, PreviousGone, StoreUnavailable: Nothing was written. Long before it is full, the store
+                has no room for these.
         """
 
     async def find(self, response_id: str, tenant: bytes, *, now_ms: int) -> Job | None:
@@ -186,7 +197,7 @@ class JobStore(Protocol):
         self, item_ids: Collection[str], tenant: bytes, *, now_ms: int, bytes_max: int
     ) -> list[Turn]:
         """The responses in which these items are, newest first: of each item the newest that is shown, or is
-        an earlier turn of one that is. One that has not ended has an empty `final`.
+        an earlier turn of one that is. `input` or `final` is empty where none of the items is in it.
 
         Args:
             bytes_max: Of all inputs and outputs to be read.

@@ -64,13 +64,20 @@ class SqliteStore:
         return await self._database.accept(operation, _size(job))
 
     async def record(
-        self, job: NewJob, status: Status, final: bytes, *, finished_at_ms: int, expires_at_ms: int
+        self,
+        job: NewJob,
+        status: Status,
+        final: bytes,
+        *,
+        finished_at_ms: int,
+        expires_at_ms: int,
+        item_ids: tuple[str, ...] = (),
     ) -> None:
         def operation(raw: sqlite3.Connection) -> None:
-            operations.record(raw, job, status, final, finished_at_ms, expires_at_ms)
+            operations.record(raw, job, status, final, item_ids, finished_at_ms, expires_at_ms)
 
         try:
-            await self._database.accept(operation, _size(job) + len(final))
+            await self._database.record(operation, _size(job) + len(final))
         except sqlite3.IntegrityError:
             raise IdTaken from None
 
@@ -186,8 +193,7 @@ class SqliteStore:
             if row is None:
                 raise ClaimLost
             operations.insert_segment(raw, row["pk"], outcome.first_seq, outcome.event_count, outcome.events)
-            raw.execute(QUERIES["insert_result"], {"pk": row["pk"], "final": outcome.final})
-            items.insert_items(raw, row["pk"], claim.job.tenant, outcome.item_ids)
+            operations.insert_result(raw, row["pk"], claim.job.tenant, outcome.final, outcome.item_ids)
 
         await self._writer.ask(operation, len(outcome.events) + len(outcome.final))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable
+from enum import Enum, auto
 from typing import Any, Final
 
 from gateway.wire.responses import OUR_ID
@@ -27,7 +28,14 @@ _PREFIX = {
     "custom_tool_call_output": "ctco",
 }
 _SEED_DIGITS: Final = 40
-_MADE_UP = re.compile(rf"[a-z]+_([0-9a-f]{{{_SEED_DIGITS}}})[0-9a-f]{{8}}\Z")
+_MADE_UP = re.compile(rf"[a-z]+_([0-9a-f]{{{_SEED_DIGITS}}})([0-9a-f]{{8}})\Z")
+
+
+class Place(Enum):
+    """Where in a response an item is."""
+
+    INPUT = auto()
+    OUTPUT = auto()
 
 
 def id_of(item: Item, response_id: str, number: int) -> str:
@@ -43,10 +51,12 @@ def id_of(item: Item, response_id: str, number: int) -> str:
     return f"{prefix}_{_seed(response_id)}{number:08x}"
 
 
-def start_of_response(item_id: str) -> str | None:
-    """How the id of the response begins whose item this is; None if an id does not say."""
+def place_of(item_id: str) -> tuple[str, Place] | None:
+    """How the id of the response begins in which an item is, and where in it; None if an id does not tell."""
     found = _MADE_UP.match(item_id)
-    return f"resp_{found[1]}" if found else None
+    if found is None:
+        return None
+    return f"resp_{found[1]}", Place.INPUT if int(found[2], 16) >= FIRST_INPUT else Place.OUTPUT
 
 
 def is_reference(item: Item) -> bool:
@@ -63,7 +73,8 @@ def to_be_looked_up(response_id: str, items: Iterable[Any], first: int) -> tuple
     for number, item in enumerate(items, first):
         if isinstance(item, dict) and not is_reference(item):
             item_id = id_of(item, response_id, number)
-            if start is None or start_of_response(item_id) != start:
+            told = place_of(item_id)
+            if told is None or told[0] != start:
                 found[item_id] = None
     return tuple(found)[-NAMED_MAX:]
 

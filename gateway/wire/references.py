@@ -63,7 +63,10 @@ def found_in(turns: Iterable[Turn], wanted: Collection[str]) -> dict[str, Item]:
     found: dict[str, Item] = {}
     for turn in turns:
         output = orjson.loads(turn.final)["output"] if turn.final else []
-        for items, first in ((output, FIRST_OUTPUT), (as_list(orjson.loads(turn.input)), FIRST_INPUT)):
+        for items, first in (
+            (output, FIRST_OUTPUT),
+            (as_list(orjson.loads(turn.input or b"null")), FIRST_INPUT),
+        ):
             for number, item in reversed(list(enumerate(items, first))):
                 item_id = id_of(item, turn.response_id, number)
                 if item_id in wanted and item_id not in found and not is_reference(item):

@@ -53,17 +53,19 @@ INSERT INTO segment (job, first_seq, last_seq, events) VALUES (:pk, :first_seq, 
 -- name: insert_result
 INSERT INTO result (job, final) VALUES (:pk, :final);
 
--- name: insert_item
-INSERT OR IGNORE INTO item (job, key) VALUES (:pk, :key);
+-- name: insert_named
+INSERT INTO named (job, in_output, tenant, keys) VALUES (:pk, :in_output, :tenant, :keys);
 
--- name: holders
--- Where an item may be, newest first: responses of a tenant that have one of this key, or whose id begins so.
-SELECT item.job AS pk
-FROM item JOIN job ON job.pk = item.job
-WHERE item.key = :key AND job.tenant = :tenant
-UNION ALL
-SELECT pk FROM job WHERE id >= :start AND id < :start || 'g' AND tenant = :tenant
-ORDER BY pk DESC;
+-- name: named_of_tenant
+SELECT job, in_output, keys
+FROM named
+WHERE tenant = :tenant
+ORDER BY job DESC, in_output DESC
+LIMIT :limit;
+
+-- name: job_by_start
+-- A response of a tenant whose id begins so.
+SELECT pk FROM job WHERE id >= :start AND id < :start || 'g' AND tenant = :tenant;
 
 -- name: is_shown
 -- Whether a response can be seen, as itself or among the earlier turns of one that can be.
@@ -77,13 +79,13 @@ FROM later JOIN job ON job.pk = later.pk
 WHERE job.expires_at_ms IS NULL OR job.expires_at_ms > :now_ms
 LIMIT 1;
 
--- name: holder_size
-SELECT length(call.input) + coalesce(length(result.final), 0) AS size
+-- name: size_of_turn
+SELECT :with_input * length(call.input) + :with_final * coalesce(length(result.final), 0) AS size
 FROM call LEFT JOIN result ON result.job = call.job
 WHERE call.job = :pk;
 
--- name: holder
-SELECT job.id, call.input, result.final
+-- name: part_of_turn
+SELECT job.id, iif(:with_input, call.input, NULL) AS input, iif(:with_final, result.final, NULL) AS final
 FROM job JOIN call ON call.job = job.pk LEFT JOIN result ON result.job = job.pk
 WHERE job.pk = :pk;
 
