@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Collection
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from gateway.core.machine import Input
+from gateway.core.machine import Input, UpstreamFailed
 from gateway.core.retry import Patience
 from gateway.wire.calls import Speech
 
@@ -70,6 +70,14 @@ class Backend(Protocol):
 
         Args:
             credential: The caller's, for a server that answers nothing without one.
+        """
+
+    def put_off(self, job_id: str, failed: UpstreamFailed) -> UpstreamFailed:
+        """A job was told within its answer, which is still open, that there is no time: keep others away,
+        too.
+
+        Returns:
+            The failure, with whose limit it is.
         """
 
     def stream(self, call: BackendCall) -> AsyncGenerator[Input, None]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from gateway.config import BackgroundSettings
@@ -114,23 +114,27 @@ class Foreground:
             item: Input = await anext(items)
             if isinstance(item, UpstreamFailed):
                 raise BackendRefused(item)
-            for command in machine.receive(Started(), now_s=self._clock.now_s()):
-                yield command
+            commands = machine.receive(Started(), now_s=self._clock.now_s())
+            has_begun = False
             while True:
-                for command in machine.receive(item, now_s=self._clock.now_s()):
-                    _raise_if_failed(command, item, is_streamed)
+                commands += machine.receive(item, now_s=self._clock.now_s())
+                _raise_if_failed(commands, is_streamed=is_streamed, has_begun=has_begun)
+                for command in commands:
                     if isinstance(command, Finish) and plain.keep is not None:
                         await plain.keep(command.outcome)
                     yield command
                     if isinstance(command, Finish):
                         return
+                commands, has_begun = [], True
                 item = await anext(items)
 
 
-def _raise_if_failed(command: Command, item: Input, is_streamed: bool) -> None:
-    """A client that waits for one object gets an error as an HTTP error; a stream has begun with 200."""
-    if is_streamed or not isinstance(command, Finish):
-        return
-    if command.outcome.error is not None:
-        status = item.status if isinstance(item, UpstreamFailed) else None
-        raise BackendRefused(UpstreamFailed(command.outcome.error, command.outcome.reason, status))
+def _raise_if_failed(commands: list[Command], *, is_streamed: bool, has_begun: bool) -> None:
+    """A client that waits for one object gets an error as an HTTP error. So does one that would get nothing
+    else in its stream; but one that has begun has begun with 200."""
+    for command in commands:
+        if isinstance(command, Finish) and (error := command.outcome.error) is not None:
+            is_all = not has_begun and command.outcome.event_count == 1
+            if is_all or not is_streamed:
+                failed = command.failed or UpstreamFailed(error, command.outcome.reason)
+                raise BackendRefused(replace(failed, failure=error))
