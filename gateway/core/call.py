@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from gateway.core.machine import Input
+from gateway.core.machine import Input, UpstreamFailed
 from gateway.core.retry import Patience
 from gateway.wire.calls import Speech
 
@@ -91,6 +91,14 @@ class Backend(Protocol):
 
     def remember(self, model: Any, speech: Speech) -> None:
         """It has answered for this model when it was talked to so."""
+
+    def put_off(self, job_id: str, failed: UpstreamFailed) -> UpstreamFailed:
+        """A job was told within its answer, which is still open, that there is no time: keep others away,
+        too.
+
+        Returns:
+            The failure, with whose limit it is.
+        """
 
     def stream(self, call: BackendCall) -> AsyncGenerator[Input, None]:
         """Make the call; what comes back, item by item. Never raises for what a backend does wrong.

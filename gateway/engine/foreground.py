@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from gateway.config import BackgroundSettings
@@ -121,21 +121,21 @@ class Foreground:
                     continue
                 if isinstance(item, UpstreamFailed):
                     raise BackendRefused(item)
-                for command in began:
-                    yield command
+                has_begun = False
                 while True:
                     if is_answered(commands):
                         learned = speech.after_answer(reader, machine.output())
                         backend.remember(plain.body.get("model"), learned)
-                    for command in commands:
-                        if isinstance(command, Finish):
-                            self._observer.backend_noticed(backend.name, machine.notices)
-                        _raise_if_failed(command, item, is_streamed)
+                    if any(isinstance(command, Finish) for command in commands):
+                        self._observer.backend_noticed(backend.name, machine.notices)
+                    _raise_if_failed(commands, is_streamed=is_streamed, has_begun=has_begun)
+                    for command in commands if has_begun else (*began, *commands):
                         if isinstance(command, Finish) and plain.keep is not None:
                             command = Finish(await plain.keep(command.outcome))
                         yield command
                         if isinstance(command, Finish):
                             return
+                    has_begun = True
                     item = await anext(items)
                     commands = machine.receive(item, now_s=self._clock.now_s())
 
@@ -163,10 +163,12 @@ class Foreground:
         return machine, call, reader
 
 
-def _raise_if_failed(command: Command, item: Input, is_streamed: bool) -> None:
-    """A client that waits for one object gets an error as an HTTP error; a stream has begun with 200."""
-    if is_streamed or not isinstance(command, Finish):
-        return
-    if command.outcome.error is not None:
-        status = item.status if isinstance(item, UpstreamFailed) else None
-        raise BackendRefused(UpstreamFailed(command.outcome.error, command.outcome.reason, status))
+def _raise_if_failed(commands: list[Command], *, is_streamed: bool, has_begun: bool) -> None:
+    """A client that waits for one object gets an error as an HTTP error. So does one that would get nothing
+    else in its stream; but one that has begun has begun with 200."""
+    for command in commands:
+        if isinstance(command, Finish) and (error := command.outcome.error) is not None:
+            is_all = not has_begun and command.outcome.event_count == 1
+            if is_all or not is_streamed:
+                failed = command.failed or UpstreamFailed(error, command.outcome.reason)
+                raise BackendRefused(replace(failed, failure=error))

@@ -23,7 +23,7 @@ from gateway.core.machine import (
     UpstreamFailed,
 )
 from gateway.core.refusal import CALLS_MAX, is_answered, refusal
-from gateway.core.retry import Again, Failed, again
+from gateway.core.retry import PUT_OFF, Again, Failed, again
 from gateway.engine.clock import Clock
 from gateway.engine.credentials import Credentials
 from gateway.engine.joblog import JobLog
@@ -187,27 +187,31 @@ class Run:
             match command:
                 case Append():
                     await self.log.append(command)
-                case Finish(outcome):
+                case Finish(outcome, failed):
                     self.observer.backend_noticed(self.claim.job.backend, machine.notices)
-                    await self._finish(outcome, item)
+                    if failed is not None and failed.reason == PUT_OFF and failed is not item:
+                        failed = self.backend.put_off(self.claim.id, failed)
+                    await self._finish(outcome, failed)
                     return True
         return False
 
-    async def _finish(self, outcome: Outcome, item: Input) -> None:
+    async def _finish(self, outcome: Outcome, failed: UpstreamFailed | None) -> None:
         job = self.claim.job
-        if again := self._again(outcome.reason, item):
+        if again := self._again(outcome.reason, failed):
             raise RunAgain(outcome.reason, again)
         await self.log.finish(outcome)
         self.credentials.forget(job.id)
         ran_s = job.ran_s(self.clock.now_ms())
         self.observer.job_finished(job.id, outcome.status, outcome.code, outcome.reason, ran_s)
 
-    def _again(self, reason: str, item: Input) -> Again | None:
-        failed = Failed(reason, unreached_s=self.backend.unreached_s)
-        if isinstance(item, UpstreamFailed):
-            failed = replace(failed, asked_s=item.retry_after_s, is_callers=item.is_callers)
+    def _again(self, reason: str, failed: UpstreamFailed | None) -> Again | None:
         return again(
-            failed,
+            Failed(
+                reason,
+                asked_s=failed.retry_after_s if failed else None,
+                is_callers=failed is not None and failed.is_callers,
+                unreached_s=self.backend.unreached_s,
+            ),
             self.claim.job,
             self.backend.patience,
             attempts_max=self.attempts_max,

@@ -13,7 +13,10 @@ _SECRET_CHARS_MIN = 6
 """Shorter "keys" (`none`, `EMPTY`) are words that stand in ordinary messages."""
 
 _ERROR = b'"error"'
-_TELLS_ERROR = re.compile(rb'"error"\s*:\s*[^\sn]|"type"\s*:\s*"error"')
+_DELTA = b'"delta"'
+_TELLS_ERROR = re.compile(
+    rb'"error"\s*:\s*[^\sn]|"(type|object)"\s*:\s*"(error|response\.error)"|"(detail|errors|msg)"\s*:|"message"\s*:\s*"'
+)
 """An error that is there, and not `"error": null`. In a model's words the quotes would be escaped."""
 
 _SECRET_NAME = re.compile(r"auth|credential|key|password|secret|session|token", re.IGNORECASE)
@@ -42,14 +45,14 @@ class Redactor:
         self._secrets = sorted(
             (one for one in values if len(one) >= _SECRET_CHARS_MIN), key=len, reverse=True
         )
+        self._secret_bytes = [secret.encode() for secret in self._secrets]
 
     def item(self, item: Input) -> Input:
         """The same, without secrets."""
         if isinstance(item, UpstreamFrames):
             for frame in item.frames:  # for each piece of text: no more than a look
-                if _ERROR in frame.data:
-                    frames = [Frame(frame.event, self._json(frame.data)) for frame in item.frames]
-                    return UpstreamFrames(frames)
+                if _ERROR in frame.data or _DELTA not in frame.data or frame.event == "error":
+                    return UpstreamFrames([self._frame(frame) for frame in item.frames])
         elif isinstance(item, UpstreamAnswer):
             return UpstreamAnswer(self._json(item.body))
         elif isinstance(item, UpstreamFailed):
@@ -57,10 +60,17 @@ class Redactor:
             return replace(item, failure=failure)
         return item
 
+    def _frame(self, frame: Frame) -> Frame:
+        data = self._blotted(frame.data) if frame.event == "error" else self._json(frame.data)
+        return Frame(frame.event, data)
+
     def _json(self, data: bytes) -> bytes:
-        if _TELLS_ERROR.search(data):
-            for secret in self._secrets:
-                data = data.replace(secret.encode(), b"***")
+        blotted = self._blotted(data)  # nearly always the same: only else is there anything to search for
+        return blotted if blotted != data and _TELLS_ERROR.search(data) else data
+
+    def _blotted(self, data: bytes) -> bytes:
+        for secret in self._secret_bytes:
+            data = data.replace(secret, b"***")
         return data
 
     def _text(self, message: str) -> str:

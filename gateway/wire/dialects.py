@@ -23,7 +23,7 @@ from gateway.wire.sse import data_of, split_frames
 from gateway.wire.usage import zeros
 
 _GUARDRAIL_CODES = frozenset(
-    {"bio_policy", "image_content_policy_violation", "misalignment_policy_violation"}
+    {"bio_policy", "content_filter", "image_content_policy_violation", "misalignment_policy_violation"}
 )
 _GUARDRAIL_WORDS = re.compile(
     r"guardrail|moderation|content[ _-](filter|policy|management policy)|safety (filter|system|policy|check)",

@@ -15,7 +15,16 @@ import pytest
 
 from gateway.core.acceptance import new_job
 from gateway.core.job import Job, Outcome, Status
-from gateway.core.machine import Append, Finish, Input, JobMachine, Started, UpstreamClosed, UpstreamFrames
+from gateway.core.machine import (
+    Append,
+    Finish,
+    Input,
+    JobMachine,
+    Started,
+    UpstreamClosed,
+    UpstreamFailed,
+    UpstreamFrames,
+)
 from gateway.wire.readers import Reader
 from gateway.wire.sse import SseDecoder, data_of, split_frames
 
@@ -51,6 +60,7 @@ class Played:
     job: Job
     stored: bytes
     outcomes: list[Outcome] = field(default_factory=list)
+    failed: list[UpstreamFailed | None] = field(default_factory=list)
 
     def receive(self, *inputs: Input) -> None:
         for item in inputs:
@@ -59,10 +69,11 @@ class Played:
                     case Append(events, count, _):
                         assert len(split_frames(events)) == count
                         self.stored += events
-                    case Finish(outcome):
+                    case Finish(outcome, failed):
                         assert len(split_frames(outcome.events)) == outcome.event_count
                         self.stored += outcome.events
                         self.outcomes.append(outcome)
+                        self.failed.append(failed)
 
     @property
     def events(self) -> list[Event]:

@@ -15,7 +15,7 @@ import pytest
 from gateway.config import Settings
 from gateway.core.call import BackendCall, Credential
 from gateway.core.job import Job
-from gateway.core.machine import Input, UpstreamClosed, UpstreamFrames
+from gateway.core.machine import Input, UpstreamClosed, UpstreamFailed, UpstreamFrames
 from gateway.core.retry import Patience
 from gateway.core.webhooks import Attempt, Delivery, Verdict
 from gateway.engine.clock import Clock
@@ -76,6 +76,7 @@ class ScriptedBackend:
         self.patience = PATIENCE
         self.unreached_s = 0.0
         self.retry_wait_s = 0.0
+        self.put_offs: list[tuple[str, UpstreamFailed]] = []
         self.open = 0
         self.open_max = 0
         self._closed: dict[str, asyncio.Event] = {}
@@ -103,6 +104,10 @@ class ScriptedBackend:
 
     def retry_in_s(self) -> float:
         return self.retry_wait_s
+
+    def put_off(self, job_id: str, failed: UpstreamFailed) -> UpstreamFailed:
+        self.put_offs.append((job_id, failed))
+        return failed
 
     async def stream(self, call: BackendCall) -> AsyncGenerator[Input, None]:
         self.calls.append(call)
