@@ -12,6 +12,7 @@ from gateway.wire import events as wire_events
 from gateway.wire.chat.stream import ChatStream
 from gateway.wire.chat.tools import Tools
 from gateway.wire.events import Event
+from gateway.wire.halves import Halves
 from gateway.wire.sse import Frame
 
 _DONE = b"[DONE]"
@@ -41,10 +42,13 @@ class Reader(Protocol):
 class ResponsesReader:
     """A backend that speaks the Responses API, more or less."""
 
+    def __init__(self) -> None:
+        self._halves = Halves()
+
     def read(self, frame: Frame) -> list[Event]:
         if frame.data.strip() in (b"", _DONE):  # some keep a connection alive by events without data
             return []
-        event = wire_events.parse(frame.data)
+        event = wire_events.parse(frame.data, self._halves)
         if event is None:
             raise NotAnEvent(_NOT_JSON)
         kind = event.get("type") or frame.event

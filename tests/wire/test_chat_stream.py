@@ -197,10 +197,9 @@ def test_name_that_comes_late_for_the_first_of_two_calls_opens_it_second() -> No
     assert output(*chunks) == [("function_call", "hear", "{}"), ("function_call", "look", '{"a":1}')]
 
 
-def test_call_without_a_name_is_shown_all_the_same() -> None:
-    assert output(chunk(call(0, "c1", None, '{"a":1}')), chunk(finish="tool_calls")) == [
-        ("function_call", "", '{"a":1}')
-    ]
+def test_call_that_never_gets_a_name_is_none() -> None:
+    nameless = chunk(call(0, "c1", None, '{"a":1}'))
+    assert output(chunk({"content": "A"}), nameless, chunk(finish="tool_calls")) == [("message", "A")]
 
 
 def test_fragment_that_says_nothing_is_no_call() -> None:
@@ -217,7 +216,7 @@ def test_calls_without_id_get_ids_of_their_own() -> None:
 
 
 def test_calls_with_the_same_id_get_different_ones() -> None:
-    chunks = [chunk(call(0, None, None, "{}")), chunk(call(1, "c", "look", "{}"))]
+    chunks = [chunk(call(0, None, "taste", "{}")), chunk(call(1, "c", "look", "{}"))]
     chunks += [chunk(call(2, "c", "hear", "{}")), chunk(call(3, None, "feel", "{}"))]
     played = play(*chunks, chunk(finish="tool_calls"))
     assert len({item["call_id"] for item in played.final["output"]}) == 4
