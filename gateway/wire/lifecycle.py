@@ -50,12 +50,10 @@ class Lifecycle:
         ref = Reference.of_item(item, event)
         known = lookup.find(lookup.ADDED, self._items, ref)
         if known is None:
-            new = self._new(item, ref)
-            new.twin = self._items.call(ref.type, ref.call_id)
-            yield from self.show_or_wait(new)
+            yield from self.show_or_wait(self._new(item, ref))
             return
         self._items.learn(known, ref.id, ref.index)
-        if not known.first:
+        if not known.first and not known.is_done:
             known.first = item
             known.fields = {**shapes.fields_of(item), **known.fields}
 
@@ -79,7 +77,7 @@ class Lifecycle:
             self._items.waiting.append(known)
 
     def _new(self, item: Item, ref: Reference) -> OutputItem:
-        new = OutputItem(ref.type, _opened(item), first=item)
+        new = OutputItem(ref.type, _opened(item), first=item, twin=self._items.call(ref.type, ref.call_id))
         self._items.learn(new, ref.id, ref.index)
         if (guess := lookup.guess(self._items, ref)) is not None:
             self._items.drop(guess)

@@ -146,13 +146,13 @@ def by_index(items: Items, ref: Reference) -> OutputItem | None:
 
 
 def newest(items: Items, ref: Reference) -> OutputItem | None:
-    """The newest open item of the type. One that has another index, or another id and text already, is not
+    """The newest open item of the type. One that has another index, or another id and has begun, is not
     meant: ids that change after the opening of an item are given the benefit of the doubt once."""
     for known in _open(items, ref):
         if ref.index is not None and known.given_index is not None:
             if ref.index == known.given_index:
                 return known
-        elif ref.id is None or known.given_id in (None, ref.id) or not known.said():
+        elif ref.id is None or known.given_id in (None, ref.id) or not known.is_begun():
             return known
     return None
 

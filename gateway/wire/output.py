@@ -139,6 +139,10 @@ class OutputItem:
     is_guess: bool = False
     twin: OutputItem | None = None
 
+    def is_begun(self) -> bool:
+        """Whether anything of its text was streamed, be it an empty part."""
+        return bool(self.arguments.pieces or self.parts["content"] or self.parts["summary"])
+
     def said(self) -> str:
         """All of its text so far."""
         if self.type in ARGUMENTS:

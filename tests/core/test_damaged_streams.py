@@ -324,8 +324,15 @@ def reproduce(
     check(played.events)
     assert played.final["status"] == "completed"
     expected = shape([whole(said, number) for number, said in enumerate(turn)])
+    if "same call ids" in faults:  # a call that says the same under the same call_id is the same
+        first = next((n for n, known in enumerate(expected) if known[0] in CALLS), 0)
+        again = [
+            known for known in expected[first + 1 :] if known[0] not in CALLS or known != expected[first]
+        ]
+        expected = [*expected[: first + 1], *again]
     got = shape(played.final["output"])
-    if "other order in the end" in faults or (is_interleaved and "no item.added" in faults):
+    is_in_order = not faults & {"other order in the end", "same call ids"}
+    if not is_in_order or (is_interleaved and "no item.added" in faults):
         expected, got = sorted(expected, key=repr), sorted(got, key=repr)
     assert got == expected
     return played
