@@ -15,8 +15,9 @@ import orjson
 
 from gateway.core import retry
 from gateway.core.job import Job, Outcome, Status
+from gateway.wire import endings, failures, responses
 from gateway.wire import events as wire_events
-from gateway.wire import failures, responses
+from gateway.wire.endings import Ending
 from gateway.wire.events import LIFECYCLE, TERMINAL, Event
 from gateway.wire.failures import Failure, Told, failure
 from gateway.wire.item_ids import FIRST_OUTPUT, to_be_looked_up
@@ -264,22 +265,25 @@ class JobMachine:
             self._answer = answer
 
     def _terminal(self, output: list[Event], event: Event, now_s: int) -> Finish:
-        """The backend's ending. Its embedded status decides, not the event's name (vLLM sends
-        `response.completed` for incomplete ones too)."""
+        """The backend's ending, whatever its last event is called."""
         self._remember(event)
         answer = event.get("response")
         answer = answer if isinstance(answer, dict) else {}
-        status = answer.get("status")
-        if status not in ("completed", "incomplete", "failed", "cancelled"):
-            status = event["type"].removeprefix("response.")
-        if status == "cancelled":
-            return self._failed_after(
-                output, failure("The backend cancelled the response."), "upstream_cancelled", now_s
-            )
-        if status == "failed":
-            return self._told(output, failures.of_failed(event), "upstream_failed", now_s)
-        output += self._normaliser.settle(answer.get("output"), status)
-        return self._finish(output, Status(status), now_s, reason="upstream_ended")
+        match ending := endings.ending_of(event):
+            case Ending.COMPLETED | Ending.INCOMPLETE:
+                output += self._normaliser.settle(answer.get("output"), ending)
+                is_cut = ending is Ending.INCOMPLETE or self._normaliser.has_cut_call()
+                status = Status.INCOMPLETE if is_cut else Status.COMPLETED
+                return self._finish(output, status, now_s, reason="upstream_ended")
+            case Ending.FAILED:
+                output += self._normaliser.settle(answer.get("output"), None)
+                return self._told(output, failures.of_failed(event), "upstream_failed", now_s)
+            case Ending.CANCELLED:
+                output += self._normaliser.settle(answer.get("output"), None)
+                error = failure("The backend cancelled the response.")
+                return self._failed_after(output, error, "upstream_cancelled", now_s)
+            case _:
+                assert_never(ending)
 
     def _failed(
         self, error: Failure, reason: str, now_s: int, *, failed: UpstreamFailed | None = None

@@ -17,27 +17,25 @@ from gateway.wire.sse import encode
 LIFECYCLE = frozenset({"response.created", "response.queued", "response.in_progress"})
 """Sent by the gateway itself; a backend's own are read for what they say, and not passed on."""
 
-TERMINAL = frozenset({"response.completed", "response.failed", "response.incomplete", "response.cancelled"})
-"""`response.cancelled` is not in the specification, but some servers send it; we never do."""
+ENDINGS = frozenset({"response.completed", "response.failed", "response.incomplete"})
+"""The last event of a stream, as the specification has it."""
+
+TERMINAL = ENDINGS | {"response.cancelled", "response.done", "response.requires_action"}
+"""What backends end a stream with (`wire.endings` says what they mean)."""
 
 ITEM_EVENTS = {
     f"response.{item_type}{ending}": item_type
     for item_type, endings in {
         "web_search_call": (".in_progress", ".searching", ".completed"),
         "file_search_call": (".in_progress", ".searching", ".completed"),
-        "code_interpreter_call": (
-            *(".in_progress", ".interpreting", ".completed"),
-            *("_code.delta", "_code.done"),
-        ),
+        "code_interpreter_call": (".in_progress", ".interpreting", ".completed"),
         "image_generation_call": (".in_progress", ".generating", ".partial_image", ".completed"),
-        "mcp_call": (".in_progress", ".completed", ".failed", "_arguments.delta", "_arguments.done"),
+        "mcp_call": (".in_progress", ".completed", ".failed"),
         "mcp_list_tools": (".in_progress", ".completed", ".failed"),
-        "shell_call": ("_command.added", "_command.delta", "_command.done"),
-        "shell_call_output": ("_content.delta", "_content.done"),
     }.items()
     for ending in endings
 }
-"""Events about one item whose inner state we do not track, with its type: passed on with the right index."""
+"""Events about what an item is doing, with its type: passed on with the right index."""
 
 AUDIO_EVENTS = frozenset(
     {

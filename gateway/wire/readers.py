@@ -53,12 +53,15 @@ class ResponsesReader:
 
     notices: Collection[Notice] = ()
 
+    def __init__(self) -> None:
+        self._halves = Halves()
+
     def read(self, frame: Frame) -> list[Event]:
         if frame.event == "error":
             return [_error(frame.data)]
         if frame.data.strip() in (b"", _DONE):  # some keep a connection alive by events without data
             return []
-        event = wire_events.parse(frame.data)
+        event = wire_events.parse(frame.data, self._halves)
         if event is None:
             raise NotAnEvent(_NOT_JSON)
         kind = event.get("type") or frame.event

@@ -13,6 +13,7 @@ from typing import Any
 
 import orjson
 
+from gateway.wire import endings
 from gateway.wire.events import is_writable
 from gateway.wire.usage import usage_of
 
@@ -178,10 +179,7 @@ def ended(
     final["usage"] = usage_of(answer.get("usage"))
     final["completed_at"] = now_s if status == "completed" else None
     if status == "incomplete":
-        details = answer.get("incomplete_details")
-        final["incomplete_details"] = (
-            details if isinstance(details, dict) else {"reason": "max_output_tokens"}
-        )
+        final["incomplete_details"] = endings.incomplete_details(answer)
     return final
 
 

@@ -12,7 +12,7 @@ from gateway.wire.dialects import Dialect
 
 Json = dict[str, Any]
 
-EVENT_TYPES = sorted(events.LIFECYCLE | events.TERMINAL - {"response.cancelled"} | normalise.SHOWN)
+EVENT_TYPES = sorted(events.LIFECYCLE | events.ENDINGS | normalise.SHOWN)
 
 
 def create_background(*, accepts_store_false: bool) -> Json:
