@@ -9,6 +9,7 @@ from http import HTTPStatus
 import orjson
 from aiohttp import web
 
+from gateway.wire import codings
 from gateway.wire.errors import Fault, Refusal
 from gateway.wire.failures import Failure
 
@@ -20,7 +21,7 @@ STATUS: dict[Fault, int] = {
     Fault.METHOD: 405,
     Fault.TOO_SLOW: 408,
     Fault.TOO_LARGE: 413,
-    Fault.UNSUPPORTED_MEDIA: 415,
+    Fault.UNSUPPORTED_CODING: 415,
     Fault.EXPECTATION: 417,
     Fault.KEY_REUSED: 422,
     Fault.OVERLOADED: 429,
@@ -75,6 +76,8 @@ def error_response(refusal: Refusal) -> web.Response:
     )
     if refusal.fault is Fault.METHOD:  # RFC 9110 §15.5.6; which of them a path knows, its backend says
         response.headers["Allow"] = "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"
+    if refusal.fault is Fault.UNSUPPORTED_CODING:  # RFC 9110 §15.5.16: this, and not the Content-Type
+        response.headers["Accept-Encoding"] = codings.ACCEPTED
     if refusal.retry_after_s is not None:
         response.headers["Retry-After"] = str(refusal.retry_after_s)
     if refusal.fault is Fault.UNAUTHENTICATED:

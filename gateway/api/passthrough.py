@@ -42,7 +42,7 @@ class Passthrough:
         """Answer a request with what the backend answers.
 
         Args:
-            body: The request's body where it has been read already; it is sent with its length.
+            body: The request's body where it has been read (and decoded) already; it is sent with its length.
             tap_of: Makes what sees the answer on its way, and may change it. The backend is then asked not
                 to compress it.
         """

@@ -171,7 +171,5 @@ class Router:
 
 
 def _is_prompt(request: web.BaseRequest) -> bool:
-    """Of chat completions, or of the completions before them; not compressed."""
-    path = request.raw_path.partition("?")[0]
-    is_encoded = request.headers.get("Content-Encoding", "identity") != "identity"
-    return request.method == "POST" and path.endswith("/completions") and not is_encoded
+    """Of chat completions, or of the completions before them."""
+    return request.method == "POST" and request.raw_path.partition("?")[0].endswith("/completions")

@@ -23,7 +23,7 @@ class Fault(Enum):
     TOO_LARGE = auto()
     EXPECTATION = auto()
     KEY_REUSED = auto()
-    UNSUPPORTED_MEDIA = auto()
+    UNSUPPORTED_CODING = auto()
     HEAD_TOO_LARGE = auto()
     OVERLOADED = auto()
     NOT_IMPLEMENTED = auto()
@@ -84,3 +84,9 @@ def invalid(message: str, *, param: str | None = None, code: str | None = "inval
 def not_found(response_id: str) -> Refusal:
     """The same bytes for unknown, expired, deleted and foreign ids: none may be told from another."""
     return Refusal(Fault.NOT_FOUND, f"Response with id '{response_id}' not found.")
+
+
+def too_large(bytes_max: int) -> Refusal:
+    """A body over a limit, as it came or decoded."""
+    message = f"The request body is larger than {bytes_max} bytes."
+    return Refusal(Fault.TOO_LARGE, message, code="request_too_large")

@@ -22,7 +22,7 @@ _ERRORS = {
     404: "No such response: unknown, expired, deleted or another caller's, which cannot be told apart.",
     408: "The request did not come in time.",
     413: "The body is larger than the gateway's settings allow.",
-    415: "The body is compressed, and goes to a backend by the gateway's own key.",
+    415: "The body has a `Content-Encoding` that cannot be read; `Accept-Encoding` says which can.",
     417: "Something other than `100-continue` is expected.",
     422: "The `Idempotency-Key` was used for another request.",
     429: "Too many responses are waiting, or too many streams are open. Nothing was accepted.",
