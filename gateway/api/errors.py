@@ -24,6 +24,7 @@ STATUS: dict[Fault, int] = {
     Fault.UNSUPPORTED_CODING: 415,
     Fault.EXPECTATION: 417,
     Fault.KEY_REUSED: 422,
+    Fault.NO_WEBSOCKET: 426,
     Fault.OVERLOADED: 429,
     Fault.HEAD_TOO_LARGE: 431,
     Fault.INTERNAL: 500,
@@ -78,6 +79,9 @@ def error_response(refusal: Refusal) -> web.Response:
         response.headers["Allow"] = "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"
     if refusal.fault is Fault.UNSUPPORTED_CODING:  # RFC 9110 §15.5.16: this, and not the Content-Type
         response.headers["Accept-Encoding"] = codings.ACCEPTED
+    if refusal.fault is Fault.NO_WEBSOCKET:  # RFC 9110 §15.5.22: a 426 says what is spoken; §7.8: and how
+        response.headers["Upgrade"] = "HTTP/1.1"
+        response.headers["Connection"] = "Upgrade, close"  # as after every upgrade that is declined
     if refusal.retry_after_s is not None:
         response.headers["Retry-After"] = str(refusal.retry_after_s)
     if refusal.fault is Fault.UNAUTHENTICATED:

@@ -24,7 +24,8 @@ from gateway.api.websocket import tunnel
 from gateway.config import ServerSettings
 from gateway.observe import Observer, line
 from gateway.outbound.backends import HttpBackends
-from gateway.wire.errors import Fault, Refusal
+from gateway.wire.calls import Api
+from gateway.wire.errors import Fault, Refusal, no_websocket
 from gateway.wire.salt import salted
 
 CONTRACT_PATH = "/openapi.json"
@@ -159,6 +160,9 @@ class Router:
 
     async def _tunnel(self, request: web.BaseRequest, request_id: str) -> web.StreamResponse:
         backend = self._chooser.without_model()
+        may_post = request.raw_path.partition("?")[0] == self._collection
+        if may_post and (not backend.sees_callers or backend.speech.api is Api.CHAT):
+            raise no_websocket()
         keep_sockets_apart(request, backend)
         return await tunnel(
             request,
@@ -167,6 +171,7 @@ class Router:
             settings=self._settings,
             request_id=request_id,
             observer=self._observer,
+            may_post=may_post,
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import aiohttp
 import pytest
 from openai.types.responses import Response
 
@@ -105,3 +106,18 @@ async def test_a_plain_stream_that_breaks_off_says_so_and_is_not_begun_anew(
     last = payload(frames(answer.body)[-1])
     assert (last["type"], last["response"]["error"]["code"]) == ("response.failed", "server_error")
     assert len(replay_server.creates) == 1
+
+
+async def test_a_websocket_to_a_chat_backend_is_told_to_post_without_asking_it(
+    start_gateway: StartGateway, replay_server: ReplayServer
+) -> None:
+    gateway = await start_gateway("--api", "chat")
+    with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+        await gateway.http.ws_connect(f"{gateway.url}/responses?x=y")
+    assert refused.value.status == 426
+    assert refused.value.headers is not None
+    assert refused.value.headers["Upgrade"] == "HTTP/1.1"
+    assert replay_server.calls == []
+    with pytest.raises(aiohttp.WSServerHandshakeError) as elsewhere:  # the backend's to have, or not
+        await gateway.http.ws_connect(f"{gateway.url}/realtime")
+    assert elsewhere.value.status != 426
