@@ -182,7 +182,8 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         ops = Ops(observer, contract, engine.measure, backends.state, store.state, receivers)
         stack.push_async_callback(engine.stop)
         failed = await engine.start(backends.run(), watch_loop(observer), store.tend())
-        admin, public = (Server(room.handle, server, observer) for room in (ops, router))
+        admin = Server(ops.handle, server, observer)
+        public = Server(router.handle, server, observer, router.cors.settle)
         admin_port = await _listen(stack, admin, server.admin_host, server.admin_port)
         port = await _listen(stack, public, server.host, server.port)
         yield Running(
