@@ -124,6 +124,8 @@ class Passthrough:
     ) -> None:
         writer = await response.prepare(request)
         assert isinstance(writer, StreamWriter)
+        if answer.content_length is None and not answer.content.total_bytes:
+            await writer.write(b"")  # aiohttp would hold the head back until a stream's first event
         connection = answer.connection.protocol if answer.connection else None
         loop, stall_s = asyncio.get_running_loop(), self._stall_s
         try:

@@ -48,6 +48,7 @@ class PlainCreate:
         self._callers = callers
         self._chooser = chooser
         self._stall_timeout_s = settings.server.write_stall_timeout_s
+        self._heartbeat_s = settings.stream.heartbeat_s
         self._records = settings.conversations.record_foreground
         self._bytes_max = settings.background.events_bytes_max
 
@@ -158,7 +159,11 @@ class PlainCreate:
             if parsed.get("stream") is True:
                 blocks = self._foreground.stream(plain, backend)
                 return await stream_events(
-                    request, blocks, request_id=caller.request_id, stall_timeout_s=self._stall_timeout_s
+                    request,
+                    blocks,
+                    request_id=caller.request_id,
+                    stall_timeout_s=self._stall_timeout_s,
+                    heartbeat_s=self._heartbeat_s,
                 )
             answer = await self._foreground.finish(plain, backend)
         except BackendRefused as refused:

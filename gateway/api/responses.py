@@ -281,7 +281,9 @@ class Responses:
         async with aclosing(blocks):
             async for block in blocks:
                 yield self._dialect.shown_events(block)
-                if delivery is not None:  # the first event has the id: that is what must not be lost
+                if (
+                    delivery is not None and block
+                ):  # the first event has the id: that is what must not be lost
                     delivery.arrival.handed_over()
                     delivery = None
 

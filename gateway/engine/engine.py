@@ -96,7 +96,7 @@ class Engine:
             self.dialect,
             unacked,
         )
-        self.foreground = Foreground(clock, background)
+        self.foreground = Foreground(clock, background, head_wait_s=settings.stream.heartbeat_s)
         self.deliveries = Deliveries(store, sender, clock, settings, observer, fingerprint)
         self._tasks: list[asyncio.Task[None]] = []
 

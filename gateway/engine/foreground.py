@@ -6,8 +6,9 @@ and to nobody else.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,11 +57,17 @@ class BackendRefused(Exception):
 
 
 class Foreground:
-    """Runs plain requests; each lives as long as its client waits."""
+    """Runs plain requests; each lives as long as its client waits.
 
-    def __init__(self, clock: Clock, settings: BackgroundSettings) -> None:
+    Args:
+        head_wait_s: Longest wait of a stream for the head of the backend's answer, which decides with what
+            status the client is answered. Then the stream begins without it, and ends with the error, if any.
+    """
+
+    def __init__(self, clock: Clock, settings: BackgroundSettings, *, head_wait_s: float) -> None:
         self._clock = clock
         self._settings = settings
+        self._head_wait_s = head_wait_s
 
     async def finish(self, plain: Plain, backend: Backend) -> bytes:
         """JSON of the whole Response. Raises: BackendRefused; Refusal, if the API cannot say it."""
@@ -80,7 +87,8 @@ class Foreground:
         raise AssertionError("a run ends with a Finish")
 
     async def stream(self, plain: Plain, backend: Backend) -> AsyncGenerator[bytes, None]:
-        """Its events as they come. Raises: as `finish`, by the first block."""
+        """Its events as they come, the first of them with the head of the backend's answer. Raises: as
+        `finish`, by the first block."""
         async with aclosing(self._run(plain, backend, is_streamed=True)) as commands:
             async for command in commands:
                 match command:
@@ -110,12 +118,15 @@ class Foreground:
             plain.headers.credential,
             is_background=False,
         )
-        async with aclosing(backend.stream(call)) as items:
-            item: Input = await anext(items)
-            if isinstance(item, UpstreamFailed):
-                raise BackendRefused(item)
+        async with aclosing(backend.stream(call)) as items, _first(items) as first:
+            wait_s = self._head_wait_s if is_streamed else None
+            if (await asyncio.wait({first}, timeout=wait_s))[0]:
+                item = first.result()
+                if isinstance(item, UpstreamFailed):
+                    raise BackendRefused(item)
             for command in machine.receive(Started(), now_s=self._clock.now_s()):
                 yield command
+            item = await first
             while True:
                 for command in machine.receive(item, now_s=self._clock.now_s()):
                     _raise_if_failed(command, item, is_streamed)
@@ -125,6 +136,19 @@ class Foreground:
                     if isinstance(command, Finish):
                         return
                 item = await anext(items)
+
+
+@asynccontextmanager
+async def _first(items: AsyncGenerator[Input, None]) -> AsyncIterator[asyncio.Future[Input]]:
+    """The first of them, which may be waited for more than once."""
+    first = asyncio.ensure_future(anext(items))
+    try:
+        yield first
+    finally:
+        first.cancel()
+        await asyncio.wait({first})
+        if not first.cancelled():
+            first.exception()  # nobody may have waited for it
 
 
 def _raise_if_failed(command: Command, item: Input, is_streamed: bool) -> None:

@@ -24,7 +24,7 @@ _ERROR_BODY_BYTES_MAX = 64 * 2**10
 async def read_answer(
     answer: aiohttp.ClientResponse, *, idle_timeout_s: float, event_bytes_max: int, observer: Observer
 ) -> AsyncGenerator[Input, None]:
-    """The answer to a call, to its end.
+    """The answer to a call, to its end. A stream begins without a frame: its head has come.
 
     Args:
         idle_timeout_s: Longest silence.
@@ -40,6 +40,7 @@ async def read_answer(
         elif answer.content_type == "application/json":
             yield UpstreamAnswer(await _body(answer, event_bytes_max, silence))
         else:
+            yield UpstreamFrames([])
             decoder = SseDecoder(event_bytes_max)
             while chunk := await answer.content.readany():
                 silence.broken()

@@ -244,6 +244,22 @@ async def test_body_with_a_length_arrives_with_it() -> None:
         assert (await ask(gw.port, head + body)).endswith(b"\r\n\r\nok")
 
 
+async def test_the_head_of_a_stream_does_not_wait_for_its_first_event() -> None:
+    heard = asyncio.Event()
+
+    async def script(reader: Reader, writer: Writer) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(CHUNKED)
+        await within(heard.wait())
+        writer.write(b"3\r\none\r\n0\r\n\r\n")
+
+    async with backend(script) as up, gateway(up) as gw, client(gw.port) as (reader, writer):
+        writer.write(GET)
+        assert b"text/event-stream" in await within(reader.readuntil(b"\r\n\r\n"))
+        heard.set()
+        assert await within(reader.readuntil(b"0\r\n\r\n")) == b"3\r\none\r\n0\r\n\r\n"
+
+
 async def test_chunked_body_arrives_while_it_is_being_sent() -> None:
     first = asyncio.Event()
 
