@@ -144,6 +144,10 @@ class StreamSettings(Section):
 class LogSettings(Section):
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["json", "text"] = "json"
+    waiting_bytes_max: Bytes = 4 * 2**20
+    """Of lines that whoever reads stderr has not taken yet; more are dropped and counted."""
+    flush_timeout_s: Annotated[float, Field(ge=0, le=60)] = 2
+    """The end of the process waits so long for the last lines to be taken."""
 
 
 class ConversationSettings(Section):
