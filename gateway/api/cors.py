@@ -13,12 +13,11 @@ from typing import Final
 from aiohttp import hdrs, web
 from multidict import CIMultiDict
 
-from gateway.api.errors import error_response
+from gateway.api.errors import METHODS, error_response
 from gateway.config import ServerSettings
 from gateway.wire.errors import Fault, Refusal
 
 _PREFIX: Final = "access-control-"
-_METHODS: Final = "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"
 _NAMES = re.compile(r"[\w!#$%&'*+.^`|~-]+(?:[ \t]*,[ \t]*[\w!#$%&'*+.^`|~-]+)*", re.ASCII)
 _EXPOSED: Final = ("X-Request-Id", "openai-poll-after-ms", "Retry-After", "Retry-After-Ms")
 """Scripts are shown these, and whatever else an answer has."""
@@ -93,7 +92,7 @@ class Cors:
         return given[0] if given[0].lower() in self._origins else None
 
     def _promise(self, request: web.BaseRequest, headers: CIMultiDict[str]) -> None:
-        headers[hdrs.ACCESS_CONTROL_ALLOW_METHODS] = _METHODS
+        headers[hdrs.ACCESS_CONTROL_ALLOW_METHODS] = METHODS
         names = request.headers.get(hdrs.ACCESS_CONTROL_REQUEST_HEADERS, "")
         if _NAMES.fullmatch(names):  # those asked for: a `*` would not stand for Authorization
             headers[hdrs.ACCESS_CONTROL_ALLOW_HEADERS] = names

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -20,7 +21,7 @@ from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import RequestHandler
 from multidict import CIMultiDict
 
-from gateway.api.admission import admit, bad_version, head_too_large
+from gateway.api.admission import admit, bad_version, head_too_large, unknown_method
 from gateway.api.errors import STATUS, error_bytes, error_response, set_own_headers
 from gateway.api.patience import Patience
 from gateway.config import ServerSettings
@@ -35,6 +36,9 @@ _READ_BYTES = 64 * 2**10
 
 _SEE_OFF_S = 2.0
 """For so long at most a client may go on with a request that is no HTTP, to hear what was wrong with it."""
+
+_UNKNOWN_METHOD = re.compile(r"Invalid method.*\bb['\"][\w!#$%&'*+.^`|~-]+ /", re.DOTALL)
+"""The parser's words for a request line that is one, but for a method that it does not know."""
 
 _FAILED = Refusal(Fault.INTERNAL, "The gateway failed.", code="internal_error")
 
@@ -215,6 +219,8 @@ def _malformed(error: BaseException | None) -> Refusal:
         return head_too_large()
     if isinstance(error, BadStatusLine) and "Invalid HTTP version" in said:
         return bad_version()
+    if isinstance(error, BadStatusLine) and _UNKNOWN_METHOD.search(said):
+        return unknown_method()
     return invalid("The request is not well-formed HTTP.", code="invalid_http")
 
 

@@ -19,6 +19,7 @@ class Fault(Enum):
     FORBIDDEN = auto()
     NOT_FOUND = auto()
     METHOD = auto()
+    UNKNOWN_METHOD = auto()
     TOO_SLOW = auto()
     TOO_LARGE = auto()
     EXPECTATION = auto()

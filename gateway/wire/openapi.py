@@ -27,7 +27,7 @@ _ERRORS = {
     422: "The `Idempotency-Key` was used for another request.",
     429: "Too many responses are waiting, or too many streams are open. Nothing was accepted.",
     431: "The request's head is too large.",
-    501: "The request has a transfer coding other than `chunked`, or is a WebSocket upgrade with a body.",
+    501: "The method is unknown, the transfer coding is not `chunked`, or a WebSocket upgrade has a body.",
     502: "Plain request: the backend cannot be reached, or broke off before its answer.",
     503: "The gateway is shutting down, or cannot store at the moment; plain request: no backend is up.",
     504: "Plain request: the backend did not answer in time.",

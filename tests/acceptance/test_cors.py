@@ -13,6 +13,7 @@ import pytest
 from aiohttp import web
 
 from demo.model_server import listening
+from gateway.api.errors import METHODS
 from tests.acceptance.conftest import StartGateway
 from tests.acceptance.harness import Gateway, Reply
 from tests.acceptance.replay import recording
@@ -152,7 +153,7 @@ async def test_a_preflight_is_answered_by_the_gateway_whoever_may_come_in(
     assert (answer.status, answer.body) == (204, b"")
     assert _cors(answer) == {
         "access-control-allow-origin": PAGE,
-        "access-control-allow-methods": "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT",
+        "access-control-allow-methods": METHODS,
         "access-control-allow-headers": "authorization,content-type,x-stainless-lang",
         "access-control-max-age": "77",
     }
