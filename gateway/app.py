@@ -35,7 +35,13 @@ from gateway.observe import Observer, configure_logging, line
 from gateway.outbound.backends import HttpBackends
 from gateway.outbound.client import make_session
 from gateway.outbound.receivers import HttpSender
-from gateway.process import calm_collector, raise_file_limit, warn_of_few_files, watch_loop
+from gateway.process import (
+    calm_collector,
+    keep_standard_files,
+    raise_file_limit,
+    warn_of_few_files,
+    watch_loop,
+)
 from gateway.store.connection import has_wal_reset_bug
 from gateway.store.file import DatabaseInUse, DatabaseRefused, DatabaseUnreachable
 from gateway.store.sqlite import SqliteStore
@@ -50,7 +56,13 @@ _CLOSING_GRACE_S = 3.0
 
 def serve(settings: Settings) -> int:
     """Run until SIGTERM or SIGINT. Returns the exit status; a second signal ends the process at once."""
-    configure_logging(settings.log.level, settings.log.format)
+    keep_standard_files()
+    configure_logging(
+        settings.log.level,
+        settings.log.format,
+        waiting_bytes_max=settings.log.waiting_bytes_max,
+        flush_timeout_s=settings.log.flush_timeout_s,
+    )
     if http_parser.HttpRequestParser is http_parser.HttpRequestParserPy:
         return _refused(
             "aiohttp runs without its C parser, whose strictness the gateway relies on", EX_CONFIG
@@ -192,7 +204,8 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         )
         stack.push_async_callback(engine.stop)
         failed = await engine.start(backends.run(), watch_loop(observer), store.tend())
-        admin, public = (Server(room.handle, server, observer) for room in (ops, router))
+        admin = Server(ops.handle, server, observer)
+        public = Server(router.handle, server, observer, router.cors.settle)
         admin_port = await _listen(stack, admin, server.admin_host, server.admin_port)
         port = await _listen(stack, public, server.host, server.port)
         yield Running(

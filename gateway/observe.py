@@ -22,8 +22,10 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
 
-from gateway.logs import configure_logging, line
+from gateway.logs import configure_logging, line, lines_dropped
 
 __all__ = ["Observer", "configure_logging", "line"]
 
@@ -232,6 +234,7 @@ class Observer:
             buckets=_FAST_SECONDS,
             registry=r,
         )
+        r.register(_LinesDropped())
         ProcessCollector(registry=r)  # CPU, memory, file descriptors
         self.draining = Gauge("backburner_draining", "1 while shutting down", registry=r)
 
@@ -458,3 +461,11 @@ class Observer:
     def committed(self, operations: int, seconds: float) -> None:
         self.commit_ops.observe(operations)
         self.commit.observe(seconds)
+
+
+class _LinesDropped(Collector):
+    """Counted where it happens, in a thread that has no time for metrics."""
+
+    def collect(self) -> Iterable[CounterMetricFamily]:
+        what = "Log lines that nobody took in time"
+        yield CounterMetricFamily("backburner_log_lines_dropped", what, value=lines_dropped())

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 import resource
+import sys
 
 from gateway.config import Settings
 from gateway.observe import Observer, line
@@ -15,6 +17,18 @@ _OTHER_FILES = 64
 _LOOK_EVERY_S = 0.05
 _COLLECTOR_THRESHOLDS = (10_000, 10, 10)
 """A full collection after a million objects more than before, and not after 70,000."""
+
+
+def keep_standard_files() -> None:
+    """Open what was closed of standard input, output and error, as nothing: whatever the process opens next
+    would get its number, and what a library prints would be written into a socket, or into the database."""
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number, which is this one
+    if sys.stderr is None:  # Python found it closed
+        sys.stderr = os.fdopen(2, "w", errors="backslashreplace")
 
 
 def raise_file_limit() -> int:

@@ -60,8 +60,7 @@ class Chooser:
     async def of_request(self, request: web.BaseRequest) -> tuple[HttpBackend, bytes | None]:
         """The backend of any request, and its body if that had to be read. Raises: Refusal."""
         has_model = request.method in ("POST", "PUT", "PATCH") and request.content_type == "application/json"
-        is_encoded = request.headers.get("Content-Encoding", "identity") != "identity"
-        if not self._backends.reads_bodies or not has_model or is_encoded:
+        if not self._backends.reads_bodies or not has_model:
             return self.without_model(), None
         body = await read_body(request, self._body_bytes_max)
         backend = await self.of_body(body)

@@ -46,7 +46,7 @@ class Passthrough:
         """Answer a request with what the backend answers.
 
         Args:
-            body: The request's body where it has been read already; it is sent with its length.
+            body: The request's body where it has been read (and decoded) already; it is sent with its length.
             tap_of: Makes what sees the answer on its way, and may change it. The backend is then asked not
                 to compress it.
             retelling: Says the same otherwise, if the backend refuses the body and says why.
@@ -143,6 +143,8 @@ class Passthrough:
     ) -> None:
         writer = await response.prepare(request)
         assert isinstance(writer, StreamWriter)
+        if answer.content_length is None and not answer.content.total_bytes:
+            await writer.write(b"")  # aiohttp would hold the head back until a stream's first event
         connection = answer.connection.protocol if answer.connection else None
         loop, stall_s = asyncio.get_running_loop(), self._stall_s
         try:

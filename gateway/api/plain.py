@@ -56,6 +56,7 @@ class PlainCreate:
         self._callers = callers
         self._chooser = chooser
         self._stall_timeout_s = settings.server.write_stall_timeout_s
+        self._heartbeat_s = settings.stream.heartbeat_s
         self._records = settings.conversations.record_foreground
         self._bytes_max = settings.background.events_bytes_max
 
@@ -191,6 +192,7 @@ class PlainCreate:
                     request_id=caller.request_id,
                     stall_timeout_s=self._stall_timeout_s,
                     headers=tools.headers(),
+                    heartbeat_s=self._heartbeat_s,
                 )
             answer = await self._foreground.finish(plain, backend)
         except BackendRefused as refused:

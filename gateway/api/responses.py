@@ -16,9 +16,8 @@ from gateway.api.callers import Caller, Callers, credential_for_asking, split_he
 from gateway.api.choosing import Chooser
 from gateway.api.passthrough import Passthrough
 from gateway.api.plain import PlainCreate
-from gateway.api.shared_key import refuse_encoded
 from gateway.api.streaming import stream_events
-from gateway.api.upload import looked_over, read_body, too_large
+from gateway.api.upload import looked_over, read_body
 from gateway.config import Settings
 from gateway.core.job import Idempotency, Job, Status
 from gateway.engine.engine import Engine
@@ -30,7 +29,7 @@ from gateway.outbound.backend import HttpBackend
 from gateway.wire import queries, requests, responses, retries, webhooks
 from gateway.wire.calls import NO_SUCH_ROUTE, Api
 from gateway.wire.classify import Background, classify
-from gateway.wire.errors import Fault, Refusal, invalid, not_found
+from gateway.wire.errors import Fault, Refusal, invalid, not_found, too_large
 
 _QUERY_OF_CREATE = frozenset({"api-version", "beta"})
 _PARAMETER = re.compile(r"[A-Za-z_]{1,32}(\[\])?")
@@ -64,12 +63,6 @@ class Responses:
 
     async def create(self, request: web.BaseRequest, request_id: str) -> web.StreamResponse:
         """Ours if it says `"background": true`; a plain one goes on, with our earlier turns put in."""
-        if request.headers.get("Content-Encoding", "identity") != "identity":
-            # Not readable here; no official client sends such.
-            backend = self._chooser.without_model()
-            if not backend.sees_callers:
-                refuse_encoded(request)
-            return await self._passthrough.forward(request, backend, request_id=request_id)
         body = await read_body(request, self._settings.server.body_bytes_max)
         kind = await looked_over(classify(body))
         await asyncio.sleep(0)  # a large one was parsed in one go, and the next steps take as long
@@ -307,7 +300,9 @@ class Responses:
         async with aclosing(blocks):
             async for block in blocks:
                 yield self._dialect.shown_events(block)
-                if delivery is not None:  # the first event has the id: that is what must not be lost
+                if (
+                    delivery is not None and block
+                ):  # the first event has the id: that is what must not be lost
                     delivery.arrival.handed_over()
                     delivery = None
 

@@ -16,7 +16,7 @@ from yarl import URL
 
 if TYPE_CHECKING:
     from gateway.config.backends import UpstreamSettings
-    from gateway.config.models import Settings
+    from gateway.config.models import ServerSettings, Settings
 
 Conflict = tuple[tuple[str, ...], str]  # settings, the one to blame first, and why they cannot all be
 
@@ -79,6 +79,7 @@ def conflicts(settings: Settings) -> Iterator[Conflict]:
         both = ("server.admin_token_file", "server.admin_token_env")
         yield both, f"{both[0]} and {both[1]} are both given: there is one token"
     yield from _callers(settings)
+    yield from _cors(settings.server)
     for prefix, backend in backends.items():
         if backend.cache_salt and settings.tenants.mode == "none":
             both = (f"{prefix}.cache_salt", "tenants.mode")
@@ -209,6 +210,17 @@ def _callers(settings: Settings) -> Iterator[Conflict]:
             ("tenants.mode", "server.host"),
             "in mode none all callers are one, and server.host is not this machine alone: "
             "bind it to 127.0.0.1, or say that it is meant with tenants.allow_anyone: true",
+        )
+
+
+def _cors(server: ServerSettings) -> Iterator[Conflict]:
+    if "*" in server.cors_origins and len(server.cors_origins) > 1:
+        yield ("server.cors_origins",), "server.cors_origins has * and others: * is any origin"
+    if "*" in server.cors_origins and server.cors_credentials:
+        yield (
+            ("server.cors_credentials", "server.cors_origins"),
+            "server.cors_credentials is true and server.cors_origins has *: name the origins, or every page "
+            "anywhere could act for its visitor",
         )
 
 

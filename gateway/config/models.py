@@ -15,7 +15,7 @@ from pydantic import Field, PrivateAttr, SecretStr, field_validator, model_valid
 from gateway.config.backends import UpstreamSettings
 from gateway.config.conflicts import ConflictError, conflicts
 from gateway.config.keyfiles import checked_key, key_of_variable, read_text
-from gateway.config.section import Bytes, Count, Host, Name, Port, Seconds, Section
+from gateway.config.section import Bytes, Count, Host, Name, Origin, Port, Seconds, Section
 from gateway.config.tenants import CredentialSettings, TenantSettings
 from gateway.config.webhooks import RequestWebhookSettings, WebhookSettings
 
@@ -46,6 +46,12 @@ class ServerSettings(Section):
     keepalive_timeout_s: Seconds = 75
     write_stall_timeout_s: Seconds = 30
     """A client that takes next to nothing for this long is cut off (a reader can resume at its cursor)."""
+    cors_origins: Annotated[tuple[Origin, ...], Field(max_length=256)] = ()
+    """Pages of these origins may read answers in a browser; `*`: of any."""
+    cors_max_age_s: Annotated[int, Field(ge=0, le=24 * 3600)] = 600
+    """A browser need not ask again for so long."""
+    cors_credentials: bool = False
+    """Browsers may send cookies and certificates, which a proxy in front may ask for."""
     openapi: Literal["gateway", "backend"] = "gateway"
     """Whose document `/openapi.json` is on the public port."""
     drain_timeout_s: Annotated[float, Field(ge=0, le=3600)] = 25
@@ -163,6 +169,10 @@ class StreamSettings(Section):
 class LogSettings(Section):
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["json", "text"] = "json"
+    waiting_bytes_max: Bytes = 4 * 2**20
+    """Of lines that whoever reads stderr has not taken yet; more are dropped and counted."""
+    flush_timeout_s: Annotated[float, Field(ge=0, le=60)] = 2
+    """The end of the process waits so long for the last lines to be taken."""
 
 
 class ConversationSettings(Section):

@@ -108,7 +108,9 @@ class Engine:
             thoughts,
             settings.conversations,
         )
-        self.foreground = Foreground(clock, background, thoughts, observer)
+        self.foreground = Foreground(
+            clock, background, thoughts, observer, head_wait_s=settings.stream.heartbeat_s
+        )
         self.deliveries = Deliveries(store, sender, clock, settings, observer, fingerprint)
         self._tasks: list[asyncio.Task[None]] = []
 

@@ -6,8 +6,9 @@ and to nobody else.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -65,15 +66,27 @@ class BackendRefused(Exception):
 
 
 class Foreground:
-    """Runs plain requests; each lives as long as its client waits."""
+    """Runs plain requests; each lives as long as its client waits.
+
+    Args:
+        head_wait_s: Longest that a stream waits for what decides with which status the client is answered.
+            Then it begins without, and ends with the error, if there is one.
+    """
 
     def __init__(
-        self, clock: Clock, settings: BackgroundSettings, thoughts: Thoughts, observer: Observer
+        self,
+        clock: Clock,
+        settings: BackgroundSettings,
+        thoughts: Thoughts,
+        observer: Observer,
+        *,
+        head_wait_s: float,
     ) -> None:
         self._clock = clock
         self._settings = settings
         self._thoughts = thoughts
         self._observer = observer
+        self._head_wait_s = head_wait_s
 
     async def finish(self, plain: Plain, backend: Backend) -> bytes:
         """JSON of the whole Response. Raises: BackendRefused; Refusal, if the API cannot say it."""
@@ -93,7 +106,8 @@ class Foreground:
         raise AssertionError("a run ends with a Finish")
 
     async def stream(self, plain: Plain, backend: Backend) -> AsyncGenerator[bytes, None]:
-        """Its events as they come. Raises: as `finish`, by the first block."""
+        """Its events as they come, the first of them with the head of the backend's answer. Raises: as
+        `finish`, by the first block."""
         async with aclosing(self._run(plain, backend, is_streamed=True)) as commands:
             async for command in commands:
                 match command:
@@ -109,19 +123,24 @@ class Foreground:
         speech = backend.speech.to(plain.body.get("model"))
         for number in range(CALLS_MAX):
             machine, call, reader = self._call(plain, speech, number)
-            async with aclosing(backend.stream(call)) as items:
-                item: Input = await anext(items)
+            async with aclosing(backend.stream(call)) as items, _first(items) as first:
                 began = machine.receive(Started(), now_s=self._clock.now_s())
+                wait_s = self._head_wait_s if is_streamed else None
+                has_begun = not (await asyncio.wait({first}, timeout=wait_s))[0]
+                if has_begun:
+                    for command in began:
+                        yield command
+                item = await first
                 commands = machine.receive(item, now_s=self._clock.now_s())
-                said = refusal(item, commands) if number + 1 < CALLS_MAX else None
+                may_learn = not has_begun and number + 1 < CALLS_MAX
+                said = refusal(item, commands) if may_learn else None
                 if said is not None and (
                     taught := backend.after_refusal(speech, said, call.body, plain.told)
                 ):
                     speech = taught
                     continue
-                if isinstance(item, UpstreamFailed):
+                if isinstance(item, UpstreamFailed) and not has_begun:
                     raise BackendRefused(item)
-                has_begun = False
                 while True:
                     if is_answered(commands):
                         learned = speech.after_answer(reader, machine.output())
@@ -161,6 +180,19 @@ class Foreground:
             version=number,
         )
         return machine, call, reader
+
+
+@asynccontextmanager
+async def _first(items: AsyncGenerator[Input, None]) -> AsyncIterator[asyncio.Future[Input]]:
+    """The first of them, which may be waited for more than once."""
+    first = asyncio.ensure_future(anext(items))
+    try:
+        yield first
+    finally:
+        first.cancel()
+        await asyncio.wait({first})
+        if not first.cancelled():
+            first.exception()  # nobody may have waited for it
 
 
 def _raise_if_failed(commands: list[Command], *, is_streamed: bool, has_begun: bool) -> None:

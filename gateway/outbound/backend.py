@@ -45,6 +45,7 @@ class HttpBackend:
         session: One that keeps no connections: a pooled one may have died, and a call sent into it
             might or might not have reached the backend.
         event_bytes_max: Of one event, and of an answer that is not a stream.
+        withheld: Names, in lower case, of headers that end at the gateway in any case.
 
     Attributes:
         checks: Its health checks.
@@ -61,6 +62,7 @@ class HttpBackend:
         event_bytes_max: int,
         observer: Observer,
         tenants: TenantSettings | None = None,
+        withheld: frozenset[str] = frozenset(),
     ) -> None:
         self.name = name
         self.settings = settings
@@ -86,7 +88,7 @@ class HttpBackend:
             CREDENTIALS & {name.lower() for name in self.own_headers}
         )
         self.sees_callers = tenants.passes_credentials and not has_own_key
-        self.withheld = frozenset() if self.sees_callers else CREDENTIALS
+        self.withheld = withheld if self.sees_callers else withheld | CREDENTIALS
         if tenants.header is not None:
             self.withheld |= {tenants.header.lower()}
         self.checks = Checks(

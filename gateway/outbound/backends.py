@@ -41,6 +41,8 @@ class HttpBackends:
                 event_bytes_max=settings.background.event_bytes_max,
                 observer=observer,
                 tenants=settings.tenants,
+                # The page was judged here: some servers would judge it again, by a list of their own.
+                withheld=frozenset({"origin"}) if settings.server.cors_origins else frozenset(),
             )
         default = settings.default_backend or (next(iter(backends)) if len(backends) == 1 else None)
         return cls(backends, default, observer)

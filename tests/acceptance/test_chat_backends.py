@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import aiohttp
 import orjson
 import pytest
 from openai.types.responses import Response
@@ -12,7 +13,7 @@ from openai.types.responses import Response
 from tests.acceptance.chat_shapes import PNG, TEXTS, TYPES, UNMAPPED, full_answer
 from tests.acceptance.conftest import StartGateway
 from tests.acceptance.harness import Gateway, frames, numbers, payload, within
-from tests.acceptance.replay import Answer, End, ReplayServer, recording, replay
+from tests.acceptance.replay import Answer, End, ReplayServer, json_answer, recording, replay
 
 ASK: dict[str, Any] = {"model": "tiny", "input": "Count to 5.", "background": True, "stream": True}
 STREAMS = ["chat-stream", "chat-stream-no-usage", "chat-tool-stream"]
@@ -203,3 +204,80 @@ async def test_think_tags_make_reasoning_items_where_the_settings_say_so(
         final = await gateway.client().responses.create(model="tiny", input="2+2?")
         assert [item.type for item in final.output] == expected
     assert final.output_text == "".join(texts)
+
+
+async def test_a_websocket_to_a_chat_backend_is_told_to_post_without_asking_it(
+    start_gateway: StartGateway, replay_server: ReplayServer
+) -> None:
+    gateway = await start_gateway("--api", "chat")
+    with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+        await gateway.http.ws_connect(f"{gateway.url}/responses?x=y")
+    assert refused.value.status == 426
+    assert refused.value.headers is not None
+    assert refused.value.headers["Upgrade"] == "HTTP/1.1"
+    assert replay_server.calls == []
+    with pytest.raises(aiohttp.WSServerHandshakeError) as elsewhere:  # the backend's to have, or not
+        await gateway.http.ws_connect(f"{gateway.url}/realtime")
+    assert elsewhere.value.status != 426
+
+
+async def test_a_translated_stream_has_begun_and_is_kept_awake_while_the_model_thinks(
+    start_gateway: StartGateway, replay_server: ReplayServer
+) -> None:
+    gateway = await start_gateway("--api", "chat", BACKBURNER_STREAM__HEARTBEAT_S=0.1)
+    held = replay_server.script(replay("vllm/chat-stream", hold_after=0))
+    body = {**ASK, "background": False}
+    async with gateway.http.post(f"{gateway.url}/responses", json=body) as answer:
+        assert answer.status == 200
+        seen = b""
+        while seen.count(b": keep-alive\n\n") < 2:
+            seen += await within(answer.content.readany())
+        assert [payload(event)["type"] for event in frames(seen)] == [
+            "response.created",
+            "response.in_progress",
+        ]
+        held.release.set()
+        whole = frames(seen + await within(answer.content.read()))
+    assert numbers(whole) == list(range(len(whole)))
+    assert payload(whole[-1])["response"]["status"] == "completed"
+
+
+async def test_the_head_of_a_translated_stream_does_not_wait_for_the_first_word(
+    start_gateway: StartGateway, replay_server: ReplayServer
+) -> None:
+    gateway = await start_gateway("--api", "chat", BACKBURNER_STREAM__HEARTBEAT_S=3600)
+    held = replay_server.script(replay("vllm/chat-stream", hold_after=0))
+    async with gateway.events("/responses", {**ASK, "background": False}) as events:
+        assert payload(await within(anext(events)))["type"] == "response.created"
+        held.release.set()
+
+
+async def test_a_backend_that_is_late_to_say_no_is_told_in_the_stream_and_one_in_time_by_its_status(
+    start_gateway: StartGateway, replay_server: ReplayServer
+) -> None:
+    refusal = json_answer({"error": {"message": "Too many tokens.", "code": 400}}, 400)
+    body = {**ASK, "background": False}
+    patient = await start_gateway("--api", "chat", BACKBURNER_STREAM__HEARTBEAT_S=3600)
+    replay_server.script(refusal)
+    told = await patient.call("POST", "/responses", body)
+    assert (told.status, told.error["message"]) == (400, "Too many tokens.")
+
+    gateway = await start_gateway("--api", "chat", BACKBURNER_STREAM__HEARTBEAT_S=0.1)
+    late = replay_server.script(replace(refusal, hold_after=-1))
+    async with gateway.events("/responses", body) as events:
+        begun = [payload(await within(anext(events)))["type"] for _ in range(2)]
+        assert begun == ["response.created", "response.in_progress"]
+        late.release.set()
+        [last] = [payload(event) async for event in events]
+    assert last["type"] == "response.failed"
+    assert last["response"]["error"] == {"code": "invalid_prompt", "message": "Too many tokens."}
+
+
+async def test_a_client_that_leaves_before_the_backends_head_stops_the_call(
+    start_gateway: StartGateway, replay_server: ReplayServer
+) -> None:
+    gateway = await start_gateway("--api", "chat", BACKBURNER_STREAM__HEARTBEAT_S=0.1)
+    replay_server.script(replay("vllm/chat-stream", hold_after=-1))
+    async with gateway.events("/responses", {**ASK, "background": False}) as events:
+        await within(anext(events))
+    await within((await replay_server.create(0)).gone.wait())

@@ -331,12 +331,12 @@ class House:
         return found
 
     async def stream(self, response_id: str, after: int = -1, tenant: bytes = TENANT) -> bytes:
-        """All that a reader gets, without heartbeats."""
+        """All the events that a reader gets."""
         blocks = []
         async with asyncio.timeout(PATIENCE_S):
             async with aclosing(self.engine.followers.follow(response_id, tenant, after=after)) as stream:
                 async for block in stream:
-                    if block != KEEP_ALIVE:
+                    if block not in (b"", KEEP_ALIVE):
                         assert split_frames(block), "whole events only"
                         blocks.append(block)
         return b"".join(blocks)
