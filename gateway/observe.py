@@ -352,8 +352,8 @@ class Observer:
                 "backend_noticed",
                 level=logging.WARNING,
                 backend=backend,
-                found=notice.what,
-                field=name or None,
+                reason=notice.what,
+                found=name or None,
             )
         return name
 

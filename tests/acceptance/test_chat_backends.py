@@ -156,7 +156,7 @@ async def test_a_field_without_a_place_is_counted_and_logged_once(
     sample = f'backburner_unmapped_fields_total{{backend="default",field="{UNMAPPED}"}}'
     assert await gateway.metric(sample) == 3
     told = [line for line in gateway.lines if line["event"] == "backend_noticed"]
-    assert [(line["found"], line["field"], line["level"]) for line in told] == [
+    assert [(line["reason"], line["found"], line["level"]) for line in told] == [
         ("unmapped_field", UNMAPPED, "warning")
     ]
 
