@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 
 import orjson
 
-from gateway.wire.chat.ways import System, Thoughts, Ways
+from gateway.wire.chat.ways import VENDOR_DATA, System, Thoughts, Ways
 from gateway.wire.replay import PLAIN, Forms, Ids, Item, type_of
 
 _WORDS_CHARS_MAX = 20_000
@@ -173,7 +173,7 @@ CHAT: tuple[Row[Ways], ...] = (
     Row(
         "broken_signatures",
         r"(?:invalid|corrupted) thought.?signature",
-        lambda ways, refusal: replace(ways, needs_signatures=True, refused=ways.refused | {"extra_content"}),
+        lambda ways, refusal: replace(ways, needs_signatures=True, refused=ways.refused | {*VENDOR_DATA}),
         "Gemini, of signatures from another route or project",
         is_lasting=False,
     ),

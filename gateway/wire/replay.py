@@ -13,6 +13,8 @@ from typing import Any
 
 import orjson
 
+from gateway.wire.chat.ways import THOUGHT_DATA, VENDOR_DATA
+
 Item = dict[str, Any]
 
 PLAIN = frozenset({"message", "function_call", "function_call_output"})
@@ -137,7 +139,7 @@ def carried(items: list[Item], maker: str, to: Receiver) -> list[Item]:
     for item in items:
         known = {k: v for k, v in item.items() if v is not None or k not in _NOISE}
         if is_foreign:
-            known = _without(known, CIPHER, "extra_content")
+            known = _without(known, CIPHER, *VENDOR_DATA, *THOUGHT_DATA)
         if not are_named and type_of(item) != "item_reference":
             known = _without(known, "id")
         if to.is_chat:

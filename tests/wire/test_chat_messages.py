@@ -260,13 +260,14 @@ def test_vendor_data_of_a_call_and_of_a_message_go_back_with_them() -> None:
     signature = {"google": {"thought_signature": "c2ln"}}
     made = messages(
         said("user", "Hi"),
-        {**function_call("c1"), "extra_content": signature, "status": None},
+        {**function_call("c1"), "extra_content": signature, "thought_signature": "c2ln", "status": None},
         function_call("c2"),
         said("assistant", "Hm.", extra_content=signature),
         function_output("c1"),
     )
     calls = made[1]["tool_calls"]
-    assert calls == [{**made_call("c1"), "extra_content": signature}, made_call("c2")]
+    signed = {**made_call("c1"), "extra_content": signature, "thought_signature": "c2ln"}
+    assert calls == [signed, made_call("c2")]
     assert made[1]["extra_content"] == signature
 
 
@@ -377,6 +378,27 @@ ROUNDS = [
 def test_which_thoughts_go_back(thoughts: Thoughts, field: str | None, expected: list[str | None]) -> None:
     made = messages(*ROUNDS, thoughts=thoughts, field=field)
     assert [m.get("reasoning") for m in made if m["role"] == "assistant"] == expected
+
+
+def test_what_belongs_to_thoughts_goes_back_with_them_as_it_was() -> None:
+    details = [{"type": "reasoning.encrypted", "data": "x"}]
+    signed = {**reasoning("Hm."), "reasoning_details": details}
+    sealed = {"type": "reasoning", "summary": [], "reasoning_details": details}
+    turn = [said("user", "A"), signed, sealed, function_call("c"), function_output("c")]
+    told = messages(*turn, thoughts=Thoughts.RUNNING)[1]
+    assert told == said("assistant", "", reasoning_details=[*details, *details], tool_calls=[made_call("c")])
+    told = messages(*turn, thoughts=Thoughts.RUNNING, field="reasoning")[1]
+    assert (told["reasoning"], len(told["reasoning_details"])) == ("Hm.", 2)
+    # where the words came in the details, they go back there and nowhere else
+    told = messages(*turn, thoughts=Thoughts.RUNNING, field="reasoning_details")[1]
+    assert told["reasoning_details"] == [*details, *details]
+    old = messages(*turn, said("user", "B"), thoughts=Thoughts.RUNNING, field="reasoning")[1]
+    assert old == said("assistant", "", tool_calls=[made_call("c")])
+
+
+def test_item_that_says_nothing_leaves_no_trace() -> None:
+    nothing = {"type": "reasoning", "summary": []}
+    assert messages(said("system", "A"), nothing, said("system", "B")) == [said("system", "A\n\nB")]
 
 
 def test_thoughts_as_parts_of_the_content_stand_before_its_text() -> None:

@@ -24,9 +24,9 @@ from gateway.wire.chat.message_parts import (
     unsupported,
 )
 from gateway.wire.chat.order import ordered
-from gateway.wire.chat.spoken import Message, Spoken
+from gateway.wire.chat.spoken import Message, Spoken, Thought
 from gateway.wire.chat.tools import CUSTOM_TOOL_ARGUMENT, Tools
-from gateway.wire.chat.ways import Ways
+from gateway.wire.chat.ways import THOUGHT_DATA, VENDOR_DATA, Ways
 from gateway.wire.errors import invalid
 
 __all__ = ["expect", "messages_of", "unsupported"]
@@ -39,9 +39,6 @@ _ROLES = {
     "discriminator": "user",
     "unknown": "user",
 }
-
-VENDOR_DATA = ("extra_content",)
-"""What goes back with a call or a message as it came: Gemini's thought signatures."""
 
 
 def messages_of(
@@ -74,7 +71,7 @@ class _Conversation:
         self._tools = tools
         self._ways = ways
         self._spoken: list[Spoken] = []
-        self._thoughts: list[str] = []
+        self._thoughts: list[Thought] = []
 
     def messages(self) -> list[Message]:
         users = [at for at, one in enumerate(self._spoken) if one.role == "user"]
@@ -100,7 +97,9 @@ class _Conversation:
             case "function_call_output" | "custom_tool_call_output":
                 self._call_output(item, param)
             case "reasoning":
-                self._thoughts += thoughts_of(item)
+                data = {name: item[name] for name in THOUGHT_DATA if isinstance(item.get(name), list)}
+                thought = Thought("\n".join(thoughts_of(item)), data)
+                self._thoughts += [thought] if thought.text or data else []
             case kind if kind in replay.HOSTED:
                 for plain in replay.in_plain_words(item):
                     self._item(plain, param)
@@ -116,7 +115,7 @@ class _Conversation:
                     f"{param}.{name}", "calls inside a message, in place of items of their own, are"
                 )
         place = f"{param}.content"
-        fields = {name: item[name] for name in VENDOR_DATA if isinstance(item.get(name), dict)}
+        fields = _vendor_data(item)
         if isinstance(item.get("name"), str) and item["name"]:
             fields["name"] = item["name"]
         if item.get("role") == "assistant":
@@ -180,8 +179,7 @@ class _Conversation:
         required(item, "name", param)
         function = {"name": self._tools.flat_of(item), "arguments": arguments}
         call: Message = {"id": call_id, "type": "function", "function": function}
-        call |= {name: item[name] for name in VENDOR_DATA if isinstance(item.get(name), dict)}
-        self._turn(is_new_text=False).calls.append(call)
+        self._turn(is_new_text=False).calls.append(call | _vendor_data(item))
 
     def _call_output(self, item: Message, param: str) -> None:
         """An output goes to its call. Of several the last one stands: who says it again knows more by now."""
@@ -207,6 +205,10 @@ class _Conversation:
     def _place_of_call(self, call_id: str) -> int | None:
         places = range(len(self._spoken) - 1, -1, -1)
         return next((at for at in places if self._spoken[at].has_call(call_id)), None)
+
+
+def _vendor_data(item: Message) -> Message:
+    return {name: item[name] for name in VENDOR_DATA if item.get(name)}
 
 
 def _kind_of(item: Message, param: str) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.wire.chat.message_parts import Content, Part, joined, split
-from gateway.wire.chat.ways import Thoughts, Ways
+from gateway.wire.chat.ways import THOUGHT_DATA, Thoughts, Ways
 
 Message = dict[str, Any]
 
@@ -23,6 +23,19 @@ BLANK_THOUGHT = " "
 
 NO_SIGNATURE = {"google": {"thought_signature": "skip_thought_signature_validator"}}
 """Gemini's own word for a call that another model made, or whose signature was lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class Thought:
+    """What one reasoning item holds.
+
+    Attributes:
+        text: Its words; empty if there are none to read.
+        data: What its maker put beside them, or has in place of them, under the maker's own names.
+    """
+
+    text: str
+    data: dict[str, list[Any]]
 
 
 @dataclass(slots=True)
@@ -38,7 +51,7 @@ class Spoken:
     role: str
     content: Content = ""
     fields: Message = field(default_factory=dict)
-    thoughts: list[str] = field(default_factory=list)
+    thoughts: list[Thought] = field(default_factory=list)
     calls: list[Message] = field(default_factory=list)
     outputs: dict[str, Content] = field(default_factory=dict)
     is_running: bool = False
@@ -60,27 +73,42 @@ class Spoken:
         if self.role != "assistant":
             return [{"role": self.role, "content": self.content, **self.fields}]
         message: Message = {"role": "assistant", "content": self.content, **self.fields}
-        if thought := self._thought(ways):
-            _think(message, thought, str(ways.reasoning_field))
+        has_thoughts = self._goes(ways) and self._think(message, ways)
         if self.calls:
             message["tool_calls"] = self._calls(ways)
         if ways.refuses_empty and not message["content"]:
             message["content"] = None
-        if not (self.content or self.calls or self.fields) and (not thought or ways.refuses_empty):
+        if not (self.content or self.calls or self.fields) and (not has_thoughts or ways.refuses_empty):
             return []
         return [message, *self._output_messages(ways)]
 
-    def _thought(self, ways: Ways) -> str:
-        if ways.reasoning_field is None:
-            return ""
-        goes = {
+    def _goes(self, ways: Ways) -> bool:
+        return {
             Thoughts.NEVER: False,
             Thoughts.RUNNING: self.is_running,
             Thoughts.CALLS: self.is_running or bool(self.calls),
             Thoughts.ALL: True,
         }[ways.thoughts]
-        is_blank = ways.thoughts is Thoughts.CALLS and bool(self.calls)
-        return "\n".join(self.thoughts) or (BLANK_THOUGHT if is_blank else "") if goes else ""
+
+    def _think(self, message: Message, ways: Ways) -> bool:
+        """Add the thoughts, in whatever fields they have. Whether there were any."""
+        name = ways.reasoning_field
+        has_some = False
+        for thought in self.thoughts:
+            for key, entries in thought.data.items():
+                message[key] = [*message.get(key, []), *entries]
+                has_some = True
+        text = "\n".join(thought.text for thought in self.thoughts if thought.text)
+        if not text and self.calls and ways.thoughts is Thoughts.CALLS:
+            text = BLANK_THOUGHT
+        if not text or name is None or name in THOUGHT_DATA:
+            return has_some
+        if name == "content":  # Mistral: thoughts are parts of it, before its text
+            parts: list[Part] = [{"type": "thinking", "thinking": [{"type": "text", "text": text}]}]
+            message["content"] = joined(parts, message["content"])
+        else:
+            message[name] = text
+        return True
 
     def _calls(self, ways: Ways) -> list[Message]:
         calls = [{k: v for k, v in call.items() if k not in ways.refused} for call in self.calls]
@@ -102,12 +130,3 @@ class Spoken:
                 text = "(The output is empty.)"
             made.append({"role": "tool", "tool_call_id": call["id"], "content": text})
         return [*made, {"role": "user", "content": seen}] if seen else made
-
-
-def _think(message: Message, thought: str, field: str) -> None:
-    if field != "content":
-        message[field] = thought
-        return
-    # Mistral: thoughts are parts of the content, before its text.
-    parts: list[Part] = [{"type": "thinking", "thinking": [{"type": "text", "text": thought}]}]
-    message["content"] = joined(parts, message["content"])
