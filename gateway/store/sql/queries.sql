@@ -69,13 +69,15 @@ SELECT pk FROM job WHERE id >= :start AND id < :start || 'g' AND tenant = :tenan
 
 -- name: is_shown
 -- Whether a response can be seen, as itself or among the earlier turns of one that can be.
-WITH RECURSIVE later (pk) AS (
-    VALUES (:pk)
-    UNION ALL
-    SELECT job.pk FROM later JOIN job ON job.previous = later.pk
-)
+SELECT 1 FROM job WHERE pk = :pk AND (expires_at_ms IS NULL OR expires_at_ms > :now_ms)
+UNION ALL
 SELECT 1
-FROM later JOIN job ON job.pk = later.pk
+FROM (WITH RECURSIVE later (pk) AS (
+          SELECT pk FROM job WHERE previous = :pk
+          UNION ALL
+          SELECT job.pk FROM later JOIN job ON job.previous = later.pk)
+      SELECT pk FROM later) AS later
+     JOIN job ON job.pk = later.pk
 WHERE job.expires_at_ms IS NULL OR job.expires_at_ms > :now_ms
 LIMIT 1;
 
