@@ -193,6 +193,9 @@ class Observer:
         self.store_recreations = Counter(
             "backburner_store_recreated", "Damaged databases set aside at the start", registry=r
         )
+        self.store_restorations = Counter(
+            "backburner_store_restored", "Times a deleted database was written anew", registry=r
+        )
         self.log_alarms = Counter(
             "backburner_store_log_too_large",
             "Times the write-ahead log was too large and could not be emptied",
@@ -394,6 +397,21 @@ class Observer:
     def store_recreated(self, aside: str, reason: str) -> None:
         self.store_recreations.inc()
         line("store_recreated", level=logging.ERROR, aside=aside, reason=reason)
+
+    def store_taken_away(self, what: str) -> None:
+        """what: `database` | `-wal` | `-shm`: what is not in its place any more."""
+        line("store_taken_away", level=logging.ERROR, file=what)
+
+    def store_left(self, what: str) -> None:
+        """It was not back by the end: the next process does not find what was stored since."""
+        line("store_left", level=logging.ERROR, file=what)
+
+    def store_restored(self) -> None:
+        self.store_restorations.inc()
+        line("store_restored", level=logging.WARNING)
+
+    def store_not_restored(self, reason: str) -> None:
+        line("store_not_restored", level=logging.ERROR, reason=reason)
 
     def log_too_large(self, size: int, *, is_ours: bool) -> None:
         """is_ours: Whether it was a read of our own that stood in the way; it was broken off."""

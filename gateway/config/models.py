@@ -138,6 +138,8 @@ class StoreSettings(Section):
     """Above this the read that keeps it from being emptied is broken off."""
     check_bytes_max: Annotated[int, Field(ge=0, le=2**50)] = 2**28
     """A larger file is checked while it is in use, not before."""
+    found_within_ms: Annotated[int, Field(ge=0, le=60_000)] = 100
+    """Nothing new is accepted unless the file was found in its place so recently."""
     on_corrupt: Literal["refuse", "recreate"] = "refuse"
     """What is done at the start about a damaged file: nothing, or it is set aside for a new one."""
     allow_fuse: bool = False

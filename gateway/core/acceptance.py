@@ -7,14 +7,12 @@ from typing import Any
 
 import orjson
 
+from gateway.core import tiers
 from gateway.core.job import Idempotency, Job, NewJob, Status
 from gateway.wire import events, responses
 from gateway.wire.item_ids import FIRST_INPUT, to_be_looked_up
 from gateway.wire.items import as_list
 from gateway.wire.requests import is_rerunnable
-
-PRIORITIES = {"priority": 2, "default": 1, "flex": 0}
-"""By `service_tier`: what waits behind what. `auto` and unknown tiers count as `default`."""
 
 
 def new_job(
@@ -58,7 +56,7 @@ def new_job(
         unacked=unacked,
         webhook=webhook,
         backend=backend,
-        priority=PRIORITIES.get(str(body.get("service_tier")), PRIORITIES["default"]),
+        priority=tiers.rank(body),
         created_at_ms=now_ms,
         deadline_ms=now_ms + int(deadline_s * 1000),
         response=orjson.dumps(response),

@@ -69,7 +69,7 @@ class NewJob:
     Attributes:
         tenant: 32 bytes; whose job it is. Every read and every move asks for it.
         backend: Name of the one that it goes to.
-        priority: A higher one starts before a lower one.
+        priority: The rank of its tier (core/tiers.py).
         response: JSON of the Response as accepted.
         request: JSON of the client's body without `input`.
         input: JSON of the client's `input`.
@@ -139,6 +139,7 @@ class Job:
     response: bytes
     final: bytes | None
     backend: str = "default"
+    priority: int = 1
     is_background: bool = True
     has_previous: bool = False
     put_offs: int = 0

@@ -10,6 +10,7 @@ from gateway.config import Settings
 from gateway.core.call import Backends
 from gateway.core.job import Status
 from gateway.core.machine import Input
+from gateway.core.tiers import OTHERS, TiersAllowed
 from gateway.core.webhooks import Sender
 from gateway.engine.clock import Clock
 from gateway.engine.closer import Closer
@@ -107,6 +108,12 @@ class Engine:
             unacked,
             thoughts,
             settings.conversations,
+            TiersAllowed(
+                {
+                    named if named == OTHERS else fingerprint(named): tiers
+                    for named, tiers in settings.tenants.tiers_allowed.items()
+                }
+            ),
         )
         self.foreground = Foreground(
             clock, background, thoughts, observer, head_wait_s=settings.stream.heartbeat_s

@@ -21,6 +21,7 @@ from gateway.core.job import (
     StoreUnavailable,
 )
 from gateway.core.machine import CancelRequested, JobMachine, Unreadable
+from gateway.core.tiers import TiersAllowed
 from gateway.engine.clock import Clock
 from gateway.engine.closer import Closer
 from gateway.engine.credentials import CallerHeaders, Credentials
@@ -103,6 +104,7 @@ class Jobs:
         unacked: Unacked,
         thoughts: Thoughts,
         conversations: ConversationSettings,
+        tiers: TiersAllowed,
     ) -> None:
         self._store = store
         self._backends = backends
@@ -117,6 +119,7 @@ class Jobs:
         self._dialect = dialect
         self._streams_any = settings.resume == "any" or dialect.streams_any
         self._unacked = unacked
+        self._tiers = tiers
         self._adopts = settings.adopt_unacked_retry
         self._is_draining = False
         self.turns = Turns(store, clock, settings, conversations, dialect, self.find, thoughts)
@@ -155,7 +158,7 @@ class Jobs:
             Refusal: Nothing was accepted.
         """
         self._check_accepting()
-        body = submission.body
+        body = self._tiers.applied(submission.body, submission.tenant)
         named_id = body.get("previous_response_id") if submission.is_previous_ours else None
         previous_id = None
         if named_id is not None:
@@ -228,7 +231,7 @@ class Jobs:
         if accepted_id == job.id:
             self._intake.accepted(job.tenant)
             self._observer.job_accepted(job.id, job.tenant, job.is_streamed)
-            self._runner.ring()
+            self._runner.sent(job)
         return accepted_id
 
     async def find(self, response_id: str, tenant: bytes) -> Job | None:

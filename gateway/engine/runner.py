@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from gateway.config import BackgroundSettings
 from gateway.core.call import Backends
-from gateway.core.job import Claim, ClaimLost, StoreUnavailable
+from gateway.core.job import Claim, ClaimLost, NewJob, StoreUnavailable
 from gateway.core.machine import Abandoned, Input
 from gateway.engine.clock import Clock
 from gateway.engine.credentials import Credentials
@@ -84,6 +84,11 @@ class Runner:
         """There may be work."""
         self._bell.set()
 
+    def sent(self, job: NewJob) -> None:
+        """A job was accepted, and waits."""
+        self._slots.sent(job.backend, job.tenant, job.priority, self._clock.now_ms())
+        self._bell.set()
+
     def abort(self, response_id: str) -> None:
         """Stop a run of ours at once; the backend's connection closes."""
         if run := self._runs.get(response_id):
@@ -153,7 +158,7 @@ class Runner:
         )
         task = group.create_task(self._run_one(claim, log), name=f"run-{claim.id}")
         self._runs[claim.id] = _Running(claim, task, log)
-        self._slots.taken(claim.job.backend, claim.job.tenant, now_ms)
+        self._slots.taken(claim.job.backend, claim.job.tenant, claim.job.priority, now_ms)
         # Not by the coroutine: that of a task cancelled before its first step never runs.
         task.add_done_callback(functools.partial(self._ended, claim))
 

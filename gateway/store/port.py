@@ -226,7 +226,8 @@ class JobStore(Protocol):
     ) -> list[Claim]:
         """Take up to `limit` waiting jobs of a backend. Output of a lost, silent attempt is thrown away.
 
-        A higher priority goes first; of one priority the tenants share; of one tenant the oldest goes first.
+        Tenants take turns, and share by the weights of their tiers; of one tenant the higher tier goes first,
+        of one tier the oldest.
 
         Args:
             accepted_before_ms: Leave later ones where they are.
