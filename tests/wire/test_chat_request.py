@@ -558,6 +558,8 @@ WORDS += ["system", "developer", "c1", ""]
 KEYS = ["type", "role", "content", "text", "call_id", "name", "arguments", "input", "output", "summary", "id"]
 KEYS += ["image_url", "detail", "file_data", "filename", "input_audio", "data", "refusal", "tools", "mode"]
 KEYS += ["format", "schema", "effort", "verbosity", "parameters", "tool_calls"]
+WORDS += ["namespace", "additional_tools", "tool_search_output", "web_search", "mcp", "required", "direct"]
+KEYS += ["namespace", "function", "custom", "allowed_callers", "syntax", "definition", "description"]
 
 CODES = {"unsupported_parameter", "invalid_type", "invalid_value", "missing_required_parameter"}
 
@@ -573,8 +575,6 @@ item = st.builds(
     st.sampled_from(WORDS),
     st.dictionaries(st.sampled_from(KEYS), anything, max_size=5),
 )
-WORDS += ["namespace", "additional_tools", "tool_search_output", "web_search", "mcp", "required", "direct"]
-KEYS += ["namespace", "function", "custom", "allowed_callers", "syntax", "definition", "description"]
 FIELDS = ["tools", "tool_choice", "text", "reasoning", "include", "stream_options", "instructions", "n"]
 FIELDS += ["top_logprobs", "max_output_tokens", "truncation", "temperature", "x"]
 
