@@ -35,6 +35,7 @@ from gateway.wire.calls import Api, Speech
 from gateway.wire.chat.request import ChatOptions
 from gateway.wire.chat.ways import System, Thoughts, Ways
 from gateway.wire.failures import failure
+from gateway.wire.replay import Forms
 
 _PUT_OFF = "upstream_put_off"
 
@@ -100,6 +101,7 @@ class HttpBackend:
                 max_tokens_field=settings.max_tokens_field,
                 ways=_ways(settings),
             ),
+            forms=Forms(system=System(settings.system_messages)),
             rename=settings.rename,
             drop=frozenset(settings.drop_fields),
             force=settings.set_fields,
