@@ -2,8 +2,8 @@
 
 There is a table for each API, `gateway.wire.chat.lessons` and `gateway.wire.item_lessons`. A row says by
 which words a refusal is known, what to do otherwise from then on, and who refuses so. The first row that
-changes the call is the lesson; a refusal that fits none teaches nothing, and stands. A new quirk is a row, and
-its words in `tests/wire/test_lessons.py`.
+changes the call is the lesson; a refusal that fits none teaches nothing, and stands. A new quirk is a row,
+and its words in `tests/wire/test_lessons.py`.
 """
 
 from __future__ import annotations
