@@ -41,7 +41,8 @@ class Retelling:
 
     def _told(self, speech: Speech) -> bytes:
         told = items.context(self._turns, self._request.get("input"), speech.receiver)
-        return requests.chained_body(self._request, input=speech.accepted(told))
+        request, told = speech.formed(self._request, told)
+        return requests.chained_body(request, input=told)
 
     def may_learn(self, status: int) -> bool:
         """Whether an answer may be a refusal that says how the call should have been made."""

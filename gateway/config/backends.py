@@ -77,7 +77,7 @@ class UpstreamSettings(Section):
     think_tags: bool = False
     """Chat: its answers have thoughts in the text, as `<think>…</think>`: they become reasoning items."""
     system_messages: Literal["auto", "in_place", "first"] = "auto"
-    """Chat: where later system messages go: in place, or into the first one. `auto`: there once refused."""
+    """Where later system messages go: in place, or into the first one. `auto`: there once one was refused."""
     reasoning_field: Literal["auto", "none", "reasoning_content", "reasoning"] = "auto"
     """Chat: where all earlier reasoning goes in a message. `auto`: only a running tool turn's, as it came."""
     drop_fields: Annotated[tuple[FieldName, ...], Field(max_length=256)] = ()

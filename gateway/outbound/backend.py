@@ -36,6 +36,7 @@ from gateway.wire.calls import Api, Speech
 from gateway.wire.chat.request import ChatOptions
 from gateway.wire.chat.ways import System, Thoughts, Ways
 from gateway.wire.failures import failure
+from gateway.wire.replay import Forms
 
 
 class HttpBackend:
@@ -108,6 +109,7 @@ class HttpBackend:
                 think_tags=settings.think_tags,
                 ways=_ways(settings),
             ),
+            forms=Forms(system=System(settings.system_messages)),
             rename=settings.rename,
             drop=frozenset(settings.drop_fields),
             force=settings.set_fields,

@@ -11,13 +11,16 @@ from typing import Any
 import orjson
 
 from gateway.wire import salt as salts
+from gateway.wire.chat.lessons import CHAT
 from gateway.wire.chat.request import ChatOptions, chat_body, offered_tools
 from gateway.wire.chat.tools import Tools, tools_of
-from gateway.wire.chat.ways import Ways
+from gateway.wire.chat.ways import System, Ways
+from gateway.wire.item_lessons import ITEMS
 from gateway.wire.items import Turn, context
-from gateway.wire.lessons import CHAT, ITEMS, lessons
+from gateway.wire.lessons import lessons
+from gateway.wire.plain_words import CIPHER
 from gateway.wire.readers import ChatReader, Reader, ResponsesReader
-from gateway.wire.replay import CIPHER, Forms, Receiver, accepted, is_empty_thought
+from gateway.wire.replay import Forms, Receiver, accepted, is_empty_thought, system_first
 from gateway.wire.requests import backend_body
 
 NO_SUCH_ROUTE = frozenset({404, 405, 501})
@@ -102,7 +105,8 @@ class Speech:
             call = chat_body(said, input=input, options=self.chat)
             force = {name: value for name, value in self.force.items() if name not in _SAID_OTHERWISE}
         else:
-            call = backend_body(self._asking(said), input=self.accepted(input))
+            said, input = self.formed(self._asking(said), input)
+            call = backend_body(said, input=input)
             force = dict(self.force)
         if self.salts:
             force[salts.FIELD] = salts.salt_of(tenant, request.get(salts.FIELD))
@@ -138,13 +142,19 @@ class Speech:
             return request
         return {**request, "include": [*include, SEALED_THOUGHTS]}
 
-    def accepted(self, input: Any) -> Any:
-        """The items in the forms that are not refused; an input that is not parsed stays so if it may."""
+    def formed(self, request: dict[str, Any], input: Any) -> tuple[dict[str, Any], Any]:
+        """A request and its input in the forms that are not refused; not parsed where it need not be."""
         if not self.forms.changes:
-            return input
+            return request, input
         if isinstance(input, orjson.Fragment):
             input = orjson.loads(orjson.dumps(input))
-        return accepted(input, self.forms) if isinstance(input, list) else input
+        if not isinstance(input, list):
+            return request, input
+        input = accepted(input, self.forms)
+        if self.forms.system is System.FIRST:
+            instructions, input = system_first(request.get("instructions"), input)
+            request = {**request, "instructions": instructions}
+        return request, input
 
     def _adapted(self, body: bytes, force: Mapping[str, Any]) -> bytes:
         """A JSON body with the model's name and the fields as this backend wants them."""

@@ -302,6 +302,30 @@ async def test_a_question_asked_again_with_every_output_comes_to_an_answer(
 
 # -- the Responses API
 
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_late_developer_message_is_said_at_the_front_in_the_responses_api_too(
+    start_gateway: StartGateway, start_server: StartServer, kind: str
+) -> None:
+    def judge(body: Body) -> str | None:
+        roles = ["system"] if body.get("instructions") else []
+        roles += [item.get("role", "assistant") for item in body["input"] if isinstance(item, dict)]
+        is_late = "system" in roles[1:] or "developer" in roles[1:]
+        return "System message must be at the beginning." if is_late else None
+
+    server = await start_server(judge)
+    gateway = await start_gateway("--api", "responses", upstream=server.url)
+    first = await turn(gateway, input="Hi")
+    for _ in range(2):
+        got = await turn(
+            gateway, kind, instructions="You code.", input=RESUMED[-2:], previous_response_id=first["id"]
+        )
+        assert text(got) == "Yes."
+        assert server.last["instructions"] == "You code.\n\nThe sandbox is writable now."
+        assert [item["role"] for item in server.last["input"]] == ["user", "assistant", "user"]
+    assert server.refused == 1
+
+
 THOUGHT = {
     "type": "reasoning",
     "id": "rs_up",

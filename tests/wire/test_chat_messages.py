@@ -478,6 +478,16 @@ def test_first_call_of_a_message_has_a_signature_where_it_must() -> None:
     assert signed == [NO_SIGNATURE, None, own]
 
 
+def test_ids_of_calls_are_short_where_they_must_be_and_their_outputs_find_them() -> None:
+    odd = "functions.look:0"
+    made = messages(function_call(odd), function_output(odd), has_short_ids=True)
+    short = made[0]["tool_calls"][0]["id"]
+    assert (len(short), short.isalnum()) == (9, True)
+    assert made[1]["tool_call_id"] == short
+    again = messages(function_call("functions.look:0"), function_call("b"), has_short_ids=True)
+    assert [call["id"] == short for call in again[0]["tool_calls"]] == [True, False]
+
+
 def test_fields_that_a_backend_refuses_are_left_out() -> None:
     items = [said("user", "A", name="ann"), {**function_call("c"), "extra_content": {"a": 1}}]
     made = messages(*items)

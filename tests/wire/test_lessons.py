@@ -12,9 +12,10 @@ import orjson
 import pytest
 
 from gateway.wire.calls import Api, Speech
+from gateway.wire.chat.lessons import CHAT
 from gateway.wire.chat.request import ChatOptions
 from gateway.wire.chat.ways import System, Thoughts, Ways
-from gateway.wire.lessons import CHAT, ITEMS
+from gateway.wire.item_lessons import ITEMS
 from gateway.wire.readers import ChatReader
 from gateway.wire.replay import Forms, Ids
 from gateway.wire.sse import Frame
@@ -113,6 +114,15 @@ TURNS = Ways(system=System.FIRST, alternates=True)
             error("function call `sky` in the 2. content block is missing a `thought_signature`."),
             Ways(needs_signatures=True),
         ),
+        (
+            error("Tool call id was call_1 but must be a-z, A-Z, 0-9, with a length of 9.", code="3280"),
+            Ways(has_short_ids=True),
+        ),
+        (
+            error("messages.1.content.0.tool_use.id: String should match pattern '^[a-zA-Z0-9_-]+$'"),
+            Ways(has_short_ids=True),
+        ),
+        (error("Invalid 'messages[1].tool_calls[0].id': string too long."), Ways(has_short_ids=True)),
         (error("messages: text content blocks must be non-empty"), Ways(refuses_empty=True)),
         (
             error("the message at position 3 with role 'assistant' must not be empty"),
@@ -240,7 +250,7 @@ SHELL = {"type": "shell_call", "id": "sh_1", "call_id": "s", "action": {"command
 SHELL_OUTPUT = {"type": "shell_call_output", "call_id": "s", "output": []}
 SEARCH = {"type": "web_search_call", "id": "ws_1", "action": {"query": "tides"}}
 ANSWER = {"type": "message", "id": "msg_1", "role": "assistant", "content": [], "phase": "final"}
-ITEMS_SENT: list[Item] = [ASKED, SEALED, SHELL, SHELL_OUTPUT, SEARCH, ANSWER, ASKED]
+ITEMS_SENT: list[Item] = [ASKED, SEALED, SHELL, SHELL_OUTPUT, SEARCH, ANSWER, LATE]
 
 THINKS = frozenset({"reasoning"})
 SHELLS = frozenset({"shell_call", "shell_call_output"})
@@ -300,6 +310,8 @@ VLLM = (
             error("data did not match any variant of untagged enum ResponsesInput at line 1"),
             Forms(is_whole=True),
         ),
+        # order
+        (error("System message must be at the beginning."), Forms(system=System.FIRST)),
         # ids
         (
             error("Item with id 'rs_1' not found. Items are not persisted when `store` is set to false."),
@@ -388,9 +400,9 @@ def test_an_id_that_must_be_there_goes_back() -> None:
 
 
 def test_every_row_says_who_refuses_so() -> None:
-    told = [(row.name, row.source) for row in CHAT] + [(row.name, row.source) for row in ITEMS]
-    assert all(source for _, source in told)
-    assert len(dict(told)) == len(told)
+    for told in [(row.name, row.source) for row in CHAT], [(row.name, row.source) for row in ITEMS]:
+        assert all(source for _, source in told)
+        assert len(dict(told)) == len(told)
 
 
 def test_lessons_are_kept_by_model() -> None:

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
-from gateway.wire.replay import Forms, Ids, Receiver, accepted, carried, in_plain_words
+from gateway.wire.chat.ways import System
+from gateway.wire.plain_words import in_plain_words
+from gateway.wire.replay import Forms, Ids, Receiver, accepted, carried, system_first
 
 Item = dict[str, Any]
 
@@ -220,7 +222,8 @@ def test_forms_that_are_not_known_to_be_refused_stay() -> None:
     items = [SEALED, PLAIN, SEARCH, said("A"), called()]
     assert accepted(items, Forms()) == items
     assert not Forms().changes
-    assert not Forms(ids=Ids.KEPT, asks_ciphers=False).changes
+    assert not Forms(ids=Ids.KEPT, asks_ciphers=False, system=System.IN_PLACE).changes
+    assert Forms(system=System.FIRST).changes
 
 
 def test_refused_types_are_told_otherwise_or_left_out() -> None:
@@ -274,3 +277,21 @@ def test_whole_items_say_what_may_go_without_saying() -> None:
         PLAIN,
         called(status="completed"),
     ]
+
+
+USER: Item = {"role": "user", "content": "Hi"}
+LATE: Item = {"role": "developer", "content": [{"type": "input_text", "text": "Now write."}]}
+
+
+def test_system_messages_go_into_the_instructions_or_into_the_first_of_them() -> None:
+    begun: Item = {"type": "message", "role": "system", "content": "Be brief."}
+    assert system_first("You code.", [begun, USER, LATE]) == ("You code.\n\nBe brief.\n\nNow write.", [USER])
+    both = {**begun, "content": "Be brief.\n\nNow write."}
+    assert system_first(None, [USER, begun, LATE]) == (None, [both, USER])
+    assert system_first("You code.", [USER]) == ("You code.", [USER])
+
+
+@pytest.mark.parametrize("content", [None, [{"type": "input_image", "image_url": "data:x"}], []])
+def test_system_messages_with_more_than_text_stay(content: Any) -> None:
+    items = [USER, {"role": "system", "content": content}]
+    assert system_first("You code.", items) == ("You code.", items)

@@ -11,7 +11,6 @@ from typing import Any
 
 import orjson
 
-from gateway.wire import replay
 from gateway.wire.chat.message_parts import (
     Content,
     content_of,
@@ -28,6 +27,7 @@ from gateway.wire.chat.spoken import Message, Spoken, Thought
 from gateway.wire.chat.tools import CUSTOM_TOOL_ARGUMENT, Tools
 from gateway.wire.chat.ways import THOUGHT_DATA, VENDOR_DATA, Ways
 from gateway.wire.errors import invalid
+from gateway.wire.plain_words import HOSTED, in_plain_words
 
 __all__ = ["expect", "messages_of", "unsupported"]
 
@@ -100,8 +100,8 @@ class _Conversation:
                 data = {name: item[name] for name in THOUGHT_DATA if isinstance(item.get(name), list)}
                 thought = Thought("\n".join(thoughts_of(item)), data)
                 self._thoughts += [thought] if thought.text or data else []
-            case kind if kind in replay.HOSTED:
-                for plain in replay.in_plain_words(item):
+            case kind if kind in HOSTED:
+                for plain in in_plain_words(item):
                     self._item(plain, param)
             case kind:
                 raise unsupported(f"{param}.type", f"items of type '{kind}' are")

@@ -6,6 +6,8 @@ with the rows of `gateway.wire.lessons`.
 
 from __future__ import annotations
 
+import hashlib
+
 from gateway.wire.chat.message_parts import Content, joined
 from gateway.wire.chat.spoken import Message
 from gateway.wire.chat.ways import System, Ways
@@ -25,9 +27,24 @@ def ordered(messages: list[Message], ways: Ways) -> list[Message]:
         messages = _system_in_user(messages)
     if ways.alternates:
         messages = _alternating(messages)
+    if ways.has_short_ids:
+        messages = [_with_short_ids(message) for message in messages]
     if ways.refused:
         messages = [{k: v for k, v in message.items() if k not in ways.refused} for message in messages]
     return messages
+
+
+def _with_short_ids(message: Message) -> Message:
+    if "tool_call_id" in message:
+        return {**message, "tool_call_id": _short(message["tool_call_id"])}
+    if calls := message.get("tool_calls"):
+        return {**message, "tool_calls": [{**call, "id": _short(call["id"])} for call in calls]}
+    return message
+
+
+def _short(call_id: str) -> str:
+    """The same for the same id, in every turn."""
+    return hashlib.sha256(call_id.encode()).hexdigest()[:9]
 
 
 def _system_first(messages: list[Message]) -> list[Message]:

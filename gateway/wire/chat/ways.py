@@ -47,6 +47,7 @@ class Ways:
         refuses_empty: No message may have an empty text.
         thoughts: Which go back, once it is known under which name.
         reasoning_field: Their name in a message; `content` means parts of the content, of type `thinking`.
+        has_short_ids: Ids of calls are nine letters and digits.
         needs_signatures: The first call of a message must bring a thought signature.
         refused: Fields of messages that it does not take.
     """
@@ -57,5 +58,6 @@ class Ways:
     refuses_empty: bool = False
     thoughts: Thoughts = Thoughts.RUNNING
     reasoning_field: str | None = None
+    has_short_ids: bool = False
     needs_signatures: bool = False
     refused: frozenset[str] = frozenset()
