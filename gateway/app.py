@@ -27,7 +27,7 @@ from gateway.api.responses import Responses
 from gateway.api.router import Router
 from gateway.api.server import Server
 from gateway.api.vetting import Vetting
-from gateway.config import Settings
+from gateway.config import Settings, is_loopback
 from gateway.core.job import StoreUnavailable
 from gateway.engine.credentials import SealingKeyMissing
 from gateway.engine.engine import Engine
@@ -191,7 +191,16 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             contract=contract,
         )
         receivers = Receivers(engine.deliveries)
-        ops = Ops(observer, contract, engine.measure, backends.state, store.state, receivers)
+        ops = Ops(
+            observer,
+            contract,
+            engine.measure,
+            backends.state,
+            store.state,
+            receivers,
+            server.read_admin_token,
+            is_on_loopback=is_loopback(server.admin_host),
+        )
         stack.push_async_callback(engine.stop)
         failed = await engine.start(backends.run(), watch_loop(observer), store.tend())
         admin = Server(ops.handle, server, observer)

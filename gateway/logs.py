@@ -23,8 +23,9 @@ log = logging.getLogger("backburner")
 
 FIELDS = frozenset(
     {
-        "admin", "after_s", "api", "aside", "attempt", "backend", "bytes", "code", "database", "doing",
-        "dropped", "durability", "endpoint", "error", "found", "healthy", "held", "id", "library", "limit",
+        "admin", "after_s", "api", "aside", "attempt", "backend", "bytes", "check", "code", "database",
+        "doing", "dropped", "durability", "endpoint", "error", "found", "healthy", "held", "id", "library",
+        "limit",
         "open_files_max", "ran_s", "read_broken_off", "reason", "request", "seconds", "sqlite", "status",
         "stream", "task", "tenant", "timeout_s", "to", "upstream", "url", "version", "waited_s", "waiting",
         "wanted", "was",

@@ -125,6 +125,12 @@ class Observer:
         self.replica_up = Gauge(
             "backburner_replica_up", "1 if calls go there", ["backend", "replica"], registry=r
         )
+        self.replica_check = Gauge(
+            "backburner_replica_check",
+            "1 for what the last health check came to",
+            ["backend", "replica", "result"],
+            registry=r,
+        )
         self.breaker_open = Gauge(
             "backburner_breaker_open", "1 while no calls go there", ["backend", "replica"], registry=r
         )
@@ -291,6 +297,11 @@ class Observer:
         self.replica_up.labels(backend, str(number)).set(is_usable)
         self.replica_calls.labels(backend, str(number), "plain").set(plain)
         self.replica_calls.labels(backend, str(number), "background").set(background)
+
+    def replica_checked(self, backend: str, number: int, result: str, before: str) -> None:
+        """result, before: `ok` | `unreachable` | `unavailable` | `no_api` | `key_refused` | `unknown`."""
+        self.replica_check.labels(backend, str(number), before).set(0)
+        self.replica_check.labels(backend, str(number), result).set(1)
 
     def loop_lagged(self, seconds: float) -> None:
         self.loop_lag.observe(max(0.0, seconds))

@@ -101,7 +101,8 @@ def test_every_setting_can_be_given_in_the_environment() -> None:
     of_modes = {
         f"tenants.{key}" for key in ("header", "jwt_keys_file", "jwt_issuer", "jwt_audience", "keys_file")
     }
-    secrets = {"tenants.pepper", "tenants.pepper_file", "credentials.sealing_keys_file"}
+    secrets = {"server.admin_token_file", "server.admin_token_env"}
+    secrets |= {"tenants.pepper", "tenants.pepper_file", "credentials.sealing_keys_file"}
     scalars = {"default_backend", "request_webhooks.metadata_key"}
     assert without == scalars | keys | mappings | of_modes | secrets
     assert load({}, environ=environ, file=None) == defaults

@@ -6,6 +6,7 @@ and `environment`, and tells every problem with the place it comes from.
 """
 
 from gateway.config.backends import UpstreamSettings
+from gateway.config.conflicts import is_loopback
 from gateway.config.loader import ConfigError, load, load_with_origins
 from gateway.config.models import (
     BackgroundSettings,
@@ -41,6 +42,7 @@ __all__ = [
     "TenantSettings",
     "UpstreamSettings",
     "WebhookSettings",
+    "is_loopback",
     "load",
     "load_with_origins",
 ]

@@ -29,6 +29,10 @@ def _is_http(value: str) -> str:
         raise ValueError("must be an http:// or https:// URL with a host")
     if url.query_string or url.fragment:
         raise ValueError("must have no query and no fragment")
+    for route in ("/responses", "/chat/completions", "/completions", "/models"):
+        if url.path.rstrip("/").endswith(route):
+            base = url.path.rstrip("/").removesuffix(route)
+            raise ValueError(f"must be the base URL, without {route}: its path is {base or '/'}")
     if url.user is not None or url.password is not None:
         raise ValueError("must not carry a credential; use api_key_file or api_key_env")
     return value.rstrip("/")

@@ -75,6 +75,9 @@ def conflicts(settings: Settings) -> Iterator[Conflict]:
     if chosen is not None and known and chosen not in known:
         yield ("default_backend",), f"default_backend must name a backend: {', '.join(known)}"
     yield from _listeners(settings, backends)
+    if settings.server.admin_token_file is not None and settings.server.admin_token_env is not None:
+        both = ("server.admin_token_file", "server.admin_token_env")
+        yield both, f"{both[0]} and {both[1]} are both given: there is one token"
     yield from _callers(settings)
     yield from _cors(settings.server)
     for prefix, backend in backends.items():
@@ -202,7 +205,7 @@ def _callers(settings: Settings) -> Iterator[Conflict]:
             ("tenants.mode", "tenants.keys", "tenants.keys_file"),
             ("mode static_keys needs tenants.keys or tenants.keys_file"),
         )
-    if tenants.mode == "none" and not tenants.allow_anyone and not _is_loopback(settings.server.host):
+    if tenants.mode == "none" and not tenants.allow_anyone and not is_loopback(settings.server.host):
         yield (
             ("tenants.mode", "server.host"),
             "in mode none all callers are one, and server.host is not this machine alone: "
@@ -221,7 +224,8 @@ def _cors(server: ServerSettings) -> Iterator[Conflict]:
         )
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach what listens there."""
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:

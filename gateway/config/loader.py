@@ -37,7 +37,17 @@ _REQUIRED = (
 )
 # Values that are never told: a URL may have a password in it, and a key may be where its place should be.
 _UNTOLD = frozenset(
-    {"api_key", "api_key_env", "headers", "pepper", "replicas", "sealing_keys", "secret_envs", "secrets"}
+    {
+        "admin_token_env",
+        "api_key",
+        "api_key_env",
+        "headers",
+        "pepper",
+        "replicas",
+        "sealing_keys",
+        "secret_envs",
+        "secrets",
+    }
     | {"set_fields", "url"}
 )
 _SAID_BETTER = {"tuple_type": "must be a list", "dict_type": "must be a mapping"}

@@ -24,6 +24,7 @@ from gateway.core.retry import Patience
 from gateway.observe import Observer
 from gateway.outbound.answer import read_answer, read_error
 from gateway.outbound.budget import RetryBudget
+from gateway.outbound.checks import Checks
 from gateway.outbound.client import FAILURES, asked_wait_s, explain, url_at
 from gateway.outbound.detect import find_api
 from gateway.outbound.headers import CREDENTIALS
@@ -47,6 +48,7 @@ class HttpBackend:
         withheld: Names, in lower case, of headers that end at the gateway in any case.
 
     Attributes:
+        checks: Its health checks.
         sees_callers: It gets the callers' own credentials, and so can tell them apart itself.
         withheld: Names, in lower case, of headers of the caller that it does not get.
     """
@@ -89,6 +91,9 @@ class HttpBackend:
         self.withheld = withheld if self.sees_callers else withheld | CREDENTIALS
         if tenants.header is not None:
             self.withheld |= {tenants.header.lower()}
+        self.checks = Checks(
+            name, settings, self.pool, self._authorization(None), observer, has_own_key=has_own_key
+        )
         self._session = session
         self._event_bytes_max = event_bytes_max
         self._observer = observer

@@ -149,7 +149,8 @@ class ReplayServer:
     languages can script it too.
 
     Attributes:
-        calls: What was asked; left out is what asks it, or shows, whether it has the Responses API.
+        calls: What was asked; left out are health checks, and what asks it, or shows, whether it has the
+            Responses API.
         answer_to_question: The recording that says whether it has the Responses API.
     """
 
@@ -210,8 +211,12 @@ class ReplayServer:
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         headers = [(name.decode(), value.decode()) for name, value in request.raw_headers]
         call = Call(request.method, request.raw_path, headers, await request.read())
+        if call.header("user-agent") == "backburner-healthcheck":
+            return await self._play(request, replay("vllm/models"))
         has_no_responses = recording(self.answer_to_question).status == 404
         is_create = call.method == "POST" and call.target.partition("?")[0].endswith("/responses")
+        if call.body == _QUESTION and not is_create:  # the same of chat completions, which are always there
+            return await self._play(request, json_answer({"detail": "messages are missing"}, 422))
         if call.body == _QUESTION or (is_create and has_no_responses):
             return await self._play(request, replay(self.answer_to_question))
         answer = self._answer_to(call)

@@ -155,7 +155,9 @@ def test_what_a_model_says_passes_as_it_is() -> None:
 
 
 def test_an_ordinary_event_costs_next_to_nothing() -> None:
-    item = UpstreamFrames([Frame("", b'{"type":"response.output_text.delta","delta":"word word word word word "}')])
+    item = UpstreamFrames(
+        [Frame("", b'{"type":"response.output_text.delta","delta":"word word word word word "}')]
+    )
     started = time.perf_counter()
     for _ in range(20_000):
         REDACTOR.item(item)
