@@ -46,9 +46,7 @@ SHAPES = {
     "reasoning": ItemShape("rs", fields={"summary": []}, needs_status=False),
     "function_call": ItemShape("fc", fields={"arguments": ""}, has_call_id=True),
     "custom_tool_call": ItemShape("ctc", fields={"input": ""}, has_call_id=True),
-    "mcp_call": ItemShape(
-        "mcp", _HOSTED, {"arguments": "", "name": "", "server_label": ""}, needs_status=False
-    ),
+    "mcp_call": ItemShape("mcp", _HOSTED, {"arguments": "", "name": "", "server_label": ""}),
     "mcp_list_tools": ItemShape("mcpl", (), {"server_label": "", "tools": []}, needs_status=False),
     "mcp_approval_request": ItemShape(
         "mcpr", (), {"arguments": "", "name": "", "server_label": ""}, needs_status=False

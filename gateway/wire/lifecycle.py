@@ -15,6 +15,7 @@ from gateway.wire.lookup import Reference
 from gateway.wire.output import (
     ARGUMENTS,
     CALLS,
+    HOLDERS,
     OUTPUT_TEXT,
     Item,
     Items,
@@ -119,6 +120,9 @@ class Lifecycle:
         Args:
             item: What the backend says of it in the end.
         """
+        if known.type == "message":
+            item, thoughts = _apart(item)
+            yield from self._tell_thoughts(thoughts)
         if known.is_done:
             yield from self._tell_late(known, item)
         elif known.index is None:
@@ -127,7 +131,8 @@ class Lifecycle:
             yield from self._finish_shown(known, _with_opening(known, item))
 
     def _finish_shown(self, known: OutputItem, item: Item) -> Iterable[Event]:
-        given = {name: value for name, value in item.items() if value is not None and name not in _KEPT}
+        kept = (*_KEPT, *known.parts)
+        given = {name: value for name, value in item.items() if value is not None and name not in kept}
         known.fields = item_shapes.fields_of({**known.fields, **given})
         status = item_shapes.done_status(known.type, known.fields.get("status"))
         if known.type in ARGUMENTS:
@@ -138,8 +143,6 @@ class Lifecycle:
             status = "incomplete" if known.is_cut_call() else status
         if known.type == "message":
             known.fields["role"] = "assistant"
-            item, thoughts = _apart(item)
-            yield from self._tell_thoughts(thoughts)
         yield from parts.close_parts(known, item)
         known.fields = known.with_texts() | ({"status": status} if status else {})
         known.is_done = True
@@ -164,7 +167,7 @@ class Lifecycle:
         if known.index is None:  # given up
             return
         yield from parts.close_parts(known, item)
-        kept = (*_KEPT, *parts.HOLDERS, "status")
+        kept = (*_KEPT, *known.parts, "status")
         more = {
             name: value
             for name, value in item.items()
@@ -206,7 +209,7 @@ def _opened(item: Item) -> Item:
     if kind == "message":
         fields |= {"role": "assistant", "content": []}
     elif kind == "reasoning":
-        fields |= {holder: [] for holder in parts.HOLDERS if holder in fields}
+        fields |= {holder: [] for holder in HOLDERS[kind] if holder in fields}
     elif kind in ARGUMENTS and isinstance(fields[ARGUMENTS[kind][0]], str):
         fields[ARGUMENTS[kind][0]] = ""
     shape = item_shapes.shape_of(kind)
@@ -218,7 +221,7 @@ def _opened(item: Item) -> Item:
 
 def _with_opening(known: OutputItem, item: Item) -> Item:
     """An item's end, with what only its announcement said."""
-    names = [holder for holder in parts.HOLDERS if not known.parts[holder]]
+    names = [holder for holder, streamed in known.parts.items() if not streamed]
     if known.type in ARGUMENTS and not known.arguments.pieces:
         names.append(ARGUMENTS[known.type][0])
     opening = {name: known.first.get(name) for name in names if not item.get(name)}

@@ -51,6 +51,9 @@ def is_thought(part: dict[str, Any]) -> bool:
     return str(part.get("type")) in _THOUGHTS
 
 
+HOLDERS = {"message": ("content",), "reasoning": ("content", "summary")}
+"""Types of items that have parts, and the lists that these are in."""
+
 _ANSWER = {"output_text": OUTPUT_TEXT, "text": OUTPUT_TEXT, "refusal": REFUSAL}
 
 
@@ -130,7 +133,7 @@ class OutputItem:
     first: Item = field(default_factory=dict)
     index: int | None = None
     id: str = ""
-    parts: dict[str, list[Part]] = field(default_factory=lambda: {"content": [], "summary": []})
+    parts: dict[str, list[Part]] = field(init=False)
     part_by_number: dict[tuple[str, int], Part] = field(default_factory=dict)
     arguments: Text = field(default_factory=Text)
     is_done: bool = False
@@ -139,9 +142,12 @@ class OutputItem:
     is_guess: bool = False
     twin: OutputItem | None = None
 
+    def __post_init__(self) -> None:
+        self.parts = {holder: [] for holder in HOLDERS.get(self.type, ())}
+
     def is_begun(self) -> bool:
         """Whether anything of its text was streamed, be it an empty part."""
-        return bool(self.arguments.pieces or self.parts["content"] or self.parts["summary"])
+        return bool(self.arguments.pieces) or any(self.parts.values())
 
     def said(self) -> str:
         """All of its text so far."""
@@ -198,7 +204,7 @@ def text_of(item: Item) -> str:
     if kind in ARGUMENTS:
         return item_shapes.as_text(item.get(ARGUMENTS[kind][0])) or ""
     found = []
-    for holder in ("content", "summary"):
+    for holder in HOLDERS.get(kind, ()):
         for part in parts_of(item, holder):
             text = part.get(kind_of(part, kind, holder).key)
             found.append(text if isinstance(text, str) else "")

@@ -14,8 +14,6 @@ from gateway.wire import item_shapes
 from gateway.wire.events import Event
 from gateway.wire.output import OTHER, OUTPUT_TEXT, Item, OutputItem, Part, TextKind, kind_of, parts_of
 
-HOLDERS = ("content", "summary")
-
 
 def begin(known: OutputItem, kind: TextKind, given: dict[str, Any], number: Any) -> Iterable[Event]:
     """The backend's own opening of a part."""
@@ -164,8 +162,8 @@ def close_parts(known: OutputItem, final: Item) -> Iterable[Event]:
     Args:
         final: The item as the backend tells it in the end.
     """
-    streamed = {holder for holder in HOLDERS if known.parts[holder]}
-    for holder in HOLDERS:
+    streamed = {holder for holder in known.parts if known.parts[holder]}
+    for holder in known.parts:
         left: list[Part | None] = [*known.parts[holder]]
         for position, part in enumerate(parts_of(final, holder)):
             kind = kind_of(part, known.type, holder)

@@ -48,6 +48,24 @@ class Reader(Protocol):
         """The events that the end of the stream means."""
 
 
+_NAMES = {
+    # OpenAI's own before 2025-06, Volcano Ark
+    "response.reasoning.delta": "response.reasoning_text.delta",
+    "response.reasoning.done": "response.reasoning_text.done",
+    "response.reasoning_summary.delta": "response.reasoning_summary_text.delta",
+    "response.reasoning_summary.done": "response.reasoning_summary_text.done",
+    # gateways that go by the field of chat completions
+    "response.reasoning_content.delta": "response.reasoning_text.delta",
+    "response.reasoning_content.done": "response.reasoning_text.done",
+    # OpenAI's Realtime API, and who follows it
+    "response.output_audio.delta": "response.audio.delta",
+    "response.output_audio.done": "response.audio.done",
+    "response.output_audio_transcript.delta": "response.audio.transcript.delta",
+    "response.output_audio_transcript.done": "response.audio.transcript.done",
+}
+"""Events by other names than the specification's, with their names there."""
+
+
 class ResponsesReader:
     """A backend that speaks the Responses API, more or less."""
 
@@ -70,12 +88,16 @@ class ResponsesReader:
             return [{"type": "error", "error": error}]
         if not isinstance(kind, str):
             return []
-        event["type"] = kind
+        event["type"] = _NAMES.get(kind, kind)
+        if isinstance(delta := event.get("delta"), dict) and kind in _NAMES:
+            event["delta"] = delta.get("text")
         return [event]
 
     def answer(self, body: bytes) -> list[Event]:
         answer = wire_events.parse(body)
-        if answer is None or not isinstance(answer.get("output"), list):
+        if answer is None or not (
+            answer.get("object") == "response" or isinstance(answer.get("output"), list)
+        ):
             return [_error_or_nothing(body)]
         return [{"type": "response.completed", "response": answer}]
 
