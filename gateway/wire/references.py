@@ -21,7 +21,7 @@ _TYPED = Keys("item_reference")
 _UNTYPED = re.compile(
     rb"""
     \{ [ \t\r\n]*+
-    (?: (?: "(?:i|\\u0069)(?:d|\\u0064)" [ \t\r\n]*+ : [ \t\r\n]*+ "(?:[^"\\]|\\.){0,512}+"
+    (?: (?: "(?:i|\\u0069)(?:d|\\u0064)" [ \t\r\n]*+ : [ \t\r\n]*+ "(?:[^"\\]|\\.){0,4096}+"
           | "type" [ \t\r\n]*+ : [ \t\r\n]*+ null )
         [ \t\r\n]*+ ,? [ \t\r\n]*+ ){1,4}+
     \}""",
@@ -31,7 +31,7 @@ _UNTYPED = re.compile(
 
 _MARK: Final = f'"{MARK}'.encode()
 _STEP_BYTES: Final = 2**20
-_OVERLAP_BYTES: Final = 8 * 2**10
+_OVERLAP_BYTES: Final = 32 * 2**10
 """Of an object that lies where a step ends."""
 
 
