@@ -170,10 +170,11 @@ _WORDS = (
 """What is said where no name is given that means anything."""
 
 _BEYOND_ANY_WAIT = re.compile(
-    r"request too large|too long|must be reduced|reduce your message|limit: 0\b", re.IGNORECASE
+    r"request too large|too long|must be reduced|reduce your message|limit: 0\b|too many searches",
+    re.IGNORECASE,
 )
 """In a rate limit that the same request meets at any time: it has more tokens itself than OpenAI and Groq let
-through in a minute; Gemini lets none through at all."""
+through in a minute; Gemini lets none through at all; Ollama counts the searches of one answer."""
 
 
 def _plain(name: str) -> str:

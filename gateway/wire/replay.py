@@ -28,9 +28,9 @@ class Ids(Enum):
     """Whether items go back under their ids."""
 
     AUTO = auto()
-    """Not in a turn with sealed or empty thoughts. A maker of such looks ids up in a store where there is
-    nothing, ties a seal to the id that it came with (GitHub Copilot has another one in each event), and asks
-    for the thought that belongs to the id of a call: all or none."""
+    """Not in a turn with empty thoughts: their maker would look the ids up in a store where there is nothing, and
+    ask for the thought that belongs to the id of a call: all or none. A sealed thought keeps its id; where the
+    seal belongs to another one (GitHub Copilot has one for each event), the refusal teaches it."""
     KEPT = auto()
     NONE = auto()
 
@@ -91,8 +91,8 @@ def carried(items: list[Item], maker: str, to: Receiver) -> list[Item]:
     """
     is_foreign = bool(maker and to.backend and maker != to.backend)
     thoughts = [item for item in items if type_of(item) == "reasoning"]
-    is_sealed = any(is_empty_thought(item) or item.get(CIPHER) for item in thoughts)
-    are_named = to.forms.ids is Ids.KEPT or not (is_foreign or is_sealed)
+    needs_a_store = any(is_empty_thought(item) for item in thoughts)
+    are_named = to.forms.ids is Ids.KEPT or not (is_foreign or needs_a_store)
     told: list[Item] = []
     for item in items:
         known = {k: v for k, v in item.items() if v is not None or k not in _NOISE}

@@ -183,7 +183,9 @@ PLAIN_FAILURES = [
 
 
 @pytest.mark.parametrize("is_streamed", [False, True], ids=["whole", "streamed"])
-@pytest.mark.parametrize(("answer", "status", "code", "retry_after"), PLAIN_FAILURES, ids=str)
+@pytest.mark.parametrize(
+    ("answer", "status", "code", "retry_after"), PLAIN_FAILURES, ids=map(str, range(len(PLAIN_FAILURES)))
+)
 async def test_a_translated_plain_request_gets_the_status_and_the_code_of_what_failed(
     start_gateway: StartGateway,
     replay_server: ReplayServer,
@@ -232,7 +234,7 @@ TYPES = [
 ]
 
 
-@pytest.mark.parametrize(("api", "answer", "content_type"), TYPES, ids=str)
+@pytest.mark.parametrize(("api", "answer", "content_type"), TYPES, ids=map(str, range(len(TYPES))))
 async def test_an_answer_is_what_it_looks_like_whatever_its_head_says(
     start_gateway: StartGateway,
     replay_server: ReplayServer,
