@@ -41,7 +41,13 @@ def test_a_text_that_was_cut_or_changed_has_no_parts(rest: str) -> None:
 
 
 def test_what_a_client_leaves_out_comes_back() -> None:
-    given = {"type": "reasoning", "id": "rs_1", "summary": [], "content": None, "encrypted_content": "x"}
+    given: dict[str, Any] = {
+        "type": "reasoning",
+        "id": "rs_1",
+        "summary": [],
+        "content": None,
+        "encrypted_content": "x",
+    }
     back = opened(given, to_seal(THOUGHT))
     assert back == {name: value for name, value in THOUGHT.items() if name != "status"}
 
