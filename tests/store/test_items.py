@@ -1,4 +1,4 @@
-"""What every store must find by the id of an item: its caller's newest response that has it, nobody else's."""
+"""What every store must find by the id of an item: its caller's newest response that has it, no other's."""
 
 from __future__ import annotations
 
