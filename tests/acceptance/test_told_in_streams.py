@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -36,6 +37,11 @@ def chunk(told: dict[str, Any]) -> bytes:
 
 
 # -- background
+
+
+def _numbers(cases: Sequence[Any]) -> list[str]:
+    """Names that are the same in every process: an `Answer` shows its address."""
+    return [str(number) for number in range(len(cases))]
 
 
 @pytest.mark.parametrize(
@@ -234,7 +240,7 @@ TYPES = [
 ]
 
 
-@pytest.mark.parametrize(("api", "answer", "content_type"), TYPES, ids=map(str, range(len(TYPES))))
+@pytest.mark.parametrize(("api", "answer", "content_type"), TYPES, ids=_numbers(TYPES))
 async def test_an_answer_is_what_it_looks_like_whatever_its_head_says(
     start_gateway: StartGateway,
     replay_server: ReplayServer,
