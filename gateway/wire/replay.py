@@ -29,7 +29,7 @@ class Ids(Enum):
 
     AUTO = auto()
     """Not in a turn with empty thoughts: their maker would look the ids up in a store where there is nothing,
-    and ask for the thought that belongs to the id of a call: all or none. A sealed thought keeps its id. Where
+    and ask for the thought that belongs to the id of a call: all or none. Sealed thoughts keep theirs. Where
     the seal belongs to another one (GitHub Copilot has one for each event), the refusal teaches it."""
     KEPT = auto()
     NONE = auto()
