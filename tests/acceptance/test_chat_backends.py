@@ -242,16 +242,6 @@ async def test_a_translated_stream_has_begun_and_is_kept_awake_while_the_model_t
     assert payload(whole[-1])["response"]["status"] == "completed"
 
 
-async def test_the_head_of_a_translated_stream_does_not_wait_for_the_first_word(
-    start_gateway: StartGateway, replay_server: ReplayServer
-) -> None:
-    gateway = await start_gateway("--api", "chat", BACKBURNER_STREAM__HEARTBEAT_S=3600)
-    held = replay_server.script(replay("vllm/chat-stream", hold_after=0))
-    async with gateway.events("/responses", {**ASK, "background": False}) as events:
-        assert payload(await within(anext(events)))["type"] == "response.created"
-        held.release.set()
-
-
 async def test_a_backend_that_is_late_to_say_no_is_told_in_the_stream_and_one_in_time_by_its_status(
     start_gateway: StartGateway, replay_server: ReplayServer
 ) -> None:
@@ -270,7 +260,7 @@ async def test_a_backend_that_is_late_to_say_no_is_told_in_the_stream_and_one_in
         late.release.set()
         [last] = [payload(event) async for event in events]
     assert last["type"] == "response.failed"
-    assert last["response"]["error"] == {"code": "invalid_prompt", "message": "Too many tokens."}
+    assert last["response"]["error"] == {"code": "context_length_exceeded", "message": "Too many tokens."}
 
 
 async def test_a_client_that_leaves_before_the_backends_head_stops_the_call(

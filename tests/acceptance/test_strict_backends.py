@@ -432,7 +432,7 @@ async def test_thoughts_come_sealed_and_go_back_so_where_the_backend_keeps_nothi
         last = got["id"]
         is_asked = effort is not None or number > 0  # without being told, it is seen in the first answer
         assert (server.last.get("include") == [SEAL]) is is_asked
-    assert server.refused == 0
+    assert server.refused == 1  # of the ids; from then on they are left out
     sealed = [
         item.get("encrypted_content") for item in server.last["input"] if item.get("type") == "reasoning"
     ]

@@ -170,7 +170,7 @@ def test_shortcut_for_chunks_with_one_plain_piece_sees_what_the_tables_see(name:
             assert bool(reader.notices) == (extra in beside)
     reader = ChatReader("resp_1")
     reader.read(Frame("", orjson.dumps({**plain, "choices": [choice]})))
-    (error,) = reader.read(
+    *_, error = reader.read(
         Frame("", orjson.dumps({**plain, "choices": [{**choice, "error": {"message": "Boom"}}]}))
     )
     assert error["type"] == "error"
