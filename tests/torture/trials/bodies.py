@@ -127,7 +127,10 @@ _ABUSES = (
     Abuse(
         "100,000 keys",
         lambda: _with_length(
-            _BACKGROUND + b'[{"a":{' + b",".join(b'"%d":1' % n for n in range(99_000)) + b"}}]}"
+            _BACKGROUND
+            + b'[{"role":"user","content":"x","a":{'
+            + b",".join(b'"%d":1' % n for n in range(99_000))
+            + b"}}]}"
         ),
         (200,),
     ),
