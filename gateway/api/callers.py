@@ -13,10 +13,10 @@ from gateway.api.tenants import Tenant, Tenants, own_credential
 from gateway.api.vetting import Vetting
 from gateway.core.call import Credential
 from gateway.engine.credentials import CallerHeaders
-from gateway.engine.ids import Ids
 from gateway.outbound.backend import HttpBackend
 from gateway.outbound.headers import background_headers
 from gateway.wire.errors import Fault, Refusal, invalid
+from gateway.wire.response_ids import is_own
 
 _STORABLE_HEADERS = frozenset(
     {"accept-language", "openai-beta", "openai-organization", "openai-project", "user-agent"}
@@ -42,11 +42,10 @@ class Caller:
 class Callers:
     """Lets callers in, and tells them apart."""
 
-    def __init__(self, tenants: Tenants, asker: Asker, vetting: Vetting, ids: Ids, *, base_path: str) -> None:
+    def __init__(self, tenants: Tenants, asker: Asker, vetting: Vetting, *, base_path: str) -> None:
         self._tenants = tenants
         self._asker = asker
         self._vetting = vetting
-        self._ids = ids
         self._base_path = base_path
 
     def admit(self, request: web.BaseRequest) -> None:
@@ -67,10 +66,11 @@ class Callers:
         self, request: web.BaseRequest, caller: Caller, response_id: str, backend: HttpBackend
     ) -> bool:
         """Whether a response that is not here is in a backend's own store, for this caller: one that does not
-        see who asks could only say whether it is there for anybody. None has what was made here."""
+        see who asks could only say whether it is there for anybody. None has what was
+        made here."""
         if not backend.sees_callers or not _LOOKS_LIKE_ID.fullmatch(response_id):
             return False
-        if self._ids.is_own(response_id):
+        if is_own(response_id):
             return False
         target = f"{self._base_path}/responses/{response_id}"
         return await self._asker.knows(request, backend, request_id=caller.request_id, target=target)

@@ -33,6 +33,7 @@ from gateway.wire.errors import Refusal, invalid
 from gateway.wire.item_ids import FIRST_OUTPUT, to_be_looked_up
 from gateway.wire.items import Turn
 from gateway.wire.outline import may_be_parsed
+from gateway.wire.response_ids import is_own, new_id
 from gateway.wire.salt import salted
 
 
@@ -50,7 +51,6 @@ class PlainCreate:
     ) -> None:
         self._observer = observer
         self._jobs = engine.jobs
-        self._ids = engine.ids
         self._foreground = engine.foreground
         self._passthrough = passthrough
         self._callers = callers
@@ -128,7 +128,7 @@ class PlainCreate:
         if await self._jobs.find(previous_id, caller.tenant) is not None:
             return await self._jobs.turns.up_to(previous_id, caller.tenant)
         # Through a key of the gateway's, a backend would go on from any caller's response.
-        is_in_doubt = responses.OUR_ID.match(previous_id) or not backend.sees_callers
+        is_in_doubt = is_own(previous_id) or not backend.sees_callers
         if is_in_doubt and not await self._callers.backend_knows(request, caller, previous_id, backend):
             raise previous_not_found(previous_id)  # some backends would answer without the context
         return []
@@ -157,7 +157,7 @@ class PlainCreate:
             items = await self._jobs.turns.expand(previous_id, caller.tenant, items, to)
         stored, held = split_headers(request, caller, backend)
         headers = CallerHeaders(held.credential, {**stored, **held.others})
-        response_id = self._ids.new()
+        response_id = new_id()
 
         async def keep(outcome: Outcome) -> Outcome:
             is_kept = outcome.status in CHAINABLE and await self._jobs.turns.record(

@@ -30,6 +30,7 @@ from gateway.wire import queries, requests, responses, retries, webhooks
 from gateway.wire.calls import NO_SUCH_ROUTE, Api
 from gateway.wire.classify import Background, classify
 from gateway.wire.errors import Fault, Refusal, invalid, not_found, too_large
+from gateway.wire.response_ids import is_own, new_id
 
 _QUERY_OF_CREATE = frozenset({"api-version", "beta"})
 _PARAMETER = re.compile(r"[A-Za-z_]{1,32}(\[\])?")
@@ -50,7 +51,6 @@ class Responses:
     ) -> None:
         self._jobs = engine.jobs
         self._followers = engine.followers
-        self._ids = engine.ids
         self._passthrough = passthrough
         self._callers = callers
         self._chooser = chooser
@@ -145,7 +145,7 @@ class Responses:
             await self._callers.check_conversation(request, caller, body["conversation"], backend)
         stored, held = split_headers(request, caller, backend)
         return Submission(
-            response_id=self._ids.new(),
+            response_id=new_id(),
             tenant=caller.tenant,
             backend=backend.name,
             body=body,
@@ -223,7 +223,7 @@ class Responses:
         with _naming(response_id):
             await self._jobs.delete(job)
         backend = self._chooser.named(job.backend)
-        if not job.is_background and backend is not None and not self._ids.is_own(job.id):
+        if not job.is_background and backend is not None and not is_own(job.id):
             # It has made this response, and is to forget it too if it has kept it.
             answer = await self._answer_of(request, caller, [backend])
             if answer is not None:
@@ -247,7 +247,7 @@ class Responses:
         self, request: web.BaseRequest, caller: Caller, response_id: str
     ) -> web.StreamResponse:
         """An id that is not here may be the backend's own, unless it was made here."""
-        if self._ids.is_own(response_id):
+        if is_own(response_id):
             raise not_found(response_id)
         answer = await self._answer_of(request, caller, self._chooser.that_see_callers)
         if answer is None:

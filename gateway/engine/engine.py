@@ -19,7 +19,6 @@ from gateway.engine.deliveries import Deliveries
 from gateway.engine.followers import Followers
 from gateway.engine.foreground import Foreground
 from gateway.engine.handover import hand_over, take_stock
-from gateway.engine.ids import Ids
 from gateway.engine.intake import Intake
 from gateway.engine.jobs import Jobs
 from gateway.engine.runner import Runner
@@ -63,7 +62,6 @@ class Engine:
         background = settings.background
         keys = settings.credentials.read_sealing_keys()
         self.dialect = Dialect(settings.dialect)
-        self.ids = Ids(pepper, self.dialect)
         thoughts = Thoughts(keys, pepper)
         unsettled: dict[str, Input] = {}
         self._store = store

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from enum import Enum, auto
 from typing import Any, Final
 
-from gateway.wire.responses import OUR_ID
+from gateway.wire.response_ids import is_own
 
 Item = dict[str, Any]
 
@@ -68,7 +68,7 @@ def is_reference(item: Item) -> bool:
 def to_be_looked_up(response_id: str, items: Iterable[Any], first: int) -> tuple[str, ...]:
     """The ids of a response's items that do not tell in which response these are, each once; of very many the
     last."""
-    start = response_id[: len("resp_") + _SEED_DIGITS] if OUR_ID.match(response_id) else None
+    start = response_id[: len("resp_") + _SEED_DIGITS] if is_own(response_id) else None
     found: dict[str, None] = {}
     for number, item in enumerate(items, first):
         if isinstance(item, dict) and not is_reference(item):
@@ -81,6 +81,6 @@ def to_be_looked_up(response_id: str, items: Iterable[Any], first: int) -> tuple
 
 def _seed(response_id: str) -> str:
     """As the normaliser has it, for responses of ours; a backend's own have names of every shape."""
-    if OUR_ID.match(response_id):
+    if is_own(response_id):
         return response_id[len("resp_") :][:_SEED_DIGITS]
     return hashlib.sha256(response_id.encode()).hexdigest()[:_SEED_DIGITS]

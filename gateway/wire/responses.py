@@ -7,7 +7,6 @@ what the backend knows better (model, sampled parameters, usage) is taken from i
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,9 +17,6 @@ from gateway.wire.events import is_writable
 from gateway.wire.usage import usage_of
 
 Response = dict[str, Any]
-
-OUR_ID = re.compile(r"resp_[0-9a-f]{48}\Z")
-"""Ids as gateways like this one make them. Which has made one, `engine.ids` knows."""
 
 # Echoed as the client sent it, or shown with the API's default. Source: a recorded queued body.
 _DEFAULTS: Response = {

@@ -139,6 +139,7 @@ async def test_a_client_that_waits_to_be_asked_for_an_unreadable_body_is_told_so
         ("zstd", zstd.compress(orjson.dumps(ASK)) + b"more", "is not valid"),
         ("zstd, gzip", gzip.compress(b"no zstd"), "is not valid"),
     ],
+    ids=["no-gzip", "gzip-cut", "nothing", "deflate-and-more", "br-cut", "zstd-and-more", "gzip-of-no-zstd"],
 )
 async def test_a_body_that_is_not_what_its_coding_says_is_refused_in_words(
     gateway: Gateway, replay_server: ReplayServer, coding: str, data: bytes, words: str

@@ -395,14 +395,17 @@ async def test_a_backend_is_never_asked_for_a_response_that_was_made_here(
     assert len(replay_server.calls) == before
 
 
-async def test_a_backend_is_asked_for_an_id_that_only_looks_as_if_it_were_made_here(
-    responses: Gateway, replay_server: ReplayServer
+@pytest.mark.parametrize("length", [32, 48, 50])
+async def test_a_backend_is_asked_for_ids_of_any_shape_but_our_own(
+    responses: Gateway, replay_server: ReplayServer, length: int
 ) -> None:
-    """Another gateway behind this one has ids of the same shape."""
     await turn(responses, "background", "Hi")
     before = len(replay_server.calls)
-    await responses.call("GET", f"/responses/resp_{'5' * 48}")
-    assert [call.target for call in replay_server.calls[before:]] == [f"/v1/responses/resp_{'5' * 48}"]
+    target = f"/responses/resp_{'5' * length}"
+    answer = await responses.call("GET", target)
+    asked = [call.target for call in replay_server.calls[before:]]
+    assert asked == ([] if length == 48 else [f"/v1{target}"])
+    assert answer.status == 404
 
 
 async def test_deleting_a_recorded_plain_response_asks_no_chat_backend(
