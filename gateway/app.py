@@ -162,6 +162,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             sender,
             settings,
             observer,
+            pepper=pepper,
             fingerprint=lambda named: fingerprint(named, settings.tenants, pepper),
         )
         passthrough = Passthrough(
@@ -171,7 +172,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         asker = passthrough.asker
         tenants = tenants_of(settings.tenants, pepper)
         vetting = Vetting(asker, settings.tenants, base_path=base_path)
-        callers = Callers(tenants, asker, vetting, base_path=base_path)
+        callers = Callers(tenants, asker, vetting, engine.ids, base_path=base_path)
         contract = openapi.document(
             version=__version__,
             base_path=base_path,

@@ -23,12 +23,11 @@ log = logging.getLogger("backburner")
 
 FIELDS = frozenset(
     {
-        "admin", "after_s", "api", "aside", "attempt", "backend", "bytes", "check", "code", "database",
-        "doing", "dropped", "durability", "endpoint", "error", "found", "healthy", "held", "id", "library",
-        "limit",
-        "open_files_max", "ran_s", "read_broken_off", "reason", "request", "seconds", "sqlite", "status",
-        "stream", "task", "tenant", "timeout_s", "to", "upstream", "url", "version", "waited_s", "waiting",
-        "wanted", "was",
+        "admin", "after_s", "api", "aside", "attempt", "backend", "bytes", "check", "code",
+        "database", "doing", "dropped", "durability", "endpoint", "error", "field", "file", "found",
+        "healthy", "held", "id", "library", "limit", "open_files_max", "ran_s", "read_broken_off",
+        "reason", "request", "seconds", "sqlite", "status", "stream", "task", "tenant", "timeout_s",
+        "to", "tools", "upstream", "url", "version", "waited_s", "waiting", "wanted", "was",
     }
 )  # fmt: skip
 """Of a tenant the first 8 hexadecimal digits; URLs and paths are those of the settings."""

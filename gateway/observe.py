@@ -8,7 +8,10 @@ What may stand in a line at all is in `logs`.
 from __future__ import annotations
 
 import logging
+import re
+from collections import Counter as Counted
 from collections.abc import Iterable
+from typing import Protocol
 
 from prometheus_client import (
     CollectorRegistry,
@@ -29,7 +32,23 @@ __all__ = ["Observer", "configure_logging", "line"]
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each, which nobody graphs
 
 _SECONDS = (0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600)
+_NOT_OF_A_NAME = re.compile(r"[^A-Za-z0-9_.-]")
+_NAME_CHARS_MAX = 64
+_NOTICES_MAX = 50
+"""Of one backend: field names are the backend's own, and could be made up without end."""
 _FAST_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
+
+
+class Noticed(Protocol):
+    """What a backend's answer had in it, as `gateway.wire` says it."""
+
+    @property
+    def what(self) -> str:
+        """Which kind."""
+
+    @property
+    def name(self) -> str:
+        """The field, or the word."""
 
 
 class Observer:
@@ -37,6 +56,7 @@ class Observer:
 
     def __init__(self) -> None:
         self.registry = r = CollectorRegistry()
+        self._noticed: dict[str, set[tuple[str, str]]] = {}
         self.jobs = Gauge("backburner_jobs", "Responses in the store by status", ["status"], registry=r)
         self.accepted = Counter("backburner_jobs_accepted", "Background responses accepted", registry=r)
         self.adopted = Counter(
@@ -46,6 +66,12 @@ class Observer:
             "backburner_requests_refused",
             "Requests answered with an error of our own",
             ["status"],
+            registry=r,
+        )
+        self.omitted_tools = Counter(
+            "backburner_omitted_tools",
+            "Tools of requests that the backend cannot run and was not told of, by their type",
+            ["backend", "tool"],
             registry=r,
         )
         self.creates_refused = Counter(
@@ -108,6 +134,18 @@ class Observer:
             ["backend"],
             registry=r,
         )
+        self.unmapped_fields = Counter(
+            "backburner_unmapped_fields",
+            "Answers with content in a field for which a response has no place",
+            ["backend", "field"],
+            registry=r,
+        )
+        self.lessons = Counter(
+            "backburner_lessons",
+            "Refusals of a backend after which a call was made again in another form",
+            ["backend", "lesson"],
+            registry=r,
+        )
         self.running = Gauge("backburner_running", "Background calls under way", registry=r)
         self.followers = Gauge("backburner_followers", "Open event-stream readers", registry=r)
         self.replays = Counter("backburner_replays", "Event streams opened", ["position"], registry=r)
@@ -154,6 +192,9 @@ class Observer:
         )
         self.store_recreations = Counter(
             "backburner_store_recreated", "Damaged databases set aside at the start", registry=r
+        )
+        self.store_restorations = Counter(
+            "backburner_store_restored", "Times a deleted database was written anew", registry=r
         )
         self.log_alarms = Counter(
             "backburner_store_log_too_large",
@@ -214,6 +255,15 @@ class Observer:
         """reason: `queue_full` | `tenant_queue_full`."""
         self.creates_refused.labels(reason).inc()
 
+    def tools_omitted(self, backend: str, kinds: Iterable[str]) -> None:
+        """kinds: Words of a closed set, one for each tool."""
+        counts = Counted(kinds)
+        if not counts:
+            return
+        for kind, count in counts.items():
+            self.omitted_tools.labels(backend, kind).inc(count)
+        line("tools_omitted", backend=backend, tools=" ".join(sorted(counts)))
+
     def job_adopted(self, response_id: str) -> None:
         self.adopted.inc()
         line("adopted", id=response_id)
@@ -227,6 +277,11 @@ class Observer:
             attempt=attempt,
             waited_s=round(waited_s, 3),
         )
+
+    def lesson_learned(self, backend: str, lesson: str) -> None:
+        """lesson: the name of a row in `wire.lessons`."""
+        self.lessons.labels(backend, lesson).inc()
+        line("lesson", backend=backend, reason=lesson)
 
     def job_first_output(self, seconds: float) -> None:
         self.ttft.observe(seconds)
@@ -281,6 +336,30 @@ class Observer:
     def retry_refused(self, backend: str) -> None:
         self.retries_refused.labels(backend).inc()
 
+    def backend_noticed(self, backend: str, notices: Iterable[Noticed]) -> None:
+        """What one answer had in it; a line for each that this backend has not shown before."""
+        for notice in notices:
+            name = self._fitting(backend, notice)
+            if notice.what == "unmapped_field":
+                self.unmapped_fields.labels(backend, name).inc()
+
+    def _fitting(self, backend: str, notice: Noticed) -> str:
+        """The name that a notice goes by: a word, and one of so many for a backend."""
+        known = self._noticed.setdefault(backend, set())
+        name = _NOT_OF_A_NAME.sub("_", notice.name)[:_NAME_CHARS_MAX]
+        if (notice.what, name) not in known:
+            if len(known) >= _NOTICES_MAX:
+                return "other"
+            known.add((notice.what, name))
+            line(
+                "backend_noticed",
+                level=logging.WARNING,
+                backend=backend,
+                reason=notice.what,
+                found=name or None,
+            )
+        return name
+
     def replica(
         self,
         backend: str,
@@ -318,6 +397,21 @@ class Observer:
     def store_recreated(self, aside: str, reason: str) -> None:
         self.store_recreations.inc()
         line("store_recreated", level=logging.ERROR, aside=aside, reason=reason)
+
+    def store_taken_away(self, what: str) -> None:
+        """what: `database` | `-wal` | `-shm`: what is not in its place any more."""
+        line("store_taken_away", level=logging.ERROR, file=what)
+
+    def store_left(self, what: str) -> None:
+        """It was not back by the end: the next process does not find what was stored since."""
+        line("store_left", level=logging.ERROR, file=what)
+
+    def store_restored(self) -> None:
+        self.store_restorations.inc()
+        line("store_restored", level=logging.WARNING)
+
+    def store_not_restored(self, reason: str) -> None:
+        line("store_not_restored", level=logging.ERROR, reason=reason)
 
     def log_too_large(self, size: int, *, is_ours: bool) -> None:
         """is_ours: Whether it was a read of our own that stood in the way; it was broken off."""

@@ -97,7 +97,8 @@ def test_every_setting_can_be_given_in_the_environment() -> None:
             environ[f"BACKBURNER_{name.replace('.', '__')}".upper()] = text
     without = {name for name in NAMES if f"BACKBURNER_{name.replace('.', '__')}".upper() not in environ}
     keys = {f"upstream.{key}" for key in ("api_key", "api_key_file", "api_key_env")}
-    mappings = {f"upstream.{key}" for key in ("rename", "headers", "set_fields")} | {"tenants.keys"}
+    mappings = {f"upstream.{key}" for key in ("rename", "headers", "set_fields")}
+    mappings |= {"tenants.keys", "tenants.tiers_allowed"}
     of_modes = {
         f"tenants.{key}" for key in ("header", "jwt_keys_file", "jwt_issuer", "jwt_audience", "keys_file")
     }

@@ -89,6 +89,31 @@ def test_a_salt_that_would_tell_no_tenants_apart_is_refused(text: str, complaint
     assert "cache_salt" in found
 
 
+def test_tiers_are_allowed_by_tenant() -> None:
+    tiers = "{a: [flex], '*': [priority, default]}"
+    found = given(f"tenants: {{mode: static_keys, keys: {{{HASH}: a}}, tiers_allowed: {tiers}}}\n").tenants
+    assert found.tiers_allowed == {"a": ("flex",), "*": ("priority", "default")}
+    found = given("tenants: {tiers_allowed: {0a1b2c3d: [flex]}}\n").tenants
+    assert found.tiers_allowed == {"0a1b2c3d": ("flex",)}
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("{tiers_allowed: {a: [flex]}}", "in mode passthrough tenants have no names"),
+        ("{mode: none, tiers_allowed: {a: [flex]}}", "in mode none tenants have no names"),
+        ("{tiers_allowed: {'*': [best]}}", "tiers_allowed: Input should be 'priority', 'default' or 'flex'"),
+        ("{tiers_allowed: {'*': []}}", "tenants.tiers_allowed: must have at least one tier"),
+        ("{tiers_allowed: {'*': flex}}", "tenants.tiers_allowed: must be a list"),
+        ("{tiers_allowed: [flex]}", "tenants.tiers_allowed: must be a mapping"),
+    ],
+)
+def test_tiers_that_nobody_could_have_are_refused(text: str, complaint: str) -> None:
+    found = problem(f"tenants: {text}\n")
+    assert found.startswith("config.yaml:3: ")
+    assert complaint in found
+
+
 @pytest.mark.parametrize(
     ("host", "is_fine"),
     [

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 import re
-import secrets
 from dataclasses import dataclass
 
 from aiohttp import web
@@ -13,9 +13,10 @@ from gateway.api.tenants import Tenant, Tenants, own_credential
 from gateway.api.vetting import Vetting
 from gateway.core.call import Credential
 from gateway.engine.credentials import CallerHeaders
+from gateway.engine.ids import Ids
 from gateway.outbound.backend import HttpBackend
 from gateway.outbound.headers import background_headers
-from gateway.wire.errors import Refusal
+from gateway.wire.errors import Fault, Refusal, invalid
 
 _STORABLE_HEADERS = frozenset(
     {"accept-language", "openai-beta", "openai-organization", "openai-project", "user-agent"}
@@ -41,10 +42,11 @@ class Caller:
 class Callers:
     """Lets callers in, and tells them apart."""
 
-    def __init__(self, tenants: Tenants, asker: Asker, vetting: Vetting, *, base_path: str) -> None:
+    def __init__(self, tenants: Tenants, asker: Asker, vetting: Vetting, ids: Ids, *, base_path: str) -> None:
         self._tenants = tenants
         self._asker = asker
         self._vetting = vetting
+        self._ids = ids
         self._base_path = base_path
 
     def admit(self, request: web.BaseRequest) -> None:
@@ -65,11 +67,50 @@ class Callers:
         self, request: web.BaseRequest, caller: Caller, response_id: str, backend: HttpBackend
     ) -> bool:
         """Whether a response that is not here is in a backend's own store, for this caller: one that does not
-        see who asks could only say whether it is there for anybody."""
+        see who asks could only say whether it is there for anybody. None has what was made here."""
         if not backend.sees_callers or not _LOOKS_LIKE_ID.fullmatch(response_id):
+            return False
+        if self._ids.is_own(response_id):
             return False
         target = f"{self._base_path}/responses/{response_id}"
         return await self._asker.knows(request, backend, request_id=caller.request_id, target=target)
+
+    async def check_conversation(
+        self, request: web.BaseRequest, caller: Caller, conversation: object, backend: HttpBackend
+    ) -> None:
+        """Let a request through that names a conversation which the backend has for this caller. Most servers
+        do not know the field, and would answer without what was said before.
+
+        Raises:
+            Refusal: It is not, or there is no telling.
+        """
+        named = conversation.get("id") if isinstance(conversation, dict) else conversation
+        if not backend.sees_callers:
+            message = (
+                "'conversation' is not supported: the backend sees one key for all callers, and cannot tell "
+                "whose conversation it is. Use 'previous_response_id' to go on from a response."
+            )
+            raise invalid(message, param="conversation", code="unsupported_parameter")
+        status: int | None = 404
+        if isinstance(named, str) and _LOOKS_LIKE_ID.fullmatch(named):
+            target = f"{self._base_path}/conversations/{named}"
+            status = await self._asker.status(request, backend, request_id=caller.request_id, target=target)
+        if status is None:
+            message = "The backend cannot be asked for the conversation at the moment."
+            raise Refusal(
+                Fault.UNAVAILABLE,
+                message,
+                param="conversation",
+                code="backend_unavailable",
+                retry_after_s=math.ceil(backend.settings.breaker_open_s),
+            )
+        if status != 200:
+            raise Refusal(
+                Fault.NOT_FOUND,
+                f"Conversation with id '{named}' not found.",
+                param="conversation",
+                code="conversation_not_found",
+            )
 
 
 def credential_for_asking(request: web.BaseRequest) -> Credential | None:
@@ -88,8 +129,3 @@ def split_headers(
     stored = {name: value for name, value in headers.items() if name.lower() in _STORABLE_HEADERS}
     others = {name: value for name, value in headers.items() if name not in stored}
     return stored, CallerHeaders(caller.credential if backend.sees_callers else None, others)
-
-
-def new_response_id() -> str:
-    """192 random bits, with nothing encoded in them."""
-    return f"resp_{secrets.token_hex(24)}"

@@ -35,14 +35,16 @@ class Chooser:
         """The backend of this name; None if the settings no longer have it."""
         return self._backends.get(name)
 
+    def find(self, model: object) -> HttpBackend | None:
+        """The backend of a model, or of a request that names none; None if no backend serves the model."""
+        return self._backends.of_model(model) if isinstance(model, str) else self.without_model()
+
     def of_model(self, model: object) -> HttpBackend:
-        """The backend of a model. Raises: Refusal, if none serves it."""
-        if isinstance(model, str):
-            backend = self._backends.of_model(model)
-            if backend is None:
-                raise no_such_model(model)
-            return backend
-        return self.without_model()
+        """The same. Raises: Refusal, if no backend serves the model."""
+        backend = self.find(model)
+        if backend is None:
+            raise no_such_model(str(model))
+        return backend
 
     async def of_body(self, body: bytes) -> HttpBackend:
         """The backend of a JSON body that was read already. Raises: Refusal."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
 from contextlib import aclosing, asynccontextmanager
 
 from aiohttp import web
@@ -31,6 +31,7 @@ async def stream_events(
     *,
     request_id: str,
     stall_timeout_s: float,
+    headers: Mapping[str, str] | None = None,
     heartbeat_s: float | None = None,
 ) -> web.StreamResponse:
     """Write whole events until there are no more, the reader goes, or it stops reading.
@@ -39,12 +40,13 @@ async def stream_events(
         blocks: The head goes out with the first of them, be it empty.
         stall_timeout_s: A reader that takes next to nothing for this long is cut off; it resumes at its
             cursor.
+        headers: Of this answer, beside those of all streams.
         heartbeat_s: After so long without an event a comment is written; None: the blocks have some.
 
     Raises:
         Refusal: By the first block; nothing was sent.
     """
-    response = web.StreamResponse(headers={**_HEADERS, "X-Request-Id": request_id})
+    response = web.StreamResponse(headers={**_HEADERS, "X-Request-Id": request_id, **(headers or {})})
     async with aclosing(blocks):
         block = await anext(blocks, None)
         try:

@@ -205,6 +205,13 @@ def _callers(settings: Settings) -> Iterator[Conflict]:
             ("tenants.mode", "tenants.keys", "tenants.keys_file"),
             ("mode static_keys needs tenants.keys or tenants.keys_file"),
         )
+    named = [name for name in tenants.tiers_allowed if not re.fullmatch(r"\*|[0-9a-f]{8}", name)]
+    if tenants.mode in ("passthrough", "none") and named:
+        yield (
+            ("tenants.tiers_allowed", "tenants.mode"),
+            "tenants.tiers_allowed must name tenants by the eight digits that the log has for them, and "
+            f"others by '*': in mode {tenants.mode} tenants have no names",
+        )
     if tenants.mode == "none" and not tenants.allow_anyone and not is_loopback(settings.server.host):
         yield (
             ("tenants.mode", "server.host"),

@@ -1,7 +1,7 @@
 """Reads the settings file: which values it gives, on which lines, and which of its keys nobody knows.
 
 Scalars stay text until pydantic reads them, so that `port: 0123` or `level: off` mean the same here as
-in the environment; only `set_fields` holds values with types of their own, those of JSON.
+in the environment; only `set_fields` and `tiers_allowed` hold values with types of their own, those of JSON.
 """
 
 from __future__ import annotations

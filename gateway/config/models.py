@@ -138,6 +138,8 @@ class StoreSettings(Section):
     """Above this the read that keeps it from being emptied is broken off."""
     check_bytes_max: Annotated[int, Field(ge=0, le=2**50)] = 2**28
     """A larger file is checked while it is in use, not before."""
+    found_within_ms: Annotated[int, Field(ge=0, le=60_000)] = 100
+    """Nothing new is accepted unless the file was found in its place so recently."""
     on_corrupt: Literal["refuse", "recreate"] = "refuse"
     """What is done at the start about a damaged file: nothing, or it is set aside for a new one."""
     allow_fuse: bool = False
@@ -178,8 +180,10 @@ class LogSettings(Section):
 class ConversationSettings(Section):
     """What is kept of conversations."""
 
-    record_foreground: bool = False
-    """Plain responses are recorded too, not only background ones."""
+    record_foreground: Literal["auto"] | bool = "auto"
+    """Which plain responses are recorded: those that are made here of chat answers (auto), all, or none."""
+    references_bytes_max: Bytes = 64 * 2**20
+    """Of stored responses in which the items are that one request names; more is refused."""
 
 
 class Settings(Section):

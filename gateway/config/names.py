@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, get_args, get_origin
 from gateway.config.backends import UpstreamSettings
 from gateway.config.models import Settings
 from gateway.config.section import Section
+from gateway.config.tenants import TenantSettings
 from gateway.config.webhooks import EndpointSettings
 
 
@@ -76,6 +77,7 @@ KEYS = {
 KEYS_OF_ONE = {name: tuple(group.model.model_fields) for name, group in GROUPS.items()}
 BACKEND_KEYS = KEYS_OF_ONE["backends"]
 NAMES = SCALARS + tuple(f"{section}.{key}" for section, keys in KEYS.items() for key in keys)
+_OF_JSON = ((UpstreamSettings, "set_fields"), (TenantSettings, "tiers_allowed"))
 FLAGS = {
     "dialect": "--dialect",
     "upstream.url": "--upstream",
@@ -107,7 +109,7 @@ def shape(name: str) -> Shape:
     model = GROUPS[group].model if group is not None else SECTIONS.get(name.partition(".")[0])
     if model is None or key not in model.model_fields:
         return Shape.SCALAR
-    if (model, key) == (UpstreamSettings, "set_fields"):
+    if (model, key) in _OF_JSON:
         return Shape.JSON
     origin = get_origin(model.model_fields[key].annotation)
     return Shape.LIST if origin is tuple else Shape.MAPPING if origin is dict else Shape.SCALAR

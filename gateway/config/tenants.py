@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import AfterValidator, Field, SecretStr, field_validator
 
 from gateway.config import keyfiles
 from gateway.config.publickeys import PublicKey, public_keys
@@ -17,6 +17,17 @@ Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256
 """Asymmetric ones only: what verifies a token here cannot make one, and a public key is no shared secret."""
 
 Claimed = Annotated[str, Field(min_length=1, max_length=1024)]
+
+Tier = Literal["priority", "default", "flex"]
+
+
+def _are_some(value: tuple[Tier, ...]) -> tuple[Tier, ...]:
+    if not value:  # told by pydantic, it would be told of wrong items as well
+        raise ValueError("must have at least one tier")
+    return value
+
+
+Tiers = Annotated[tuple[Tier, ...], AfterValidator(_are_some)]
 
 _NOT_A_TENANT = {"authorization", "api-key", "x-api-key", "connection", "cookie", "host", "upgrade"}
 
@@ -49,6 +60,10 @@ class TenantSettings(Section):
     """`trusted_header`: the one that names the tenant."""
     header_peers: Annotated[tuple[str, ...], Field(max_length=256)] = ()
     """Networks from which that header is believed."""
+    tiers_allowed: Annotated[dict[Claimed, Tiers], Field(max_length=10_000)] = Field(default_factory=dict)
+    """The service tiers that background responses may have, by tenant: its name, in modes where it has one,
+    otherwise the eight digits that the log has for it; `*` is whoever is not named. Who has no entry may have
+    all of them."""
     allow_anyone: bool = False
     """`none`: meant, even where others than this machine can connect."""
 

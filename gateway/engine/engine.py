@@ -10,6 +10,7 @@ from gateway.config import Settings
 from gateway.core.call import Backends
 from gateway.core.job import Status
 from gateway.core.machine import Input
+from gateway.core.tiers import OTHERS, TiersAllowed
 from gateway.core.webhooks import Sender
 from gateway.engine.clock import Clock
 from gateway.engine.closer import Closer
@@ -18,11 +19,13 @@ from gateway.engine.deliveries import Deliveries
 from gateway.engine.followers import Followers
 from gateway.engine.foreground import Foreground
 from gateway.engine.handover import hand_over, take_stock
+from gateway.engine.ids import Ids
 from gateway.engine.intake import Intake
 from gateway.engine.jobs import Jobs
 from gateway.engine.runner import Runner
 from gateway.engine.sealing import Sealer
 from gateway.engine.sweeper import Sweeper
+from gateway.engine.thoughts import Thoughts
 from gateway.engine.unacked import Unacked
 from gateway.observe import Observer
 from gateway.store.port import JobStore
@@ -39,6 +42,10 @@ class Engine:
         followers: Readers of event streams.
         foreground: Plain requests to a backend for which the gateway has to speak.
         deliveries: Who is told of ends.
+        ids: Of responses.
+
+    Args:
+        pepper: Secret bytes that outlive the process.
     """
 
     def __init__(
@@ -49,12 +56,15 @@ class Engine:
         settings: Settings,
         observer: Observer,
         *,
+        pepper: bytes,
         clock: Clock | None = None,
         fingerprint: Callable[[str], str] = str,
     ) -> None:
         background = settings.background
         keys = settings.credentials.read_sealing_keys()
         self.dialect = Dialect(settings.dialect)
+        self.ids = Ids(pepper, self.dialect)
+        thoughts = Thoughts(keys, pepper)
         unsettled: dict[str, Input] = {}
         self._store = store
         self._settings = background
@@ -74,6 +84,7 @@ class Engine:
             background,
             observer,
             unsettled,
+            thoughts,
         )
         self._closer = Closer(
             store, followers, credentials, clock, background, observer, runner.flush, runner.abort, unsettled
@@ -95,8 +106,18 @@ class Engine:
             observer,
             self.dialect,
             unacked,
+            thoughts,
+            settings.conversations,
+            TiersAllowed(
+                {
+                    named if named == OTHERS else fingerprint(named): tiers
+                    for named, tiers in settings.tenants.tiers_allowed.items()
+                }
+            ),
         )
-        self.foreground = Foreground(clock, background, head_wait_s=settings.stream.heartbeat_s)
+        self.foreground = Foreground(
+            clock, background, thoughts, observer, head_wait_s=settings.stream.heartbeat_s
+        )
         self.deliveries = Deliveries(store, sender, clock, settings, observer, fingerprint)
         self._tasks: list[asyncio.Task[None]] = []
 

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from gateway.config import BackgroundSettings
+from gateway.config import BackgroundSettings, ConversationSettings
 from gateway.core.acceptance import new_job
 from gateway.core.call import Backends
 from gateway.core.job import (
@@ -21,6 +21,7 @@ from gateway.core.job import (
     StoreUnavailable,
 )
 from gateway.core.machine import CancelRequested, JobMachine, Unreadable
+from gateway.core.tiers import TiersAllowed
 from gateway.engine.clock import Clock
 from gateway.engine.closer import Closer
 from gateway.engine.credentials import CallerHeaders, Credentials
@@ -28,6 +29,7 @@ from gateway.engine.followers import Followers
 from gateway.engine.intake import Intake
 from gateway.engine.refusals import refusal_of, refusing
 from gateway.engine.runner import Runner
+from gateway.engine.thoughts import Thoughts
 from gateway.engine.turns import Turns
 from gateway.engine.unacked import Delivery, Unacked
 from gateway.observe import Observer
@@ -100,6 +102,9 @@ class Jobs:
         observer: Observer,
         dialect: Dialect,
         unacked: Unacked,
+        thoughts: Thoughts,
+        conversations: ConversationSettings,
+        tiers: TiersAllowed,
     ) -> None:
         self._store = store
         self._backends = backends
@@ -114,9 +119,10 @@ class Jobs:
         self._dialect = dialect
         self._streams_any = settings.resume == "any" or dialect.streams_any
         self._unacked = unacked
+        self._tiers = tiers
         self._adopts = settings.adopt_unacked_retry
         self._is_draining = False
-        self.turns = Turns(store, clock, settings, dialect, self.find)
+        self.turns = Turns(store, clock, settings, conversations, dialect, self.find, thoughts)
 
     def stop_accepting(self) -> None:
         """From now on every `submit` is refused."""
@@ -152,15 +158,17 @@ class Jobs:
             Refusal: Nothing was accepted.
         """
         self._check_accepting()
-        body = submission.body
+        body = self._tiers.applied(submission.body, submission.tenant)
         named_id = body.get("previous_response_id") if submission.is_previous_ours else None
         previous_id = None
         if named_id is not None:
             previous_id = (await self.turns.chainable(named_id, submission.tenant)).id
         backend = self._backends.get(submission.backend)
+        body = {**body, "input": await self.turns.told(body.get("input"), submission.tenant, backend)}
         if backend is not None and backend.speech.is_certain:  # what it cannot be told is better known now
             said = {**body, "previous_response_id": None} if previous_id else body
             backend.speech.check(said, submission.tenant)
+        tools = backend.speech.tools(body, body.get("input")) if backend is not None else None
         job = new_job(
             body,
             response_id=submission.response_id,
@@ -176,6 +184,7 @@ class Jobs:
             opening=self._dialect.opening,
             now_ms=self._clock.now_ms(),
             deadline_s=self._settings.deadline_s,
+            tools=tools.shown if tools is not None else None,
         )
         try:
             # Shielded: a client that hangs up now must not leave a job that is stored but unknown to us.
@@ -187,6 +196,8 @@ class Jobs:
         except (KeyReused, PreviousGone, StoreUnavailable) as error:
             raise refusal_of(error, named_id) from None
         if accepted_id == job.id:
+            if tools is not None:
+                self._observer.tools_omitted(job.backend, [tool.family for tool in tools.omitted])
             return Accepted(job.id, Status.QUEUED, job.response)
         earlier = await self._accepted(accepted_id, job.tenant)
         if earlier is None:
@@ -220,7 +231,7 @@ class Jobs:
         if accepted_id == job.id:
             self._intake.accepted(job.tenant)
             self._observer.job_accepted(job.id, job.tenant, job.is_streamed)
-            self._runner.ring()
+            self._runner.sent(job)
         return accepted_id
 
     async def find(self, response_id: str, tenant: bytes) -> Job | None:

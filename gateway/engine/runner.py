@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from gateway.config import BackgroundSettings
 from gateway.core.call import Backends
-from gateway.core.job import Claim, ClaimLost, StoreUnavailable
+from gateway.core.job import Claim, ClaimLost, NewJob, StoreUnavailable
 from gateway.core.machine import Abandoned, Input
 from gateway.engine.clock import Clock
 from gateway.engine.credentials import Credentials
@@ -20,6 +20,7 @@ from gateway.engine.intake import Intake
 from gateway.engine.joblog import JobLog, Unflushed
 from gateway.engine.run import Run, RunAgain
 from gateway.engine.slots import Slots
+from gateway.engine.thoughts import Thoughts
 from gateway.observe import Observer, line
 from gateway.store.port import JobStore
 
@@ -59,6 +60,7 @@ class Runner:
         settings: BackgroundSettings,
         observer: Observer,
         unsettled: dict[str, Input],
+        thoughts: Thoughts,
     ) -> None:
         self._store = store
         self._backends = backends
@@ -76,9 +78,15 @@ class Runner:
         self._claiming = asyncio.Lock()
         self._is_draining = False
         self._unsettled = unsettled
+        self._thoughts = thoughts
 
     def ring(self) -> None:
         """There may be work."""
+        self._bell.set()
+
+    def sent(self, job: NewJob) -> None:
+        """A job was accepted, and waits."""
+        self._slots.sent(job.backend, job.tenant, job.priority, self._clock.now_ms())
         self._bell.set()
 
     def abort(self, response_id: str) -> None:
@@ -150,7 +158,7 @@ class Runner:
         )
         task = group.create_task(self._run_one(claim, log), name=f"run-{claim.id}")
         self._runs[claim.id] = _Running(claim, task, log)
-        self._slots.taken(claim.job.backend, claim.job.tenant, now_ms)
+        self._slots.taken(claim.job.backend, claim.job.tenant, claim.job.priority, now_ms)
         # Not by the coroutine: that of a task cancelled before its first step never runs.
         task.add_done_callback(functools.partial(self._ended, claim))
 
@@ -167,6 +175,7 @@ class Runner:
             self._settings,
             self._observer,
             self._attempts_max,
+            self._thoughts,
         )
         try:
             await run.to_its_end()

@@ -4,8 +4,47 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict, defaultdict
 
-_ACTIVE_MS = 60_000
-"""A caller whose last job was started so long ago is expected to send another one soon."""
+from gateway.core.tiers import weight
+
+_ABOUT_MS = 60_000
+"""A caller who sent a job so recently, or had one started, is expected to send another one soon."""
+
+
+class _About:
+    """Callers who are about at one backend, with what their claim is worth by the tier they used last.
+
+    Attributes:
+        weight: Of all of them.
+    """
+
+    def __init__(self) -> None:
+        self.running: Counter[bytes] = Counter()
+        self._seen: OrderedDict[bytes, tuple[int, int]] = OrderedDict()  # since when, and weight
+        self.weight = 0
+
+    def seen(self, tenant: bytes, worth: int, now_ms: int) -> None:
+        """A caller sent a job, or had one started."""
+        self.weight += worth - self._seen.pop(tenant, (0, 0))[1]
+        self._seen[tenant] = now_ms, worth
+
+    def forget(self, now_ms: int) -> None:
+        """Whoever was not seen for long, and has nothing running."""
+        while self._seen and next(iter(self._seen.values()))[0] <= now_ms - _ABOUT_MS:
+            tenant, (_, worth) = self._seen.popitem(last=False)
+            self.weight -= worth
+            if tenant in self.running:
+                self.seen(tenant, worth, now_ms)
+
+    def __len__(self) -> int:
+        return len(self._seen)
+
+    def with_their_share(self, slots: int, kept: int) -> set[bytes]:
+        """Callers who have as many of the slots as are theirs, or all but those that are kept."""
+        return {
+            tenant
+            for tenant, jobs in self.running.items()
+            if jobs >= min(slots - kept, slots * self._seen[tenant][1] / self.weight)
+        }
 
 
 class Slots:
@@ -13,25 +52,33 @@ class Slots:
 
     A caller who floods the queue takes every slot as soon as it is free, and whoever sends a job now and then
     waits for one to end: turns alone do not help against that. So the last few slots are kept for callers who
-    have less than their share, while there are any about.
+    have less than their share, while there are any about. Who is about is judged by what was sent: a caller
+    of whom nothing was started yet is the one who needs it.
     """
 
     def __init__(self) -> None:
-        self._running: defaultdict[str, Counter[bytes]] = defaultdict(Counter)
-        self._seen_ms: defaultdict[str, OrderedDict[bytes, int]] = defaultdict(OrderedDict)
+        self._about: defaultdict[str, _About] = defaultdict(_About)
         self._resting_ms: dict[tuple[str, bytes], int] = {}
 
-    def taken(self, backend: str, tenant: bytes, now_ms: int) -> None:
+    def sent(self, backend: str, tenant: bytes, rank: int, now_ms: int) -> None:
+        """A job waits.
+
+        Args:
+            rank: Of its tier.
+        """
+        self._about[backend].seen(tenant, weight(rank), now_ms)
+
+    def taken(self, backend: str, tenant: bytes, rank: int, now_ms: int) -> None:
         """A job was started."""
-        self._running[backend][tenant] += 1
-        self._seen_ms[backend][tenant] = now_ms
-        self._seen_ms[backend].move_to_end(tenant)
+        self._about[backend].running[tenant] += 1
+        self._about[backend].seen(tenant, weight(rank), now_ms)
 
     def freed(self, backend: str, tenant: bytes) -> None:
         """One has ended."""
-        self._running[backend][tenant] -= 1
-        if not self._running[backend][tenant]:
-            del self._running[backend][tenant]
+        running = self._about[backend].running
+        running[tenant] -= 1
+        if not running[tenant]:
+            del running[tenant]
 
     def rest(self, backend: str, tenant: bytes, until_ms: int) -> None:
         """A caller's rate limit at a backend is used up until then."""
@@ -44,27 +91,15 @@ class Slots:
             slots: How many may run in all.
             kept: How many of these are for callers who have less than their share.
         """
-        running = self._running[backend]
-        free = slots - running.total()
+        about = self._about[backend]
+        about.forget(now_ms)
+        free = slots - about.running.total()
         resting = self._resting_at(backend, now_ms)
-        if free <= 0 or not kept:
-            return free, resting
-        active = self._active_at(backend, now_ms)
-        if active < 2:
+        if free <= 0 or not kept or len(about) < 2:
             return free, resting
         if free > kept:
             return free - kept, resting
-        share = slots / active
-        return 1, resting | {tenant for tenant, jobs in running.items() if jobs >= share}
-
-    def _active_at(self, backend: str, now_ms: int) -> int:
-        """How many callers have jobs there, or had until a moment ago."""
-        seen, running = self._seen_ms[backend], self._running[backend]
-        while seen and next(iter(seen.values())) <= now_ms - _ACTIVE_MS:
-            tenant, _ = seen.popitem(last=False)
-            if tenant in running:
-                seen[tenant] = now_ms
-        return len(seen)
+        return 1, resting | about.with_their_share(slots, kept)
 
     def _resting_at(self, backend: str, now_ms: int) -> set[bytes]:
         self._resting_ms = {key: until_ms for key, until_ms in self._resting_ms.items() if until_ms > now_ms}

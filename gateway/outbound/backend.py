@@ -7,20 +7,21 @@ whether a job is run again, of `gateway.core.retry`.
 
 from __future__ import annotations
 
-import asyncio
 import time
 import uuid
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import aclosing, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import aiohttp
 
+from gateway import loop
 from gateway.config import TenantSettings, UpstreamSettings
 from gateway.core.call import BackendCall, Credential
 from gateway.core.machine import Input, UpstreamFailed
-from gateway.core.retry import Patience
+from gateway.core.retry import PUT_OFF, Patience
 from gateway.observe import Observer
 from gateway.outbound.answer import read_answer, read_error
 from gateway.outbound.budget import RetryBudget
@@ -33,9 +34,8 @@ from gateway.outbound.redact import Redactor
 from gateway.outbound.tries import Tries
 from gateway.wire.calls import Api, Speech
 from gateway.wire.chat.request import ChatOptions
+from gateway.wire.chat.ways import System, Thoughts, Ways
 from gateway.wire.failures import failure
-
-_PUT_OFF = "upstream_put_off"
 
 
 class HttpBackend:
@@ -95,15 +95,18 @@ class HttpBackend:
             name, settings, self.pool, self._authorization(None), observer, has_own_key=has_own_key
         )
         self._session = session
+        self._under_way: dict[str, tuple[Replica, Credential | None]] = {}  # by job
         self._event_bytes_max = event_bytes_max
         self._observer = observer
         self.speech = Speech(
+            backend=name,
             api=Api.RESPONSES if settings.api == "auto" else Api(settings.api),
             is_certain=settings.api != "auto",
             chat=ChatOptions(
-                has_developer_role=settings.developer_role,
                 max_tokens_field=settings.max_tokens_field,
-                reasoning_field=None if settings.reasoning_field == "none" else settings.reasoning_field,
+                refuses_tools=settings.unsupported_tools == "refuse",
+                think_tags=settings.think_tags,
+                ways=_ways(settings),
             ),
             rename=settings.rename,
             drop=frozenset(settings.drop_fields),
@@ -122,6 +125,18 @@ class HttpBackend:
             if api is not None:
                 self.learn(api)
         return self.speech
+
+    def after_refusal(
+        self, speech: Speech, said: bytes, sent: bytes, retell: Callable[[Speech], bytes]
+    ) -> Speech | None:
+        for name, taught in speech.after_refusal(said, sent):
+            if retell(taught) != sent:
+                self._observer.lesson_learned(self.name, name)
+                return taught
+        return None
+
+    def remember(self, model: Any, speech: Speech) -> None:
+        self.speech = self.speech.remembering(model, speech)
 
     def tries(self, *, is_background: bool, is_again: bool = False) -> Tries:
         """Where one call goes."""
@@ -158,7 +173,7 @@ class HttpBackend:
         failed, redactor = self._unavailable(), self._redactor(call)
         tries = self.tries(is_background=call.is_background, is_again=call.is_again)
         while (replica := await tries.next()) is not None:
-            with self.pool.call(replica, is_background=call.is_background):
+            with self.pool.call(replica, is_background=call.is_background), self._at(replica, call):
                 answer = await self._open(call, replica, tries)
                 if isinstance(answer, UpstreamFailed):
                     failed = _better(failed, answer)
@@ -178,6 +193,14 @@ class HttpBackend:
                 return
         yield redactor.item(failed)
 
+    @contextmanager
+    def _at(self, replica: Replica, call: BackendCall) -> Iterator[None]:
+        self._under_way[call.job_id] = (replica, call.credential)
+        try:
+            yield
+        finally:
+            del self._under_way[call.job_id]
+
     def _unavailable(self) -> UpstreamFailed:
         """What there is to say while no replica is even asked."""
         why = failure("The backend cannot be reached at the moment.")
@@ -191,7 +214,7 @@ class HttpBackend:
         limit_s = self.settings.head_timeout_s if call.is_background else self.settings.plain_head_timeout_s
         started = time.perf_counter()
         try:
-            async with asyncio.timeout(limit_s):
+            async with loop.timeout(limit_s):
                 answer = await self._session.post(
                     url_at(replica.origin, call.target),
                     data=call.body,
@@ -204,31 +227,47 @@ class HttpBackend:
             self._observer.upstream_failed(kind, reason)
             return UpstreamFailed(failure(refusal.message + self._for_how_long()), f"upstream_{reason}")
         self._observer.upstream_answered(kind, time.perf_counter() - started)
-        if answer.status in (429, 503):
-            return await self._put_off(call, replica, tries, answer)
+        if answer.status >= 400:
+            return await self._refused(call, replica, tries, answer)
         self.pool.answered(replica, answer.status, takes_jobs=call.is_background)
         if answer.status < 300 and not self.speech.is_certain:
             self.learn(self.speech.api)
         return answer
 
-    async def _put_off(
+    async def _refused(
         self, call: BackendCall, replica: Replica, tries: Tries, answer: aiohttp.ClientResponse
     ) -> UpstreamFailed:
-        """The backend has no time for a job: neither has it, for a while, for the others that wait, unless it
-        is only the rate limit of this job's caller. What clients wait for is theirs to ask again."""
-        is_callers = answer.status == 429 and self.api_key is None and call.credential is not None
-        self.pool.answered(replica, answer.status, takes_jobs=call.is_background and is_callers)
-        asked_s = asked_wait_s(answer.headers, datetime.now(UTC))
+        """What an error answer says. If it is that there is no time for a job, there is none for a while
+        for the others that wait either, unless it is only the rate limit of this job's caller. What clients
+        wait for is theirs to ask again."""
         try:
             failed = await read_error(answer, idle_timeout_s=self.settings.idle_timeout_s)
         finally:
             answer.close()
-        if failed.reason != _PUT_OFF or not call.is_background:
-            return replace(failed, retry_after_s=asked_s)
+        asked_s = asked_wait_s(answer.headers, datetime.now(UTC))
+        failed = replace(failed, retry_after_s=failed.retry_after_s if asked_s is None else asked_s)
+        is_put_off = call.is_background and failed.reason == PUT_OFF
+        is_callers = is_put_off and self._is_callers(failed, call.credential)
+        takes_jobs = call.is_background and (is_callers or not is_put_off)
+        self.pool.answered(replica, answer.status, takes_jobs=takes_jobs)
+        if not is_put_off:
+            return failed
         tries.put_off()
-        if not is_callers:
-            asked_s = self.pool.put_off(replica, asked_s, self.patience)
-        return replace(failed, retry_after_s=asked_s, is_callers=is_callers)
+        if is_callers:
+            return replace(failed, is_callers=True)
+        return replace(failed, retry_after_s=self.pool.put_off(replica, failed.retry_after_s, self.patience))
+
+    def put_off(self, job_id: str, failed: UpstreamFailed) -> UpstreamFailed:
+        replica, credential = self._under_way[job_id]
+        if self._is_callers(failed, credential):
+            return replace(failed, is_callers=True)
+        self.pool.put_off(replica, failed.retry_after_s, self.patience)
+        return failed
+
+    def _is_callers(self, failed: UpstreamFailed, credential: Credential | None) -> bool:
+        """Whether it is the rate limit of a credential that is the caller's own."""
+        is_rate_limit = failed.failure["code"] == "rate_limit_exceeded"
+        return is_rate_limit and self.api_key is None and credential is not None
 
     def _for_how_long(self) -> str:
         """What to add to a failure of a backend that has been out of reach for some time."""
@@ -241,7 +280,7 @@ class HttpBackend:
             "Content-Type": "application/json",
             "Accept": "text/event-stream",
             "Accept-Encoding": "identity",
-            "Idempotency-Key": call.job_id,
+            "Idempotency-Key": f"{call.job_id}-{call.version}" if call.version else call.job_id,
             "X-Request-Id": _request_id(call.job_id),
             "Via": "1.1 backburner",
             **self._authorization(call.credential),
@@ -260,11 +299,22 @@ class HttpBackend:
         return Redactor([*secrets, *self.own_headers.values()], call.headers)
 
 
+def _ways(settings: UpstreamSettings) -> Ways:
+    field = settings.reasoning_field
+    thoughts = {"auto": Thoughts.RUNNING, "none": Thoughts.NEVER}.get(field, Thoughts.ALL)
+    return Ways(
+        has_developer_role=settings.developer_role,
+        system=System(settings.system_messages),
+        thoughts=thoughts,
+        reasoning_field=field if thoughts is Thoughts.ALL else None,
+    )
+
+
 def _better(earlier: UpstreamFailed, later: UpstreamFailed) -> UpstreamFailed:
     """Which of two replicas' failures tells more: one that says when to come back, and of two the sooner."""
-    if earlier.reason != _PUT_OFF:
+    if earlier.reason != PUT_OFF:
         return later
-    if later.reason != _PUT_OFF:
+    if later.reason != PUT_OFF:
         return later if later.reason == "upstream_refused" else earlier
     waits = [failed.retry_after_s for failed in (earlier, later) if failed.retry_after_s is not None]
     return replace(later, retry_after_s=min(waits, default=None))

@@ -21,7 +21,7 @@ _SECRET_CHARS_MIN = 6
 """Shorter "keys" (`none`, `EMPTY`) are words that stand in ordinary messages."""
 
 _TELLS_ERROR = re.compile(
-    rb'"errors?"\s*:\s*[^\sn]|"(?:type|object|event)"\s*:\s*"error"|"(?:detail|message|msg)"\s*:|\\u00[67]'
+    rb'"errors?"\s*:\s*[^\sn]|"(?:type|object|event)"\s*:\s*"(?:response\.)?error"|"(?:detail|message|msg)"\s*:|\\u00[67]'
 )
 """An error that is there, and not `"error": null`; or letters as escapes, which may be these words."""
 _TOLD_AS = ("error", "errors", "detail", "message", "msg")
@@ -69,6 +69,7 @@ class Redactor:
         self._secrets = sorted(
             (one for one in values if len(one) >= _SECRET_CHARS_MIN), key=len, reverse=True
         )
+        self._secret_bytes = [secret.encode() for secret in self._secrets]
 
     def item(self, item: Input) -> Input:
         """The same, without secrets."""

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TypeVar
 
 from gateway.config import StoreSettings
 from gateway.core.job import StoreUnavailable
+from gateway.observe import Observer
 from gateway.store.ballast import Ballast
 from gateway.store.connection import truncate_wal, used_share, vacuum
-from gateway.store.file import DatabaseLock, beside
+from gateway.store.file import DatabaseLock, DatabaseRefused, beside
 from gateway.store.health import Health, State, refusal
+from gateway.store.place import Place
 from gateway.store.readers import Readers
+from gateway.store.restoring import restore
 from gateway.store.writer import Writer
 
 T = TypeVar("T")
@@ -20,15 +26,22 @@ T = TypeVar("T")
 ACCEPTING_SHARE = 0.9
 """Of the quota; what is left is for the responses that were accepted."""
 
+RECORDING_SHARE = 0.7
+"""Of the quota; above it plain responses are not kept, so that those in the background are accepted still."""
+
 
 _DELETED_BYTES_MAX = 2**20
 """By one transaction: others wait for it."""
+
+_RESTORE_INTERVAL_S = 5.0
+"""After an attempt to write a deleted file anew has failed."""
 
 
 class Database:
     """One file and all that is needed to work with it. It must be closed.
 
     Attributes:
+        place: Whether it lies where it did.
         pepper: Random bytes of this file, from which tenants are derived.
         is_checked: Whether its structure was looked over when it was opened.
         owes_truncation: Deleted bytes are still in the log.
@@ -42,6 +55,8 @@ class Database:
         health: Health,
         writer: Writer,
         readers: Readers,
+        place: Place,
+        observer: Observer,
         pepper: bytes,
         *,
         is_checked: bool,
@@ -52,30 +67,81 @@ class Database:
         self.health = health
         self.writer = writer
         self.readers = readers
+        self.place = place
+        self._observer = observer
         self.pepper = pepper
         self.is_checked = is_checked
         self.owes_truncation = True  # so may whoever had the file before, and died
+        self._restoring = asyncio.Lock()
+        self._failed_at_s = -_RESTORE_INTERVAL_S
         self._busy_ms = int(settings.busy_timeout_s * 1000)
         self._is_closed = False
 
-    async def accept(self, operation: Callable[[sqlite3.Connection], T], size: int) -> T:
+    async def record(self, operation: Callable[[sqlite3.Connection], T], size: int) -> T:
+        """Run `operation`, which keeps what could as well not be kept. Raises: as `accept`."""
+        return await self.accept(operation, size, share=RECORDING_SHARE)
+
+    async def accept(
+        self, operation: Callable[[sqlite3.Connection], T], size: int, *, share: float = ACCEPTING_SHARE
+    ) -> T:
         """Run `operation`, which takes up something new, in a transaction.
+
+        Args:
+            share: Of the quota that may be taken then.
 
         Raises:
             Exception: Whatever the operation raised; nothing of it was written.
             StoreUnavailable: It was not tried, or failed; nothing was written.
         """
-        self.health.require_below(State.NEARLY_FULL)
-        waiting = self.writer.waiting_bytes
-        if waiting and waiting + size > self.settings.waiting_bytes_max:
-            raise StoreUnavailable("too much is waiting to be written", "store_busy", "it is too slow")
 
         def with_room(raw: sqlite3.Connection) -> T:
-            if used_share(raw, self.settings, size) > ACCEPTING_SHARE:
+            if not self.place.is_kept():
+                raise refusal(State.TAKEN_AWAY)
+            if used_share(raw, self.settings, size) > share:
                 raise refusal(State.NEARLY_FULL)
             return operation(raw)
 
-        return await self.writer.ask(with_room, size)
+        try:
+            self.health.require_below(State.NEARLY_FULL)
+            waiting = self.writer.waiting_bytes
+            if waiting and waiting + size > self.settings.waiting_bytes_max:
+                raise StoreUnavailable("too much is waiting to be written", "store_busy", "it is too slow")
+            return await self.writer.ask(with_room, size)
+        except StoreUnavailable as error:
+            if error.code == "store_failing":  # see to it before it is told: the process may end any time
+                await self.is_in_place()
+            raise
+
+    async def is_in_place(self) -> bool:
+        """Whether the file lies at its path. One that was deleted there is written anew, once."""
+        async with self._restoring:
+            lost = self.place.lost()
+            if lost is not None and self.health.state < State.TAKEN_AWAY:
+                self._observer.store_taken_away(lost)
+            if lost is not None:
+                self.health.worsen(State.TAKEN_AWAY)
+                lost = await self._restored(lost)
+            if lost is None:
+                with suppress(OSError, DatabaseRefused):  # the lock on the database itself holds
+                    self.lock.renew()
+                if self.health.state is State.TAKEN_AWAY:
+                    self.health.improve(State.OK)  # whether it is full is found out when it is measured
+        return lost is None
+
+    async def _restored(self, lost: str) -> str | None:
+        """What is lost still."""
+        is_due = time.monotonic() - self._failed_at_s >= _RESTORE_INTERVAL_S
+        may_be = self.place.may_be_filled(is_deleted=self.lock.is_database_deleted)
+        if not (may_be and is_due and self.health.state < State.FAILING):
+            return lost
+        try:
+            await restore(self.settings, self.lock, self.place, self.writer, self.readers)
+        except Exception as error:  # whatever it is, what is open is as it was
+            self._failed_at_s = time.monotonic()
+            self._observer.store_not_restored(str(error))
+            return lost
+        self._observer.store_restored()
+        return self.place.lost()
 
     async def delete(self, operation: Callable[[sqlite3.Connection, int], T]) -> T:
         """Run `operation`, which deletes, in a transaction; on a full volume, in the room of the ballast.
@@ -145,6 +211,9 @@ class Database:
         if self._is_closed:
             return
         self._is_closed = True
+        lost = self.place.lost()
+        if lost is not None:
+            self._observer.store_left(lost)
         try:
             await self.writer.finish()
             await self.readers.close()

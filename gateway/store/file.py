@@ -43,9 +43,11 @@ class Known(StrEnum):
 
 
 class DatabaseLock:
-    """An exclusive lock beside the database, held until the process ends.
+    """An exclusive lock beside the database, and one on the file itself, held until the process ends.
 
-    A lock file and not SQLite's exclusive mode: that would shut our own readers out.
+    A lock file and not SQLite's exclusive mode: that would shut our own readers out. It says who has the
+    database and what is known of it, and is there before that is. The lock on the database holds also if
+    somebody has tidied the lock file away. It is one of flock(2), which leaves SQLite's own alone.
 
     Raises:
         DatabaseInUse: Names the other process.
@@ -53,14 +55,56 @@ class DatabaseLock:
     """
 
     def __init__(self, database: Path) -> None:
+        self._database = database
+        self._held: list[int] = []
         self._descriptor = open_private(beside(database, ".lock"))
         pid, _, known = os.pread(self._descriptor, 64, 0).decode("ascii", "replace").partition("\n")
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        if not _locks(self._descriptor):
             os.close(self._descriptor)
-            raise DatabaseInUse(f"{database} is in use by process {pid or '?'}") from None
+            raise DatabaseInUse(f"{database} is in use by process {pid or '?'}")
         self.known = Known(known.strip()) if known.strip() in set(Known) else Known.NOTHING
+        self.remember(self.known)
+
+    def hold(self, path: Path) -> None:
+        """Lock the database itself, before SQLite opens it.
+
+        Args:
+            path: Where the file is at present.
+
+        Raises:
+            DatabaseInUse: Another process has it, though not the lock file.
+        """
+        descriptor = open_private(path)
+        if not _locks(descriptor):
+            os.close(descriptor)
+            raise DatabaseInUse(f"{self._database} is in use by another process, whose lock file was removed")
+        self._held.append(descriptor)
+
+    def let_go_of_earlier(self) -> None:
+        """Of the databases of before, when SQLite has closed them: its own locks go with any descriptor."""
+        while len(self._held) > 1:
+            os.close(self._held.pop(0))
+
+    def let_go_of_the_last(self) -> None:
+        """Of the database that was locked last."""
+        os.close(self._held.pop())
+
+    @property
+    def is_database_deleted(self) -> bool:
+        """Whether the file has lost its last name, and is gone when it is closed."""
+        return os.fstat(self._held[-1]).st_nlink == 0
+
+    def renew(self) -> None:
+        """Make the lock file again, if somebody has removed it. Raises: OSError, DatabaseRefused."""
+        path = beside(self._database, ".lock")
+        if path.exists() and os.path.samestat(path.stat(), os.fstat(self._descriptor)):
+            return
+        descriptor = open_private(path)
+        if not _locks(descriptor):  # it is another one's, who will find the database locked
+            os.close(descriptor)
+            return
+        os.close(self._descriptor)
+        self._descriptor = descriptor
         self.remember(self.known)
 
     def remember(self, known: Known) -> None:
@@ -73,7 +117,17 @@ class DatabaseLock:
 
     def release(self) -> None:
         """Let the next process have it."""
-        os.close(self._descriptor)
+        for descriptor in (*self._held, self._descriptor):
+            os.close(descriptor)
+
+
+def _locks(descriptor: int) -> bool:
+    """Whether nobody else has a lock on a file; now we have."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def beside(database: Path, suffix: str) -> Path:
@@ -82,9 +136,10 @@ def beside(database: Path, suffix: str) -> Path:
 
 
 def make_file(database: Path, lock: DatabaseLock) -> None:
-    """Make the file, if there is none: before SQLite does, so that its log inherits the mode 0600.
+    """Make the file, if there is none: before SQLite does, so that its log inherits the mode 0600. Lock it.
 
     Raises:
+        DatabaseInUse: Another process has it.
         DatabaseRefused: It, or one of the files beside it, is not ours alone.
         DatabaseDamaged: It is gone or as good as empty, and was not.
     """
@@ -94,8 +149,10 @@ def make_file(database: Path, lock: DatabaseLock) -> None:
     for suffix in ("-wal", "-shm", "-journal", ".ballast"):
         if os.path.lexists(beside(database, suffix)):
             os.close(open_private(beside(database, suffix)))
+    beside(database, ".restored").unlink(missing_ok=True)  # of a process that died as it wrote it
     size = database.stat().st_size if is_there else 0
     if size >= _HEADER_BYTES:
+        lock.hold(database)
         return
     if is_there and lock.known in (Known.OURS, Known.DAMAGED):
         raise DatabaseDamaged(f"{database} is empty, though it has been in use")
@@ -104,7 +161,7 @@ def make_file(database: Path, lock: DatabaseLock) -> None:
     if _size(beside(database, "-wal")):  # SQLite would delete it
         raise DatabaseDamaged(f"{database} is {'empty' if is_there else 'missing'}, and its log is there")
     lock.remember(Known.MAKING)
-    os.close(open_private(database))
+    lock.hold(database)
     sync_directory(database)
 
 

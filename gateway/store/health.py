@@ -1,6 +1,6 @@
 """What the store can do at present: the one place that judges what SQLite complains about.
 
-Five states, each worse than the one before. What is refused in which is said where it is asked for
+Six states, each worse than the one before. What is refused in which is said where it is asked for
 (`require_below`); what gets a store out of a state again is in `upkeep`.
 """
 
@@ -19,16 +19,19 @@ class State(IntEnum):
     OK = 0
     NEARLY_FULL = 1
     """The last tenth of the quota is for those who were accepted already."""
-    FULL = 2
+    TAKEN_AWAY = 2
+    """The file was deleted, moved or replaced: what is written to it is lost unless it comes back."""
+    FULL = 3
     """There was no room for a write: what is going on is kept in memory for a while."""
-    FAILING = 3
+    FAILING = 4
     """The disk failed a write or a flush: nothing is written until the file has been opened anew."""
-    CORRUPT = 4
+    CORRUPT = 5
     """The file is damaged: nothing more is written to it."""
 
 
 _CODES = {
     State.NEARLY_FULL: ("store_full", "it is nearly full"),
+    State.TAKEN_AWAY: ("store_failing", "its file was taken away"),
     State.FULL: ("store_full", "it is full"),
     State.FAILING: ("store_failing", "its disk reports errors"),
     State.CORRUPT: ("store_corrupt", "its file is damaged"),

@@ -12,11 +12,10 @@ import aiosqlite
 from gateway.config import StoreSettings
 from gateway.observe import Observer
 from gateway.store.ballast import Ballast
+from gateway.store.connecting import connect_reader, connect_writer
 from gateway.store.connection import (
     damage,
     pepper_of,
-    prepare_reader,
-    prepare_writer,
     refused,
 )
 from gateway.store.database import Database
@@ -24,12 +23,14 @@ from gateway.store.file import (
     DatabaseDamaged,
     DatabaseLock,
     DatabaseRefused,
+    DatabaseUnreachable,
     Known,
     make_file,
     set_aside,
 )
 from gateway.store.filesystem import unfit
 from gateway.store.health import Health, State
+from gateway.store.place import Place
 from gateway.store.readers import Readers
 from gateway.store.writer import Writer, on_thread
 
@@ -80,7 +81,7 @@ async def _open(settings: StoreSettings, lock: DatabaseLock, observer: Observer)
                 if is_checked and (found := await on_thread(reading[0], damage)):
                     raise DatabaseDamaged(f"{path} is damaged: {found}")
                 await on_thread(reading[0], pepper_of)
-            writing = await _with_room(lambda: _connect_writer(settings, known), ballast)
+            writing = await _with_room(lambda: connect_writer(settings, known), ballast)
             stack.push_async_callback(writing.close)
             pepper = await on_thread(writing, pepper_of)
             while len(reading) < settings.readers:
@@ -94,10 +95,21 @@ async def _open(settings: StoreSettings, lock: DatabaseLock, observer: Observer)
         health = Health(observer)
         if not ballast.make():
             health.worsen(State.FULL)
-        writer = Writer(writing, functools.partial(_connect_writer, settings, Known.OURS), health, observer)
+        place = Place(path, settings.found_within_ms / 1000)
+        place.settle()
+        writer = Writer(writing, functools.partial(_connect_again, settings, place), health, observer)
         stack.pop_all()
     return Database(
-        settings, lock, ballast, health, writer, Readers(reading, health), pepper, is_checked=is_checked
+        settings,
+        lock,
+        ballast,
+        health,
+        writer,
+        Readers(reading, health),
+        place,
+        observer,
+        pepper,
+        is_checked=is_checked,
     )
 
 
@@ -114,30 +126,7 @@ async def _with_room(
     return await connect()
 
 
-async def _connect_writer(settings: StoreSettings, known: Known) -> aiosqlite.Connection:
-    connection = await _connect(
-        settings, "rw"
-    )  # never made here: an empty one would be taken for all there was
-    return await _prepared(connection, functools.partial(prepare_writer, settings=settings, known=known))
-
-
-async def connect_reader(settings: StoreSettings, known: Known = Known.OURS) -> aiosqlite.Connection:
-    """Another connection that reads. Raises: DatabaseRefused, sqlite3.Error."""
-    connection = await _connect(settings, "ro")
-    return await _prepared(connection, functools.partial(prepare_reader, path=settings.database, known=known))
-
-
-async def _connect(settings: StoreSettings, mode: str) -> aiosqlite.Connection:
-    uri = f"{settings.database.absolute().as_uri()}?mode={mode}"
-    return await aiosqlite.connect(uri, uri=True, isolation_level=None, timeout=settings.busy_timeout_s)
-
-
-async def _prepared(
-    connection: aiosqlite.Connection, prepare: Callable[[sqlite3.Connection], None]
-) -> aiosqlite.Connection:
-    try:
-        await on_thread(connection, prepare)
-    except BaseException:  # its thread would keep the process alive
-        await connection.close()
-        raise
-    return connection
+async def _connect_again(settings: StoreSettings, place: Place) -> aiosqlite.Connection:
+    if (lost := place.lost()) is not None:  # what lies there now is another one
+        raise DatabaseUnreachable(f"{settings.database} was taken away: {lost}")
+    return await connect_writer(settings, Known.OURS)

@@ -6,7 +6,6 @@ import sqlite3
 import time
 from collections.abc import Iterable
 from contextlib import closing
-from heapq import heappop, heapreplace
 from typing import Any
 
 from gateway.core.job import (
@@ -20,16 +19,15 @@ from gateway.core.job import (
     QueueFull,
     Status,
 )
+from gateway.store.items import note_items
 from gateway.store.port import Page, QueueLimits
 from gateway.store.queries import QUERIES
+from gateway.wire.item_ids import Place
 from gateway.wire.sse import split_frames
 
 # What one piece of a sweep may hold up others for.
 PURGE_ROWS_MAX = 500
 _PURGE_S_MAX = 0.010
-
-_TURNS_MAX = 10_000
-"""So many turns back is remembered whose they were."""
 
 
 def create(raw: sqlite3.Connection, job: NewJob, limits: QueueLimits) -> str:
@@ -75,11 +73,24 @@ def repeated(raw: sqlite3.Connection, tenant: bytes, idempotency: Idempotency, *
 
 
 def record(
-    raw: sqlite3.Connection, job: NewJob, status: Status, final: bytes, finished_ms: int, expires_ms: int
+    raw: sqlite3.Connection,
+    job: NewJob,
+    status: Status,
+    final: bytes,
+    item_ids: tuple[str, ...],
+    finished_ms: int,
+    expires_ms: int,
 ) -> None:
     """Store a response that has ended already."""
     pk = _insert(raw, job, status, finished_ms, expires_ms)
+    insert_result(raw, pk, job.tenant, final, item_ids)
+
+
+def insert_result(
+    raw: sqlite3.Connection, pk: int, tenant: bytes, final: bytes, item_ids: tuple[str, ...]
+) -> None:
     raw.execute(QUERIES["insert_result"], {"pk": pk, "final": final})
+    note_items(raw, pk, tenant, Place.OUTPUT, item_ids)
 
 
 def _insert(
@@ -123,6 +134,7 @@ def _insert(
             "webhook": job.webhook,
         },
     )
+    note_items(raw, row["pk"], job.tenant, Place.INPUT, job.item_ids)
     return int(row["pk"])
 
 
@@ -132,35 +144,18 @@ def insert_segment(raw: sqlite3.Connection, pk: int, first_seq: int, count: int,
 
 
 def claim(raw: sqlite3.Connection, owner: str, limit: int, wanted: dict[str, Any]) -> list[Claim]:
-    """Take waiting jobs: the higher priority first; of one priority, the tenant with the fewest running, of
-    those the one whose last turn is longest ago; of one tenant the oldest."""
-    claims = []
-    for tenant, pk in _in_turn(raw, limit, wanted):
-        raw.execute(QUERIES["take_turn"], {"tenant": tenant})
-        values = {"pk": pk, "owner": owner, "now_ms": wanted["now_ms"]}
+    """Take waiting jobs, one turn after the other (sql/tally.sql has their order)."""
+    claims: list[Claim] = []
+    while len(claims) < limit and (turn := raw.execute(QUERIES["next_job"], wanted).fetchone()) is not None:
+        values = {**dict(turn), "backend": wanted["backend"], "owner": owner, "now_ms": wanted["now_ms"]}
+        raw.execute(QUERIES["take_turn"], values)
         claimed = raw.execute(QUERIES["claim"], values).fetchone()
         if claimed["next_seq"] > FIRST_OUTPUT_SEQ:
-            _rewind(raw, pk)
+            _rewind(raw, turn["pk"])
         claims.append(Claim(job_by_id(raw, claimed["id"])))
-    raw.execute(QUERIES["forget_turns"], {"kept": _TURNS_MAX})
+    if claims:
+        raw.execute(QUERIES["forget_turns"], {"backend": wanted["backend"]})
     return claims
-
-
-def _in_turn(raw: sqlite3.Connection, limit: int, wanted: dict[str, Any]) -> list[tuple[bytes, int]]:
-    """Tenants and jobs in the order of their turns: a tenant's n-th counts as if the n-1 before it ran."""
-    # The next jobs cannot be of more tenants than there are jobs: those whose first ones come first.
-    first = raw.execute(QUERIES["next_tenants"], {**wanted, "limit": limit}).fetchall()
-    turns = [(-row["priority"], row["running"], row["last_turn"], row["pk"], row["tenant"]) for row in first]
-    chosen: list[tuple[bytes, int]] = []
-    while turns and len(chosen) < limit:
-        priority, running, last_turn, pk, tenant = turns[0]  # sorted as they came, and so a heap
-        chosen.append((tenant, pk))
-        values = {**wanted, "priority": -priority, "tenant": tenant, "after": pk}
-        if (row := raw.execute(QUERIES["next_of_tenant"], values).fetchone()) is not None:
-            heapreplace(turns, (priority, running + 1, last_turn, row["pk"], tenant))
-        else:
-            heappop(turns)
-    return chosen
 
 
 def _rewind(raw: sqlite3.Connection, pk: int) -> None:
@@ -240,6 +235,7 @@ def to_job(row: sqlite3.Row) -> Job:
         is_rerunnable=bool(row["is_rerunnable"]),
         output_shown=bool(row["output_shown"]),
         backend=row["backend"],
+        priority=row["priority"],
         is_background=bool(row["is_background"]),
         has_previous=row["previous"] is not None,
         put_offs=row["put_offs"],

@@ -165,12 +165,23 @@ class JobStore(Protocol):
         """The answers of these have arrived, and those to creates from before that time do not matter."""
 
     async def record(
-        self, job: NewJob, status: Status, final: bytes, *, finished_at_ms: int, expires_at_ms: int
+        self,
+        job: NewJob,
+        status: Status,
+        final: bytes,
+        *,
+        finished_at_ms: int,
+        expires_at_ms: int,
+        item_ids: tuple[str, ...] = (),
     ) -> None:
         """Keep a plain response that has ended, as a turn of a conversation.
 
+        Args:
+            item_ids: Of its output: see `Outcome`.
+
         Raises:
-            IdTaken, PreviousGone, StoreUnavailable: Nothing was written.
+            IdTaken, PreviousGone, StoreUnavailable: Nothing was written. Long before it is full, the store
+                has no room for these.
         """
 
     async def find(self, response_id: str, tenant: bytes, *, now_ms: int) -> Job | None:
@@ -181,6 +192,19 @@ class JobStore(Protocol):
 
     async def turns_before(self, response_id: str, tenant: bytes) -> list[Turn]:
         """The turns that a job goes on from, oldest first."""
+
+    async def turns_with(
+        self, item_ids: Collection[str], tenant: bytes, *, now_ms: int, bytes_max: int
+    ) -> list[Turn]:
+        """The responses in which these items are, newest first: of each item the newest that is shown, or is
+        an earlier turn of one that is. `input` or `final` is empty where none of the items is in it.
+
+        Args:
+            bytes_max: Of all inputs and outputs to be read.
+
+        Raises:
+            TooMuchNamed: It would be more.
+        """
 
     async def page(
         self, response_id: str, tenant: bytes, *, after: int, bytes_max: int, now_ms: int
@@ -202,7 +226,8 @@ class JobStore(Protocol):
     ) -> list[Claim]:
         """Take up to `limit` waiting jobs of a backend. Output of a lost, silent attempt is thrown away.
 
-        A higher priority goes first; of one priority the tenants share; of one tenant the oldest goes first.
+        Tenants take turns, and share by the weights of their tiers; of one tenant the higher tier goes first,
+        of one tier the oldest.
 
         Args:
             accepted_before_ms: Leave later ones where they are.

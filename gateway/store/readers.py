@@ -84,6 +84,11 @@ class Readers:
             oldest.connection._conn.interrupt()
         return oldest is not None
 
-    async def close(self) -> None:
-        for reader in self._all:
+    async def replace(self, connections: list[aiosqlite.Connection]) -> None:
+        """Read by these from now on; reads that are under way end first."""
+        old, self._all = self._all, [_Reader(connection) for connection in connections]
+        for reader in old:
             await reader.connection.close()
+
+    async def close(self) -> None:
+        await self.replace([])

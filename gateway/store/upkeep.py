@@ -11,11 +11,11 @@ from contextlib import suppress
 
 from gateway.core.job import StoreUnavailable
 from gateway.observe import Observer, line
+from gateway.store.connecting import connect_reader
 from gateway.store.connection import damage, is_largely_free
 from gateway.store.database import ACCEPTING_SHARE, Database
-from gateway.store.file import DatabaseRefused, Known
+from gateway.store.file import DatabaseRefused, DatabaseUnreachable, Known
 from gateway.store.health import State
-from gateway.store.opening import connect_reader
 from gateway.store.queries import QUERIES
 
 _TICK_S = 1.0
@@ -64,6 +64,8 @@ class Upkeep:
             if self._database.lock.known is not Known.DAMAGED:
                 self._database.lock.remember(Known.DAMAGED)
             return
+        if not await self._database.is_in_place():
+            return
         if self._health.state is State.FAILING:
             await self._reopen()
         await self._measure()
@@ -73,7 +75,7 @@ class Upkeep:
     async def _reopen(self) -> None:
         try:
             await self._database.writer.reopen()
-        except (sqlite3.Error, DatabaseRefused, ValueError) as error:
+        except (sqlite3.Error, DatabaseRefused, DatabaseUnreachable, ValueError) as error:
             raise self._health.judge(error) from None
         self._health.improve(State.FULL)  # `_measure` finds out whether there is room
 

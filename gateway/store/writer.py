@@ -23,7 +23,7 @@ import aiosqlite
 from gateway.core.job import StoreUnavailable
 from gateway.observe import Observer
 from gateway.store.connection import fence
-from gateway.store.file import DatabaseRefused
+from gateway.store.file import DatabaseRefused, DatabaseUnreachable
 from gateway.store.health import Health, State, is_everybodys, state_after
 
 T = TypeVar("T")
@@ -70,6 +70,8 @@ class Writer:
         """What waits for its commit."""
         self._bell = asyncio.Event()
         self._reopening = asyncio.Lock()
+        self._may_commit = asyncio.Event()
+        self._may_commit.set()
         self._is_closing = False
         self._task = asyncio.create_task(self._run(), name="store-writer")
 
@@ -100,6 +102,7 @@ class Writer:
             StoreUnavailable: It failed.
         """
         self._health.require_below(State.FAILING)
+        await self._may_commit.wait()
         try:
             return await on_thread(self._connection, operation)
         except (sqlite3.Error, OSError, ValueError) as error:
@@ -110,7 +113,7 @@ class Writer:
         not, is not, and never will be.
 
         Raises:
-            sqlite3.Error, DatabaseRefused: It fails still.
+            sqlite3.Error, DatabaseRefused, DatabaseUnreachable: It fails still.
         """
         async with self._reopening:
             old, self._connection = self._connection, None
@@ -125,6 +128,24 @@ class Writer:
                     await new.close()
                 raise
             self._connection = new
+
+    async def replace(self, make: Callable[[aiosqlite.Connection], Awaitable[aiosqlite.Connection]]) -> None:
+        """Put another connection in place of this one: the one that `make` makes of it. Nothing is committed
+        meanwhile; what is asked for waits.
+
+        Raises:
+            Exception: Whatever `make` raised; all is as it was.
+        """
+        async with self._reopening:
+            old = self._connection
+            if old is None:
+                raise StoreUnavailable("it has failed, and is not open")
+            self._may_commit.clear()
+            try:
+                self._connection = await make(old)
+            finally:
+                self._may_commit.set()
+        await old.close()
 
     async def finish(self) -> None:
         """Commit what was asked for, and take nothing more."""
@@ -145,6 +166,7 @@ class Writer:
             await self._bell.wait()
             self._bell.clear()
             while self._asked:
+                await self._may_commit.wait()
                 await self._commit(self._next_batch())
 
     def _next_batch(self) -> list[_Asked]:
@@ -169,7 +191,7 @@ class Writer:
             if self._health.state is State.FAILING:
                 # At once, and before anybody is told: after a flush that failed, the batch lies in the log as
                 # if it were committed. Even a fence that fails in its turn has written over it.
-                with suppress(sqlite3.Error, DatabaseRefused):
+                with suppress(sqlite3.Error, DatabaseRefused, DatabaseUnreachable):
                     await self.reopen()
         if failure is None:
             while not batch[-1].is_settled:  # there was no time for these

@@ -12,6 +12,7 @@ import orjson
 
 from gateway.wire import queries, retries, schemas
 from gateway.wire.dialects import Dialect
+from gateway.wire.tools import OMITTED_HEADER
 
 Json = dict[str, Any]
 
@@ -122,10 +123,12 @@ def _create(dialect: Dialect) -> Json:
         "schema": {"type": "string", "pattern": retries.KEY_PATTERN},
     }
     stored, plain = _ref("Response"), _ref("PlainResponse")
-    answers = {"200": _ok(_STORED, {"anyOf": [stored, plain]}, _POLL_AFTER)}
+    headers = _POLL_AFTER | _OMITTED
+    answers = {"200": _ok(_STORED, {"anyOf": [stored, plain]}, headers)}
     if dialect.accepted_status == 202:
-        answers["202"] = _ok(_STORED, stored, _POLL_AFTER)
-        answers["200"] = _ok("With `stream: true`, its events; plain request: the backend's answer.", plain)
+        answers["202"] = _ok(_STORED, stored, headers)
+        streamed = "With `stream: true`, its events; plain request: the backend's answer."
+        answers["200"] = _ok(streamed, plain, _OMITTED)
     answers["200"]["content"] |= {
         "text/event-stream": {"schema": {"anyOf": [_ref("Event"), _ref("BackendEvent")]}}
     }
@@ -262,6 +265,12 @@ _POLL_AFTER = {
     "openai-poll-after-ms": {
         "description": "While it is not finished: milliseconds after which to ask again.",
         "schema": {"type": "integer", "minimum": 1},
+    }
+}
+_OMITTED = {
+    OMITTED_HEADER: {
+        "description": "Types of tools that the backend cannot run, and was not told of.",
+        "schema": {"type": "string"},
     }
 }
 _RETRY_AFTER = {

@@ -152,11 +152,13 @@ class ReplayServer:
         calls: What was asked; left out are health checks, and what asks it, or shows, whether it has the
             Responses API.
         answer_to_question: The recording that says whether it has the Responses API.
+        known: What it answers to a GET, by target, in place of a recording.
     """
 
     def __init__(self) -> None:
         self.answer_to_question = "vllm/responses-error-no-input"
         self.calls: list[Call] = []
+        self.known: dict[str, Answer] = {}
         self.url = ""
         self._script: deque[Answer] = deque()
         self._answers: list[Answer] = []
@@ -234,6 +236,8 @@ class ReplayServer:
     def _answer_to(self, call: Call) -> Answer:
         if call.method == "POST" and self._script:
             return self._script.popleft()
+        if call.method == "GET" and call.target in self.known:
+            return self.known[call.target]
         path = call.target.partition("?")[0].removeprefix("/v1")
         body = orjson.loads(call.body) if call.body[:1] == b"{" else {}
         script = body.get("metadata") or {}

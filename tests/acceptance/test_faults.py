@@ -90,7 +90,7 @@ FAULTS = [
         keeps_output=True,
     ),
     Fault("a JSON answer that is no Response", json_answer({"id": "x"}), "neither an event stream nor"),
-    Fault("401", _error(401, "Invalid key"), "Invalid key"),
+    Fault("401", _error(401, "Invalid key"), "Invalid key", "invalid_api_key"),
     Fault("404", _error(404, "No such model"), "No such model", "invalid_prompt"),
     Fault("429", _error(429, "Slow down"), "Slow down", "rate_limit_exceeded"),
     Fault("no quota", _error(429, "Pay", "insufficient_quota"), "Pay", "insufficient_quota"),

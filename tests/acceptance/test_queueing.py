@@ -45,6 +45,34 @@ async def test_the_service_tier_decides_who_goes_first(fleet: Fleet) -> None:
     assert order_of_starts(gateway) == [first, priority, auto, default, flex]
 
 
+async def test_a_higher_tier_of_another_caller_shuts_nobody_out(fleet: Fleet) -> None:
+    gateway = await one_at_a_time(fleet)
+    many = [await submit(gateway, input=LONG, service_tier="priority")]
+    await gateway.line(id=many[0], to="in_progress")
+    many += [await submit(gateway, service_tier="priority") for _ in range(8)]
+    few = [await submit(gateway, key="sk-b", service_tier="flex") for _ in range(2)]
+    for job in many:
+        assert (await final(gateway, job))["status"] == "completed"
+    order = order_of_starts(gateway)
+    assert order.index(few[0]) == 1, "it has nothing running, and came late"
+    assert order.index(few[1]) <= 1 + 5 + 1
+
+
+async def test_a_tier_that_a_caller_may_not_have_is_served_and_shown_as_one_that_it_may(fleet: Fleet) -> None:
+    server = await fleet.server(words_per_second=80)
+    backend = {"url": server.url, "concurrency_max": 1}
+    tenants = {"tiers_allowed": {"*": ["default", "flex"]}}
+    gateway = await fleet.gateway({"only": backend}, tenants=tenants)
+    first = await submit(gateway, input=LONG)
+    await gateway.line(id=first, to="in_progress")
+    default, asked = await submit(gateway), await submit(gateway, service_tier="priority")
+    shown = await gateway.call("GET", f"/responses/{asked}", key="sk-a")
+    assert shown.json()["service_tier"] == "default"
+    for job in (first, default, asked):
+        assert (await final(gateway, job))["status"] == "completed"
+    assert order_of_starts(gateway) == [first, default, asked]
+
+
 async def test_a_caller_with_one_job_does_not_stand_behind_all_of_another_s(fleet: Fleet) -> None:
     gateway = await one_at_a_time(fleet)
     many = [await submit(gateway, input=LONG)]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import random
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -26,6 +28,7 @@ from gateway.core.job import (
     Status,
     StoreUnavailable,
 )
+from gateway.core.tiers import weight
 from gateway.observe import Observer
 from gateway.store.port import JobStore, Page, QueueLimits
 from gateway.store.sqlite import SqliteStore
@@ -33,6 +36,7 @@ from gateway.wire.sse import encode, split_frames
 
 NOW = 1_000_000
 EXPIRY = NOW + 600_000
+FLEX, DEFAULT, PRIORITY = range(3)
 TENANT, OTHER = b"t" * 32, b"o" * 32
 PLENTY = QueueLimits(10_000, 10_000)
 TERMINAL = [Status.COMPLETED, Status.FAILED, Status.INCOMPLETE, Status.CANCELLED]
@@ -396,14 +400,83 @@ async def test_a_backend_s_claims_are_of_its_own_jobs(store: JobStore) -> None:
     assert (await found(store, "b")).backend == "two"
 
 
-async def test_a_higher_priority_goes_first_whoever_asked(store: JobStore) -> None:
-    await create(store, "flex", priority=0)
-    await create(store, "default", priority=1)
-    await create(store, "foreign flex", priority=0, tenant=OTHER)
-    await create(store, "priority", priority=2)
-    await create(store, "more priority", priority=2)
+async def test_tiers_order_the_jobs_of_one_tenant(store: JobStore) -> None:
+    await create(store, "flex", priority=FLEX)
+    await create(store, "default", priority=DEFAULT)
+    await create(store, "priority", priority=PRIORITY)
+    await create(store, "more flex", priority=FLEX)
+    await create(store, "more priority", priority=PRIORITY)
     assert await claimed_names(store, 4) == ["priority", "more priority", "default", "flex"]
-    assert await claimed_names(store, 4) == ["foreign flex"]
+    assert await claimed_names(store, 4) == ["more flex"]
+
+
+async def test_who_has_nothing_running_goes_before_every_tier_of_who_has(store: JobStore) -> None:
+    for number in range(9):
+        await create(store, f"p{number}", priority=PRIORITY)
+    await create(store, "f0", priority=FLEX, tenant=OTHER)
+    assert await claimed_names(store, 2) == ["p0", "f0"], "of two with nothing running, the higher tier first"
+    await create(store, "f1", priority=FLEX, tenant=OTHER)
+    assert await claimed_names(store, 5) == ["p1", "p2", "p3", "p4", "f1"], "one of flex counts for four"
+
+
+async def test_tiers_of_two_tenants_share_slots_by_their_weights(store: JobStore) -> None:
+    for number in range(20):
+        await create(store, f"p{number}", priority=PRIORITY)
+        await create(store, f"d{number}", priority=DEFAULT, tenant=OTHER)
+        await create(store, f"f{number}", priority=FLEX, tenant=b"3" * 32)
+    shares = Counter(name[0] for name in await claimed_names(store, 21))
+    assert shares == {"p": 12, "d": 6, "f": 3}
+
+
+async def test_tiers_take_turns_by_their_weights_where_one_job_runs_at_a_time(store: JobStore) -> None:
+    for number in range(20):
+        await create(store, f"p{number}", priority=PRIORITY)
+        await create(store, f"f{number}", priority=FLEX, tenant=OTHER)
+    order = await run_in_turn(store, 20)
+    assert Counter(name[0] for name in order) == {"p": 16, "f": 4}
+    assert max(len(run) for run in "".join(name[0] for name in order).split("f")) <= 5
+
+
+async def test_who_was_away_is_not_owed_the_turns_that_others_took(store: JobStore) -> None:
+    await create(store, "early", tenant=OTHER)
+    for number in range(20):
+        await create(store, f"many{number}")
+    assert await run_in_turn(store, 9) == ["early", *(f"many{number}" for number in range(8))]
+    for number in range(3):
+        await create(store, f"late{number}", tenant=OTHER)
+    assert await run_in_turn(store, 5) == ["late0", "many8", "late1", "many9", "late2"]
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_waiting_for_another_s_tier_costs_no_more_than_promised(store: JobStore, seed: int) -> None:
+    """Whatever is sent, runs and ends: while somebody waits who has nothing running, each other one starts at
+    most one job, and as many more as the highest tier weighs over the one that was used last."""
+    dice = random.Random(seed)
+    slots = dice.choice([1, 1, 2, 5])
+    tenants = [bytes([number]) * 32 for number in range(4)]
+    running: list[Claim] = []
+    waiting: Counter[bytes] = Counter()
+    owed = dict.fromkeys(tenants, 0)
+    passed: dict[bytes, Counter[bytes]] = {tenant: Counter() for tenant in tenants}
+    for number in range(250):
+        for tenant in tenants:
+            if waiting[tenant] < dice.choice([0, 1, 5]):
+                await create(store, f"{number}-{tenant[0]}", tenant=tenant, priority=dice.randrange(3))
+                waiting[tenant] += 1
+        for claimed in await claim(store, slots - len(running)):
+            tenant = claimed.job.tenant
+            for other in tenants:
+                if other != tenant and waiting[other] and all(c.job.tenant != other for c in running):
+                    passed[other][tenant] += 1
+                    assert passed[other][tenant] <= 1 + owed[other]
+            passed[tenant].clear()
+            waiting[tenant] -= 1
+            owed[tenant] = weight(PRIORITY) // weight(claimed.job.priority)
+            running.append(claimed)
+        dice.shuffle(running)
+        for claimed in running[: dice.randrange(len(running) + 1)]:
+            running.remove(claimed)
+            await store.finish(claimed, ending(2), now_ms=NOW, expires_at_ms=EXPIRY)
 
 
 async def test_a_tenant_with_one_job_goes_next_behind_one_with_fifty(store: JobStore) -> None:
@@ -447,12 +520,15 @@ async def test_of_very_many_tenants_each_gets_a_turn(store: JobStore) -> None:
     assert sorted(await claimed_names(store, 100)) == sorted(f"1-{number}" for number in range(60))
 
 
-async def test_running_jobs_of_any_backend_count_for_the_turns(store: JobStore) -> None:
-    await create(store, "elsewhere", backend="other")
-    assert await claimed_names(store, backend="other") == ["elsewhere"]
-    await create(store, "a")
-    await create(store, "b", tenant=OTHER)
-    assert await claimed_names(store, 2) == ["b", "a"]
+async def test_running_jobs_of_another_backend_cost_nobody_a_turn(store: JobStore) -> None:
+    for number in range(9):
+        await create(store, f"elsewhere{number}", backend="other")
+    assert len(await claimed_names(store, 9, backend="other")) == 9
+    for number in range(3):
+        await create(store, f"o{number}", tenant=OTHER)
+    assert await claimed_names(store) == ["o0"]
+    await create(store, "t0")
+    assert await claimed_names(store, 2) == ["t0", "o1"]
 
 
 async def test_later_jobs_than_a_time_stay_where_they_are(store: JobStore) -> None:

@@ -85,6 +85,21 @@ async def test_a_create_and_a_claim_cost_the_same_however_long_the_queue_is(stor
     assert await steps(store, store.claim(1, attempts_max=2, now_ms=NOW)) < 2 * claim
 
 
+async def test_a_claim_costs_the_same_however_many_callers_wait(store: SqliteStore) -> None:
+    async def fill(start: int, count: int) -> None:
+        for number in range(start, start + count):
+            await store.create(job(f"j{number}", number.to_bytes(32, "big")), PLENTY)
+
+    async def one() -> None:
+        (claimed,) = await store.claim(1, attempts_max=2, now_ms=NOW)
+        await store.release(claimed, attempts_returned=1)
+
+    await fill(0, 20)
+    claim = await steps(store, one())
+    await fill(20, 2000)
+    assert await steps(store, one()) < 2 * claim
+
+
 async def test_a_late_page_of_a_long_stream_costs_no_more_than_the_first(store: SqliteStore) -> None:
     await store.create(job("a"), PLENTY)
     (claim,) = await store.claim(1, attempts_max=2, now_ms=NOW)

@@ -13,8 +13,8 @@ from typing import Any
 from gateway.core.job import StoreUnavailable
 from gateway.engine import clock
 from gateway.store import filesystem, upkeep
+from gateway.store.connecting import connect_reader
 from gateway.store.database import Database
-from gateway.store.opening import connect_reader
 from tests.torture.guards import replace
 
 _ENDLESS = """

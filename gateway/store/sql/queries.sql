@@ -53,6 +53,44 @@ INSERT INTO segment (job, first_seq, last_seq, events) VALUES (:pk, :first_seq, 
 -- name: insert_result
 INSERT INTO result (job, final) VALUES (:pk, :final);
 
+-- name: insert_named
+INSERT INTO named (job, in_output, tenant, keys) VALUES (:pk, :in_output, :tenant, :keys);
+
+-- name: named_of_tenant
+SELECT job, in_output, keys
+FROM named
+WHERE tenant = :tenant
+ORDER BY job DESC, in_output DESC
+LIMIT :limit;
+
+-- name: job_by_start
+-- A response of a tenant whose id begins so.
+SELECT pk FROM job WHERE id >= :start AND id < :start || 'g' AND tenant = :tenant;
+
+-- name: is_shown
+-- Whether a response can be seen, as itself or among the earlier turns of one that can be.
+SELECT 1 FROM job WHERE pk = :pk AND (expires_at_ms IS NULL OR expires_at_ms > :now_ms)
+UNION ALL
+SELECT 1
+FROM (WITH RECURSIVE later (pk) AS (
+          SELECT pk FROM job WHERE previous = :pk
+          UNION ALL
+          SELECT job.pk FROM later JOIN job ON job.previous = later.pk)
+      SELECT pk FROM later) AS later
+     JOIN job ON job.pk = later.pk
+WHERE job.expires_at_ms IS NULL OR job.expires_at_ms > :now_ms
+LIMIT 1;
+
+-- name: size_of_turn
+SELECT :with_input * length(call.input) + :with_final * coalesce(length(result.final), 0) AS size
+FROM call LEFT JOIN result ON result.job = call.job
+WHERE call.job = :pk;
+
+-- name: part_of_turn
+SELECT job.id, iif(:with_input, call.input, NULL) AS input, iif(:with_final, result.final, NULL) AS final
+FROM job JOIN call ON call.job = job.pk LEFT JOIN result ON result.job = job.pk
+WHERE job.pk = :pk;
+
 -- name: count_queued
 SELECT (SELECT jobs FROM temp.queued WHERE tenant = x''),
        coalesce((SELECT jobs FROM temp.queued WHERE tenant = :tenant), 0);
@@ -83,7 +121,7 @@ WITH RECURSIVE chain (pk, depth) AS (
     SELECT job.previous, chain.depth + 1 FROM chain JOIN job ON job.pk = chain.pk
     WHERE job.previous IS NOT NULL
 )
-SELECT job.id, call.input, result.final
+SELECT job.id, call.input, result.final, job.backend
 FROM chain JOIN job ON job.pk = chain.pk JOIN call ON call.job = job.pk JOIN result ON result.job = job.pk
 ORDER BY chain.depth DESC;
 
@@ -103,47 +141,37 @@ FROM job JOIN segment ON segment.job = job.pk
 WHERE job.id = :id
 ORDER BY segment.first_seq;
 
--- name: next_tenants
--- Whose turn it is at a backend, each with the job that it would start (one that no backend has accepted yet, or a
--- silent one whose run was lost): by priority, then the tenant with the
--- fewest running jobs, of those the one whose last turn is longest ago, of those the job that came first.
-WITH candidate AS MATERIALIZED (  -- or each would be looked up once for WHERE and once for ORDER BY
-    SELECT waiting.priority, waiting.tenant,
-           coalesce(running.jobs, 0) AS running, coalesce(turn.number, 0) AS last_turn,
-           (SELECT pk
-            FROM job
-            WHERE owner IS NULL AND status IN ('queued', 'in_progress')
-              AND backend = waiting.backend AND priority = waiting.priority AND tenant = waiting.tenant
-              AND not_before_ms <= :now_ms AND deadline_ms > :now_ms AND created_at_ms <= :accepted_before_ms
-              AND output_shown = 0 AND (attempt = 0 OR (is_rerunnable = 1 AND attempt < :attempts_max))
-            ORDER BY pk
-            LIMIT 1) AS pk
-    FROM temp.waiting LEFT JOIN temp.running USING (tenant) LEFT JOIN temp.turn USING (tenant)
-    WHERE waiting.backend = :backend
-      AND lower(hex(waiting.tenant)) NOT IN (SELECT value FROM json_each(:resting))
-)
-SELECT * FROM candidate
-WHERE pk IS NOT NULL
-ORDER BY priority DESC, running, last_turn, pk
-LIMIT :limit;
-
--- name: next_of_tenant
--- The job that a tenant would start after another one of its own.
-SELECT pk
-FROM job
-WHERE owner IS NULL AND status IN ('queued', 'in_progress')
-  AND backend = :backend AND priority = :priority AND tenant = :tenant AND pk > :after
-  AND not_before_ms <= :now_ms AND deadline_ms > :now_ms AND created_at_ms <= :accepted_before_ms
-  AND output_shown = 0 AND (attempt = 0 OR (is_rerunnable = 1 AND attempt < :attempts_max))
-ORDER BY pk
+-- name: next_job
+-- Whose turn it is at a backend, in the order of temp.waiting, and the job to start: the oldest that no backend has
+-- accepted yet, or that is silent and whose run was lost. A tenant's higher tier always comes before its lower ones.
+SELECT waiting.tenant, waiting.priority, waiting.turn, first.pk
+FROM temp.waiting CROSS JOIN job AS first ON first.pk = (
+    SELECT pk
+    FROM job
+    WHERE owner IS NULL AND status IN ('queued', 'in_progress')
+      AND backend = waiting.backend AND priority = waiting.priority AND tenant = waiting.tenant
+      AND not_before_ms <= :now_ms AND deadline_ms > :now_ms AND created_at_ms <= :accepted_before_ms
+      AND output_shown = 0 AND (attempt = 0 OR (is_rerunnable = 1 AND attempt < :attempts_max))
+    ORDER BY pk
+    LIMIT 1)
+WHERE waiting.backend = :backend
+  AND lower(hex(waiting.tenant)) NOT IN (SELECT value FROM json_each(:resting))
+ORDER BY waiting.load, waiting.turn, waiting.priority DESC, waiting.since
 LIMIT 1;
 
 -- name: take_turn
-INSERT OR REPLACE INTO temp.turn (tenant, number)
-VALUES (:tenant, (SELECT coalesce(max(number), 0) + 1 FROM temp.turn));
+-- It is now this turn, or later; the tenant's next one comes the later, the lower the tier is.
+INSERT OR REPLACE INTO temp.turn (backend, tenant, number)
+SELECT :backend, whose.column1,
+       whose.column2 + max(:turn, coalesce(
+           (SELECT number FROM temp.turn WHERE backend = :backend AND tenant = x''), 0))
+FROM (VALUES (x'', 0), (:tenant, 4 >> :priority)) AS whose;
 
 -- name: forget_turns
-DELETE FROM temp.turn WHERE number <= (SELECT max(number) FROM temp.turn) - :kept;
+-- One that is not ahead of now says nothing: see the trigger `tenant_joins`.
+DELETE FROM temp.turn
+WHERE backend = :backend AND tenant <> x''
+  AND number <= (SELECT number FROM temp.turn WHERE backend = :backend AND tenant = x'');
 
 -- name: claim
 UPDATE job
