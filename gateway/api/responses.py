@@ -156,6 +156,7 @@ class Responses:
             idempotency=idempotency,
             delivery=delivery,
             webhook=webhook,
+            request_id=caller.request_id,
         )
 
     # -- /responses/{id}
