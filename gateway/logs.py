@@ -74,9 +74,12 @@ def configure_logging(
     """Send our lines to stderr, one per transition, and keep libraries at warning.
 
     Args:
+        form: `json`, `text`, or `auto`: text on a terminal.
         waiting_bytes_max: Of lines that whoever reads them has not taken; more are dropped.
         flush_timeout_s: How long the end of the process waits for the last of them to be taken.
     """
+    if form == "auto":
+        form = "text" if sys.stderr.isatty() else "json"
     handler = _Handler(_JsonLines() if form == "json" else _TextLines(), waiting_bytes_max, flush_timeout_s)
     log.handlers[:] = [handler]
     log.setLevel(level.upper())
