@@ -23,14 +23,19 @@ log = logging.getLogger("backburner")
 
 FIELDS = frozenset(
     {
-        "admin", "after_s", "api", "aside", "attempt", "backend", "bytes", "check", "code", "database",
-        "doing", "dropped", "durability", "endpoint", "error", "field", "file", "found", "healthy", "held",
-        "id", "library", "limit", "open_files_max", "ran_s", "read_broken_off", "reason", "request",
-        "seconds", "sqlite", "status", "stream", "task", "tenant", "timeout_s", "to", "tools", "upstream",
-        "url", "version", "waited_s", "waiting", "wanted", "was",
+        "admin", "after_s", "api", "aside", "attempt", "backend", "bytes", "check", "code", "count",
+        "database", "doing", "dropped", "durability", "endpoint", "error", "field", "file", "found",
+        "healthy", "held", "id", "library", "limit", "model", "open_files_max", "ran_s",
+        "read_broken_off", "reason", "replica", "request", "seconds", "sqlite", "status", "stream",
+        "task", "tenant", "tenant_name", "timeout_s", "to", "tools", "upstream", "upstream_request",
+        "upstream_status", "url", "version", "waited_s", "waiting", "wanted", "was",
     }
 )  # fmt: skip
-"""Of a tenant the first 8 hexadecimal digits; URLs and paths are those of the settings."""
+"""Of a tenant the first 8 hexadecimal digits, and its name where the settings give it one; URLs and paths are
+those of the settings."""
+
+_JOBS_MAX = 20_000
+"""Of which something is remembered; more cannot wait and run under the default limits."""
 
 _TELLING = (OSError, sqlite3.Error)
 """Exceptions whose words are the system's own: errno and file, or what SQLite has against a statement."""
@@ -43,15 +48,38 @@ def line(event: str, *, level: int = logging.INFO, exc_info: Any = None, **field
         log.log(level, event, extra={"fields": given}, exc_info=exc_info)
 
 
+class JobFacts:
+    """What is known of jobs, so that each line about one says it: whoever learns it tells it once."""
+
+    def __init__(self) -> None:
+        self._jobs: dict[str, dict[str, Any]] = {}
+
+    def learn(self, response_id: str, facts: dict[str, Any]) -> None:
+        known = self._jobs.setdefault(response_id, {})
+        known |= facts
+        if len(self._jobs) > _JOBS_MAX:
+            del self._jobs[next(iter(self._jobs))]
+
+    def of(self, response_id: str) -> dict[str, Any]:
+        return self._jobs.get(response_id, {})
+
+    def forget(self, response_id: str) -> dict[str, Any]:
+        """The same, for the last time."""
+        return self._jobs.pop(response_id, {})
+
+
 def configure_logging(
     level: str, form: str, *, waiting_bytes_max: int = 2**20, flush_timeout_s: float = 2
 ) -> None:
     """Send our lines to stderr, one per transition, and keep libraries at warning.
 
     Args:
+        form: `json`, `text`, or `auto`: text on a terminal.
         waiting_bytes_max: Of lines that whoever reads them has not taken; more are dropped.
         flush_timeout_s: How long the end of the process waits for the last of them to be taken.
     """
+    if form == "auto":
+        form = "text" if sys.stderr.isatty() else "json"
     handler = _Handler(_JsonLines() if form == "json" else _TextLines(), waiting_bytes_max, flush_timeout_s)
     log.handlers[:] = [handler]
     log.setLevel(level.upper())

@@ -25,7 +25,7 @@ from prometheus_client import (
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
-from gateway.logs import configure_logging, line, lines_dropped
+from gateway.logs import JobFacts, configure_logging, line, lines_dropped
 
 __all__ = ["Observer", "configure_logging", "line"]
 
@@ -55,6 +55,7 @@ class Observer:
     """Counts what happens and writes one line per transition."""
 
     def __init__(self) -> None:
+        self._facts = JobFacts()
         self.registry = r = CollectorRegistry()
         self._noticed: dict[str, set[tuple[str, str]]] = {}
         self.jobs = Gauge("backburner_jobs", "Responses in the store by status", ["status"], registry=r)
@@ -247,9 +248,36 @@ class Observer:
 
     # One method for each thing that happens: counters move and lines are written here only.
 
+    def job_known(
+        self,
+        response_id: str,
+        *,
+        backend: str | None = None,
+        model: str | None = None,
+        request: str | None = None,
+    ) -> None:
+        """Something that all further lines about a job are to say.
+
+        Args:
+            request: The `X-Request-Id` of the answer to its create.
+        """
+        facts = {"backend": backend, "model": model, "request": request}
+        self._facts.learn(response_id, {name: value for name, value in facts.items() if value is not None})
+
+    def job_called(self, response_id: str, replica: int, request: str, status: int | None) -> None:
+        """A call was made for a job.
+
+        Args:
+            request: The `X-Request-Id` that the backend got.
+            status: Of its answer; None if there was none.
+        """
+        called = {"replica": replica, "upstream_request": request, "upstream_status": status}
+        self._facts.learn(response_id, called)
+
     def job_accepted(self, response_id: str, tenant: bytes, is_streamed: bool) -> None:
         self.accepted.inc()
-        line("job", id=response_id, to="queued", tenant=tenant.hex()[:8], stream=is_streamed)
+        facts = self._facts.of(response_id)
+        line("job", id=response_id, to="queued", tenant=tenant.hex()[:8], stream=is_streamed, **facts)
 
     def create_refused(self, reason: str) -> None:
         """reason: `queue_full` | `tenant_queue_full`."""
@@ -270,13 +298,9 @@ class Observer:
 
     def job_started(self, response_id: str, attempt: int, waited_s: float) -> None:
         self.queue_wait.observe(max(0.0, waited_s))
-        line(
-            "job",
-            id=response_id,
-            to="in_progress",
-            attempt=attempt,
-            waited_s=round(waited_s, 3),
-        )
+        self._facts.learn(response_id, {"attempt": attempt})
+        facts = self._facts.of(response_id)
+        line("job", id=response_id, to="in_progress", waited_s=round(waited_s, 3), **facts)
 
     def lesson_learned(self, backend: str, lesson: str) -> None:
         """lesson: the name of a row in `wire.lessons`."""
@@ -299,14 +323,16 @@ class Observer:
             code=code,
             reason=reason,
             ran_s=None if ran_s is None else round(ran_s, 3),
+            **self._facts.forget(response_id),
         )
 
     def job_deleted(self, response_id: str) -> None:
-        line("job", id=response_id, to="deleted")
+        line("job", id=response_id, to="deleted", **self._facts.forget(response_id))
 
     def job_released(self, response_id: str, reason: str, after_s: float) -> None:
         """It goes on being `in_progress`: nobody is told that it will be run again."""
-        line("job", id=response_id, to="waiting", reason=reason, after_s=round(after_s, 3))
+        facts = self._facts.of(response_id)
+        line("job", id=response_id, to="waiting", reason=reason, after_s=round(after_s, 3), **facts)
 
     def claim_lost(self, response_id: str) -> None:
         line("claim_lost", id=response_id, level=logging.DEBUG)
@@ -317,6 +343,18 @@ class Observer:
 
     def request_refused(self, status: int) -> None:
         self.refused.labels(str(status)).inc()
+
+    def caller_refused(self, code: str, tenant: str, name: str | None, count: int) -> None:
+        """With 429, so often since the last line about it."""
+        line(
+            "caller_refused",
+            level=logging.WARNING,
+            code=code,
+            status=429,
+            tenant=tenant,
+            tenant_name=name,
+            count=count,
+        )
 
     def passed_through(self, method: str, status: int) -> None:
         known = method in ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")

@@ -48,7 +48,7 @@ def test_every_field_that_is_logged_is_on_the_list() -> None:
     for path in Path(gateway.__file__).parent.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "line":
-                used |= {keyword.arg for keyword in node.keywords} - {"level", "exc_info"}
+                used |= {keyword.arg for keyword in node.keywords} - {"level", "exc_info", None}
     assert used - logs.FIELDS == set()
 
 
@@ -138,6 +138,41 @@ def test_a_value_of_several_lines_stays_on_one(told: Callable[[], str]) -> None:
     logs.configure_logging("info", "text")
     logs.line("not_recorded", id="resp_1\nERROR forged id=resp_2")
     assert len(told().splitlines()) == 1
+
+
+def test_what_is_known_of_a_job_is_in_each_later_line_until_its_end(told: Callable[[], str]) -> None:
+    logs.configure_logging("info", "json")
+    observer = Observer()
+    observer.job_known("resp_1", backend="gpu", model="tiny", request="r-1")
+    observer.job_accepted("resp_1", b"t" * 32, is_streamed=False)
+    observer.job_started("resp_1", 1, 0.5)
+    observer.job_called("resp_1", 0, "u-1", 503)
+    observer.job_released("resp_1", "upstream_put_off", 1.0)
+    observer.job_started("resp_1", 2, 1.5)
+    observer.job_called("resp_1", 1, "u-1", None)
+    observer.job_finished("resp_1", "failed", "server_error", "upstream_cut", 2.0)
+    observer.job_deleted("resp_1")
+    lines = [orjson.loads(line) for line in told().splitlines()]
+    of_job = {"backend": "gpu", "model": "tiny", "request": "r-1"}
+    assert all(of_job.items() <= line.items() for line in lines[:-1])
+    called = [(line.get("attempt"), line.get("replica"), line.get("upstream_status")) for line in lines]
+    assert called == [
+        (None, None, None),
+        (1, None, None),
+        (1, 0, 503),
+        (2, 0, 503),
+        (2, 1, None),
+        (None, None, None),
+    ]
+    assert "backend" not in lines[-1]
+
+
+def test_no_more_jobs_are_remembered_than_there_can_be() -> None:
+    facts = logs.JobFacts()
+    for number in range(20_010):
+        facts.learn(f"resp_{number}", {"backend": "gpu"})
+    assert facts.of("resp_9") == {}
+    assert facts.of("resp_10") == {"backend": "gpu"}
 
 
 # -- the way out

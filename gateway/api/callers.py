@@ -32,11 +32,12 @@ _TENANT = web.RequestKey("tenant", Tenant)
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks, and under which id the request is logged."""
+    """Who asks, by which name, if the gateway knows one, and under which id the request is logged."""
 
     tenant: bytes
     credential: Credential | None
     request_id: str
+    name: str | None = None
 
 
 class Callers:
@@ -56,7 +57,7 @@ class Callers:
     def of(self, request: web.BaseRequest, request_id: str) -> Caller:
         """Who is asking. Raises: Refusal, if that cannot be told."""
         tenant = request.get(_TENANT) or self._tenants.of(request)
-        return Caller(tenant.tenant, tenant.credential, request_id)
+        return Caller(tenant.tenant, tenant.credential, request_id, tenant.name)
 
     async def vet(self, request: web.BaseRequest, caller: Caller, backend: HttpBackend) -> None:
         """Let a backend refuse a caller before anything is stored for it. Raises: Refusal."""

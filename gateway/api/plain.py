@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from typing import Any
 
 import aiohttp
@@ -33,7 +34,7 @@ from gateway.wire.errors import Refusal, invalid
 from gateway.wire.item_ids import FIRST_OUTPUT, to_be_looked_up
 from gateway.wire.items import Turn
 from gateway.wire.outline import may_be_parsed
-from gateway.wire.response_ids import is_own, new_id
+from gateway.wire.response_ids import id_of, is_own
 from gateway.wire.salt import salted
 
 
@@ -157,7 +158,7 @@ class PlainCreate:
             items = await self._jobs.turns.expand(previous_id, caller.tenant, items, to)
         stored, held = split_headers(request, caller, backend)
         headers = CallerHeaders(held.credential, {**stored, **held.others})
-        response_id = new_id()
+        response_id = id_of(secrets.token_bytes(24))
 
         async def keep(outcome: Outcome) -> Outcome:
             is_kept = outcome.status in CHAINABLE and await self._jobs.turns.record(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
+import secrets
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from urllib.parse import parse_qs
@@ -30,7 +31,7 @@ from gateway.wire import queries, requests, responses, retries, webhooks
 from gateway.wire.calls import NO_SUCH_ROUTE, Api
 from gateway.wire.classify import Background, classify
 from gateway.wire.errors import Fault, Refusal, invalid, not_found, too_large
-from gateway.wire.response_ids import is_own, new_id
+from gateway.wire.response_ids import id_of, is_own
 
 _QUERY_OF_CREATE = frozenset({"api-version", "beta"})
 _PARAMETER = re.compile(r"[A-Za-z_]{1,32}(\[\])?")
@@ -145,7 +146,7 @@ class Responses:
             await self._callers.check_conversation(request, caller, body["conversation"], backend)
         stored, held = split_headers(request, caller, backend)
         return Submission(
-            response_id=new_id(),
+            response_id=id_of(secrets.token_bytes(24)),
             tenant=caller.tenant,
             backend=backend.name,
             body=body,
@@ -156,6 +157,7 @@ class Responses:
             idempotency=idempotency,
             delivery=delivery,
             webhook=webhook,
+            request_id=caller.request_id,
         )
 
     # -- /responses/{id}

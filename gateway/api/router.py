@@ -18,6 +18,7 @@ from gateway.api.cors import Cors
 from gateway.api.errors import error_response, set_own_headers
 from gateway.api.models import merged_models, one_model
 from gateway.api.passthrough import Passthrough
+from gateway.api.refusals import RefusalLog
 from gateway.api.responses import Responses
 from gateway.api.shared_key import COMPUTING, keep_apart, keep_sockets_apart
 from gateway.api.upload import looked_over, read_body
@@ -71,6 +72,7 @@ class Router:
         self._contract = contract
         self._models_path = f"{base_path}/models"
         self.cors = Cors(settings, self._is_ours)
+        self._refusals = RefusalLog(observer)
         self._under_way = 0
         self._idle = asyncio.Event()
 
@@ -101,6 +103,8 @@ class Router:
             return await self._handler(request)(request, request_id)
         except Refusal as refusal:
             response = error_response(refusal)
+            if refusal.fault is Fault.OVERLOADED:
+                self._refusals.note(self._callers.of(request, request_id), refusal)
         except Exception:  # a defect costs its own request only
             line("defect", level=logging.ERROR, request=request_id, exc_info=True)
             if request.writer.output_size > 0 and request.transport is not None:

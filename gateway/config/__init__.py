@@ -7,7 +7,7 @@ and `environment`, and tells every problem with the place it comes from.
 
 from gateway.config.backends import UpstreamSettings
 from gateway.config.conflicts import is_loopback
-from gateway.config.loader import ConfigError, load, load_with_origins
+from gateway.config.loader import ConfigError, load, load_server, load_with_origins
 from gateway.config.models import (
     BackgroundSettings,
     ConversationSettings,
@@ -44,5 +44,6 @@ __all__ = [
     "WebhookSettings",
     "is_loopback",
     "load",
+    "load_server",
     "load_with_origins",
 ]

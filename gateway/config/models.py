@@ -170,7 +170,8 @@ class StreamSettings(Section):
 
 class LogSettings(Section):
     level: Literal["debug", "info", "warning", "error"] = "info"
-    format: Literal["json", "text"] = "json"
+    format: Literal["auto", "json", "text"] = "auto"
+    """`auto`: text on a terminal, else JSON."""
     waiting_bytes_max: Bytes = 4 * 2**20
     """Of lines that whoever reads stderr has not taken yet; more are dropped and counted."""
     flush_timeout_s: Annotated[float, Field(ge=0, le=60)] = 2

@@ -35,6 +35,7 @@ from gateway.engine.unacked import Delivery, Unacked
 from gateway.observe import Observer
 from gateway.store.port import JobStore
 from gateway.wire import responses
+from gateway.wire.blotting import name_shown
 from gateway.wire.dialects import Dialect
 from gateway.wire.errors import Fault, Refusal, not_found
 
@@ -53,6 +54,7 @@ class Submission:
         is_previous_ours: Whether `previous_response_id` is to be found in this store; if not, it is the
             backend's to resolve.
         webhook: URL of the caller's own to tell of the end.
+        request_id: Of the create, for the log.
     """
 
     response_id: str
@@ -66,6 +68,7 @@ class Submission:
     idempotency: Idempotency | None = None
     delivery: Delivery | None = None
     webhook: str | None = field(default=None, repr=False)
+    request_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,9 +191,7 @@ class Jobs:
         )
         try:
             # Shielded: a client that hangs up now must not leave a job that is stored but unknown to us.
-            accepted_id = await asyncio.shield(
-                self._accept(job, submission.held_headers, submission.delivery)
-            )
+            accepted_id = await asyncio.shield(self._accept(job, submission))
         except QueueFull as error:
             raise self._intake.full(error, job.tenant) from None
         except (KeyReused, PreviousGone, StoreUnavailable) as error:
@@ -215,7 +216,8 @@ class Jobs:
         job = await self._find(response_id, tenant)
         return Accepted(job.id, job.status, await self.show(job)) if job is not None else None
 
-    async def _accept(self, job: NewJob, held: CallerHeaders, delivery: Delivery | None) -> str:
+    async def _accept(self, job: NewJob, submission: Submission) -> str:
+        held, delivery = submission.held_headers, submission.delivery
         backend = self._backends.get(job.backend)
         may_seal = backend is not None and backend.sees_callers
         job = replace(job, sealed=self._credentials.keep(job, held, may_seal=may_seal))
@@ -230,6 +232,12 @@ class Jobs:
                 answered(accepted_id)
         if accepted_id == job.id:
             self._intake.accepted(job.tenant)
+            self._observer.job_known(
+                job.id,
+                backend=job.backend,
+                model=name_shown(submission.body.get("model")),
+                request=submission.request_id,
+            )
             self._observer.job_accepted(job.id, job.tenant, job.is_streamed)
             self._runner.sent(job)
         return accepted_id

@@ -32,6 +32,7 @@ from gateway.engine.thoughts import Thoughts
 from gateway.observe import Observer
 from gateway.store.port import Call, JobStore
 from gateway.wire import calls, responses
+from gateway.wire.blotting import name_shown
 from gateway.wire.calls import NO_SUCH_ROUTE, Speech
 from gateway.wire.chat.tools import Tools
 from gateway.wire.errors import Refusal
@@ -101,6 +102,7 @@ class Run:
         the backend speaks the other API, or has refused the call and said what it wants."""
         claim = self.claim
         request = calls.request_of(stored.request)
+        self.observer.job_known(claim.id, model=name_shown(request.get("model")))
         speech = speech if number else speech.to(request.get("model"))
         turns = await self.store.turns_before(claim.id, claim.job.tenant)
 

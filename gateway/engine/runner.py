@@ -146,6 +146,7 @@ class Runner:
         self._observer.running.set(len(self._runs))
 
     def _start(self, group: asyncio.TaskGroup, claim: Claim, now_ms: int) -> None:
+        self._observer.job_known(claim.id, backend=claim.job.backend)
         self._observer.job_started(claim.id, claim.job.attempt, (now_ms - claim.job.created_at_ms) / 1000)
         log = JobLog(
             claim,

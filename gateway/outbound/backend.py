@@ -215,6 +215,7 @@ class HttpBackend:
         kind = "background" if call.is_background else "passthrough"
         limit_s = self.settings.head_timeout_s if call.is_background else self.settings.plain_head_timeout_s
         started = time.perf_counter()
+        self._note(call, replica, None)
         try:
             async with loop.timeout(limit_s):
                 answer = await self._session.post(
@@ -229,12 +230,19 @@ class HttpBackend:
             self._observer.upstream_failed(kind, reason)
             return UpstreamFailed(failure(refusal.message + self._for_how_long()), f"upstream_{reason}")
         self._observer.upstream_answered(kind, time.perf_counter() - started)
+        self._note(call, replica, answer.status)
         if answer.status >= 400:
             return await self._refused(call, replica, tries, answer)
         self.pool.answered(replica, answer.status, takes_jobs=call.is_background)
         if answer.status < 300 and not self.speech.is_certain:
             self.learn(self.speech.api)
         return answer
+
+    def _note(self, call: BackendCall, replica: Replica, status: int | None) -> None:
+        """For the log: where the call of a job went, and how it was answered."""
+        if call.is_background:
+            number = self.pool.replicas.index(replica)
+            self._observer.job_called(call.job_id, number, _request_id(call.job_id), status)
 
     async def _refused(
         self, call: BackendCall, replica: Replica, tries: Tries, answer: aiohttp.ClientResponse

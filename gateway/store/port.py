@@ -118,8 +118,9 @@ class Outbox(Protocol):
     async def enable(self, name: str, *, now_ms: int) -> bool:
         """Send to an endpoint again, and at once what waits. False if there is none of this name."""
 
-    async def hurry(self, response_id: str, *, now_ms: int) -> int:
-        """Try again now whatever waits about a response. Returns for how many receivers."""
+    async def hurry(self, response_id: str, *, now_ms: int) -> list[str]:
+        """Try again now whatever waits about a response. Returns in which lanes: also those of endpoints that
+        want no more, where nothing is sent all the same."""
 
     async def give_up_old(self, *, ended_before_ms: int) -> list[GivenUp]:
         """Remove events of responses that ended before a time: some of them; none when nothing is left."""

@@ -357,7 +357,7 @@ UPDATE endpoint SET disabled_at_ms = NULL WHERE name = :name;
 UPDATE delivery SET due_at_ms = min(due_at_ms, :now_ms) WHERE lane = :lane;
 
 -- name: hurry_response
-UPDATE delivery SET due_at_ms = min(due_at_ms, :now_ms) WHERE response = :response;
+UPDATE delivery SET due_at_ms = min(due_at_ms, :now_ms) WHERE response = :response RETURNING lane;
 
 -- name: give_up_old
 DELETE FROM delivery

@@ -138,6 +138,8 @@ PATTERNS: Final = (
     ),
 )
 
+_NAME_CHARS_MAX: Final = 100
+
 _ESCAPE = re.compile(r"(?<!\\)\\++(?:u00([0-7][0-9A-Fa-f])|([/\"']))")
 _QUOTED_DEEPEST: Final = 3
 """A server quotes the JSON of a second one, which quotes that of a third."""
@@ -151,6 +153,11 @@ def blotted(text: str) -> str:
     for pattern in PATTERNS:
         clean = pattern.regex.sub(_blot, clean)
     return text if clean == plain else clean
+
+
+def name_shown(name: object) -> str | None:
+    """A name that a client gave, such as a model's, as it may stand in a log line."""
+    return blotted(name[:_NAME_CHARS_MAX]) if isinstance(name, str) else None
 
 
 def _blot(match: re.Match[str]) -> str:
