@@ -229,6 +229,12 @@ class Observer:
         self.webhook_is_disabled = Gauge(
             "backburner_webhook_disabled", "1 if the endpoint wants no more", ["endpoint"], registry=r
         )
+        self.webhook_is_down = Gauge(
+            "backburner_webhook_down",
+            "1 while the endpoint takes nothing, and is tried with one event at a time; for callers, hosts",
+            ["endpoint"],
+            registry=r,
+        )
         self.durability = Gauge(
             "backburner_durability_info", "Durability level in force", ["level"], registry=r
         )
@@ -466,9 +472,12 @@ class Observer:
         line("webhook", id=response_id, endpoint=endpoint, to="delivered", attempt=attempt, reason=reason)
 
     def webhook_put_off(
-        self, response_id: str, endpoint: str, attempt: int, reason: str, delay_s: float
+        self, response_id: str, endpoint: str, attempt: int, reason: str, delay_s: float, *, is_down: bool
     ) -> None:
+        """is_down: That it is was told once; there is no line for each attempt."""
         self._webhook_attempted(endpoint, reason)
+        if is_down:
+            return
         line(
             "webhook",
             id=response_id,
@@ -479,10 +488,8 @@ class Observer:
             after_s=round(delay_s, 1),
         )
 
-    def webhook_given_up(self, response_id: str, endpoint: str, attempt: int | None, reason: str) -> None:
-        """attempt: None if it is not after one."""
-        if attempt is not None:
-            self._webhook_attempted(endpoint, reason)
+    def webhook_given_up(self, response_id: str, endpoint: str, attempt: int, reason: str) -> None:
+        self._webhook_attempted(endpoint, reason)
         self.webhook_deliveries.labels(endpoint, "given_up").inc()
         line(
             "webhook",
@@ -494,6 +501,11 @@ class Observer:
             reason=reason,
         )
 
+    def webhooks_given_up(self, endpoint: str, count: int, reason: str) -> None:
+        """reason: `too_old` | `too_many`."""
+        self.webhook_deliveries.labels(endpoint, "given_up").inc(count)
+        line("webhook", level=logging.WARNING, endpoint=endpoint, to="given_up", count=count, reason=reason)
+
     def _webhook_attempted(self, endpoint: str, reason: str) -> None:
         """reason: a word, or `http_` and a status, of which the first digit is counted."""
         is_status = reason.startswith("http_")
@@ -502,14 +514,28 @@ class Observer:
     def webhook_disabled(self, endpoint: str) -> None:
         line("webhook_endpoint", level=logging.WARNING, endpoint=endpoint, to="disabled", reason="http_410")
 
+    def webhook_down(self, endpoint: str, reason: str) -> None:
+        """Until it takes something again it is tried with one event at a time."""
+        line("webhook_endpoint", level=logging.WARNING, endpoint=endpoint, to="down", reason=reason)
+
+    def webhook_up(self, endpoint: str, after_s: float) -> None:
+        line("webhook_endpoint", endpoint=endpoint, to="up", after_s=round(after_s, 1))
+
     def webhook_enabled(self, endpoint: str) -> None:
         line("webhook_endpoint", endpoint=endpoint, to="enabled")
 
-    def webhooks_measured(self, endpoints: Iterable[tuple[str, int, float, bool]]) -> None:
-        """By endpoint: how many events wait, for how many seconds, and whether it wants no more."""
-        for gauge in (self.webhook_waiting, self.webhook_oldest, self.webhook_is_disabled):
+    def webhooks_measured(self, endpoints: Iterable[tuple[str, int, float, bool, int]]) -> None:
+        """By endpoint: how many events wait, for how many seconds, whether it wants no more, and at how many
+        places it is down."""
+        for gauge in (
+            self.webhook_waiting,
+            self.webhook_oldest,
+            self.webhook_is_disabled,
+            self.webhook_is_down,
+        ):
             gauge.clear()  # of endpoints that the settings had before
-        for endpoint, count, oldest_s, is_disabled in endpoints:
+        for endpoint, count, oldest_s, is_disabled, down in endpoints:
+            self.webhook_is_down.labels(endpoint).set(down)
             self.webhook_waiting.labels(endpoint).set(count)
             self.webhook_oldest.labels(endpoint).set(oldest_s)
             self.webhook_is_disabled.labels(endpoint).set(is_disabled)
