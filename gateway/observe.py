@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import re
 from collections import Counter as Counted
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from prometheus_client import (
@@ -59,7 +59,21 @@ class Observer:
         self.registry = r = CollectorRegistry()
         self._noticed: dict[str, set[tuple[str, str]]] = {}
         self.jobs = Gauge("backburner_jobs", "Responses in the store by status", ["status"], registry=r)
-        self.accepted = Counter("backburner_jobs_accepted", "Background responses accepted", registry=r)
+        self.accepted = Counter(
+            "backburner_jobs_accepted", "Background responses accepted", ["backend"], registry=r
+        )
+        self.waiting = Gauge(
+            "backburner_jobs_waiting",
+            "Responses that no backend is working on, by what they wait for",
+            ["backend", "reason"],
+            registry=r,
+        )
+        self.oldest_waiting = Gauge(
+            "backburner_jobs_waiting_oldest_seconds",
+            "Since the longest-waiting of them was accepted",
+            ["backend"],
+            registry=r,
+        )
         self.adopted = Counter(
             "backburner_jobs_adopted", "Retries answered with the response of a lost answer", registry=r
         )
@@ -84,25 +98,30 @@ class Observer:
         self.finished = Counter(
             "backburner_jobs_finished",
             "Background responses ended, by outcome",
-            ["outcome", "code"],
+            ["backend", "outcome", "code"],
             registry=r,
         )
         self.queue_age = Gauge(
             "backburner_queue_oldest_seconds", "Age of the longest-waiting queued response", registry=r
         )
         self.queue_wait = Histogram(
-            "backburner_queue_wait_seconds", "From accepted to started", buckets=_SECONDS, registry=r
+            "backburner_queue_wait_seconds",
+            "From accepted to started for the first time",
+            ["backend"],
+            buckets=_SECONDS,
+            registry=r,
         )
         self.run_time = Histogram(
             "backburner_run_seconds",
             "From started to ended, by outcome",
-            ["outcome"],
+            ["backend", "outcome"],
             buckets=_SECONDS,
             registry=r,
         )
         self.ttft = Histogram(
             "backburner_ttft_seconds",
             "From the backend call to its first output event",
+            ["backend"],
             buckets=_SECONDS,
             registry=r,
         )
@@ -280,8 +299,8 @@ class Observer:
         called = {"replica": replica, "upstream_request": request, "upstream_status": status}
         self._facts.learn(response_id, called)
 
-    def job_accepted(self, response_id: str, tenant: bytes, is_streamed: bool) -> None:
-        self.accepted.inc()
+    def job_accepted(self, response_id: str, backend: str, tenant: bytes, is_streamed: bool) -> None:
+        self.accepted.labels(backend).inc()
         facts = self._facts.of(response_id)
         line("job", id=response_id, to="queued", tenant=tenant.hex()[:8], stream=is_streamed, **facts)
 
@@ -302,8 +321,11 @@ class Observer:
         self.adopted.inc()
         line("adopted", id=response_id)
 
-    def job_started(self, response_id: str, attempt: int, waited_s: float) -> None:
-        self.queue_wait.observe(max(0.0, waited_s))
+    def job_started(
+        self, response_id: str, backend: str, attempt: int, waited_s: float, *, is_first: bool
+    ) -> None:
+        if is_first:
+            self.queue_wait.labels(backend).observe(max(0.0, waited_s))
         self._facts.learn(response_id, {"attempt": attempt})
         facts = self._facts.of(response_id)
         line("job", id=response_id, to="in_progress", waited_s=round(waited_s, 3), **facts)
@@ -313,15 +335,27 @@ class Observer:
         self.lessons.labels(backend, lesson).inc()
         line("lesson", backend=backend, reason=lesson)
 
-    def job_first_output(self, seconds: float) -> None:
-        self.ttft.observe(seconds)
+    def jobs_waiting(self, backends: Iterable[tuple[str, Mapping[str, int], float]]) -> None:
+        """By backend: how many jobs wait for what, and for how many seconds the first has.
+
+        What: `slot` | `retry` | `breaker` | `rest` | `hold` | `caller` | `share` | `removed`.
+        """
+        self.waiting.clear()
+        self.oldest_waiting.clear()
+        for backend, reasons, oldest_s in backends:
+            for reason in ("slot", *reasons):
+                self.waiting.labels(backend, reason).set(reasons.get(reason, 0))
+            self.oldest_waiting.labels(backend).set(oldest_s)
+
+    def job_first_output(self, backend: str, seconds: float) -> None:
+        self.ttft.labels(backend).observe(seconds)
 
     def job_finished(
-        self, response_id: str, outcome: str, code: str | None, reason: str, ran_s: float | None
+        self, response_id: str, backend: str, outcome: str, code: str | None, reason: str, ran_s: float | None
     ) -> None:
-        self.finished.labels(outcome, code or "").inc()
+        self.finished.labels(backend, outcome, code or "").inc()
         if ran_s is not None:
-            self.run_time.labels(outcome).observe(max(0.0, ran_s))
+            self.run_time.labels(backend, outcome).observe(max(0.0, ran_s))
         line(
             "job",
             id=response_id,

@@ -7,7 +7,7 @@ All times are Unix milliseconds, given by the caller.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -52,10 +52,27 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """Jobs by status, and when the longest-waiting queued one was accepted (None: none is waiting)."""
+    """Jobs by status, when the longest-waiting queued one was accepted (None: none is waiting), and by
+    backend those that nobody runs."""
 
     by_status: dict[Status, int]
     oldest_queued_ms: int | None
+    waiting: dict[str, WaitingJobs]
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingJobs:
+    """Jobs of a backend that nobody runs.
+
+    Attributes:
+        put_off: How many of them may not be started yet, after an attempt that failed.
+        barred: How many of the others are of callers of whom none may be started, by the reason for that.
+    """
+
+    count: int
+    put_off: int
+    oldest_ms: int
+    barred: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,8 +332,12 @@ class JobStore(Protocol):
     def state(self) -> str:
         """`ok`, or in a word what ails it."""
 
-    async def backlog(self, *, now_ms: int) -> Backlog:
-        """For the metrics."""
+    async def backlog(self, *, now_ms: int, barred: Mapping[tuple[str, bytes], str] = ...) -> Backlog:
+        """For the metrics: at a cost that grows with the queue only, whatever else is stored.
+
+        Args:
+            barred: Backends and callers of whom no job may be started there, and for what reason.
+        """
 
     async def sizes(self) -> dict[str, int]:
         """Bytes on disk, by kind of file."""

@@ -260,11 +260,11 @@ async def test_a_result_that_cannot_be_stored_is_not_a_reason_to_send_again(buil
             return Outbox(self.inner.outbox)
 
     class Outbox(kit.Wrapped):  # type: ignore[misc]
-        async def remove(self, delivery: Delivery) -> None:
+        async def remove(self, *args: Any) -> Any:
             if not broken.is_set():
                 broken.set()
                 raise StoreUnavailable("as scripted")
-            await self.inner.remove(delivery)
+            return await self.inner.remove(*args)
 
     house = await build(webhooks={"endpoints": endpoints("x")}, wrap=Store)
     await house.ended(await house.submit())

@@ -296,11 +296,36 @@ DELETE FROM job
 WHERE pk = :pk AND expires_at_ms <= :now_ms
   AND NOT EXISTS (SELECT 1 FROM job AS later WHERE later.previous = :pk);
 
--- name: count_by_status
-SELECT status, count(*), min(created_at_ms)
-FROM job
-WHERE expires_at_ms IS NULL OR expires_at_ms > :now_ms
+-- name: waiting_jobs
+-- By backend, all that nobody runs: one walk through one index, which is as long as the settings let the queue be.
+SELECT backend, count(*) AS jobs, min(created_at_ms) AS oldest_ms,
+       sum(not_before_ms > :now_ms) AS put_off,
+       sum(status = 'queued') AS queued,
+       min(iif(status = 'queued', created_at_ms, NULL)) AS oldest_queued_ms
+FROM job INDEXED BY job_waiting
+WHERE owner IS NULL AND status IN ('queued', 'in_progress')
+GROUP BY backend;
+
+-- name: waiting_of_caller
+SELECT count(*)
+FROM job INDEXED BY job_waiting
+WHERE owner IS NULL AND status IN ('queued', 'in_progress')
+  AND backend = :backend AND priority IN (0, 1, 2) AND tenant = :tenant AND not_before_ms <= :now_ms;
+
+-- name: count_owned
+SELECT status, count(*) AS jobs
+FROM job INDEXED BY job_owned
+WHERE owner IS NOT NULL AND status IN ('queued', 'in_progress')
 GROUP BY status;
+
+-- name: count_ended
+-- Without those that have expired, and were not purged yet.
+SELECT ended.status, ended.jobs - coalesce(expired.jobs, 0) AS jobs
+FROM ended LEFT JOIN (
+    SELECT status, count(*) AS jobs
+    FROM job INDEXED BY job_expiry
+    WHERE expires_at_ms > 0 AND expires_at_ms <= :now_ms
+    GROUP BY status) AS expired ON expired.status = ended.status;
 
 -- name: get_meta
 SELECT value FROM meta WHERE key = :key;

@@ -39,12 +39,13 @@ CREATE TABLE job (
     CHECK ((finished_at_ms IS NULL) = (expires_at_ms IS NULL))
 ) STRICT;
 
-CREATE INDEX job_waiting ON job (backend, priority, tenant, pk)
+-- With all that a scrape asks of each job that waits: there are as many as the settings let wait.
+CREATE INDEX job_waiting ON job (backend, priority, tenant, pk, status, owner, not_before_ms, created_at_ms)
     WHERE owner IS NULL AND status IN ('queued', 'in_progress');
-CREATE INDEX job_running ON job (tenant) WHERE owner IS NOT NULL AND status = 'in_progress';
+CREATE INDEX job_owned ON job (status, owner) WHERE owner IS NOT NULL AND status IN ('queued', 'in_progress');
 CREATE INDEX job_queued_of_tenant ON job (tenant) WHERE status = 'queued';
 CREATE INDEX job_deadline ON job (deadline_ms) WHERE status IN ('queued', 'in_progress');
-CREATE INDEX job_expiry ON job (expires_at_ms) WHERE expires_at_ms IS NOT NULL;
+CREATE INDEX job_expiry ON job (expires_at_ms, status) WHERE expires_at_ms IS NOT NULL;
 CREATE INDEX job_previous ON job (previous) WHERE previous IS NOT NULL;
 
 -- The state machine once more (gateway/core/job.py has it first): a wrong statement cannot break it.
@@ -54,6 +55,37 @@ WHEN OLD.status <> NEW.status AND NOT (
     OR (OLD.status = 'in_progress' AND NEW.status IN ('completed', 'failed', 'incomplete', 'cancelled')))
 BEGIN
     SELECT RAISE(ABORT, 'illegal move of a job');
+END;
+
+-- Jobs that have ended and were not deleted, by status: a scrape must not count them. Triggers keep it, in the
+-- transaction of whatever changes it.
+CREATE TABLE ended (
+    status TEXT PRIMARY KEY,
+    jobs   INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TRIGGER job_is_kept AFTER INSERT ON job
+WHEN NEW.expires_at_ms > 0
+BEGIN
+    INSERT INTO ended VALUES (NEW.status, 1) ON CONFLICT DO UPDATE SET jobs = jobs + 1;
+END;
+
+CREATE TRIGGER job_has_ended AFTER UPDATE OF expires_at_ms ON job
+WHEN OLD.expires_at_ms IS NULL AND NEW.expires_at_ms > 0
+BEGIN
+    INSERT INTO ended VALUES (NEW.status, 1) ON CONFLICT DO UPDATE SET jobs = jobs + 1;
+END;
+
+CREATE TRIGGER job_is_deleted AFTER UPDATE OF expires_at_ms ON job
+WHEN OLD.expires_at_ms > 0 AND NEW.expires_at_ms = 0
+BEGIN
+    UPDATE ended SET jobs = jobs - 1 WHERE status = NEW.status;
+END;
+
+CREATE TRIGGER job_is_purged AFTER DELETE ON job
+WHEN OLD.expires_at_ms > 0
+BEGIN
+    UPDATE ended SET jobs = jobs - 1 WHERE status = OLD.status;
 END;
 
 -- Creates that may be repeated: the same key of the same tenant means the same response, for as long as that
