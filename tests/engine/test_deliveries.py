@@ -304,9 +304,9 @@ async def test_retry_tries_again_now(build: Any) -> None:
     await house.ended(response_id)
     await attempted(house, 2)
     assert len(await house.engine.deliveries.failing()) == 2
-    assert await house.engine.deliveries.retry(response_id) == 2
+    assert await house.engine.deliveries.retry(response_id) == (2, [])
     await emptied(house)
-    assert await house.engine.deliveries.retry(response_id) == 0
+    assert await house.engine.deliveries.retry(response_id) == (0, [])
 
 
 async def test_one_attempt_after_the_other_waits_for_no_look(build: Any, backend: Any, kit: Any) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from gateway.config import StoreSettings
 from gateway.core.job import Claim, ClaimLost, NewJob, Outcome, Status
-from gateway.core.webhooks import CALLERS, Delivery, Endpoint, Standing, owner_of
+from gateway.core.webhooks import CALLERS, Delivery, Endpoint, owner_of
 from gateway.observe import Observer
 from gateway.store.port import JobStore, QueueLimits
 from gateway.store.sqlite import SqliteStore
