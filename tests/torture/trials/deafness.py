@@ -43,7 +43,7 @@ are under way at once then."""
     f"{_CREATES_RATIO:g} times as long as without endpoints; at most one attempt a second at each, and a few "
     "lines; what waits is counted right, after the kill too; the one that comes back is told of every end",
     runs=100,
-    short_runs=10,
+    short_runs=3,
     quick_runs=1,
     round_s=30,
 )
