@@ -36,6 +36,7 @@ _NOT_OF_A_NAME = re.compile(r"[^A-Za-z0-9_.-]")
 _NAME_CHARS_MAX = 64
 _NOTICES_MAX = 50
 """Of one backend: field names are the backend's own, and could be made up without end."""
+_WAITS = ("slot", "breaker", "rest", "hold", "retry", "caller", "share")
 _FAST_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
 
 
@@ -338,12 +339,12 @@ class Observer:
     def jobs_waiting(self, backends: Iterable[tuple[str, Mapping[str, int], float]]) -> None:
         """By backend: how many jobs wait for what, and for how many seconds the first has.
 
-        What: `slot` | `retry` | `breaker` | `rest` | `hold` | `caller` | `share` | `removed`.
+        What: one of `_WAITS`, or `removed`.
         """
         self.waiting.clear()
         self.oldest_waiting.clear()
         for backend, reasons, oldest_s in backends:
-            for reason in ("slot", *reasons):
+            for reason in {*_WAITS, *reasons}:
                 self.waiting.labels(backend, reason).set(reasons.get(reason, 0))
             self.oldest_waiting.labels(backend).set(oldest_s)
 

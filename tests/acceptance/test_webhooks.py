@@ -157,7 +157,9 @@ async def test_an_event_is_told_again_until_it_is_taken_with_one_id(
     for got in receiver.received:
         got.unwrapped(OLD)
     reasons = [line["reason"] for line in gateway.lines if line["event"] == "webhook"]
-    assert reasons == ["http_500", "http_307", "timeout", "http_404", "http_200"]
+    assert reasons == ["http_500", "http_307", "http_200"], "after three it is down, and that is one line"
+    states = [line for line in gateway.lines if line["event"] == "webhook_endpoint"]
+    assert [(line["to"], line.get("reason")) for line in states] == [("down", "timeout"), ("up", None)]
 
 
 async def test_an_event_survives_kill_9_at_any_time_after_the_end(
