@@ -194,7 +194,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             base_path=base_path,
             contract=contract,
         )
-        receivers = Receivers(engine.deliveries)
+        receivers = Receivers(engine.receivers)
         ops = Ops(
             observer,
             contract,

@@ -15,12 +15,10 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
 
 from gateway.config import EndpointSettings, Settings
 from gateway.core.job import Status, StoreUnavailable
 from gateway.core.webhooks import (
-    CALLERS,
     Attempt,
     Delivery,
     Endpoint,
@@ -32,7 +30,8 @@ from gateway.core.webhooks import (
 )
 from gateway.engine.clock import Clock
 from gateway.observe import Observer, line
-from gateway.store.port import GivenUp, JobStore, Waiting
+from gateway.store.outbox_port import GivenUp, Waiting
+from gateway.store.port import JobStore
 
 _LOOK_S = 0.25
 """Between two looks for what is due, at most: an attempt that ends makes room, and is followed by a look at
@@ -43,30 +42,6 @@ _AGAIN_S = 1.0
 """After the store could not write."""
 
 _JITTER = 0.1
-_FAILING_SHOWN = 50
-
-
-@dataclass(frozen=True, slots=True)
-class Receiver:
-    """How it is with one.
-
-    Attributes:
-        name: An endpoint's, or `CALLERS` for all the callers' URLs.
-        origin: Scheme, host and port of an endpoint.
-        oldest_s: How long ago the response ended that has waited longest.
-        disabled_for_s: Since it wanted no more; None if it is told.
-        down: At how many places nothing is taken: at one, or none, if it is an endpoint.
-        down_for_s: For how long already; the longest.
-    """
-
-    name: str
-    origin: str | None
-    is_configured: bool = True
-    waiting: int = 0
-    oldest_s: float = 0
-    disabled_for_s: float | None = None
-    down: int = 0
-    down_for_s: float = 0
 
 
 class Deliveries:
@@ -244,58 +219,6 @@ class Deliveries:
     def _gave_up(self, given_up: list[GivenUp], reason: str) -> None:
         for receiver, count in Counter(receiver_of(each.lane) for each in given_up).items():
             self._observer.webhooks_given_up(receiver, count, reason)
-
-    # -- for the operator
-
-    async def receivers(self) -> list[Receiver]:
-        """All of the settings, and those for which something still waits."""
-        now_ms = self._clock.now_ms()
-        found = {name: Receiver(name, each.origin) for name, each in self._settings.endpoints.items()}
-        if self._own_url_max:
-            found[CALLERS] = Receiver(CALLERS, None)
-        for waiting in await self._outbox.waiting():
-            name = receiver_of(waiting.lane)
-            known = found.get(name) or Receiver(name, None, is_configured=False)
-            down_for_s = 0.0 if waiting.down_since_ms is None else (now_ms - waiting.down_since_ms) / 1000
-            found[name] = replace(
-                known,
-                waiting=known.waiting + waiting.count,
-                oldest_s=max(known.oldest_s, (now_ms - waiting.oldest_ms) / 1000),
-                down=known.down + (waiting.down_since_ms is not None),
-                down_for_s=max(known.down_for_s, down_for_s),
-            )
-        for disabled in await self._outbox.disabled():
-            if (known_one := found.get(disabled.name)) is not None:
-                since_s = (now_ms - disabled.since_ms) / 1000
-                found[disabled.name] = replace(known_one, disabled_for_s=since_s)
-        return list(found.values())
-
-    async def failing(self) -> list[tuple[Delivery, float]]:
-        """Events whose attempts have failed, the latest first, and in how many seconds the next one is."""
-        now_ms = self._clock.now_ms()
-        failing = await self._outbox.failing(limit=_FAILING_SHOWN)
-        return [(each, (each.due_at_ms - now_ms) / 1000) for each in failing]
-
-    async def measure(self) -> None:
-        """Bring the gauges up to date."""
-        self._observer.webhooks_measured(
-            (each.name, each.waiting, each.oldest_s, each.disabled_for_s is not None, each.down)
-            for each in await self.receivers()
-        )
-
-    async def enable(self, name: str) -> bool:
-        """Send to an endpoint again that wanted no more. False if the settings have none of this name."""
-        is_there = await self._outbox.enable(name)
-        if is_there:
-            self._observer.webhook_enabled(name)
-        return is_there
-
-    async def retry(self, response_id: str) -> tuple[int, list[str]]:
-        """Try again now what waits about a response. Returns for how many receivers, and the names of those
-        that are not tried, since they want no more."""
-        lanes = await self._outbox.hurry(response_id)
-        disabled = {each.name for each in await self._outbox.disabled()} & set(lanes)
-        return len(lanes) - len(disabled), sorted(disabled)
 
 
 def _log(error: StoreUnavailable) -> None:

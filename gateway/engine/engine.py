@@ -21,6 +21,7 @@ from gateway.engine.foreground import Foreground
 from gateway.engine.handover import hand_over, take_stock
 from gateway.engine.intake import Intake
 from gateway.engine.jobs import Jobs
+from gateway.engine.receivers import Receivers
 from gateway.engine.runner import Runner
 from gateway.engine.sealing import Sealer
 from gateway.engine.sweeper import Sweeper
@@ -41,6 +42,7 @@ class Engine:
         followers: Readers of event streams.
         foreground: Plain requests to a backend for which the gateway has to speak.
         deliveries: Who is told of ends.
+        receivers: How it is with them.
         ids: Of responses.
 
     Args:
@@ -118,6 +120,7 @@ class Engine:
             clock, background, thoughts, observer, head_wait_s=settings.stream.heartbeat_s
         )
         self.deliveries = Deliveries(store, sender, clock, settings, observer, fingerprint)
+        self.receivers = Receivers(store, clock, settings, observer)
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self, *others: Coroutine[Any, Any, None]) -> asyncio.Event:
@@ -181,7 +184,11 @@ class Engine:
     async def measure(self) -> None:
         """Bring the gauges up to date. Raises, if the store does not answer."""
         now_ms = self._clock.now_ms()
-        backlog = await self._store.backlog(now_ms=now_ms, barred=self._runner.barred(now_ms))
+        backlog, sizes, _ = await asyncio.gather(
+            self._store.backlog(now_ms=now_ms, barred=self._runner.barred(now_ms)),
+            self._store.sizes(),
+            self.receivers.measure(),
+        )
         for status in Status:
             self._observer.jobs.labels(status.value).set(backlog.by_status[status])
         oldest_ms = backlog.oldest_queued_ms
@@ -190,8 +197,7 @@ class Engine:
             (name, self._reasons(name, backlog.waiting.get(name)), self._oldest_s(name, backlog, now_ms))
             for name in {*self._backends.names, *backlog.waiting}
         )
-        await self.deliveries.measure()
-        for file, size in (await self._store.sizes()).items():
+        for file, size in sizes.items():
             self._observer.database_bytes.labels(file).set(size)
 
     def _reasons(self, backend: str, waiting: WaitingJobs | None) -> dict[str, int]:

@@ -26,7 +26,7 @@ from gateway.core.webhooks import (
     unchanged,
 )
 from gateway.store.database import Database
-from gateway.store.port import Disabled, GivenUp, Waiting
+from gateway.store.outbox_port import Disabled, GivenUp, Waiting
 from gateway.store.queries import QUERIES
 
 _NEVER_MS = 2**62

@@ -154,20 +154,20 @@ async def test_of_too_many_the_oldest_are_given_up(build: Any, clock: Any) -> No
 
 async def test_410_disables_an_endpoint_until_it_is_enabled(build: Any, clock: Any) -> None:
     house = await build(webhooks={"endpoints": endpoints("x", "y")})
-    deliveries = house.engine.deliveries
+    receivers = house.engine.receivers
     house.sender.script = [STOP, Attempt(Verdict.TAKEN, "http_200")]
     await house.ended(await house.submit())
     first = await attempted(house, 2)
     gone = first[0].lane
-    (disabled,) = [each for each in await deliveries.receivers() if each.disabled_for_s is not None]
+    (disabled,) = [each for each in await receivers.all() if each.disabled_for_s is not None]
     assert (disabled.name, disabled.waiting) == (gone, 1)
     await house.ended(await house.submit())
     await attempted(house, 3)
     clock.advance(3600)
     await asyncio.sleep(0.6)
     assert [each.lane for each in house.sender.sent].count(gone) == 1
-    assert not await deliveries.enable("no such")
-    assert await deliveries.enable(gone)
+    assert not await receivers.enable("no such")
+    assert await receivers.enable(gone)
     await emptied(house)
     assert [each.lane for each in house.sender.sent].count(gone) == 3
 
@@ -305,10 +305,10 @@ async def test_retry_tries_again_now(build: Any) -> None:
     response_id = await house.submit()
     await house.ended(response_id)
     await attempted(house, 2)
-    assert len(await house.engine.deliveries.failing()) == 2
-    assert await house.engine.deliveries.retry(response_id) == (2, [])
+    assert len(await house.engine.receivers.failing()) == 2
+    assert await house.engine.receivers.retry(response_id) == (2, [])
     await emptied(house)
-    assert await house.engine.deliveries.retry(response_id) == (0, [])
+    assert await house.engine.receivers.retry(response_id) == (0, [])
 
 
 def lines_about(caplog: pytest.LogCaptureFixture, event: str) -> list[dict[str, Any]]:
@@ -392,7 +392,7 @@ async def test_an_event_that_a_receiver_will_not_have_holds_up_no_other(build: A
     for number in range(4):  # so often that it alone makes the receiver look as if it were down
         await attempted(house, number + 1)
         clock.advance(5.6)
-    assert [each.down for each in await house.engine.deliveries.receivers()] == [1]
+    assert [each.down for each in await house.engine.receivers.all()] == [1]
     well = await ended(house, 5)
     clock.advance(5.6)
     await until(house, lambda: {each.response_id for each in house.sender.sent} >= set(well))
@@ -406,7 +406,7 @@ async def test_what_a_receiver_refuses_now_and_then_is_tried_again_by_itself(bui
     await ended(house, 10)
     await attempted(house, 10)
     assert await waiting(house) == 5
-    assert [each.down for each in await house.engine.deliveries.receivers()] == [0]
+    assert [each.down for each in await house.engine.receivers.all()] == [0]
     clock.advance(5.6)
     await emptied(house)
 
