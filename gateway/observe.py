@@ -59,6 +59,8 @@ class Observer:
         self._facts = JobFacts()
         self.registry = r = CollectorRegistry()
         self._noticed: dict[str, set[tuple[str, str]]] = {}
+        self._backends: set[str] = set()
+        self._endpoints: set[str] = set()
         self.jobs = Gauge("backburner_jobs", "Responses in the store by status", ["status"], registry=r)
         self.accepted = Counter(
             "backburner_jobs_accepted", "Background responses accepted", ["backend"], registry=r
@@ -341,9 +343,12 @@ class Observer:
 
         What: one of `_WAITS`, or `removed`.
         """
-        self.waiting.clear()
-        self.oldest_waiting.clear()
-        for backend, reasons, oldest_s in backends:
+        found = list(backends)
+        if (names := {backend for backend, *_ in found}) != self._backends:
+            self._backends = names  # there were others before
+            self.waiting.clear()
+            self.oldest_waiting.clear()
+        for backend, reasons, oldest_s in found:
             for reason in {*_WAITS, *reasons}:
                 self.waiting.labels(backend, reason).set(reasons.get(reason, 0))
             self.oldest_waiting.labels(backend).set(oldest_s)
@@ -562,14 +567,17 @@ class Observer:
     def webhooks_measured(self, endpoints: Iterable[tuple[str, int, float, bool, int]]) -> None:
         """By endpoint: how many events wait, for how many seconds, whether it wants no more, and at how many
         places it is down."""
-        for gauge in (
-            self.webhook_waiting,
-            self.webhook_oldest,
-            self.webhook_is_disabled,
-            self.webhook_is_down,
-        ):
-            gauge.clear()  # of endpoints that the settings had before
-        for endpoint, count, oldest_s, is_disabled, down in endpoints:
+        found = list(endpoints)
+        if (names := {endpoint for endpoint, *_ in found}) != self._endpoints:
+            self._endpoints = names  # there were others before
+            for gauge in (
+                self.webhook_waiting,
+                self.webhook_oldest,
+                self.webhook_is_disabled,
+                self.webhook_is_down,
+            ):
+                gauge.clear()
+        for endpoint, count, oldest_s, is_disabled, down in found:
             self.webhook_is_down.labels(endpoint).set(down)
             self.webhook_waiting.labels(endpoint).set(count)
             self.webhook_oldest.labels(endpoint).set(oldest_s)
