@@ -293,6 +293,30 @@ async def test_410_disables_an_endpoint_and_a_command_shows_and_enables_it(
     assert "told" in (await command(gateway))[1]
 
 
+async def test_a_receiver_that_is_down_is_shown_to_be_so_until_it_takes_something(
+    start_gateway: StartGateway, receiver: Receiver
+) -> None:
+    receiver.default = Answer(503)
+    gateway = await start_gateway(
+        **told("x", receiver),
+        BACKBURNER_WEBHOOKS__RETRY_DELAYS_S="0.2,3600",
+        BACKBURNER_WEBHOOKS__CONCURRENCY_MAX="1",
+    )
+    ids = [await created(gateway) for _ in range(5)]
+    await gateway.line(event="webhook_endpoint", endpoint="x", to="down", reason="http_503")
+    assert await gateway.metric('backburner_webhook_down{endpoint="x"}') == 1
+    state = (await command(gateway))[1].splitlines()[1].split()
+    assert state[:3] == ["x", "down", "for"]
+    await receiver.attempts(4)  # the next one is an hour away
+    receiver.default = Answer()
+    assert (await command(gateway, "--retry", ids[-1]))[0] == 0
+    await gateway.line(event="webhook_endpoint", endpoint="x", to="up")
+    for response_id in ids[-2:]:
+        await delivered(gateway, response_id)
+    assert receiver.received[4].response_id == ids[-1]
+    assert await gateway.metric('backburner_webhook_down{endpoint="x"}') == 0
+
+
 async def test_another_secret_enables_an_endpoint(start_gateway: StartGateway, receiver: Receiver) -> None:
     receiver.answers = [Answer(410)]
     gateway = await start_gateway(**told("x", receiver))
