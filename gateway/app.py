@@ -35,7 +35,13 @@ from gateway.observe import Observer, configure_logging, line
 from gateway.outbound.backends import HttpBackends
 from gateway.outbound.client import make_session
 from gateway.outbound.receivers import HttpSender
-from gateway.process import calm_collector, raise_file_limit, warn_of_few_files, watch_loop
+from gateway.process import (
+    calm_collector,
+    give_memory_back,
+    raise_file_limit,
+    warn_of_few_files,
+    watch_loop,
+)
 from gateway.store.connection import has_wal_reset_bug
 from gateway.store.file import DatabaseInUse, DatabaseRefused, DatabaseUnreachable
 from gateway.store.sqlite import SqliteStore
@@ -181,7 +187,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         receivers = Receivers(engine.deliveries)
         ops = Ops(observer, contract, engine.measure, backends.state, store.state, receivers)
         stack.push_async_callback(engine.stop)
-        failed = await engine.start(backends.run(), watch_loop(observer), store.tend())
+        failed = await engine.start(backends.run(), watch_loop(observer), store.tend(), give_memory_back())
         admin, public = (Server(room.handle, server, observer) for room in (ops, router))
         admin_port = await _listen(stack, admin, server.admin_host, server.admin_port)
         port = await _listen(stack, public, server.host, server.port)

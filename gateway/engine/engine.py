@@ -21,6 +21,7 @@ from gateway.engine.foreground import Foreground
 from gateway.engine.handover import hand_over, take_stock
 from gateway.engine.intake import Intake
 from gateway.engine.jobs import Jobs
+from gateway.engine.outputs import Outputs
 from gateway.engine.runner import Runner
 from gateway.engine.sealing import Sealer
 from gateway.engine.sweeper import Sweeper
@@ -64,6 +65,9 @@ class Engine:
         self._clock = clock = clock or Clock()
         self._credentials = credentials = Credentials(Sealer(keys) if keys else None)
         intake = Intake(clock, background, observer)
+        self._outputs = outputs = Outputs(
+            background.output_total_bytes_max, settings.store.database.absolute().parent
+        )
         self.followers = followers = Followers(store, clock, settings.stream, observer)
         self._runner = runner = Runner(
             store,
@@ -75,9 +79,19 @@ class Engine:
             background,
             observer,
             unsettled,
+            outputs,
         )
         self._closer = Closer(
-            store, followers, credentials, clock, background, observer, runner.flush, runner.abort, unsettled
+            store,
+            followers,
+            credentials,
+            clock,
+            background,
+            observer,
+            runner.flush,
+            runner.abort,
+            unsettled,
+            outputs,
         )
         self._unacked = unacked = Unacked(store, clock, background)
         self._sweeper = Sweeper(
@@ -102,8 +116,9 @@ class Engine:
                     for named, tiers in settings.tenants.tiers_allowed.items()
                 }
             ),
+            outputs,
         )
-        self.foreground = Foreground(clock, background)
+        self.foreground = Foreground(clock, background, outputs)
         self.deliveries = Deliveries(store, sender, clock, settings, observer, fingerprint)
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -173,6 +188,8 @@ class Engine:
             self._observer.jobs.labels(status.value).set(backlog.by_status[status])
         oldest_ms = backlog.oldest_queued_ms
         self._observer.queue_age.set(0 if oldest_ms is None else (now_ms - oldest_ms) / 1000)
+        self._observer.output_bytes.set(self._outputs.total)
+        self._observer.output_waiting.set(self._outputs.waiting)
         await self.deliveries.measure()
         for file, size in (await self._store.sizes()).items():
             self._observer.database_bytes.labels(file).set(size)

@@ -7,7 +7,7 @@ and to nobody else.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing
+from contextlib import aclosing, closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,8 @@ from gateway.core.machine import Append, Command, Finish, Input, JobMachine, Sta
 from gateway.core.retry import may_ask_anew
 from gateway.engine.clock import Clock
 from gateway.engine.credentials import CallerHeaders
+from gateway.engine.outputs import Outputs
+from gateway.wire.output import Shelf
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +60,10 @@ class BackendRefused(Exception):
 class Foreground:
     """Runs plain requests; each lives as long as its client waits."""
 
-    def __init__(self, clock: Clock, settings: BackgroundSettings) -> None:
+    def __init__(self, clock: Clock, settings: BackgroundSettings, outputs: Outputs) -> None:
         self._clock = clock
         self._settings = settings
+        self._outputs = outputs
 
     async def finish(self, plain: Plain, backend: Backend) -> bytes:
         """JSON of the whole Response. Raises: BackendRefused; Refusal, if the API cannot say it."""
@@ -73,24 +76,26 @@ class Foreground:
             return await self._finish_once(plain, backend)
 
     async def _finish_once(self, plain: Plain, backend: Backend) -> bytes:
-        async with aclosing(self._run(plain, backend)) as commands:
-            async for command in commands:
-                if isinstance(command, Finish):
-                    return command.outcome.final
+        with closing(self._outputs.shelf()) as shelf:
+            async with aclosing(self._run(plain, backend, shelf)) as commands:
+                async for command in commands:
+                    if isinstance(command, Finish):
+                        return command.outcome.final
         raise AssertionError("a run ends with a Finish")
 
     async def stream(self, plain: Plain, backend: Backend) -> AsyncGenerator[bytes, None]:
         """Its events as they come. Raises: as `finish`, by the first block."""
-        async with aclosing(self._run(plain, backend, is_streamed=True)) as commands:
-            async for command in commands:
-                match command:
-                    case Append():
-                        yield command.events
-                    case Finish(outcome):
-                        yield outcome.events
+        with closing(self._outputs.shelf()) as shelf:
+            async with aclosing(self._run(plain, backend, shelf, is_streamed=True)) as commands:
+                async for command in commands:
+                    match command:
+                        case Append():
+                            yield command.events
+                        case Finish(outcome):
+                            yield outcome.events
 
     async def _run(
-        self, plain: Plain, backend: Backend, *, is_streamed: bool = False
+        self, plain: Plain, backend: Backend, shelf: Shelf, *, is_streamed: bool = False
     ) -> AsyncGenerator[Command, None]:
         """The commands of one run, the last of them a Finish."""
         speech = backend.speech
@@ -101,6 +106,7 @@ class Foreground:
             job,
             events_bytes_max=self._settings.events_bytes_max,
             reader=speech.reader(plain.response_id, plain.body),
+            shelf=shelf,
         )
         call = BackendCall(
             plain.response_id,

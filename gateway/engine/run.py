@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from contextlib import aclosing
+from contextlib import aclosing, closing
 from dataclasses import dataclass, replace
 
 from gateway.config import BackgroundSettings
@@ -16,6 +16,7 @@ from gateway.core.retry import Again, Failed, again
 from gateway.engine.clock import Clock
 from gateway.engine.credentials import Credentials
 from gateway.engine.joblog import JobLog
+from gateway.engine.outputs import Outputs
 from gateway.engine.sealing import Unsealable
 from gateway.observe import Observer
 from gateway.store.port import Call, JobStore
@@ -23,6 +24,7 @@ from gateway.wire import calls
 from gateway.wire.calls import NO_SUCH_ROUTE, Speech
 from gateway.wire.errors import Refusal
 from gateway.wire.failures import failure
+from gateway.wire.output import Shelf
 
 _LOST_CREDENTIAL = Abandoned(
     "The caller's credential was kept in memory only and was lost when the gateway restarted; "
@@ -50,6 +52,7 @@ class Run:
 
     claim: Claim
     log: JobLog
+    outputs: Outputs
     store: JobStore
     backend: Backend
     credentials: Credentials
@@ -72,21 +75,24 @@ class Run:
                 committing.cancel()
         finally:
             self.log.discard()
+            self.outputs.drops(self.claim.id)
 
     async def _call(self) -> None:
         stored = await self.store.call_of(self.claim.id)
         if stored is None:  # deleted since
             raise ClaimLost
-        if not await self._attempt(stored, self.backend.speech):
-            await self._attempt(stored, self.backend.speech, is_second=True)
+        with closing(self.outputs.shelf()) as shelf:
+            if not await self._attempt(stored, self.backend.speech, shelf):
+                await self._attempt(stored, self.backend.speech, shelf, is_second=True)
 
-    async def _attempt(self, stored: Call, speech: Speech, *, is_second: bool = False) -> bool:
+    async def _attempt(self, stored: Call, speech: Speech, shelf: Shelf, *, is_second: bool = False) -> bool:
         """Make the call, obey the machine to the end. False: it speaks the other API, which is known now."""
         claim = self.claim
         request = calls.request_of(stored.request)
         reader = speech.reader(claim.id, request)
         job = replace(claim.job, next_seq=FIRST_OUTPUT_SEQ) if is_second else claim.job
-        machine = JobMachine(job, events_bytes_max=self.settings.events_bytes_max, reader=reader)
+        events_bytes_max = self.settings.events_bytes_max
+        machine = JobMachine(job, events_bytes_max=events_bytes_max, reader=reader, shelf=shelf)
         if not is_second:
             await self._obey(machine, Started())
         try:
@@ -120,8 +126,11 @@ class Run:
                             return False
                     if held is None and self.backend.sees_callers and item.status in (401, 403):
                         item = _LOST_CREDENTIAL
+                await self.log.room()
                 if await self._obey(machine, item):
                     return True
+                self.outputs.holds(claim.id, machine.held_bytes)
+                await self.outputs.room(claim.id)
                 if started is not None and self.log.has_output:
                     self.observer.job_first_output(time.monotonic() - started)
                     started = None

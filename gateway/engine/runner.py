@@ -18,6 +18,7 @@ from gateway.engine.credentials import Credentials
 from gateway.engine.followers import Followers
 from gateway.engine.intake import Intake
 from gateway.engine.joblog import JobLog, Unflushed
+from gateway.engine.outputs import Outputs
 from gateway.engine.run import Run, RunAgain
 from gateway.engine.slots import Slots
 from gateway.observe import Observer, line
@@ -59,6 +60,7 @@ class Runner:
         settings: BackgroundSettings,
         observer: Observer,
         unsettled: dict[str, Input],
+        outputs: Outputs,
     ) -> None:
         self._store = store
         self._backends = backends
@@ -76,6 +78,7 @@ class Runner:
         self._claiming = asyncio.Lock()
         self._is_draining = False
         self._unsettled = unsettled
+        self._outputs = outputs
 
     def ring(self) -> None:
         """There may be work."""
@@ -165,6 +168,7 @@ class Runner:
         run = Run(
             claim,
             log,
+            self._outputs,
             self._store,
             backend,
             self._credentials,

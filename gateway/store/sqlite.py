@@ -110,6 +110,10 @@ class SqliteStore:
         rows = await self._all("all_events", id=response_id)
         return b"".join(row["events"] for row in rows)
 
+    async def events_bytes(self, response_id: str) -> int:
+        row = await self._one("events_bytes", id=response_id)
+        return 0 if row is None else int(row["bytes"])
+
     async def backlog(self, *, now_ms: int) -> Backlog:
         rows = await self._all("count_by_status", now_ms=now_ms)
         counts = dict.fromkeys(Status, 0) | {Status(row[0]): row[1] for row in rows}

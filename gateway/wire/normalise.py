@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from gateway.wire.events import AUDIO_EVENTS, ITEM_EVENTS, Event
-from gateway.wire.output import ARGUMENTS, KINDS, Item, OutputItem, Part, TextKind
+from gateway.wire.output import ARGUMENTS, KINDS, Item, OutputItem, Part, Shelf, TextKind
 
 _TEXT_EVENTS = {f"{kind.events}.{verb}": kind for kind in KINDS.values() for verb in ("delta", "done")}
 _PART_EVENTS = {
@@ -111,6 +111,11 @@ class Normaliser:
     def output(self, open_status: str = "incomplete") -> list[Item]:
         """All items so far, in the order in which they were announced."""
         return [item.shown(open_status) for item in self._items]
+
+    def shelve(self, shelf: Shelf) -> int:
+        """Put what is not done yet and is long where it takes no memory. Returns bytes saved."""
+        open_items = (item for item in self._items if not item.is_done)
+        return sum(text.shelve(shelf) for item in open_items for text in item.texts() if not text.is_done)
 
     # -- items
 

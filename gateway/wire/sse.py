@@ -8,6 +8,7 @@ the official Python client dispatches an empty event after a comment once it has
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 KEEP_ALIVE = b": keep-alive\n\n"
@@ -130,6 +131,14 @@ def encode(event_type: str, json: bytes) -> bytes:
 def split_frames(block: bytes) -> list[bytes]:
     """The single events in bytes made by `encode`, each with its blank line."""
     return [part + b"\n\n" for part in block.split(b"\n\n")[:-1]]
+
+
+def each_frame(block: bytes) -> Iterator[bytes]:
+    """The same, of a large block: never all of them at once."""
+    start = 0
+    while (end := block.find(b"\n\n", start)) >= 0:
+        yield block[start : end + 2]
+        start = end + 2
 
 
 def data_of(frame: bytes) -> bytes:
