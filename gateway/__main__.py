@@ -35,6 +35,7 @@ _HELP = {
     "store.database": ("PATH", "the database file"),
     "background.retention_s": ("SECONDS", "how long a finished response is kept"),
     "log.level": ("LEVEL", "debug, info, warning or error"),
+    "log.format": ("FORMAT", "json, text, or auto: text on a terminal"),
 }
 
 
@@ -46,10 +47,7 @@ def main(argv: list[str] | None = None) -> None:
         names = [stray.partition("=")[0] for stray in strays if stray.startswith("-")]
         parser.error(f"unrecognized arguments: {' '.join(names) or f'{len(strays)} too many'}")
     if args.command in ("healthcheck", "webhooks"):
-        admin = remote.admin_url(args.admin_host, args.admin_port)
-        if args.command == "healthcheck":
-            sys.exit(remote.healthcheck(admin))
-        sys.exit(remote.webhooks(admin, enable=args.enable, retry=args.retry))
+        sys.exit(_ask_a_running_one(args))
     try:
         settings, origins = load_with_origins(
             {name: getattr(args, name) for name in FLAGS}, environ=os.environ, file=args.config
@@ -64,6 +62,28 @@ def main(argv: list[str] | None = None) -> None:
     from gateway.app import serve
 
     sys.exit(serve(settings))
+
+
+def _ask_a_running_one(args: argparse.Namespace) -> int:
+    """What `healthcheck` and `webhooks` come to: the exit status."""
+    is_check = args.command == "healthcheck"
+    try:
+        admin = remote.admin_of(
+            args.admin_host,
+            args.admin_port,
+            environ=os.environ,
+            file=args.config,
+            with_token=not is_check,
+        )
+    except ConfigError as error:
+        for problem in error.problems:
+            print(f"backburner: {problem}", file=sys.stderr)
+        return 1
+    return (
+        remote.healthcheck(admin)
+        if is_check
+        else remote.webhooks(admin, enable=args.enable, retry=args.retry)
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -106,8 +126,9 @@ def _parser() -> argparse.ArgumentParser:
     change.add_argument("--enable", metavar="NAME", help="send to an endpoint again that answered 410")
     change.add_argument("--retry", metavar="ID", help="try again now what waits about a response")
     for sub in (check, hooks):
-        sub.add_argument("--admin-host", metavar="HOST", help="default: BACKBURNER_SERVER__ADMIN_HOST")
-        sub.add_argument("--admin-port", metavar="PORT", help="default: BACKBURNER_SERVER__ADMIN_PORT")
+        sub.add_argument("--config", metavar="FILE", type=Path, help="YAML file; BACKBURNER_CONFIG otherwise")
+        sub.add_argument("--admin-host", metavar="HOST", help="default: server.admin_host of the settings")
+        sub.add_argument("--admin-port", metavar="PORT", help="default: server.admin_port of the settings")
     return parser
 
 

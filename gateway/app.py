@@ -6,9 +6,10 @@ import asyncio
 import logging
 import os
 import signal
+import socket
 import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 
 import uvloop
@@ -27,7 +28,7 @@ from gateway.api.responses import Responses
 from gateway.api.router import Router
 from gateway.api.server import Server
 from gateway.api.vetting import Vetting
-from gateway.config import Settings
+from gateway.config import Settings, is_loopback
 from gateway.core.job import StoreUnavailable
 from gateway.engine.credentials import SealingKeyMissing
 from gateway.engine.engine import Engine
@@ -35,14 +36,15 @@ from gateway.observe import Observer, configure_logging, line
 from gateway.outbound.backends import HttpBackends
 from gateway.outbound.client import make_session
 from gateway.outbound.receivers import HttpSender
+from gateway.ports import BACKLOG, PortUnusable, bound
 from gateway.process import (
     calm_collector,
     give_memory_back,
+    keep_standard_files,
     raise_file_limit,
     warn_of_few_files,
     watch_loop,
 )
-from gateway.store.connection import has_wal_reset_bug
 from gateway.store.file import DatabaseInUse, DatabaseRefused, DatabaseUnreachable
 from gateway.store.sqlite import SqliteStore
 from gateway.wire import openapi
@@ -56,7 +58,13 @@ _CLOSING_GRACE_S = 3.0
 
 def serve(settings: Settings) -> int:
     """Run until SIGTERM or SIGINT. Returns the exit status; a second signal ends the process at once."""
-    configure_logging(settings.log.level, settings.log.format)
+    keep_standard_files()
+    configure_logging(
+        settings.log.level,
+        settings.log.format,
+        waiting_bytes_max=settings.log.waiting_bytes_max,
+        flush_timeout_s=settings.log.flush_timeout_s,
+    )
     if http_parser.HttpRequestParser is http_parser.HttpRequestParserPy:
         return _refused(
             "aiohttp runs without its C parser, whose strictness the gateway relies on", EX_CONFIG
@@ -64,6 +72,8 @@ def serve(settings: Settings) -> int:
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(_serve(settings))
+    except PortUnusable as error:
+        return _refused(str(error), EX_TEMPFAIL if error.is_taken else EX_CONFIG)
     except (DatabaseInUse, DatabaseUnreachable, StoreUnavailable) as error:
         return _refused(str(error), EX_TEMPFAIL)
     except (DatabaseRefused, SealingKeyMissing, OSError) as error:
@@ -95,9 +105,6 @@ async def _serve(settings: Settings) -> int:
         )
         warn_of_few_files(settings, open_files_max)
         calm_collector()
-        if has_wal_reset_bug(sqlite3.sqlite_version_info):
-            why = "it has the WAL-reset bug, which takes two connections that write; here there is one"
-            line("sqlite_version", level=logging.WARNING, sqlite=sqlite3.sqlite_version, reason=why)
         waits = [asyncio.create_task(event.wait()) for event in (stop, gateway.failed)]
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         for wait in waits:
@@ -134,13 +141,16 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
     Raises:
         DatabaseInUse, DatabaseUnreachable, DatabaseRefused, StoreUnavailable: The file cannot be used.
         SealingKeyMissing: It holds credentials that nobody could read.
-        OSError: A port cannot be listened on.
+        PortUnusable: A port cannot be listened on; nothing else was done.
     """
     server = settings.server
     base_path = URL(next(iter(settings.all_backends.values())).url).raw_path.rstrip("/") or "/v1"
     observer = Observer()
     observer.durability.labels(settings.store.durability).set(1)
     async with AsyncExitStack() as stack:
+        closing = stack.enter_context(ExitStack())
+        sockets = await bound(closing, server.host, server.port, name="port")
+        admin_sockets = await bound(closing, server.admin_host, server.admin_port, name="admin_port")
         store = await SqliteStore.open(settings.store, observer)
         stack.push_async_callback(store.close)
         backends = await HttpBackends.open(settings, observer, stack)
@@ -153,6 +163,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             sender,
             settings,
             observer,
+            pepper=pepper,
             fingerprint=lambda named: fingerprint(named, settings.tenants, pepper),
         )
         passthrough = Passthrough(
@@ -185,12 +196,22 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             contract=contract,
         )
         receivers = Receivers(engine.deliveries)
-        ops = Ops(observer, contract, engine.measure, backends.state, store.state, receivers)
+        ops = Ops(
+            observer,
+            contract,
+            engine.measure,
+            backends.state,
+            store.state,
+            receivers,
+            server.read_admin_token,
+            is_on_loopback=is_loopback(server.admin_host),
+        )
         stack.push_async_callback(engine.stop)
         failed = await engine.start(backends.run(), watch_loop(observer), store.tend(), give_memory_back())
-        admin, public = (Server(room.handle, server, observer) for room in (ops, router))
-        admin_port = await _listen(stack, admin, server.admin_host, server.admin_port)
-        port = await _listen(stack, public, server.host, server.port)
+        admin = Server(ops.handle, server, observer)
+        public = Server(router.handle, server, observer, router.cors.settle)
+        admin_port = await _listen(stack, admin, admin_sockets)
+        port = await _listen(stack, public, sockets)
         yield Running(
             f"{_origin(server.host, port)}{base_path}", _origin(server.admin_host, admin_port), failed
         )
@@ -203,14 +224,14 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
                 await router.idle()
 
 
-async def _listen(stack: AsyncExitStack, server: Server, host: str, port: int) -> int:
-    """Open a port until the stack unwinds. Returns the port, for 0 the one that was free."""
+async def _listen(stack: AsyncExitStack, server: Server, sockets: list[socket.socket]) -> int:
+    """Answer on sockets until the stack unwinds. Returns their port, for 0 the one that was free."""
     runner = web.ServerRunner(server, shutdown_timeout=_CLOSING_GRACE_S)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
-    site = web.TCPSite(runner, host, port, backlog=1024)
-    await site.start()
-    return int(runner.addresses[0][1])
+    for each in sockets:
+        await web.SockSite(runner, each, backlog=BACKLOG).start()
+    return int(sockets[0].getsockname()[1])
 
 
 def _origin(host: str, port: int) -> str:

@@ -1,4 +1,4 @@
-"""Log lines: what may stand in them, and how they are written.
+"""Log lines: what may stand in them, and how they are written. Their way out is in `logpipe`.
 
 A line has an event and fields of an allow-list: no bodies, query strings or header values. Exceptions are
 told by their kind and their frames, never in their own words, which quote what they choked on; and of a
@@ -17,18 +17,25 @@ from typing import Any
 
 import orjson
 
+from gateway.logpipe import LogPipe
+
 log = logging.getLogger("backburner")
 
 FIELDS = frozenset(
     {
-        "admin", "after_s", "api", "aside", "attempt", "backend", "bytes", "code", "database", "doing",
-        "durability", "endpoint", "error", "file", "found", "healthy", "held", "id", "library", "limit",
-        "open_files_max", "ran_s", "read_broken_off", "reason", "request", "seconds", "sqlite", "status",
-        "stream", "task", "tenant", "timeout_s", "to", "upstream", "url", "version", "waited_s", "waiting",
-        "wanted", "was",
+        "admin", "after_s", "api", "aside", "attempt", "backend", "bytes", "check", "code", "count",
+        "database", "doing", "dropped", "durability", "endpoint", "error", "field", "file", "found",
+        "healthy", "held", "id", "library", "limit", "model", "open_files_max", "ran_s",
+        "read_broken_off", "reason", "replica", "request", "seconds", "sqlite", "status", "stream",
+        "task", "tenant", "tenant_name", "timeout_s", "to", "tools", "upstream", "upstream_request",
+        "upstream_status", "url", "version", "waited_s", "waiting", "wanted", "was",
     }
 )  # fmt: skip
-"""Of a tenant the first 8 hexadecimal digits; URLs and paths are those of the settings."""
+"""Of a tenant the first 8 hexadecimal digits, and its name where the settings give it one; URLs and paths are
+those of the settings."""
+
+_JOBS_MAX = 20_000
+"""Of which something is remembered; more cannot wait and run under the default limits."""
 
 _TELLING = (OSError, sqlite3.Error)
 """Exceptions whose words are the system's own: errno and file, or what SQLite has against a statement."""
@@ -41,10 +48,39 @@ def line(event: str, *, level: int = logging.INFO, exc_info: Any = None, **field
         log.log(level, event, extra={"fields": given}, exc_info=exc_info)
 
 
-def configure_logging(level: str, form: str) -> None:
-    """Send our lines to stderr, one per transition, and keep libraries at warning."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_JsonLines() if form == "json" else _TextLines())
+class JobFacts:
+    """What is known of jobs, so that each line about one says it: whoever learns it tells it once."""
+
+    def __init__(self) -> None:
+        self._jobs: dict[str, dict[str, Any]] = {}
+
+    def learn(self, response_id: str, facts: dict[str, Any]) -> None:
+        known = self._jobs.setdefault(response_id, {})
+        known |= facts
+        if len(self._jobs) > _JOBS_MAX:
+            del self._jobs[next(iter(self._jobs))]
+
+    def of(self, response_id: str) -> dict[str, Any]:
+        return self._jobs.get(response_id, {})
+
+    def forget(self, response_id: str) -> dict[str, Any]:
+        """The same, for the last time."""
+        return self._jobs.pop(response_id, {})
+
+
+def configure_logging(
+    level: str, form: str, *, waiting_bytes_max: int = 2**20, flush_timeout_s: float = 2
+) -> None:
+    """Send our lines to stderr, one per transition, and keep libraries at warning.
+
+    Args:
+        form: `json`, `text`, or `auto`: text on a terminal.
+        waiting_bytes_max: Of lines that whoever reads them has not taken; more are dropped.
+        flush_timeout_s: How long the end of the process waits for the last of them to be taken.
+    """
+    if form == "auto":
+        form = "text" if sys.stderr.isatty() else "json"
+    handler = _Handler(_JsonLines() if form == "json" else _TextLines(), waiting_bytes_max, flush_timeout_s)
     log.handlers[:] = [handler]
     log.setLevel(level.upper())
     log.propagate = False
@@ -55,6 +91,47 @@ def configure_logging(level: str, form: str) -> None:
     sys.excepthook = lambda kind, error, trace: _uncaught(error)
     threading.excepthook = lambda args: _uncaught(args.exc_value)
     sys.unraisablehook = lambda args: _uncaught(args.exc_value)
+
+
+def lines_dropped() -> int:
+    """How many lines nobody could take."""
+    return sum(handler.dropped for handler in log.handlers if isinstance(handler, _Handler))
+
+
+class _Handler(logging.Handler):
+    """Writes to stderr without waiting for it. At the end of the process `logging` flushes it."""
+
+    def __init__(self, lines: logging.Formatter, waiting_bytes_max: int, flush_timeout_s: float) -> None:
+        super().__init__()
+        self.setFormatter(lines)
+        self._flush_timeout_s = flush_timeout_s
+        self._pipe = LogPipe(sys.stderr.fileno(), waiting_bytes_max=waiting_bytes_max, say=self._dropped)
+
+    @property
+    def dropped(self) -> int:
+        return self._pipe.dropped
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._pipe.put(self._encoded(record))
+
+    def flush(self) -> None:
+        self._pipe.flush(self._flush_timeout_s)
+
+    def close(self) -> None:
+        self._pipe.close()
+        super().close()
+
+    def _encoded(self, record: logging.LogRecord) -> bytes:
+        return f"{self.format(record)}\n".encode("utf-8", "backslashreplace")
+
+    def _dropped(self, count: int) -> bytes:
+        said = {
+            "name": log.name,
+            "levelno": logging.WARNING,
+            "levelname": "WARNING",
+            "msg": "log_lines_dropped",
+        }
+        return self._encoded(logging.makeLogRecord({**said, "fields": {"dropped": count}}))
 
 
 def _uncaught(error: BaseException | None) -> None:

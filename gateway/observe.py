@@ -8,7 +8,10 @@ What may stand in a line at all is in `logs`.
 from __future__ import annotations
 
 import logging
+import re
+from collections import Counter as Counted
 from collections.abc import Iterable
+from typing import Protocol
 
 from prometheus_client import (
     CollectorRegistry,
@@ -19,22 +22,42 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
 
-from gateway.logs import configure_logging, line
+from gateway.logs import JobFacts, configure_logging, line, lines_dropped
 
 __all__ = ["Observer", "configure_logging", "line"]
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each, which nobody graphs
 
 _SECONDS = (0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600)
+_NOT_OF_A_NAME = re.compile(r"[^A-Za-z0-9_.-]")
+_NAME_CHARS_MAX = 64
+_NOTICES_MAX = 50
+"""Of one backend: field names are the backend's own, and could be made up without end."""
 _FAST_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
+
+
+class Noticed(Protocol):
+    """What a backend's answer had in it, as `gateway.wire` says it."""
+
+    @property
+    def what(self) -> str:
+        """Which kind."""
+
+    @property
+    def name(self) -> str:
+        """The field, or the word."""
 
 
 class Observer:
     """Counts what happens and writes one line per transition."""
 
     def __init__(self) -> None:
+        self._facts = JobFacts()
         self.registry = r = CollectorRegistry()
+        self._noticed: dict[str, set[tuple[str, str]]] = {}
         self.jobs = Gauge("backburner_jobs", "Responses in the store by status", ["status"], registry=r)
         self.accepted = Counter("backburner_jobs_accepted", "Background responses accepted", registry=r)
         self.adopted = Counter(
@@ -44,6 +67,12 @@ class Observer:
             "backburner_requests_refused",
             "Requests answered with an error of our own",
             ["status"],
+            registry=r,
+        )
+        self.omitted_tools = Counter(
+            "backburner_omitted_tools",
+            "Tools of requests that the backend cannot run and was not told of, by their type",
+            ["backend", "tool"],
             registry=r,
         )
         self.creates_refused = Counter(
@@ -106,6 +135,18 @@ class Observer:
             ["backend"],
             registry=r,
         )
+        self.unmapped_fields = Counter(
+            "backburner_unmapped_fields",
+            "Answers with content in a field for which a response has no place",
+            ["backend", "field"],
+            registry=r,
+        )
+        self.lessons = Counter(
+            "backburner_lessons",
+            "Refusals of a backend after which a call was made again in another form",
+            ["backend", "lesson"],
+            registry=r,
+        )
         self.running = Gauge("backburner_running", "Background calls under way", registry=r)
         self.followers = Gauge("backburner_followers", "Open event-stream readers", registry=r)
         self.replays = Counter("backburner_replays", "Event streams opened", ["position"], registry=r)
@@ -130,6 +171,12 @@ class Observer:
         self.swept = Counter("backburner_responses_swept", "Expired or deleted responses purged", registry=r)
         self.replica_up = Gauge(
             "backburner_replica_up", "1 if calls go there", ["backend", "replica"], registry=r
+        )
+        self.replica_check = Gauge(
+            "backburner_replica_check",
+            "1 for what the last health check came to",
+            ["backend", "replica", "result"],
+            registry=r,
         )
         self.breaker_open = Gauge(
             "backburner_breaker_open", "1 while no calls go there", ["backend", "replica"], registry=r
@@ -199,6 +246,7 @@ class Observer:
             buckets=_FAST_SECONDS,
             registry=r,
         )
+        r.register(_LinesDropped())
         ProcessCollector(registry=r)  # CPU, memory, file descriptors
         self.draining = Gauge("backburner_draining", "1 while shutting down", registry=r)
 
@@ -208,13 +256,49 @@ class Observer:
 
     # One method for each thing that happens: counters move and lines are written here only.
 
+    def job_known(
+        self,
+        response_id: str,
+        *,
+        backend: str | None = None,
+        model: str | None = None,
+        request: str | None = None,
+    ) -> None:
+        """Something that all further lines about a job are to say.
+
+        Args:
+            request: The `X-Request-Id` of the answer to its create.
+        """
+        facts = {"backend": backend, "model": model, "request": request}
+        self._facts.learn(response_id, {name: value for name, value in facts.items() if value is not None})
+
+    def job_called(self, response_id: str, replica: int, request: str, status: int | None) -> None:
+        """A call was made for a job.
+
+        Args:
+            request: The `X-Request-Id` that the backend got.
+            status: Of its answer; None if there was none.
+        """
+        called = {"replica": replica, "upstream_request": request, "upstream_status": status}
+        self._facts.learn(response_id, called)
+
     def job_accepted(self, response_id: str, tenant: bytes, is_streamed: bool) -> None:
         self.accepted.inc()
-        line("job", id=response_id, to="queued", tenant=tenant.hex()[:8], stream=is_streamed)
+        facts = self._facts.of(response_id)
+        line("job", id=response_id, to="queued", tenant=tenant.hex()[:8], stream=is_streamed, **facts)
 
     def create_refused(self, reason: str) -> None:
         """reason: `queue_full` | `tenant_queue_full`."""
         self.creates_refused.labels(reason).inc()
+
+    def tools_omitted(self, backend: str, kinds: Iterable[str]) -> None:
+        """kinds: Words of a closed set, one for each tool."""
+        counts = Counted(kinds)
+        if not counts:
+            return
+        for kind, count in counts.items():
+            self.omitted_tools.labels(backend, kind).inc(count)
+        line("tools_omitted", backend=backend, tools=" ".join(sorted(counts)))
 
     def job_adopted(self, response_id: str) -> None:
         self.adopted.inc()
@@ -222,13 +306,14 @@ class Observer:
 
     def job_started(self, response_id: str, attempt: int, waited_s: float) -> None:
         self.queue_wait.observe(max(0.0, waited_s))
-        line(
-            "job",
-            id=response_id,
-            to="in_progress",
-            attempt=attempt,
-            waited_s=round(waited_s, 3),
-        )
+        self._facts.learn(response_id, {"attempt": attempt})
+        facts = self._facts.of(response_id)
+        line("job", id=response_id, to="in_progress", waited_s=round(waited_s, 3), **facts)
+
+    def lesson_learned(self, backend: str, lesson: str) -> None:
+        """lesson: the name of a row in `wire.lessons`."""
+        self.lessons.labels(backend, lesson).inc()
+        line("lesson", backend=backend, reason=lesson)
 
     def job_first_output(self, seconds: float) -> None:
         self.ttft.observe(seconds)
@@ -246,14 +331,16 @@ class Observer:
             code=code,
             reason=reason,
             ran_s=None if ran_s is None else round(ran_s, 3),
+            **self._facts.forget(response_id),
         )
 
     def job_deleted(self, response_id: str) -> None:
-        line("job", id=response_id, to="deleted")
+        line("job", id=response_id, to="deleted", **self._facts.forget(response_id))
 
     def job_released(self, response_id: str, reason: str, after_s: float) -> None:
         """It goes on being `in_progress`: nobody is told that it will be run again."""
-        line("job", id=response_id, to="waiting", reason=reason, after_s=round(after_s, 3))
+        facts = self._facts.of(response_id)
+        line("job", id=response_id, to="waiting", reason=reason, after_s=round(after_s, 3), **facts)
 
     def claim_lost(self, response_id: str) -> None:
         line("claim_lost", id=response_id, level=logging.DEBUG)
@@ -264,6 +351,18 @@ class Observer:
 
     def request_refused(self, status: int) -> None:
         self.refused.labels(str(status)).inc()
+
+    def caller_refused(self, code: str, tenant: str, name: str | None, count: int) -> None:
+        """With 429, so often since the last line about it."""
+        line(
+            "caller_refused",
+            level=logging.WARNING,
+            code=code,
+            status=429,
+            tenant=tenant,
+            tenant_name=name,
+            count=count,
+        )
 
     def passed_through(self, method: str, status: int) -> None:
         known = method in ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
@@ -283,6 +382,30 @@ class Observer:
     def retry_refused(self, backend: str) -> None:
         self.retries_refused.labels(backend).inc()
 
+    def backend_noticed(self, backend: str, notices: Iterable[Noticed]) -> None:
+        """What one answer had in it; a line for each that this backend has not shown before."""
+        for notice in notices:
+            name = self._fitting(backend, notice)
+            if notice.what == "unmapped_field":
+                self.unmapped_fields.labels(backend, name).inc()
+
+    def _fitting(self, backend: str, notice: Noticed) -> str:
+        """The name that a notice goes by: a word, and one of so many for a backend."""
+        known = self._noticed.setdefault(backend, set())
+        name = _NOT_OF_A_NAME.sub("_", notice.name)[:_NAME_CHARS_MAX]
+        if (notice.what, name) not in known:
+            if len(known) >= _NOTICES_MAX:
+                return "other"
+            known.add((notice.what, name))
+            line(
+                "backend_noticed",
+                level=logging.WARNING,
+                backend=backend,
+                reason=notice.what,
+                found=name or None,
+            )
+        return name
+
     def replica(
         self,
         backend: str,
@@ -299,6 +422,11 @@ class Observer:
         self.replica_up.labels(backend, str(number)).set(is_usable)
         self.replica_calls.labels(backend, str(number), "plain").set(plain)
         self.replica_calls.labels(backend, str(number), "background").set(background)
+
+    def replica_checked(self, backend: str, number: int, result: str, before: str) -> None:
+        """result, before: `ok` | `unreachable` | `unavailable` | `no_api` | `key_refused` | `unknown`."""
+        self.replica_check.labels(backend, str(number), before).set(0)
+        self.replica_check.labels(backend, str(number), result).set(1)
 
     def loop_lagged(self, seconds: float) -> None:
         self.loop_lag.observe(max(0.0, seconds))
@@ -397,3 +525,11 @@ class Observer:
     def committed(self, operations: int, seconds: float) -> None:
         self.commit_ops.observe(operations)
         self.commit.observe(seconds)
+
+
+class _LinesDropped(Collector):
+    """Counted where it happens, in a thread that has no time for metrics."""
+
+    def collect(self) -> Iterable[CounterMetricFamily]:
+        what = "Log lines that nobody took in time"
+        yield CounterMetricFamily("backburner_log_lines_dropped", what, value=lines_dropped())

@@ -6,7 +6,9 @@ import asyncio
 import ctypes
 import gc
 import logging
+import os
 import resource
+import sys
 from pathlib import Path
 
 from gateway.config import Settings
@@ -21,6 +23,18 @@ _TRIMMED_BYTES_MIN = 16 * 2**20
 _WORTH_BYTES = 2**20
 _COLLECTOR_THRESHOLDS = (10_000, 10, 10)
 """A full collection after a million objects more than before, and not after 70,000."""
+
+
+def keep_standard_files() -> None:
+    """Open what was closed of standard input, output and error, as nothing: whatever the process opens next
+    would get its number, and what a library prints would be written into a socket, or into the database."""
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number, which is this one
+    if sys.stderr is None:  # Python found it closed
+        sys.stderr = os.fdopen(2, "w", errors="backslashreplace")
 
 
 def raise_file_limit() -> int:
@@ -39,10 +53,16 @@ def raise_file_limit() -> int:
 
 
 def warn_of_few_files(settings: Settings, files_max: int) -> None:
-    """If all the connections that the settings allow would need more."""
+    """If all the connections that the settings allow would need more, and somebody has asked for so many.
+
+    The defaults are meant to be out of the way: nothing is said while there is half of what they allow.
+    """
     background = sum(one.concurrency_max * len(one.urls) for one in settings.all_backends.values())
     wanted = settings.server.connections_max + background + _OTHER_FILES
-    if files_max < wanted:
+    is_asked_for = "connections_max" in settings.server.model_fields_set or any(
+        "concurrency_max" in one.model_fields_set for one in settings.all_backends.values()
+    )
+    if files_max < (wanted if is_asked_for else wanted / 2):
         line("few_open_files", level=logging.WARNING, limit=files_max, wanted=wanted)
 
 

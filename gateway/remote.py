@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from http.client import HTTPException
+from pathlib import Path
 from typing import Any
-from urllib.error import HTTPError
+from urllib.error import HTTPError, URLError
 from urllib.request import ProxyHandler, Request, build_opener
 
-from gateway.config import ServerSettings
+from gateway.config import ConfigError, load_server
 
 TIMEOUT_S = 3
 
@@ -23,37 +26,58 @@ class _Refused(Exception):
     """It did not do what it was asked; the text says why."""
 
 
-def admin_url(host: str | None, port: str | None) -> str:
-    """Where the admin port is: as a flag or the environment says, or where it is by default."""
-    fields = ServerSettings.model_fields
-    host = host or os.environ.get("BACKBURNER_SERVER__ADMIN_HOST") or fields["admin_host"].default
-    port = port or os.environ.get("BACKBURNER_SERVER__ADMIN_PORT") or fields["admin_port"].default
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(str(host), str(host))  # noqa: S104  (dialled, not bound)
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+@dataclass(frozen=True, slots=True)
+class Admin:
+    """The admin port of a gateway that runs.
+
+    Attributes:
+        token: What it asks for before it shows addresses or changes anything.
+    """
+
+    url: str
+    token: str | None = field(default=None, repr=False)
 
 
-def healthcheck(admin: str) -> int:
+def admin_of(
+    host: str | None, port: str | None, *, environ: Mapping[str, str], file: Path | None, with_token: bool
+) -> Admin:
+    """Where it is, as the flags say, else the settings. Raises: ConfigError."""
+    names = ["server.admin_host", "server.admin_port"]
+    names += ["server.admin_token_file", "server.admin_token_env"] if with_token else []
+    server = load_server(names, environ=environ, file=file)
+    if port is None and not server.admin_port:
+        raise ConfigError(
+            ["server.admin_port is 0: give the port that the gateway has taken by --admin-port"]
+        )
+    host = host or server.admin_host
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  (dialled, not bound)
+    place = f"[{host}]" if ":" in host else host
+    return Admin(f"http://{place}:{port or server.admin_port}", server.read_admin_token())
+
+
+def healthcheck(admin: Admin) -> int:
     """The exit status: 0 if it says that it is alive."""
     try:
-        _ask(f"{admin}/healthz")
+        _ask(Admin(admin.url), "/healthz")
     except _Refused as refusal:
         print(f"backburner: {refusal}", file=sys.stderr)
         return 1
     return 0
 
 
-def webhooks(admin: str, *, enable: str | None, retry: str | None) -> int:
+def webhooks(admin: Admin, *, enable: str | None, retry: str | None) -> int:
     """Print how receivers are, or have something done for them. The exit status: 0 if that went well."""
-    url = f"{admin}/webhooks"
     try:
         if enable is not None:
-            _ask(url, {"enable": enable})
+            _ask(admin, "/webhooks", {"enable": enable})
             print(f"{enable} is told again, and at once what waited for it")
         elif retry is not None:
-            done = json.loads(_ask(url, {"retry": retry}))
+            done = json.loads(_ask(admin, "/webhooks", {"retry": retry}))
             print(f"{retry}: tried again now, for {done['retried']} receiver(s)")
+            for name in done["disabled"]:
+                print(f"not for {name}, which is disabled: backburner webhooks --enable {name}")
         else:
-            state = json.loads(_ask(url))
+            state = json.loads(_ask(admin, "/webhooks"))
             _print(("ENDPOINT", "STATE", "WAITING", "OLDEST", "ADDRESS"), map(_receiver, state["endpoints"]))
             if state["failing"]:
                 print()
@@ -65,11 +89,15 @@ def webhooks(admin: str, *, enable: str | None, retry: str | None) -> int:
     return 0
 
 
-def _ask(url: str, body: dict[str, str] | None = None) -> bytes:
+def _ask(admin: Admin, path: str, body: dict[str, str] | None = None) -> bytes:
     """The body of its 200. Raises: _Refused."""
+    url = f"{admin.url}{path}"
     data = None if body is None else json.dumps(body).encode()
+    headers = {"Content-Type": "application/json"}
+    if admin.token is not None:
+        headers["Authorization"] = f"Bearer {admin.token}"
     try:
-        request = Request(url, data, {"Content-Type": "application/json"})  # noqa: S310  (made above)
+        request = Request(url, data, headers)  # noqa: S310  (made above)
         direct = build_opener(ProxyHandler({}))  # an http_proxy of the container is not for its own loopback
         with direct.open(request, timeout=TIMEOUT_S) as answer:
             if answer.status == 200:
@@ -78,8 +106,26 @@ def _ask(url: str, body: dict[str, str] | None = None) -> bytes:
     except HTTPError as error:
         reason = _reason(error)
     except (OSError, HTTPException, ValueError) as error:
-        reason = str(error)
+        reason = _why_not(error)
     raise _Refused(f"{url}: {reason}")
+
+
+def _why_not(error: Exception) -> str:
+    """What was wrong, in words."""
+    inner = error.reason if isinstance(error, URLError) else error
+    match inner:
+        case ConnectionRefusedError():
+            return (
+                "nothing listens there: does the gateway run, and is this its admin port "
+                "(server.admin_port, --admin-port)?"
+            )
+        case TimeoutError():
+            return f"no answer within {TIMEOUT_S} s"
+        case socket.gaierror():
+            return "there is no address of this name (server.admin_host, --admin-host)"
+        case OSError(errno=int(number)):
+            return os.strerror(number)
+    return str(inner)
 
 
 def _reason(error: HTTPError) -> str:

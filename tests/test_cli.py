@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pty
 import socket
 import subprocess
 import sys
@@ -72,9 +73,10 @@ def run(*argv: str, **environ: str) -> subprocess.CompletedProcess[str]:
 def test_serve_runs_with_the_flags_and_exits_with_the_status_of_the_gateway(served: list[Settings]) -> None:
     Path("key").write_text(SECRET)
     Path("key").chmod(0o600)
-    Path("config.yaml").write_text("log: {level: error, format: text}\n")
+    Path("config.yaml").write_text("log: {level: error, format: json}\n")
     flags = "--upstream http://model:8000/v1 --host 0.0.0.0 --port 1 --admin-port 2 --database d.db"
     more = "--retention-s 3 --log-level debug --dialect mka1 --api-key-file key --config config.yaml"
+    more += " --log-format text"
     assert status_of("serve", *flags.split(), *more.split()) == 7
     (settings,) = served
     assert settings.upstream is not None
@@ -305,7 +307,64 @@ def test_nobody_listening_exits_1(host: str, capsys: pytest.CaptureFixture[str])
         bound.bind(("127.0.0.1", 0))
         port = str(bound.getsockname()[1])
         assert status_of("healthcheck", "--admin-host", host, "--admin-port", port) == 1
-    assert f"http://127.0.0.1:{port}/healthz" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"http://127.0.0.1:{port}/healthz: nothing listens there" in said
+    assert "--admin-port" in said
+    assert "Errno" not in said
+
+
+def test_the_port_of_a_running_gateway_is_found_in_its_settings(
+    admin_port: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever else is in them: whoever asks may not be able to read the keys."""
+    text = f"server: {{admin_port: {admin_port}, port: none}}\nupstream: {{url: x, api_key_file: /nowhere}}\n"
+    Path("other.yaml").write_text(text)
+    assert status_of("healthcheck", "--config", "other.yaml") == 0
+    monkeypatch.setenv("BACKBURNER_CONFIG", "other.yaml")
+    assert status_of("healthcheck") == 0
+    assert capsys.readouterr() == ("", "")
+    monkeypatch.setenv("BACKBURNER_SERVER__ADMIN_PORT", "1")  # wins over the file
+    assert status_of("healthcheck") == 1
+    assert status_of("healthcheck", "--admin-port", admin_port) == 0  # and the flag over both
+
+
+def test_a_port_that_the_settings_leave_open_must_be_given(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("config.yaml").write_text("server: {admin_port: 0}\n")
+    assert status_of("webhooks", "--config", "config.yaml") == 1
+    assert "give the port that the gateway has taken by --admin-port" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("is_terminal", "form"), [(True, "text"), (False, "json")])
+def test_the_log_is_for_people_on_a_terminal_only(is_terminal: bool, form: str) -> None:
+    ours, theirs = pty.openpty() if is_terminal else os.pipe()
+    done = subprocess.Popen(
+        [sys.executable, "-m", "gateway", "serve", "--upstream", URL, "--host", "no.such.host.invalid"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stderr=theirs,
+    )
+    os.close(theirs)
+    said = os.read(ours, 4096).decode()
+    assert done.wait(60) == 78
+    os.close(ours)
+    assert said.startswith("{") is (form == "json")
+    assert "refused" in said
+    assert "server.host (no.such.host.invalid) is no address" in said
+    assert list(Path().glob("backburner.db*")) == []
+
+
+def test_a_port_that_is_taken_is_told_with_its_flag_and_no_file_is_made() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        for flag, name in (("--port", "port"), ("--admin-port", "admin_port")):
+            flags = {"--port": "0", "--admin-port": "0", flag: port}
+            given = [part for pair in flags.items() for part in pair]
+            done = run("serve", "--upstream", URL, *given)
+            assert done.returncode == 75
+            assert (
+                f"port {port} of 127.0.0.1 is taken: give another one by {flag} (server.{name})"
+                in done.stderr
+            )
+    assert list(Path().glob("backburner.db*")) == []
 
 
 @pytest.mark.parametrize("port", ["x", "99999999", "1 2"])

@@ -102,7 +102,8 @@ def test_every_setting_can_be_given_in_the_environment() -> None:
     of_modes = {
         f"tenants.{key}" for key in ("header", "jwt_keys_file", "jwt_issuer", "jwt_audience", "keys_file")
     }
-    secrets = {"tenants.pepper", "tenants.pepper_file", "credentials.sealing_keys_file"}
+    secrets = {"server.admin_token_file", "server.admin_token_env"}
+    secrets |= {"tenants.pepper", "tenants.pepper_file", "credentials.sealing_keys_file"}
     scalars = {"default_backend", "request_webhooks.metadata_key"}
     assert without == scalars | keys | mappings | of_modes | secrets
     assert load({}, environ=environ, file=None) == defaults
@@ -345,6 +346,12 @@ def test_a_file_that_cannot_be_read_says_why(file: Path) -> None:
             "server.port server.admin_port",
         ),
         ("server:\n  admin_port: 9000\n  host: localhost\n", 4, "server.port server.admin_port"),
+        ("server:\n  cors_origins: ['*', 'http://a']\n", 4, "server.cors_origins"),
+        (
+            "server:\n  cors_credentials: true\n  cors_origins: ['*']\n",
+            4,
+            "server.cors_credentials server.cors_origins",
+        ),
     ],
 )
 def test_an_unreachable_combination_names_both_settings_and_a_line(
@@ -353,6 +360,33 @@ def test_an_unreachable_combination_names_both_settings_and_a_line(
     (problem,) = problems(upstream(lines))
     assert problem.startswith(f"config.yaml:{line}: ")
     assert all(name in problem for name in names.split())
+
+
+@pytest.mark.parametrize(
+    ("text", "origin"),
+    [
+        ("https://UI.example", "https://ui.example"),
+        ("https://ui.example:443", "https://ui.example"),
+        ("http://ui.example:80", "http://ui.example"),
+        ("http://ui.example:443", "http://ui.example:443"),
+        ("http://[::1]:3000", "http://[::1]:3000"),
+        ("chrome-extension://abcdef", "chrome-extension://abcdef"),
+        ("tauri://localhost", "tauri://localhost"),
+        ("*", "*"),
+    ],
+)
+def test_an_origin_is_what_browsers_send(file: Path, text: str, origin: str) -> None:
+    file.write_text(upstream(f"server: {{cors_origins: ['{text}']}}\n"))
+    assert load({}, environ=NO_ENVIRONMENT, file=file).server.cors_origins == (origin,)
+
+
+@pytest.mark.parametrize(
+    "text", ["ui.example", "https://ui.example/", "https://*.example", "null", "https://", "https://a b", ""]
+)
+def test_what_no_browser_sends_as_an_origin_is_refused(file: Path, text: str) -> None:
+    (problem,) = problems(upstream(f"server:\n  cors_origins: ['{text}']\n"))
+    assert problem.startswith("config.yaml:4: server.cors_origins: ")
+    assert "scheme://host" in problem
 
 
 def test_a_body_larger_than_the_database_is_refused_as_well(file: Path) -> None:

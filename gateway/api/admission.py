@@ -80,6 +80,10 @@ def head_too_large() -> Refusal:
     return Refusal(Fault.HEAD_TOO_LARGE, "The request's head is too large.", code="head_too_large")
 
 
+def unknown_method() -> Refusal:
+    return Refusal(Fault.UNKNOWN_METHOD, "The method is none that is known here.", code="unknown_method")
+
+
 def is_websocket(request: web.BaseRequest) -> bool:
     """Whether a request asks for a WebSocket (RFC 6455 §4.2.1); other upgrades are not offered."""
     tokens = ",".join(request.headers.getall(hdrs.CONNECTION, ())).lower().split(",")

@@ -49,7 +49,7 @@ class Asker:
         """A request on its way, up to the head of the answer; leaving the block ends the call.
 
         Args:
-            body: Where it has been read already.
+            body: Where it has been read already, and so decoded.
             limit_s: From the end of the request to the answer's head.
             kind: For the metrics: `passthrough` or `lookup`.
             is_seen: The answer must come uncompressed.
@@ -62,6 +62,7 @@ class Asker:
             headers[hdrs.ACCEPT_ENCODING] = "identity"
         if body is not None:
             headers[hdrs.CONTENT_LENGTH] = str(len(body))
+            headers.popall(hdrs.CONTENT_ENCODING, None)  # what was read was decoded
 
         def upload() -> Upload | None:
             return Upload(request, body) if body is not None or request.body_exists else None

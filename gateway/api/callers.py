@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 import re
-import secrets
 from dataclasses import dataclass
 
 from aiohttp import web
@@ -15,7 +15,8 @@ from gateway.core.call import Credential
 from gateway.engine.credentials import CallerHeaders
 from gateway.outbound.backend import HttpBackend
 from gateway.outbound.headers import background_headers
-from gateway.wire.errors import Refusal
+from gateway.wire.errors import Fault, Refusal, invalid
+from gateway.wire.response_ids import is_own
 
 _STORABLE_HEADERS = frozenset(
     {"accept-language", "openai-beta", "openai-organization", "openai-project", "user-agent"}
@@ -31,11 +32,12 @@ _TENANT = web.RequestKey("tenant", Tenant)
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks, and under which id the request is logged."""
+    """Who asks, by which name, if the gateway knows one, and under which id the request is logged."""
 
     tenant: bytes
     credential: Credential | None
     request_id: str
+    name: str | None = None
 
 
 class Callers:
@@ -55,7 +57,7 @@ class Callers:
     def of(self, request: web.BaseRequest, request_id: str) -> Caller:
         """Who is asking. Raises: Refusal, if that cannot be told."""
         tenant = request.get(_TENANT) or self._tenants.of(request)
-        return Caller(tenant.tenant, tenant.credential, request_id)
+        return Caller(tenant.tenant, tenant.credential, request_id, tenant.name)
 
     async def vet(self, request: web.BaseRequest, caller: Caller, backend: HttpBackend) -> None:
         """Let a backend refuse a caller before anything is stored for it. Raises: Refusal."""
@@ -65,11 +67,51 @@ class Callers:
         self, request: web.BaseRequest, caller: Caller, response_id: str, backend: HttpBackend
     ) -> bool:
         """Whether a response that is not here is in a backend's own store, for this caller: one that does not
-        see who asks could only say whether it is there for anybody."""
+        see who asks could only say whether it is there for anybody. None has what was
+        made here."""
         if not backend.sees_callers or not _LOOKS_LIKE_ID.fullmatch(response_id):
+            return False
+        if is_own(response_id):
             return False
         target = f"{self._base_path}/responses/{response_id}"
         return await self._asker.knows(request, backend, request_id=caller.request_id, target=target)
+
+    async def check_conversation(
+        self, request: web.BaseRequest, caller: Caller, conversation: object, backend: HttpBackend
+    ) -> None:
+        """Let a request through that names a conversation which the backend has for this caller. Most servers
+        do not know the field, and would answer without what was said before.
+
+        Raises:
+            Refusal: It is not, or there is no telling.
+        """
+        named = conversation.get("id") if isinstance(conversation, dict) else conversation
+        if not backend.sees_callers:
+            message = (
+                "'conversation' is not supported: the backend sees one key for all callers, and cannot tell "
+                "whose conversation it is. Use 'previous_response_id' to go on from a response."
+            )
+            raise invalid(message, param="conversation", code="unsupported_parameter")
+        status: int | None = 404
+        if isinstance(named, str) and _LOOKS_LIKE_ID.fullmatch(named):
+            target = f"{self._base_path}/conversations/{named}"
+            status = await self._asker.status(request, backend, request_id=caller.request_id, target=target)
+        if status is None:
+            message = "The backend cannot be asked for the conversation at the moment."
+            raise Refusal(
+                Fault.UNAVAILABLE,
+                message,
+                param="conversation",
+                code="backend_unavailable",
+                retry_after_s=math.ceil(backend.settings.breaker_open_s),
+            )
+        if status != 200:
+            raise Refusal(
+                Fault.NOT_FOUND,
+                f"Conversation with id '{named}' not found.",
+                param="conversation",
+                code="conversation_not_found",
+            )
 
 
 def credential_for_asking(request: web.BaseRequest) -> Credential | None:
@@ -88,8 +130,3 @@ def split_headers(
     stored = {name: value for name, value in headers.items() if name.lower() in _STORABLE_HEADERS}
     others = {name: value for name, value in headers.items() if name not in stored}
     return stored, CallerHeaders(caller.credential if backend.sees_callers else None, others)
-
-
-def new_response_id() -> str:
-    """192 random bits, with nothing encoded in them."""
-    return f"resp_{secrets.token_hex(24)}"

@@ -35,14 +35,16 @@ class Chooser:
         """The backend of this name; None if the settings no longer have it."""
         return self._backends.get(name)
 
+    def find(self, model: object) -> HttpBackend | None:
+        """The backend of a model, or of a request that names none; None if no backend serves the model."""
+        return self._backends.of_model(model) if isinstance(model, str) else self.without_model()
+
     def of_model(self, model: object) -> HttpBackend:
-        """The backend of a model. Raises: Refusal, if none serves it."""
-        if isinstance(model, str):
-            backend = self._backends.of_model(model)
-            if backend is None:
-                raise no_such_model(model)
-            return backend
-        return self.without_model()
+        """The same. Raises: Refusal, if no backend serves the model."""
+        backend = self.find(model)
+        if backend is None:
+            raise no_such_model(str(model))
+        return backend
 
     async def of_body(self, body: bytes) -> HttpBackend:
         """The backend of a JSON body that was read already. Raises: Refusal."""
@@ -58,8 +60,7 @@ class Chooser:
     async def of_request(self, request: web.BaseRequest) -> tuple[HttpBackend, bytes | None]:
         """The backend of any request, and its body if that had to be read. Raises: Refusal."""
         has_model = request.method in ("POST", "PUT", "PATCH") and request.content_type == "application/json"
-        is_encoded = request.headers.get("Content-Encoding", "identity") != "identity"
-        if not self._backends.reads_bodies or not has_model or is_encoded:
+        if not self._backends.reads_bodies or not has_model:
             return self.without_model(), None
         body = await read_body(request, self._body_bytes_max)
         backend = await self.of_body(body)

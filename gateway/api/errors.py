@@ -9,6 +9,7 @@ from http import HTTPStatus
 import orjson
 from aiohttp import web
 
+from gateway.wire import codings
 from gateway.wire.errors import Fault, Refusal
 from gateway.wire.failures import Failure
 
@@ -20,19 +21,28 @@ STATUS: dict[Fault, int] = {
     Fault.METHOD: 405,
     Fault.TOO_SLOW: 408,
     Fault.TOO_LARGE: 413,
-    Fault.UNSUPPORTED_MEDIA: 415,
+    Fault.UNSUPPORTED_CODING: 415,
     Fault.EXPECTATION: 417,
     Fault.KEY_REUSED: 422,
+    Fault.NO_WEBSOCKET: 426,
     Fault.OVERLOADED: 429,
     Fault.HEAD_TOO_LARGE: 431,
     Fault.INTERNAL: 500,
     Fault.NOT_IMPLEMENTED: 501,
+    Fault.UNKNOWN_METHOD: 501,
     Fault.BACKEND_UNREACHABLE: 502,
     Fault.UNAVAILABLE: 503,
     Fault.BACKEND_TIMEOUT: 504,
     Fault.VERSION: 505,
 }
 
+
+METHODS = (
+    "ACL, BIND, CHECKOUT, COPY, DELETE, GET, HEAD, LINK, LOCK, M-SEARCH, MERGE, MKACTIVITY, "
+    "MKCALENDAR, MKCOL, MOVE, NOTIFY, OPTIONS, PATCH, POST, PROPFIND, PROPPATCH, PURGE, PUT, QUERY, "
+    "REBIND, REPORT, SEARCH, SOURCE, SUBSCRIBE, UNBIND, UNLINK, UNLOCK, UNSUBSCRIBE"
+)
+"""Those that are passed on: all that the parser knows but `CONNECT` and `TRACE`."""
 
 _RETRY_AFTER_MAX_S = 24 * 3600
 _OF_REASON = {
@@ -73,8 +83,13 @@ def error_response(refusal: Refusal) -> web.Response:
     response = web.Response(
         status=STATUS[refusal.fault], body=refusal.body(), content_type="application/json"
     )
-    if refusal.fault is Fault.METHOD:  # RFC 9110 §15.5.6; which of them a path knows, its backend says
-        response.headers["Allow"] = "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"
+    if refusal.fault in (Fault.METHOD, Fault.UNKNOWN_METHOD):  # RFC 9110 §15.5.6
+        response.headers["Allow"] = METHODS  # which of them a path knows, its backend says
+    if refusal.fault is Fault.UNSUPPORTED_CODING:  # RFC 9110 §15.5.16: this, and not the Content-Type
+        response.headers["Accept-Encoding"] = codings.ACCEPTED
+    if refusal.fault is Fault.NO_WEBSOCKET:  # RFC 9110 §15.5.22: a 426 says what is spoken; §7.8: and how
+        response.headers["Upgrade"] = "HTTP/1.1"
+        response.headers["Connection"] = "Upgrade, close"  # as after every upgrade that is declined
     if refusal.retry_after_s is not None:
         response.headers["Retry-After"] = str(refusal.retry_after_s)
     if refusal.fault is Fault.UNAUTHENTICATED:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
 import orjson
 from aiohttp import web
@@ -10,6 +12,8 @@ from aiohttp import web
 from gateway.api.receivers import Receivers
 from gateway.core.job import StoreUnavailable
 from gateway.observe import Observer
+
+_REFUSED = "this page wants the admin token: server.admin_token_file or server.admin_token_env"
 
 
 class Ops:
@@ -20,6 +24,8 @@ class Ops:
         measure: Brings the gauges up to date before a scrape; raises if the store does not answer.
         backends: How they are, for `/readyz`. A backend that is down does not make the gateway unready: it
             still takes jobs, and answers for those it has.
+        token: What a caller must bring to change anything, or to see an address; None: nobody has one.
+        is_on_loopback: Whoever can connect is on this machine, and needs no token where there is none.
         store: How the store is. In trouble it takes no new jobs, but all else goes on: were the gateway
             unready, it would lose its plain requests and its pollers as well.
     """
@@ -32,6 +38,9 @@ class Ops:
         backends: Callable[[], Mapping[str, object]],
         store: Callable[[], str],
         receivers: Receivers,
+        token: Callable[[], str | None],
+        *,
+        is_on_loopback: bool,
     ) -> None:
         self._observer = observer
         self._contract = contract
@@ -39,6 +48,8 @@ class Ops:
         self._receivers = receivers
         self._measure = measure
         self._store = store
+        self._token = token
+        self._is_on_loopback = is_on_loopback
         self.is_draining = False
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -52,7 +63,7 @@ class Ops:
             case "/healthz":
                 return _json(200, {"status": "alive"})
             case "/readyz":
-                return await self._ready()
+                return await self._ready(shows_addresses=self._is_trusted(request))
             case "/metrics":
                 await self._try_measure()
                 self._backends()
@@ -63,7 +74,16 @@ class Ops:
         pages = "/healthz, /readyz, /metrics, /webhooks and /openapi.json"
         return _json(404, {"error": f"no such page; there are {pages}"})
 
+    def _is_trusted(self, request: web.BaseRequest) -> bool:
+        token = self._token()
+        if token is None:
+            return self._is_on_loopback
+        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+        return scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), token.encode())
+
     async def _webhooks(self, request: web.BaseRequest) -> web.Response:
+        if not self._is_trusted(request):
+            return _json(401 if self._token() is not None else 403, {"error": _REFUSED})
         try:
             match request.method:
                 case "GET" | "HEAD":
@@ -74,14 +94,14 @@ class Ops:
             return _json(503, {"error": "the store does not answer"})
         return _json(405, {"error": "only GET and POST"})
 
-    async def _ready(self) -> web.Response:
+    async def _ready(self, *, shows_addresses: bool) -> web.Response:
         store = self._store() if await self._try_measure() else "unavailable"
         is_ready = store != "unavailable" and not self.is_draining
         state = {
             "status": "not ready" if not is_ready else "ready" if store == "ok" else "degraded",
             "draining": self.is_draining,
             "store": store,
-            "backends": self._backends(),
+            "backends": self._backends() if shows_addresses else _without_addresses(self._backends()),
         }
         return _json(200 if is_ready else 503, state)
 
@@ -95,3 +115,10 @@ class Ops:
 
 def _json(status: int, body: Mapping[str, object]) -> web.Response:
     return web.Response(status=status, body=orjson.dumps(body), content_type="application/json")
+
+
+def _without_addresses(value: Any) -> Any:
+    """The same for whoever may not know where the model servers are."""
+    if isinstance(value, Mapping):
+        return {name: _without_addresses(each) for name, each in value.items() if name != "url"}
+    return [_without_addresses(each) for each in value] if isinstance(value, list) else value

@@ -16,10 +16,13 @@ from gateway.api.asking import Asker
 from gateway.api.draining import drained, keep_little_unsent, reset
 from gateway.api.errors import error_response
 from gateway.api.recording import Tap, TapOf
+from gateway.api.retelling import Retelling
 from gateway.observe import Observer
 from gateway.outbound.backend import HttpBackend
 from gateway.outbound.headers import is_sendable, to_client
 from gateway.wire.errors import Fault, Refusal
+
+_ERROR_BYTES_MAX = 64 * 2**10
 
 
 class Passthrough:
@@ -38,22 +41,32 @@ class Passthrough:
         request_id: str,
         body: bytes | None = None,
         tap_of: TapOf | None = None,
+        retelling: Retelling | None = None,
     ) -> web.StreamResponse:
         """Answer a request with what the backend answers.
 
         Args:
-            body: The request's body where it has been read already; it is sent with its length.
+            body: The request's body where it has been read (and decoded) already; it is sent with its length.
             tap_of: Makes what sees the answer on its way, and may change it. The backend is then asked not
                 to compress it.
+            retelling: Says the same otherwise, if the backend refuses the body and says why.
         """
-        limit_s = backend.settings.plain_head_timeout_s
+        limit_s, idle_s = backend.settings.plain_head_timeout_s, backend.settings.idle_timeout_s
         is_seen = tap_of is not None
         try:
-            async with self.asker.ask(
-                request, backend, request_id, body, limit_s, "passthrough", is_seen=is_seen
-            ) as answer:
-                tap = tap_of(answer) if tap_of is not None else None
-                return await self._relay(request, answer, request_id, backend.settings.idle_timeout_s, tap)
+            while True:
+                async with self.asker.ask(
+                    request, backend, request_id, body, limit_s, "passthrough", is_seen=is_seen
+                ) as answer:
+                    said = b""
+                    if retelling is not None and retelling.may_learn(answer.status):
+                        said = await _beginning(answer, idle_s)
+                        if (body := await retelling.otherwise(said)) is not None:
+                            continue
+                    elif retelling is not None and answer.status < 300:
+                        retelling.answered()
+                    tap = tap_of(answer) if tap_of is not None else None
+                    return await self._relay(request, answer, request_id, idle_s, tap, said)
         except Refusal as refusal:
             return error_response(refusal)
 
@@ -93,8 +106,13 @@ class Passthrough:
         request_id: str,
         idle_s: float,
         tap: Tap | None,
+        begun: bytes = b"",
     ) -> web.StreamResponse:
-        """The answer on its way to the client, to its end or to the first failure of either side."""
+        """The answer on its way to the client, to its end or to the first failure of either side.
+
+        Args:
+            begun: What has been read of it.
+        """
         headers = to_client(answer.headers, request_id=request_id)
         if tap is not None and tap.may_change:
             headers.popall(hdrs.CONTENT_LENGTH, None)
@@ -106,7 +124,7 @@ class Passthrough:
             response.force_close()
         self._observer.passed_through(request.method, answer.status)
         try:
-            await self._copy(request, answer, response, idle_s, tap)
+            await self._copy(request, answer, response, idle_s, tap, begun)
         except _Cut as cut:
             self._observer.upstream_failed("passthrough", cut.reason)
             _abort(request, response)
@@ -121,9 +139,12 @@ class Passthrough:
         response: web.StreamResponse,
         idle_s: float,
         tap: Tap | None,
+        begun: bytes,
     ) -> None:
         writer = await response.prepare(request)
         assert isinstance(writer, StreamWriter)
+        if answer.content_length is None and not answer.content.total_bytes:
+            await writer.write(b"")  # aiohttp would hold the head back until a stream's first event
         connection = answer.connection.protocol if answer.connection else None
         loop, stall_s = asyncio.get_running_loop(), self._stall_s
         try:
@@ -134,7 +155,7 @@ class Passthrough:
                     if (silence.when() or 0) < (due := loop.time() + idle_s):
                         silence.reschedule(due + idle_s / 10)
                     try:
-                        chunk = await answer.content.readany()
+                        chunk, begun = begun or await answer.content.readany(), b""
                     except aiohttp.ClientError as error:
                         raise _Cut("cut") from error
                     if tap is not None:
@@ -157,6 +178,18 @@ class Passthrough:
             raise _Cut("cut")  # reset within a body that only the connection's end would have ended
         async with asyncio.timeout(stall_s):
             await response.write_eof()
+
+
+async def _beginning(answer: aiohttp.ClientResponse, idle_s: float) -> bytes:
+    """The first part of an answer; all of it, if it is an error as servers send them."""
+    begun = b""
+    try:
+        async with asyncio.timeout(idle_s):
+            while len(begun) < _ERROR_BYTES_MAX and (chunk := await answer.content.readany()):
+                begun += chunk
+    except (aiohttp.ClientError, TimeoutError):
+        pass  # whoever reads on finds out, too
+    return begun
 
 
 class _Relayed(web.StreamResponse):

@@ -2,32 +2,39 @@
 
 from __future__ import annotations
 
+import secrets
 from typing import Any
 
 import aiohttp
 import orjson
 from aiohttp import web
 
-from gateway.api.callers import Caller, Callers, credential_for_asking, new_response_id, split_headers
+from gateway.api.callers import Caller, Callers, credential_for_asking, split_headers
 from gateway.api.choosing import Chooser, renamed
 from gateway.api.errors import backend_error_response
 from gateway.api.passthrough import Passthrough
 from gateway.api.recording import Both, EchoTap, ResponseTap, Tap, TapOf
+from gateway.api.retelling import Retelling
 from gateway.api.shared_key import refuse_previous
 from gateway.api.streaming import stream_events
 from gateway.api.upload import looked_over
 from gateway.config import Settings
 from gateway.core.job import Outcome, Status
+from gateway.core.unkept import unkept
 from gateway.engine.credentials import CallerHeaders
 from gateway.engine.engine import Engine
 from gateway.engine.foreground import BackendRefused, Plain
 from gateway.engine.refusals import previous_not_found
 from gateway.engine.turns import CHAINABLE
+from gateway.observe import Observer
 from gateway.outbound.backend import HttpBackend
 from gateway.wire import classify, requests, responses
 from gateway.wire.calls import NO_SUCH_ROUTE, Api
 from gateway.wire.errors import Refusal, invalid
+from gateway.wire.item_ids import FIRST_OUTPUT, to_be_looked_up
+from gateway.wire.items import Turn
 from gateway.wire.outline import may_be_parsed
+from gateway.wire.response_ids import id_of, is_own
 from gateway.wire.salt import salted
 
 
@@ -41,13 +48,16 @@ class PlainCreate:
         callers: Callers,
         chooser: Chooser,
         settings: Settings,
+        observer: Observer,
     ) -> None:
+        self._observer = observer
         self._jobs = engine.jobs
         self._foreground = engine.foreground
         self._passthrough = passthrough
         self._callers = callers
         self._chooser = chooser
         self._stall_timeout_s = settings.server.write_stall_timeout_s
+        self._heartbeat_s = settings.stream.heartbeat_s
         self._records = settings.conversations.record_foreground
         self._bytes_max = settings.background.events_bytes_max
 
@@ -62,19 +72,31 @@ class PlainCreate:
         backend = await self._chooser.of_body(body)
         if backend.speech.api is Api.CHAT:
             return await self._translated(request, backend, body, request_id)
-        sent, is_ours = body, False
         if isinstance(kind, classify.Plain) and not backend.sees_callers:
             await refuse_previous(body)
+
+        async def adapted(sent: bytes) -> bytes:
+            sent = renamed(backend, sent)
+            if backend.settings.cache_salt:
+                sent = await looked_over(salted(sent, self._callers.of(request, request_id).tenant))
+            return sent
+
+        said, retelling = None, None
+        sent = body
         if isinstance(kind, classify.Chained):
-            sent, is_ours = await self._with_context(
-                request, body, kind, self._callers.of(request, request_id), backend
-            )
-        sent = renamed(backend, sent)
-        if backend.settings.cache_salt:
-            sent = await looked_over(salted(sent, self._callers.of(request, request_id).tenant))
-        tap_of = await self._recorder(request, body, backend, request_id)
-        if is_ours and isinstance(kind, classify.Chained):
+            caller = self._callers.of(request, request_id)
+            said = await self._told(kind.body, caller, backend)
+            turns = await self._our_turns(request, kind, caller, backend)
+            if turns or said is not kind.body:
+                retelling = Retelling(backend, said, turns, adapted)
+            elif not backend.sees_callers:
+                # Through a key of the gateway's nothing is passed on that a backend might read otherwise than
+                # it was read here.
+                sent = requests.written(said)
+        tap_of = await self._recorder(request, body, said, backend, request_id)
+        if isinstance(kind, classify.Chained) and kind.previous_id is not None and turns:
             tap_of = self._echoing(kind.previous_id, tap_of)
+        sent = await adapted(sent) if retelling is None else await retelling.body()
         if not backend.speech.is_certain:
             # This request is the question which API it speaks: no other is sent unless it must be.
             answer = await self._passthrough.probe(
@@ -94,87 +116,109 @@ class PlainCreate:
             if speech.api is Api.CHAT:
                 return await self._translated(request, backend, body, request_id)
         return await self._passthrough.forward(
-            request, backend, request_id=request_id, body=sent, tap_of=tap_of
+            request, backend, request_id=request_id, body=sent, tap_of=tap_of, retelling=retelling
         )
 
-    async def _with_context(
-        self,
-        request: web.BaseRequest,
-        body: bytes,
-        chained: classify.Chained,
-        caller: Caller,
-        backend: HttpBackend,
-    ) -> tuple[bytes, bool]:
-        """The body with our earlier turns in it; as it came, and False, if they are the backend's."""
+    async def _our_turns(
+        self, request: web.BaseRequest, chained: classify.Chained, caller: Caller, backend: HttpBackend
+    ) -> list[Turn]:
+        """What the request goes on from; nothing, if that is a response of the backend's own, or none."""
         previous_id = chained.previous_id
+        if previous_id is None:
+            return []
         if await self._jobs.find(previous_id, caller.tenant) is not None:
-            items = await self._jobs.turns.expand(previous_id, caller.tenant, chained.body.get("input"))
-            return requests.chained_body(chained.body, input=items), True
+            return await self._jobs.turns.up_to(previous_id, caller.tenant)
         # Through a key of the gateway's, a backend would go on from any caller's response.
-        is_in_doubt = responses.OUR_ID.match(previous_id) or not backend.sees_callers
+        is_in_doubt = is_own(previous_id) or not backend.sees_callers
         if is_in_doubt and not await self._callers.backend_knows(request, caller, previous_id, backend):
             raise previous_not_found(previous_id)  # some backends would answer without the context
-        return body, False
+        return []
+
+    async def _told(self, body: dict[str, Any], caller: Caller, backend: HttpBackend) -> dict[str, Any]:
+        """The request with what its input names of ours put in; if that is nothing, itself."""
+        given = body.get("input")
+        told = await self._jobs.turns.told(given, caller.tenant, backend)
+        return body if told is given else {**body, "input": told}
 
     async def _translated(
         self, request: web.BaseRequest, backend: HttpBackend, body: bytes, request_id: str
     ) -> web.StreamResponse:
         caller = self._callers.of(request, request_id)
         parsed = await _object(body)
+        parsed = backend.speech.heard(parsed)  # what its settings drop or set is not judged
         requests.validate(parsed, accept_store_false=True)
         requests.validate_depth(parsed)
+        parsed = await self._told(parsed, caller, backend)
         items = parsed.get("input")
         previous_id = parsed.get("previous_response_id")
         if previous_id is not None:
             if await self._jobs.find(previous_id, caller.tenant) is None:
                 raise previous_not_found(previous_id)
-            items = await self._jobs.turns.expand(previous_id, caller.tenant, items)
+            to = backend.speech.receiver
+            items = await self._jobs.turns.expand(previous_id, caller.tenant, items, to)
         stored, held = split_headers(request, caller, backend)
         headers = CallerHeaders(held.credential, {**stored, **held.others})
-        response_id = new_response_id()
+        response_id = id_of(secrets.token_bytes(24))
 
-        async def keep(outcome: Outcome) -> None:
-            if outcome.status in CHAINABLE:
-                await self._jobs.turns.record(
-                    parsed,
-                    outcome.final,
-                    response_id=response_id,
-                    status=outcome.status,
-                    tenant=caller.tenant,
-                    backend=backend.name,
-                )
+        async def keep(outcome: Outcome) -> Outcome:
+            is_kept = outcome.status in CHAINABLE and await self._jobs.turns.record(
+                parsed,
+                outcome.final,
+                response_id=response_id,
+                status=outcome.status,
+                item_ids=outcome.item_ids,
+                tenant=caller.tenant,
+                backend=backend.name,
+            )
+            return outcome if is_kept else unkept(outcome)
 
-        is_kept = self._records and requests.is_turn(parsed)
+        is_kept = self._records is not False and requests.is_turn(parsed)
         plain = Plain(
             response_id,
             caller.tenant,
-            parsed,
+            {**parsed, "store": is_kept},
             items,
             request.raw_path,
             headers,
             keep if is_kept else None,
         )
+        tools = backend.speech.offered(parsed, items)
+        self._observer.tools_omitted(backend.name, [tool.family for tool in tools.omitted])
         try:
             if parsed.get("stream") is True:
                 blocks = self._foreground.stream(plain, backend)
                 return await stream_events(
-                    request, blocks, request_id=caller.request_id, stall_timeout_s=self._stall_timeout_s
+                    request,
+                    blocks,
+                    request_id=caller.request_id,
+                    stall_timeout_s=self._stall_timeout_s,
+                    headers=tools.headers(),
+                    heartbeat_s=self._heartbeat_s,
                 )
             answer = await self._foreground.finish(plain, backend)
         except BackendRefused as refused:
             return backend_error_response(
                 refused.status, refused.reason, refused.failure, refused.retry_after_s
             )
-        return web.Response(body=answer, content_type="application/json")
+        return web.Response(body=answer, content_type="application/json", headers=tools.headers())
 
     async def _recorder(
-        self, request: web.BaseRequest, body: bytes, backend: HttpBackend, request_id: str
+        self,
+        request: web.BaseRequest,
+        body: bytes,
+        said: dict[str, Any] | None,
+        backend: HttpBackend,
+        request_id: str,
     ) -> TapOf | None:
-        """What keeps the answer as a turn, if it is to be kept."""
-        if not self._records:
+        """What keeps the answer as a turn, if it is to be kept.
+
+        Args:
+            said: The request, where it was read already.
+        """
+        if self._records is not True:
             return None
         try:
-            parsed = await _object(body)
+            parsed = said or await _object(body)
             tenant = self._callers.of(request, request_id).tenant
         except Refusal:
             return None  # the backend's to refuse, or to accept: as if nothing were kept here
@@ -188,6 +232,7 @@ class PlainCreate:
                     orjson.dumps(response),
                     response_id=response["id"],
                     status=Status(response["status"]),
+                    item_ids=to_be_looked_up(response["id"], response["output"], FIRST_OUTPUT),
                     tenant=tenant,
                     backend=backend.name,
                 )

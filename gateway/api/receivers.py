@@ -45,9 +45,13 @@ class Receivers:
                     return 200, {"enabled": name}
                 return 404, {"error": "no endpoint of this name"}
             case {"retry": str(response_id)} if len(asked) == 1:
-                count = await self._deliveries.retry(response_id)
+                count, disabled = await self._deliveries.retry(response_id)
                 if count:
-                    return 200, {"retried": count}
+                    return 200, {"retried": count, "disabled": disabled}
+                if disabled:
+                    names = " and ".join(disabled)
+                    how = f"enable it first (backburner webhooks --enable {disabled[0]})"
+                    return 409, {"error": f"not tried: {names} answered 410 and is disabled; {how}"}
                 return 404, {"error": "nothing waits about this response"}
         return 400, {"error": 'must be {"enable": NAME} or {"retry": RESPONSE_ID}'}
 

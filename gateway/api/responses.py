@@ -5,20 +5,20 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from collections.abc import AsyncGenerator, Iterator
+import secrets
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from urllib.parse import parse_qs
 
 from aiohttp import web
 
 from gateway.api.arrival import TcpArrival
-from gateway.api.callers import Caller, Callers, new_response_id, split_headers
+from gateway.api.callers import Caller, Callers, credential_for_asking, split_headers
 from gateway.api.choosing import Chooser
 from gateway.api.passthrough import Passthrough
 from gateway.api.plain import PlainCreate
-from gateway.api.shared_key import refuse_encoded
 from gateway.api.streaming import stream_events
-from gateway.api.upload import looked_over, read_body, too_large
+from gateway.api.upload import looked_over, read_body
 from gateway.config import Settings
 from gateway.core.job import Idempotency, Job, Status
 from gateway.engine.engine import Engine
@@ -28,9 +28,10 @@ from gateway.engine.unacked import Delivery
 from gateway.observe import Observer
 from gateway.outbound.backend import HttpBackend
 from gateway.wire import queries, requests, responses, retries, webhooks
-from gateway.wire.calls import NO_SUCH_ROUTE
+from gateway.wire.calls import NO_SUCH_ROUTE, Api
 from gateway.wire.classify import Background, classify
-from gateway.wire.errors import Fault, Refusal, invalid, not_found
+from gateway.wire.errors import Fault, Refusal, invalid, not_found, too_large
+from gateway.wire.response_ids import id_of, is_own
 
 _QUERY_OF_CREATE = frozenset({"api-version", "beta"})
 _PARAMETER = re.compile(r"[A-Za-z_]{1,32}(\[\])?")
@@ -54,7 +55,7 @@ class Responses:
         self._passthrough = passthrough
         self._callers = callers
         self._chooser = chooser
-        self._plain = PlainCreate(engine, passthrough, callers, chooser, settings)
+        self._plain = PlainCreate(engine, passthrough, callers, chooser, settings, observer)
         self._dialect = engine.dialect
         self._settings = settings
         self._observer = observer
@@ -63,12 +64,6 @@ class Responses:
 
     async def create(self, request: web.BaseRequest, request_id: str) -> web.StreamResponse:
         """Ours if it says `"background": true`; a plain one goes on, with our earlier turns put in."""
-        if request.headers.get("Content-Encoding", "identity") != "identity":
-            # Not readable here; no official client sends such.
-            backend = self._chooser.without_model()
-            if not backend.sees_callers:
-                refuse_encoded(request)
-            return await self._passthrough.forward(request, backend, request_id=request_id)
         body = await read_body(request, self._settings.server.body_bytes_max)
         kind = await looked_over(classify(body))
         await asyncio.sleep(0)  # a large one was parsed in one go, and the next steps take as long
@@ -109,16 +104,24 @@ class Responses:
                     param=shown,
                     code="unknown_parameter",
                 )
+        backend = self._chooser.find(body.get("model"))
+        if backend is not None:  # what its settings drop or set is not judged
+            body = backend.speech.heard(body)
         accept_store_false = self._settings.background.store_false == "accept"
         requests.validate(body, accept_store_false=accept_store_false)
         accepted = await self._jobs.earlier(caller.tenant, idempotency, delivery)
         if accepted is None:
             submission = await self._submission(request, body, caller, idempotency, delivery)
             accepted = await self._jobs.submit(submission)
+        headers = backend.speech.tools(body, body.get("input")).headers() if backend is not None else {}
         if body.get("stream") is True:
             self._observer.replays.labels("create").inc()
-            return await self._stream(request, accepted.response_id, caller, after=-1, delivery=delivery)
-        return self._json(accepted.response, accepted.status, http_status=self._dialect.accepted_status)
+            return await self._stream(
+                request, accepted.response_id, caller, after=-1, delivery=delivery, headers=headers
+            )
+        answer = self._json(accepted.response, accepted.status, http_status=self._dialect.accepted_status)
+        answer.headers.update(headers)
+        return answer
 
     async def _submission(
         self,
@@ -137,9 +140,13 @@ class Responses:
             is_ours = await self._jobs.find(previous_id, caller.tenant) is not None
             if not is_ours and not await self._callers.backend_knows(request, caller, previous_id, backend):
                 raise previous_not_found(previous_id)
+        if not backend.speech.is_certain and requests.has_built_in_tools(body):
+            await backend.ask(credential_for_asking(request))  # the answer says which of them are served
+        if body.get("conversation") and backend.speech.api is Api.RESPONSES:
+            await self._callers.check_conversation(request, caller, body["conversation"], backend)
         stored, held = split_headers(request, caller, backend)
         return Submission(
-            response_id=new_response_id(),
+            response_id=id_of(secrets.token_bytes(24)),
             tenant=caller.tenant,
             backend=backend.name,
             body=body,
@@ -150,6 +157,7 @@ class Responses:
             idempotency=idempotency,
             delivery=delivery,
             webhook=webhook,
+            request_id=caller.request_id,
         )
 
     # -- /responses/{id}
@@ -217,9 +225,8 @@ class Responses:
         with _naming(response_id):
             await self._jobs.delete(job)
         backend = self._chooser.named(job.backend)
-        if (
-            not job.is_background and backend is not None
-        ):  # one that keeps what it answers is to forget it too
+        if not job.is_background and backend is not None and not is_own(job.id):
+            # It has made this response, and is to forget it too if it has kept it.
             answer = await self._answer_of(request, caller, [backend])
             if answer is not None:
                 return answer
@@ -241,7 +248,9 @@ class Responses:
     async def _ask_backend(
         self, request: web.BaseRequest, caller: Caller, response_id: str
     ) -> web.StreamResponse:
-        """An id that is not here may be the backend's own; if it is not, the answer is ours."""
+        """An id that is not here may be the backend's own, unless it was made here."""
+        if is_own(response_id):
+            raise not_found(response_id)
         answer = await self._answer_of(request, caller, self._chooser.that_see_callers)
         if answer is None:
             raise not_found(response_id)
@@ -275,11 +284,16 @@ class Responses:
         *,
         after: int,
         delivery: Delivery | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> web.StreamResponse:
         blocks = self._shown(self._followers.follow(stored_id, caller.tenant, after=after), delivery)
         stall_timeout_s = self._settings.server.write_stall_timeout_s
         return await stream_events(
-            request, blocks, request_id=caller.request_id, stall_timeout_s=stall_timeout_s
+            request,
+            blocks,
+            request_id=caller.request_id,
+            stall_timeout_s=stall_timeout_s,
+            headers=headers,
         )
 
     async def _shown(
@@ -288,7 +302,9 @@ class Responses:
         async with aclosing(blocks):
             async for block in blocks:
                 yield self._dialect.shown_events(block)
-                if delivery is not None:  # the first event has the id: that is what must not be lost
+                if (
+                    delivery is not None and block
+                ):  # the first event has the id: that is what must not be lost
                     delivery.arrival.handed_over()
                     delivery = None
 

@@ -14,9 +14,11 @@ from aiohttp import web
 from gateway.api.admission import is_websocket
 from gateway.api.callers import Callers
 from gateway.api.choosing import Chooser
+from gateway.api.cors import Cors
 from gateway.api.errors import error_response, set_own_headers
 from gateway.api.models import merged_models, one_model
 from gateway.api.passthrough import Passthrough
+from gateway.api.refusals import RefusalLog
 from gateway.api.responses import Responses
 from gateway.api.shared_key import COMPUTING, keep_apart, keep_sockets_apart
 from gateway.api.upload import looked_over, read_body
@@ -24,7 +26,8 @@ from gateway.api.websocket import tunnel
 from gateway.config import ServerSettings
 from gateway.observe import Observer, line
 from gateway.outbound.backends import HttpBackends
-from gateway.wire.errors import Fault, Refusal
+from gateway.wire.calls import Api
+from gateway.wire.errors import Fault, Refusal, no_websocket
 from gateway.wire.salt import salted
 
 CONTRACT_PATH = "/openapi.json"
@@ -34,6 +37,9 @@ Handler = Callable[[web.BaseRequest, str], Awaitable[web.StreamResponse]]
 
 class Router:
     """The one handler of the public port.
+
+    Attributes:
+        cors: Which pages may read its answers.
 
     Args:
         base_path: The backend's, e.g. `/v1`: the gateway serves the same paths.
@@ -65,6 +71,8 @@ class Router:
         self._collection = f"{base_path}/responses"
         self._contract = contract
         self._models_path = f"{base_path}/models"
+        self.cors = Cors(settings, self._is_ours)
+        self._refusals = RefusalLog(observer)
         self._under_way = 0
         self._idle = asyncio.Event()
 
@@ -88,11 +96,15 @@ class Router:
         return response
 
     async def _answer(self, request: web.BaseRequest, request_id: str) -> web.StreamResponse:
+        if (preflight := self.cors.preflight(request)) is not None:
+            return preflight
         try:
             self._callers.admit(request)
             return await self._handler(request)(request, request_id)
         except Refusal as refusal:
             response = error_response(refusal)
+            if refusal.fault is Fault.OVERLOADED:
+                self._refusals.note(self._callers.of(request, request_id), refusal)
         except Exception:  # a defect costs its own request only
             line("defect", level=logging.ERROR, request=request_id, exc_info=True)
             if request.writer.output_size > 0 and request.transport is not None:
@@ -105,7 +117,7 @@ class Router:
         path = request.raw_path.partition("?")[0]
         if is_websocket(request):
             return self._tunnel
-        if request.method == "GET" and (len(self._backends.all) > 1 or self._backends.renames):
+        if request.method == "GET" and self._merges_models:
             if path == self._models_path:
                 return self._models
             if path.startswith(f"{self._models_path}/"):
@@ -117,6 +129,19 @@ class Router:
         if path.startswith(f"{self._collection}/"):
             return self._for_one(request.method, path[len(self._collection) + 1 :].split("/"))
         return self._forward
+
+    @property
+    def _merges_models(self) -> bool:
+        return len(self._backends.all) > 1 or self._backends.renames
+
+    def _is_ours(self, request: web.BaseRequest) -> bool:
+        """Whether some method on the path of a request is answered here."""
+        path = request.raw_path.partition("?")[0]
+        if path.startswith(f"{self._collection}/"):
+            return path[len(self._collection) + 1 :].partition("/")[0] not in COMPUTING
+        if path == self._models_path or path.startswith(f"{self._models_path}/"):
+            return self._merges_models
+        return path == self._collection or (path == CONTRACT_PATH and self._settings.openapi == "gateway")
 
     def _for_one(self, method: str, segments: list[str]) -> Handler:
         raw_id = segments[0]
@@ -159,6 +184,9 @@ class Router:
 
     async def _tunnel(self, request: web.BaseRequest, request_id: str) -> web.StreamResponse:
         backend = self._chooser.without_model()
+        may_post = request.raw_path.partition("?")[0] == self._collection
+        if may_post and (not backend.sees_callers or backend.speech.api is Api.CHAT):
+            raise no_websocket()
         keep_sockets_apart(request, backend)
         return await tunnel(
             request,
@@ -167,11 +195,10 @@ class Router:
             settings=self._settings,
             request_id=request_id,
             observer=self._observer,
+            may_post=may_post,
         )
 
 
 def _is_prompt(request: web.BaseRequest) -> bool:
-    """Of chat completions, or of the completions before them; not compressed."""
-    path = request.raw_path.partition("?")[0]
-    is_encoded = request.headers.get("Content-Encoding", "identity") != "identity"
-    return request.method == "POST" and path.endswith("/completions") and not is_encoded
+    """Of chat completions, or of the completions before them."""
+    return request.method == "POST" and request.raw_path.partition("?")[0].endswith("/completions")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -18,8 +19,9 @@ from aiohttp.http import HttpVersion11, RawRequestMessage
 from aiohttp.http_exceptions import BadStatusLine, HttpProcessingError, LineTooLong
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import RequestHandler
+from multidict import CIMultiDict
 
-from gateway.api.admission import admit, bad_version, head_too_large
+from gateway.api.admission import admit, bad_version, head_too_large, unknown_method
 from gateway.api.errors import STATUS, error_bytes, error_response, set_own_headers
 from gateway.api.patience import Patience
 from gateway.config import ServerSettings
@@ -27,12 +29,16 @@ from gateway.observe import Observer, line
 from gateway.wire.errors import Fault, Refusal, invalid
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+Settle = Callable[[web.BaseRequest, CIMultiDict[str]], None]
 
 _READ_BYTES = 64 * 2**10
 """Of a body, held for whoever reads it: up to twice that, or 4096 chunks, some 10 ms of parsing."""
 
 _SEE_OFF_S = 2.0
 """For so long at most a client may go on with a request that is no HTTP, to hear what was wrong with it."""
+
+_UNKNOWN_METHOD = re.compile(r"Invalid method.*\bb['\"][\w!#$%&'*+.^`|~-]+ /", re.DOTALL)
+"""The parser's words for a request line that is one, but for a method that it does not know."""
 
 _FAILED = Refusal(Fault.INTERNAL, "The gateway failed.", code="internal_error")
 
@@ -41,16 +47,20 @@ class Server(web.Server):
     """A server for one handler, which gets admitted requests only.
 
     Attributes:
+        settle: Has the last word about the head of every answer to a request.
         is_leaving: Every answer is the last one on its connection, so that clients and balancers open their
             next one elsewhere, and none is cut when the process ends.
     """
 
-    def __init__(self, handler: Handler, settings: ServerSettings, observer: Observer) -> None:
+    def __init__(
+        self, handler: Handler, settings: ServerSettings, observer: Observer, settle: Settle | None = None
+    ) -> None:
         # handler_cancellation: who hangs up ends what is done for it
         super().__init__(self._admit, request_factory=_request, handler_cancellation=True)
         self._handler = handler
         self._settings = settings
         self._observer = observer
+        self.settle = settle
         self.is_leaving = False
 
     def __call__(self) -> RequestHandler:
@@ -121,6 +131,10 @@ class _Connection(RequestHandler):
         else:
             self._patience.end()
 
+    def settle(self, request: web.BaseRequest, headers: CIMultiDict[str]) -> None:
+        if self._server.settle is not None:
+            self._server.settle(request, headers)
+
     @property
     def is_leaving(self) -> bool:
         return self._server.is_leaving
@@ -184,7 +198,14 @@ def _request(
         # What follows a declined upgrade may be of the other protocol. After chunks aiohttp's parser (3.14)
         # takes the last line of a trailer, which may say anything, for the next request's first header.
         message = message._replace(should_close=True)
-    return web.BaseRequest(message, payload, protocol, writer, task, task.get_loop())
+    return _Request(message, payload, protocol, writer, task, task.get_loop())
+
+
+class _Request(web.BaseRequest):
+    async def _prepare_hook(self, response: web.StreamResponse) -> None:
+        """aiohttp's hook for the head of any answer, whoever made it."""
+        assert isinstance(self._protocol, _Connection)
+        self._protocol.settle(self, response.headers)
 
 
 def _too_many_connections() -> Refusal:
@@ -198,6 +219,8 @@ def _malformed(error: BaseException | None) -> Refusal:
         return head_too_large()
     if isinstance(error, BadStatusLine) and "Invalid HTTP version" in said:
         return bad_version()
+    if isinstance(error, BadStatusLine) and _UNKNOWN_METHOD.search(said):
+        return unknown_method()
     return invalid("The request is not well-formed HTTP.", code="invalid_http")
 
 

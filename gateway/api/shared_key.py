@@ -49,17 +49,9 @@ async def keep_apart(
     path = request.raw_path.partition("?")[0]
     if request.method != "POST" or path not in {f"{collection}/{name}" for name in COMPUTING}:
         raise _not_passed_on()
-    refuse_encoded(request)
     body = body if body is not None else await read_body(request, bytes_max)
     await refuse_previous(body)
     return body
-
-
-def refuse_encoded(request: web.BaseRequest) -> None:
-    """Raises: Refusal, of a body that cannot be read here."""
-    if request.headers.get("Content-Encoding", "identity") != "identity":
-        message = "A compressed body cannot be read here; send it as it is."
-        raise Refusal(Fault.UNSUPPORTED_MEDIA, message, code="unsupported_content_encoding")
 
 
 async def refuse_previous(body: bytes) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
+from contextlib import aclosing, asynccontextmanager
 
 from aiohttp import web
 from aiohttp.http import StreamWriter
 
 from gateway.api.draining import drained, hold_as_usual, hold_little, reset
+from gateway.wire.sse import KEEP_ALIVE
 
 _PIECE_BYTES = 16 * 2**10
 """Written at once. Each reader has its own copy of what it has not taken yet; the block is shared."""
@@ -30,29 +31,33 @@ async def stream_events(
     *,
     request_id: str,
     stall_timeout_s: float,
+    headers: Mapping[str, str] | None = None,
+    heartbeat_s: float | None = None,
 ) -> web.StreamResponse:
     """Write whole events until there are no more, the reader goes, or it stops reading.
 
     Args:
+        blocks: The head goes out with the first of them, be it empty.
         stall_timeout_s: A reader that takes next to nothing for this long is cut off; it resumes at its
             cursor.
+        headers: Of this answer, beside those of all streams.
+        heartbeat_s: After so long without an event a comment is written; None: the blocks have some.
 
     Raises:
         Refusal: By the first block; nothing was sent.
     """
-    response = web.StreamResponse(headers={**_HEADERS, "X-Request-Id": request_id})
+    response = web.StreamResponse(headers={**_HEADERS, "X-Request-Id": request_id, **(headers or {})})
     async with aclosing(blocks):
         block = await anext(blocks, None)
         try:
             writer = await response.prepare(request)
             assert isinstance(writer, StreamWriter)
             hold_little(request)
-            while block is not None:
-                for piece in _pieces(block):
-                    await writer.write(piece, drain=False)
-                    if request.protocol.writing_paused:
-                        await drained(request, stall_timeout_s)
-                block = await anext(blocks, None)
+            reader = _Reader(request, writer, stall_timeout_s)
+            async with reader.kept_awake(heartbeat_s):
+                while block is not None:
+                    await reader.tell(block)
+                    block = await anext(blocks, None)
             async with asyncio.timeout(stall_timeout_s):
                 await response.write_eof()
             hold_as_usual(request)
@@ -61,6 +66,52 @@ async def stream_events(
         except ConnectionError:
             pass  # the reader has gone; the job goes on
     return response
+
+
+class _Reader:
+    """Whoever reads a stream, and how long nothing was written to it."""
+
+    def __init__(self, request: web.BaseRequest, writer: StreamWriter, stall_timeout_s: float) -> None:
+        self._request = request
+        self._writer = writer
+        self._stall_timeout_s = stall_timeout_s
+        self._loop = asyncio.get_running_loop()
+        self._told_at = self._loop.time()
+        self._telling = asyncio.Lock()
+
+    async def tell(self, block: bytes) -> None:
+        """Raises: ConnectionError, TimeoutError; it is gone, or has stalled."""
+        async with self._telling:
+            for piece in _pieces(block):
+                await self._writer.write(piece, drain=False)
+                if self._request.protocol.writing_paused:
+                    await drained(self._request, self._stall_timeout_s)
+            self._told_at = self._loop.time()
+
+    @asynccontextmanager
+    async def kept_awake(self, every_s: float | None) -> AsyncIterator[None]:
+        """A comment each time that nothing was written for so long; None: there are none."""
+        if every_s is None:
+            yield
+            return
+        beating = asyncio.create_task(self._beat(every_s))
+        try:
+            yield
+        finally:
+            beating.cancel()
+            await asyncio.wait({beating})
+
+    async def _beat(self, every_s: float) -> None:
+        try:
+            while True:
+                if (left_s := self._told_at + every_s - self._loop.time()) > 0:
+                    await asyncio.sleep(left_s)
+                else:
+                    await self.tell(KEEP_ALIVE)
+        except TimeoutError:
+            reset(self._request)  # which ends whoever waits for more to write
+        except ConnectionError:
+            pass
 
 
 def _pieces(block: bytes) -> Iterable[bytes | memoryview]:

@@ -29,10 +29,12 @@ class Tenant:
 
     Attributes:
         credential: What goes on to a backend that has no key of the gateway's.
+        name: Where the settings, a token or a proxy give it one.
     """
 
     tenant: bytes
     credential: Credential | None
+    name: str | None = None
 
 
 class Tenants(Protocol):
@@ -82,16 +84,17 @@ class ByStaticKey:
     is_gate = True
 
     def __init__(self, keys: dict[bytes, str], pepper: bytes) -> None:
-        self._known: dict[bytes, list[tuple[bytes, bytes]]] = {}
+        self._known: dict[bytes, list[tuple[bytes, Tenant]]] = {}
         for digest, name in keys.items():
             # By its first bytes, so that a thousand keys cost what one does; the rest takes equal time.
-            self._known.setdefault(digest[:4], []).append((digest, derived(pepper, "static_keys", name)))
+            tenant = Tenant(derived(pepper, "static_keys", name), None, name)
+            self._known.setdefault(digest[:4], []).append((digest, tenant))
 
     def of(self, request: web.BaseRequest) -> Tenant:
         digest = hashlib.sha256(presented(request).encode()).digest()
         for known, tenant in self._known.get(digest[:4], ()):
             if hmac.compare_digest(known, digest):
-                return Tenant(tenant, None)
+                return tenant
         raise not_let_in("Incorrect API key provided.")
 
 
@@ -112,7 +115,7 @@ class ByTrustedHeader:
         is_one = len(named) == 1 and 1 <= len(named[0]) <= _TENANT_CHARS_MAX and is_sendable(named[0])
         if not (is_one and self._is_trusted(request)):
             raise not_let_in("This gateway takes requests through its authenticating proxy only.")
-        return Tenant(derived(self._pepper, "trusted_header", named[0]), None)
+        return Tenant(derived(self._pepper, "trusted_header", named[0]), None, named[0])
 
     def _is_trusted(self, request: web.BaseRequest) -> bool:
         peer = request.transport.get_extra_info("peername") if request.transport is not None else None

@@ -31,7 +31,7 @@ class ByToken:
 
     def of(self, request: web.BaseRequest) -> Tenant:
         claims = self._claims(presented(request))
-        return Tenant(derived(self._pepper, "jwt", claims["iss"], claims["sub"]), None)
+        return Tenant(derived(self._pepper, "jwt", claims["iss"], claims["sub"]), None, claims["sub"])
 
     def _claims(self, token: str) -> dict[str, Any]:
         """What a token says that is what it must be. Raises: Refusal."""

@@ -11,7 +11,8 @@ from aiohttp import hdrs, web
 from aiohttp.http import HttpVersion11
 from aiohttp.streams import StreamReader
 
-from gateway.wire.errors import Fault, Refusal
+from gateway.wire.codings import Decoding, codings_of
+from gateway.wire.errors import too_large
 
 T = TypeVar("T")
 
@@ -76,15 +77,29 @@ def continue_if_expected(request: web.BaseRequest) -> None:
 
 
 async def read_body(request: web.BaseRequest, bytes_max: int) -> bytes:
-    """The body, whole: only so can its `background` be seen."""
+    """The body, whole and decoded: only so can its `background` be seen, or its model.
+
+    Args:
+        bytes_max: Of the body as it comes, and decoded.
+
+    Raises:
+        Refusal: It is larger, or has a coding that cannot be undone here.
+    """
+    codings = codings_of(request.headers.getall(hdrs.CONTENT_ENCODING, ()))
     if (request.content_length or 0) > bytes_max:
         raise too_large(bytes_max)
     continue_if_expected(request)
     body = BytesIO()  # grows in place, and is not copied at the end
+    decoding, received = Decoding(codings, bytes_max), 0
     while piece := await read_piece(request.content):
-        body.write(piece)
-        if body.tell() > bytes_max:
+        received += len(piece)
+        if received > bytes_max:
             raise too_large(bytes_max)
+        for decoded in decoding.feed(piece):
+            body.write(decoded)
+            if codings:  # a piece may stand for a thousand: others have their turn
+                await asyncio.sleep(0)
+    decoding.close()
     return body.getvalue()
 
 
@@ -107,10 +122,3 @@ async def looked_over(look: Generator[None, None, T]) -> T:
             found: T = done.value
             return found
         await asyncio.sleep(0)
-
-
-def too_large(bytes_max: int) -> Refusal:
-    """The refusal of a body over a limit."""
-    return Refusal(
-        Fault.TOO_LARGE, f"The request body is larger than {bytes_max} bytes.", code="request_too_large"
-    )

@@ -20,7 +20,7 @@ from gateway.outbound.backend import HttpBackend
 from gateway.outbound.client import FAILURES, explain, url_at
 from gateway.outbound.headers import to_backend
 from gateway.outbound.pool import Replica
-from gateway.wire.errors import Fault, Refusal, invalid
+from gateway.wire.errors import Fault, Refusal, invalid, no_websocket
 
 _CLOSE_REPLY_S: Final = 0.5
 """How long we wait for the peer's half of the closing handshake, before the socket closes anyway."""
@@ -37,6 +37,10 @@ _OF_THE_HANDSHAKE = frozenset(
     }
 )
 
+_MAY_PASS = frozenset({401, 402, 408, 425, 429, 500, 502, 503, 504})
+"""Answers to a handshake that do not say that there is no WebSocket. 403 does: uvicorn gives it for every
+path without one. A caller who really may not come in hears so when it posts, in the backend's words."""
+
 _RELAYED = frozenset({WSMsgType.TEXT, WSMsgType.BINARY, WSMsgType.PING, WSMsgType.PONG})
 
 _Socket: TypeAlias = web.WebSocketResponse[bool] | aiohttp.ClientWebSocketResponse[bool]
@@ -50,8 +54,14 @@ async def tunnel(
     settings: ServerSettings,
     request_id: str,
     observer: Observer,
+    may_post: bool,
 ) -> web.StreamResponse:
-    """Connect the client to the backend's WebSocket of the same path, until either side closes."""
+    """Connect the client to the backend's WebSocket of the same path, until either side closes.
+
+    Args:
+        may_post: The same can be asked for by a POST, which is what the client is told to do if the backend
+            has no WebSocket there.
+    """
     offered = _offered(request)
     if request.method != "GET" or not web.WebSocketResponse(protocols=offered).can_prepare(request):
         return error_response(invalid("Not a WebSocket handshake of version 13."))
@@ -66,7 +76,7 @@ async def tunnel(
     except Refusal as no_path:
         return error_response(no_path)
     except aiohttp.WSServerHandshakeError as error:
-        return _not_upgraded(error.status)
+        return _not_upgraded(error.status, may_post=may_post)
     except FAILURES as error:
         reason, refusal = explain(error, limit_s)
         observer.upstream_failed("passthrough", reason)
@@ -219,8 +229,10 @@ def _without_keys(offered: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(name for name in offered if not name.lower().startswith("openai-insecure-api-key."))
 
 
-def _not_upgraded(status: int) -> web.Response:
+def _not_upgraded(status: int, *, may_post: bool) -> web.Response:
     """The backend's own status; where that is no refusal, it did not speak WebSocket."""
+    if may_post and status not in _MAY_PASS:
+        return error_response(no_websocket())
     if status < 400:
         status = STATUS[Fault.BACKEND_UNREACHABLE]
     fault = Fault.INVALID if status < 500 else Fault.BACKEND_UNREACHABLE

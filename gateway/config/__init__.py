@@ -6,7 +6,8 @@ and `environment`, and tells every problem with the place it comes from.
 """
 
 from gateway.config.backends import UpstreamSettings
-from gateway.config.loader import ConfigError, load, load_with_origins
+from gateway.config.conflicts import is_loopback
+from gateway.config.loader import ConfigError, load, load_server, load_with_origins
 from gateway.config.models import (
     BackgroundSettings,
     ConversationSettings,
@@ -41,6 +42,8 @@ __all__ = [
     "TenantSettings",
     "UpstreamSettings",
     "WebhookSettings",
+    "is_loopback",
     "load",
+    "load_server",
     "load_with_origins",
 ]

@@ -29,6 +29,10 @@ def _is_http(value: str) -> str:
         raise ValueError("must be an http:// or https:// URL with a host")
     if url.query_string or url.fragment:
         raise ValueError("must have no query and no fragment")
+    for route in ("/responses", "/chat/completions", "/completions", "/models"):
+        if url.path.rstrip("/").endswith(route):
+            base = url.path.rstrip("/").removesuffix(route)
+            raise ValueError(f"must be the base URL, without {route}: its path is {base or '/'}")
     if url.user is not None or url.password is not None:
         raise ValueError("must not carry a credential; use api_key_file or api_key_env")
     return value.rstrip("/")
@@ -68,8 +72,14 @@ class UpstreamSettings(Section):
     """Chat: it knows the role `developer`; else such messages are sent as `system`."""
     max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     """Chat: its name for the limit on generated tokens."""
-    reasoning_field: Literal["none", "reasoning_content", "reasoning"] = "none"
-    """Chat: where the reasoning of earlier turns goes in a message, if it wants it back."""
+    unsupported_tools: Literal["omit", "refuse"] = "omit"
+    """Chat: tools that it cannot run, as `web_search`: `omit` serves a request without them and says so."""
+    think_tags: bool = False
+    """Chat: its answers have thoughts in the text, as `<think>…</think>`: they become reasoning items."""
+    system_messages: Literal["auto", "in_place", "first"] = "auto"
+    """Where later system messages go: in place, or into the first one. `auto`: there once one was refused."""
+    reasoning_field: Literal["auto", "none", "reasoning_content", "reasoning"] = "auto"
+    """Chat: where all earlier reasoning goes in a message. `auto`: only a running tool turn's, as it came."""
     drop_fields: Annotated[tuple[FieldName, ...], Field(max_length=256)] = ()
     """Request fields that background and translated calls leave out."""
     set_fields: dict[FieldName, Any] = Field(default_factory=dict)

@@ -16,7 +16,7 @@ from yarl import URL
 
 if TYPE_CHECKING:
     from gateway.config.backends import UpstreamSettings
-    from gateway.config.models import Settings
+    from gateway.config.models import ServerSettings, Settings
 
 Conflict = tuple[tuple[str, ...], str]  # settings, the one to blame first, and why they cannot all be
 
@@ -75,7 +75,11 @@ def conflicts(settings: Settings) -> Iterator[Conflict]:
     if chosen is not None and known and chosen not in known:
         yield ("default_backend",), f"default_backend must name a backend: {', '.join(known)}"
     yield from _listeners(settings, backends)
+    if settings.server.admin_token_file is not None and settings.server.admin_token_env is not None:
+        both = ("server.admin_token_file", "server.admin_token_env")
+        yield both, f"{both[0]} and {both[1]} are both given: there is one token"
     yield from _callers(settings)
+    yield from _cors(settings.server)
     for prefix, backend in backends.items():
         if backend.cache_salt and settings.tenants.mode == "none":
             both = (f"{prefix}.cache_salt", "tenants.mode")
@@ -208,7 +212,7 @@ def _callers(settings: Settings) -> Iterator[Conflict]:
             "tenants.tiers_allowed must name tenants by the eight digits that the log has for them, and "
             f"others by '*': in mode {tenants.mode} tenants have no names",
         )
-    if tenants.mode == "none" and not tenants.allow_anyone and not _is_loopback(settings.server.host):
+    if tenants.mode == "none" and not tenants.allow_anyone and not is_loopback(settings.server.host):
         yield (
             ("tenants.mode", "server.host"),
             "in mode none all callers are one, and server.host is not this machine alone: "
@@ -216,7 +220,19 @@ def _callers(settings: Settings) -> Iterator[Conflict]:
         )
 
 
-def _is_loopback(host: str) -> bool:
+def _cors(server: ServerSettings) -> Iterator[Conflict]:
+    if "*" in server.cors_origins and len(server.cors_origins) > 1:
+        yield ("server.cors_origins",), "server.cors_origins has * and others: * is any origin"
+    if "*" in server.cors_origins and server.cors_credentials:
+        yield (
+            ("server.cors_credentials", "server.cors_origins"),
+            "server.cors_credentials is true and server.cors_origins has *: name the origins, or every page "
+            "anywhere could act for its visitor",
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach what listens there."""
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:

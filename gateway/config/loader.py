@@ -6,7 +6,7 @@ a credential, nor text that might be one in the wrong place.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from gateway.config.conflicts import Conflict, ConflictError
 from gateway.config.environment import FILE_VARIABLE, read_environment
 from gateway.config.file import FileUnusable, read_file
-from gateway.config.models import Settings
+from gateway.config.models import ServerSettings, Settings
 from gateway.config.names import (
     FLAGS,
     GROUPS,
@@ -37,7 +37,17 @@ _REQUIRED = (
 )
 # Values that are never told: a URL may have a password in it, and a key may be where its place should be.
 _UNTOLD = frozenset(
-    {"api_key", "api_key_env", "headers", "pepper", "replicas", "sealing_keys", "secret_envs", "secrets"}
+    {
+        "admin_token_env",
+        "api_key",
+        "api_key_env",
+        "headers",
+        "pepper",
+        "replicas",
+        "sealing_keys",
+        "secret_envs",
+        "secrets",
+    }
     | {"set_fields", "url"}
 )
 _SAID_BETTER = {"tuple_type": "must be a list", "dict_type": "must be a mapping"}
@@ -94,6 +104,25 @@ def load_with_origins(
     if settings is None or problems:
         raise ConfigError(problems)
     return settings, {name: given[name].origin for name in given if given[name].value is not MENTIONED}
+
+
+def load_server(names: Iterable[str], *, environ: Mapping[str, str], file: Path | None) -> ServerSettings:
+    """The section `server` with these of its settings only, for a command that asks a gateway which runs.
+
+    What is wrong with all the others is not its business.
+
+    Raises:
+        ConfigError: One of these cannot be used, or the file cannot be read.
+    """
+    layers, _ = _gather({}, environ, file)
+    given = {name: value for layer in reversed(layers) for name, value in layer.items() if name in names}
+    values = {name.partition(".")[2]: value for name, (value, *_) in given.items()}
+    try:
+        return ServerSettings.model_validate(values, context={"environ": environ})
+    except ValidationError as error:
+        found = error.errors(include_url=False)
+    faults = [_Fault(f"server.{item['loc'][0]}", None, item["msg"]) for item in found if item["loc"]]
+    raise ConfigError([text for fault in faults if (text := _describe(fault, given))])
 
 
 def _gather(

@@ -8,13 +8,14 @@ at the world.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, PrivateAttr, SecretStr, field_validator, model_validator
 
 from gateway.config.backends import UpstreamSettings
 from gateway.config.conflicts import ConflictError, conflicts
-from gateway.config.section import Bytes, Count, Host, Name, Port, Seconds, Section
+from gateway.config.keyfiles import checked_key, key_of_variable, read_text
+from gateway.config.section import Bytes, Count, Host, Name, Origin, Port, Seconds, Section
 from gateway.config.tenants import CredentialSettings, TenantSettings
 from gateway.config.webhooks import RequestWebhookSettings, WebhookSettings
 
@@ -28,6 +29,10 @@ class ServerSettings(Section):
     admin_port: Port = 9001
     body_bytes_max: Bytes = 64 * 2**20
     """Largest body of a plain `POST /responses`; other paths stream through without a limit."""
+    admin_token_file: Path | None = None
+    """What the admin port asks for, as a bearer token, before it changes anything or shows an address."""
+    admin_token_env: str | None = None
+    """The same, from the environment variable of this name, as it is at the start."""
     connections_max: Count = 20_000
     """Client connections, on each of the two ports."""
     head_bytes_max: Bytes = 64 * 2**10
@@ -41,10 +46,36 @@ class ServerSettings(Section):
     keepalive_timeout_s: Seconds = 75
     write_stall_timeout_s: Seconds = 30
     """A client that takes next to nothing for this long is cut off (a reader can resume at its cursor)."""
+    cors_origins: Annotated[tuple[Origin, ...], Field(max_length=256)] = ()
+    """Pages of these origins may read answers in a browser; `*`: of any."""
+    cors_max_age_s: Annotated[int, Field(ge=0, le=24 * 3600)] = 600
+    """A browser need not ask again for so long."""
+    cors_credentials: bool = False
+    """Browsers may send cookies and certificates, which a proxy in front may ask for."""
     openapi: Literal["gateway", "backend"] = "gateway"
     """Whose document `/openapi.json` is on the public port."""
     drain_timeout_s: Annotated[float, Field(ge=0, le=3600)] = 25
     """After SIGTERM, running jobs get this long to end (Kubernetes kills after 30 s)."""
+
+    _admin_token_of_environment: SecretStr | None = PrivateAttr(default=None)
+
+    @field_validator("admin_token_file")
+    @classmethod
+    def _holds_a_token(cls, value: Path | None) -> Path | None:
+        if value is not None:
+            checked_key(read_text(value))
+        return value
+
+    def model_post_init(self, context: Any) -> None:
+        if self.admin_token_env is not None:
+            self._admin_token_of_environment = SecretStr(key_of_variable(self.admin_token_env, context))
+
+    def read_admin_token(self) -> str | None:
+        """What the admin port asks for, or None; a file is read anew by each call. Raises: ValueError."""
+        if self.admin_token_file is not None:
+            return checked_key(read_text(self.admin_token_file))
+        token = self._admin_token_of_environment
+        return token.get_secret_value() if token is not None else None
 
 
 class BackgroundSettings(Section):
@@ -142,14 +173,21 @@ class StreamSettings(Section):
 
 class LogSettings(Section):
     level: Literal["debug", "info", "warning", "error"] = "info"
-    format: Literal["json", "text"] = "json"
+    format: Literal["auto", "json", "text"] = "auto"
+    """`auto`: text on a terminal, else JSON."""
+    waiting_bytes_max: Bytes = 4 * 2**20
+    """Of lines that whoever reads stderr has not taken yet; more are dropped and counted."""
+    flush_timeout_s: Annotated[float, Field(ge=0, le=60)] = 2
+    """The end of the process waits so long for the last lines to be taken."""
 
 
 class ConversationSettings(Section):
     """What is kept of conversations."""
 
-    record_foreground: bool = False
-    """Plain responses are recorded too, not only background ones."""
+    record_foreground: Literal["auto"] | bool = "auto"
+    """Which plain responses are recorded: those that are made here of chat answers (auto), all, or none."""
+    references_bytes_max: Bytes = 64 * 2**20
+    """Of stored responses in which the items are that one request names; more is refused."""
 
 
 class Settings(Section):

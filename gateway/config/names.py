@@ -89,6 +89,7 @@ FLAGS = {
     "store.database": "--database",
     "background.retention_s": "--retention-s",
     "log.level": "--log-level",
+    "log.format": "--log-format",
 }
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,39}$"
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
@@ -13,6 +14,23 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=7 * 24 * 3600)]
 Bytes = Annotated[int, Field(ge=1024, le=64 * 2**30)]
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
+
+_ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://[a-z0-9._~%\[\]:-]+")
+
+
+def _as_browsers_send_it(value: str) -> str:
+    origin = value.lower()
+    for scheme, port in (("http", ":80"), ("https", ":443")):
+        if origin.startswith(f"{scheme}://"):
+            origin = origin.removesuffix(port)
+    if origin != "*" and not _ORIGIN.fullmatch(origin):
+        raise ValueError(
+            "must be scheme://host or scheme://host:port as browsers send it, without a path, or *"
+        )
+    return origin
+
+
+Origin = Annotated[str, AfterValidator(_as_browsers_send_it)]
 
 
 class Section(BaseModel):

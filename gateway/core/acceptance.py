@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -9,6 +10,8 @@ import orjson
 from gateway.core import tiers
 from gateway.core.job import Idempotency, Job, NewJob, Status
 from gateway.wire import events, responses
+from gateway.wire.item_ids import FIRST_INPUT, to_be_looked_up
+from gateway.wire.items import as_list
 from gateway.wire.requests import is_rerunnable
 
 
@@ -28,6 +31,7 @@ def new_job(
     deadline_s: float,
     unacked: bytes | None = None,
     webhook: str | None = None,
+    tools: Sequence[dict[str, Any]] | None = None,
 ) -> NewJob:
     """The job for a validated body, with its first two events.
 
@@ -37,8 +41,9 @@ def new_job(
         webhook: URL of the caller's own to tell of the end.
         opening: The types of the first two events.
         shows_output: The settings let readers see output that is not finished.
+        tools: Those that the backend is told of, if it is not told of all.
     """
-    response = responses.accepted(body, response_id=response_id, created_at=now_ms // 1000)
+    response = responses.accepted(body, response_id=response_id, created_at=now_ms // 1000, tools=tools)
     first = [{"type": name, "response": response} for name in opening]
     kept = {name: value for name, value in body.items() if name != "input"}
     if previous_id is not None:
@@ -61,9 +66,10 @@ def new_job(
         headers=orjson.dumps(headers),
         is_streamed=body.get("stream") is True,
         is_followable=shows_output or body.get("stream") is True,
-        is_rerunnable=is_rerunnable(body),
+        is_rerunnable=is_rerunnable(body if tools is None else {**body, "tools": list(tools)}),
         events=b"".join(events.frame(event, number) for number, event in enumerate(first)),
         next_seq=len(first),
+        item_ids=to_be_looked_up(response_id, as_list(body.get("input")), FIRST_INPUT),
     )
 
 
@@ -95,12 +101,22 @@ def kept_turn(
         is_rerunnable=False,
         events=b"",
         next_seq=0,
+        item_ids=to_be_looked_up(response_id, as_list(body.get("input")), FIRST_INPUT),
     )
 
 
-def foreground_job(body: dict[str, Any], *, response_id: str, tenant: bytes, now_ms: int) -> Job:
+def foreground_job(
+    body: dict[str, Any],
+    *,
+    response_id: str,
+    tenant: bytes,
+    now_ms: int,
+    tools: Sequence[dict[str, Any]] | None = None,
+) -> Job:
     """The run of a plain request, which is answered while it lasts and waits in no queue."""
-    response = responses.accepted(body, response_id=response_id, created_at=now_ms // 1000, background=False)
+    response = responses.accepted(
+        body, response_id=response_id, created_at=now_ms // 1000, background=False, tools=tools
+    )
     return Job(
         id=response_id,
         tenant=tenant,

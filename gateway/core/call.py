@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Collection
+from collections.abc import AsyncGenerator, Callable, Collection
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
-from gateway.core.machine import Input
+from gateway.core.machine import Input, UpstreamFailed
 from gateway.core.retry import Patience
 from gateway.wire.calls import Speech
 
@@ -29,6 +29,7 @@ class BackendCall:
         headers: The caller's other headers.
         is_background: False for a call that a client is waiting for.
         is_again: One of its job was made before.
+        version: Of its body. A backend that knows the key of an earlier one would answer as before.
     """
 
     job_id: str
@@ -38,10 +39,15 @@ class BackendCall:
     credential: Credential | None
     is_background: bool = True
     is_again: bool = False
+    version: int = 0
 
 
 class Backend(Protocol):
     """A model server, or several that serve the same models."""
+
+    @property
+    def name(self) -> str:
+        """As in the settings."""
 
     @property
     def sees_callers(self) -> bool:
@@ -70,6 +76,28 @@ class Backend(Protocol):
 
         Args:
             credential: The caller's, for a server that answers nothing without one.
+        """
+
+    def after_refusal(
+        self, speech: Speech, said: bytes, sent: bytes, retell: Callable[[Speech], bytes]
+    ) -> Speech | None:
+        """How to make a call otherwise that was refused; None if what was said teaches nothing.
+
+        Args:
+            speech: How it was made.
+            said: The backend's error.
+            retell: The call as it would be made. One that is the same again would be refused again.
+        """
+
+    def remember(self, model: Any, speech: Speech) -> None:
+        """It has answered for this model when it was talked to so."""
+
+    def put_off(self, job_id: str, failed: UpstreamFailed) -> UpstreamFailed:
+        """A job was told within its answer, which is still open, that there is no time: keep others away,
+        too.
+
+        Returns:
+            The failure, with whose limit it is.
         """
 
     def stream(self, call: BackendCall) -> AsyncGenerator[Input, None]:

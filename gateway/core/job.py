@@ -82,6 +82,7 @@ class NewJob:
         events: The first events, encoded, from sequence number 0.
         unacked: Fingerprint of the request, where a retry may adopt the job until its answer has arrived.
         sealed: The caller's credential and private headers; gone from the store when the job ends.
+        item_ids: Of the items by which a client may name them, if they do not tell where they are.
     """
 
     id: str
@@ -106,6 +107,7 @@ class NewJob:
     unacked: bytes | None = None
     sealed: Sealed | None = None
     webhook: str | None = field(default=None, repr=False)
+    item_ids: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +177,7 @@ class Outcome:
         events: The last events, encoded, from `first_seq`; the terminal one is among them.
         error: For `failed`.
         reason: For the log: no text of a client or a backend.
+        item_ids: Of the output, as of a new job's input.
     """
 
     status: Status
@@ -184,6 +187,7 @@ class Outcome:
     event_count: int
     error: Failure | None
     reason: str
+    item_ids: tuple[str, ...] = ()
 
     @property
     def code(self) -> str | None:
@@ -230,6 +234,10 @@ class PreviousGone(Exception):
 
 class IdTaken(Exception):
     """There is a response of this id already, perhaps another tenant's: nothing was written."""
+
+
+class TooMuchNamed(Exception):
+    """The items that a request names lie in more than may be read for it."""
 
 
 class KeyReused(Exception):

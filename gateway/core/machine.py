@@ -7,19 +7,22 @@ deadline and a crash end a response through the same code as the backend does.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field, replace
 from typing import Any, assert_never
 
 import orjson
 
 from gateway.core import retry
 from gateway.core.job import Job, Outcome, Status
+from gateway.wire import endings, failures, responses
 from gateway.wire import events as wire_events
-from gateway.wire import failures, responses
+from gateway.wire.endings import Ending
 from gateway.wire.events import LIFECYCLE, TERMINAL, Event
-from gateway.wire.failures import Failure, failure
+from gateway.wire.failures import Failure, Told, failure
+from gateway.wire.item_ids import FIRST_OUTPUT, to_be_looked_up
 from gateway.wire.normalise import Normaliser
+from gateway.wire.notices import Notice
 from gateway.wire.output import Shelf, memory_of
 from gateway.wire.readers import NotAnEvent, Reader, ResponsesReader
 from gateway.wire.sse import Frame, data_of, each_frame
@@ -52,6 +55,7 @@ class UpstreamFailed:
         status: The backend's HTTP status, if it was its answer that said so.
         retry_after_s: How long it asked to be left alone.
         is_callers: That was said to this caller, by a rate limit of their own, and not to everybody.
+        said: The beginning of an error answer, as it came. Nobody is shown it.
     """
 
     failure: Failure
@@ -59,6 +63,7 @@ class UpstreamFailed:
     status: int | None = None
     retry_after_s: float | None = None
     is_callers: bool = False
+    said: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +112,15 @@ class Append:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """Store the ending."""
+    """Store the ending.
+
+    Attributes:
+        failed: How the backend failed, if that is what ended it: by the call, or by what it said in its
+            answer.
+    """
 
     outcome: Outcome
+    failed: UpstreamFailed | None = None
 
 
 Command = Append | Finish
@@ -117,6 +128,8 @@ Command = Append | Finish
 BACKGROUND = ("response.created", "response.queued", "response.in_progress")
 FOREGROUND = ("response.created", "response.in_progress")
 """The events before output, in the order in which both official clients want them."""
+
+_ERROR_EVENT = "upstream_error_event"
 
 
 _LOOSE_BYTES_MAX = 256 * 2**10
@@ -154,6 +167,7 @@ class JobMachine:
         self._next_seq = job.next_seq
         self._bytes_left = events_bytes_max
         self._answer: dict[str, Any] | None = None
+        self._unexplained: Told | None = None  # an error without a word: what says why may yet come
         self._is_finished = job.status.is_terminal
         self._shelf = shelf
         self._shelve_at = _LOOSE_BYTES_MAX
@@ -175,6 +189,11 @@ class JobMachine:
             raise Unreadable from error
         return machine
 
+    @property
+    def notices(self) -> Collection[Notice]:
+        """What the operator should know of the backend's answer, so far."""
+        return self._reader.notices
+
     def output(self) -> list[dict[str, Any]]:
         """The items so far, open ones marked `in_progress`."""
         return self._normaliser.output("in_progress")
@@ -194,8 +213,10 @@ class JobMachine:
                 return self._events((event for frame in frames for event in self._reader.read(frame)), now_s)
             case UpstreamAnswer(body):
                 return self._events(self._answer_of(body), now_s)
+            case UpstreamFailed() | UpstreamClosed() if self._unexplained is not None:
+                return [self._told([], self._unexplained, _ERROR_EVENT, now_s)]
             case UpstreamFailed(error, reason):
-                return [self._failed(error, reason, now_s)]
+                return [self._failed(error, reason, now_s, failed=item)]
             case UpstreamClosed():
                 commands = self._events(self._reader.end(), now_s)
                 return commands if self._is_finished else [*commands, self._closed_early(now_s)]
@@ -223,11 +244,12 @@ class JobMachine:
         try:
             for event in events:
                 kind = event["type"]
-                if kind == "error" or (not kind.startswith("response.") and event.get("error")):
-                    error = failures.of_event(event)
-                    return self._with(
-                        output, self._failed_after(output, error, "upstream_error_event", now_s)
-                    )
+                if kind == "error":
+                    told = failures.of_event(event)
+                    if not told.is_mute:
+                        return self._with(output, self._told(output, told, _ERROR_EVENT, now_s))
+                    self._unexplained = told
+                    continue
                 if kind in TERMINAL:
                     return self._with(output, self._terminal(output, event, now_s))
                 if kind in LIFECYCLE:
@@ -265,33 +287,55 @@ class JobMachine:
             self._answer = answer
 
     def _terminal(self, output: list[Event], event: Event, now_s: int) -> Finish:
-        """The backend's ending. Its embedded status decides, not the event's name (vLLM sends
-        `response.completed` for incomplete ones too)."""
+        """The backend's ending, whatever its last event is called."""
         self._remember(event)
         answer = event.get("response")
         answer = answer if isinstance(answer, dict) else {}
-        status = answer.get("status")
-        if status not in ("completed", "incomplete", "failed", "cancelled"):
-            status = event["type"].removeprefix("response.")
-        if status == "cancelled":
-            return self._failed_after(
-                output, failure("The backend cancelled the response."), "upstream_cancelled", now_s
-            )
-        if status == "failed":
-            given = answer.get("error")
-            error = failures.of_event(given if isinstance(given, dict) else event)
-            return self._failed_after(output, error, "upstream_failed", now_s)
-        output += self._normaliser.settle(answer.get("output"), status)
-        return self._finish(output, Status(status), now_s, reason="upstream_ended")
+        match ending := endings.ending_of(event):
+            case Ending.COMPLETED | Ending.INCOMPLETE:
+                output += self._normaliser.settle(answer.get("output"), ending)
+                is_cut = ending is Ending.INCOMPLETE or self._normaliser.has_cut_call()
+                status = Status.INCOMPLETE if is_cut else Status.COMPLETED
+                return self._finish(output, status, now_s, reason="upstream_ended")
+            case Ending.FAILED:
+                output += self._normaliser.settle(answer.get("output"), None)
+                return self._told(output, failures.of_failed(event), "upstream_failed", now_s)
+            case Ending.CANCELLED:
+                output += self._normaliser.settle(answer.get("output"), None)
+                error = failure("The backend cancelled the response.")
+                return self._failed_after(output, error, "upstream_cancelled", now_s)
+            case _:
+                assert_never(ending)
 
-    def _failed(self, error: Failure, reason: str, now_s: int) -> Finish:
-        return self._failed_after([], error, reason, now_s)
+    def _failed(
+        self, error: Failure, reason: str, now_s: int, *, failed: UpstreamFailed | None = None
+    ) -> Finish:
+        return self._failed_after([], error, reason, now_s, failed=failed)
 
-    def _failed_after(self, output: list[Event], error: Failure, reason: str, now_s: int) -> Finish:
+    def _told(self, output: list[Event], told: Told, last_word: str, now_s: int) -> Finish:
+        """The backend has said in its answer that it failed.
+
+        Args:
+            last_word: The reason, if there is none by which it may pass.
+        """
+        reason = retry.reason_of(told) or last_word
+        failed = UpstreamFailed(told.failure, reason, told.status, told.asked_s)
+        return self._failed_after(output, told.failure, reason, now_s, failed=failed)
+
+    def _failed_after(
+        self,
+        output: list[Event],
+        error: Failure,
+        reason: str,
+        now_s: int,
+        *,
+        failed: UpstreamFailed | None = None,
+    ) -> Finish:
         calls = retry.calls_made(self._job, reason)
         if calls > 1:
             error = failures.after_calls(error, calls)
-        return self._finish(output, Status.FAILED, now_s, error=error, reason=reason)
+        finish = self._finish(output, Status.FAILED, now_s, error=error, reason=reason)
+        return replace(finish, failed=failed)
 
     def _finish(
         self, last: list[Event], status: Status, now_s: int, *, reason: str, error: Failure | None = None
@@ -319,6 +363,7 @@ class JobMachine:
                 event_count=len(last) + 1,
                 error=error,
                 reason=reason,
+                item_ids=to_be_looked_up(self._job.id, final["output"], FIRST_OUTPUT),
             )
         )
 

@@ -1,8 +1,9 @@
 """Whether a job whose call has failed is run again: when, and whether the call was an attempt.
 
 The one place that decides it. Pure: time and dice come as arguments. An attempt is a call that the backend
-may have begun to work on. A call that never reached it, or that it sent away (429, 503), is none: it costs
-the job nothing but time.
+may have begun to work on. A call that never reached it, or that it sent away (429, 503 and their kin), is
+none: it costs the job nothing but time. It is the same whether a status says so, or an error within a
+stream.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from gateway.core.job import Job
+from gateway.wire.failures import Told
 
 
 class Kind(Enum):
@@ -25,11 +27,14 @@ class Kind(Enum):
     """Perhaps some of the work; another attempt may not meet such an end."""
 
 
+PUT_OFF = "upstream_put_off"
+_ERROR = "upstream_error"
+
 KINDS = {
     "upstream_unreachable": Kind.NOT_SENT,
     "upstream_unavailable": Kind.NOT_SENT,  # no replica takes calls at the moment
-    "upstream_put_off": Kind.PUT_OFF,
-    "upstream_error": Kind.BROKEN_OFF,
+    PUT_OFF: Kind.PUT_OFF,
+    _ERROR: Kind.BROKEN_OFF,
     "upstream_cut": Kind.BROKEN_OFF,
     "upstream_closed_early": Kind.BROKEN_OFF,
     "upstream_timeout": Kind.BROKEN_OFF,
@@ -37,8 +42,47 @@ KINDS = {
 }
 """By the reason of an ending; every other one is the backend's last word, or the client's."""
 
-_PUT_OFF_STATUS = frozenset({429, 503})
-_ERROR_STATUS = frozenset({500, 502, 504})
+STATUSES = {
+    408: _ERROR,  # RFC 9110: "may repeat the request"; both official SDKs do
+    425: PUT_OFF,  # RFC 8470: not before the connection is sure
+    429: PUT_OFF,
+    498: PUT_OFF,  # Groq: the flex tier has no capacity, and the request was not processed
+    499: _ERROR,  # nginx: whoever called the server behind it has gone away
+    500: _ERROR,
+    502: _ERROR,
+    503: PUT_OFF,
+    504: _ERROR,
+    520: _ERROR,  # Cloudflare: the server sent nothing, or something odd
+    521: PUT_OFF,  # Cloudflare: it refuses connections
+    522: _ERROR,  # Cloudflare: no connection, or no sign of life on it
+    523: PUT_OFF,  # Cloudflare: no route to it
+    524: _ERROR,  # Cloudflare: no answer in time
+    525: PUT_OFF,  # Cloudflare: no TLS with it
+    526: PUT_OFF,  # Cloudflare: nor a valid certificate
+    527: _ERROR,  # Cloudflare: cut between its own machines
+    529: PUT_OFF,  # Anthropic: overloaded
+    530: PUT_OFF,  # Cloudflare: its name cannot be resolved
+    598: _ERROR,  # proxies: no answer in time
+    599: _ERROR,  # proxies: no connection in time, perhaps after the request
+}
+"""The statuses that may pass, and by which reason a response ends if they do not. Every other one is the
+backend's last word."""
+
+UNANSWERED = frozenset({502, 504, *range(520, 528), 530, 598, 599})
+"""Those that something in front of a server sends since it has got no answer from it."""
+
+_LAST_WORDS = frozenset(
+    {
+        "context_length_exceeded",
+        "insufficient_quota",
+        "content_filter",
+        "invalid_api_key",
+        "model_not_found",
+        "permission_denied",
+    }
+)
+"""Codes that no waiting changes, whatever status they come with."""
+
 _DOUBLINGS_MAX = 30
 _EARLIEST, _LATEST = 0.9, 1.05
 """Of a wait that the backend asked for: who was sent away together must not come back so. Until a job whose
@@ -136,15 +180,11 @@ def may_ask_anew(reason: str) -> bool:
     return reason in ("upstream_cut", "upstream_closed_early")
 
 
-def reason_of(status: int, code: str) -> str:
-    """The reason of an ending by a backend's HTTP status.
-
-    Args:
-        code: The error code in its answer. A used-up quota does not come back by waiting.
-    """
-    if status in _PUT_OFF_STATUS and code != "insufficient_quota":
-        return "upstream_put_off"
-    return "upstream_error" if status in _ERROR_STATUS else "upstream_refused"
+def reason_of(told: Told) -> str | None:
+    """The reason of an ending by what a backend told of its failure; None if that was its last word."""
+    if told.is_last_word or told.failure["code"] in _LAST_WORDS or told.status is None:
+        return None
+    return STATUSES.get(told.status)
 
 
 def again(

@@ -49,7 +49,7 @@ class Credentials:
             return None
         own = headers.credential
         text = calls.private_bytes((own.name, own.value) if own else None, headers.others)
-        return self._sealer.seal(text, job_id=job.id, tenant=job.tenant)
+        return self._sealer.seal(text, owner=job.id, tenant=job.tenant)
 
     def of(self, job: Job, sealed: Sealed | None) -> CallerHeaders | None:
         """Those of a job; None if they were in the memory of a process that has ended.
@@ -61,7 +61,7 @@ class Credentials:
             return self._held.get(job.id)
         if self._sealer is None:
             raise Unsealable(missing(sealed.key_id))
-        own, others = calls.private_of(self._sealer.open(sealed, job_id=job.id, tenant=job.tenant))
+        own, others = calls.private_of(self._sealer.open(sealed, owner=job.id, tenant=job.tenant))
         return CallerHeaders(Credential(*own) if own else None, others)
 
     def forget(self, response_id: str) -> None:

@@ -256,9 +256,12 @@ class Deliveries:
             self._observer.webhook_enabled(name)
         return is_there
 
-    async def retry(self, response_id: str) -> int:
-        """Try again now what waits about a response. Returns for how many receivers."""
-        return await self._outbox.hurry(response_id, now_ms=self._clock.now_ms())
+    async def retry(self, response_id: str) -> tuple[int, list[str]]:
+        """Try again now what waits about a response. Returns for how many receivers, and the names of those
+        that are not tried, since they want no more."""
+        lanes = await self._outbox.hurry(response_id, now_ms=self._clock.now_ms())
+        disabled = {each.name for each in await self._outbox.disabled()} & set(lanes)
+        return len(lanes) - len(disabled), sorted(disabled)
 
 
 def _log(error: StoreUnavailable) -> None:

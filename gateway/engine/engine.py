@@ -25,6 +25,7 @@ from gateway.engine.outputs import Outputs
 from gateway.engine.runner import Runner
 from gateway.engine.sealing import Sealer
 from gateway.engine.sweeper import Sweeper
+from gateway.engine.thoughts import Thoughts
 from gateway.engine.unacked import Unacked
 from gateway.observe import Observer
 from gateway.store.port import JobStore
@@ -41,6 +42,10 @@ class Engine:
         followers: Readers of event streams.
         foreground: Plain requests to a backend for which the gateway has to speak.
         deliveries: Who is told of ends.
+        ids: Of responses.
+
+    Args:
+        pepper: Secret bytes that outlive the process.
     """
 
     def __init__(
@@ -51,12 +56,14 @@ class Engine:
         settings: Settings,
         observer: Observer,
         *,
+        pepper: bytes,
         clock: Clock | None = None,
         fingerprint: Callable[[str], str] = str,
     ) -> None:
         background = settings.background
         keys = settings.credentials.read_sealing_keys()
         self.dialect = Dialect(settings.dialect)
+        thoughts = Thoughts(keys, pepper)
         unsettled: dict[str, Input] = {}
         self._store = store
         self._settings = background
@@ -80,6 +87,7 @@ class Engine:
             observer,
             unsettled,
             outputs,
+            thoughts,
         )
         self._closer = Closer(
             store,
@@ -110,6 +118,8 @@ class Engine:
             observer,
             self.dialect,
             unacked,
+            thoughts,
+            settings.conversations,
             TiersAllowed(
                 {
                     named if named == OTHERS else fingerprint(named): tiers
@@ -118,7 +128,9 @@ class Engine:
             ),
             outputs,
         )
-        self.foreground = Foreground(clock, background, outputs)
+        self.foreground = Foreground(
+            clock, background, thoughts, observer, outputs, head_wait_s=settings.stream.heartbeat_s
+        )
         self.deliveries = Deliveries(store, sender, clock, settings, observer, fingerprint)
         self._tasks: list[asyncio.Task[None]] = []
 

@@ -87,7 +87,8 @@ class Followers:
     # -- for whoever reads
 
     async def follow(self, response_id: str, tenant: bytes, *, after: int) -> AsyncGenerator[bytes, None]:
-        """The events after `after`, live, to the end of the response; whole events in each block.
+        """The events after `after`, live, to the end of the response; whole events in each block. Where there
+        are none yet, the first block is empty: it says that there is a stream.
 
         Raises:
             Refusal: Too many readers (before the first block).
@@ -101,6 +102,7 @@ class Followers:
         self, response_id: str, tenant: bytes, cursor: int, watched: _Watched, bell: asyncio.Event
     ) -> AsyncGenerator[bytes, None]:
         is_checked = False  # the store has said that it is this tenant's
+        has_begun = False
         bytes_max = self._settings.page_bytes_max
         while not (watched.is_gone or self._is_closed):
             bell.clear()  # before the read: what comes after it rings again
@@ -120,6 +122,9 @@ class Followers:
                 yield page.events
             if page.is_end:
                 return
+            if not has_begun and not page.events:
+                yield b""
+            has_begun = True
             if not page.events and not await _rang(bell, self._settings.heartbeat_s):
                 yield KEEP_ALIVE
 

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from gateway.config import BackgroundSettings
+from gateway.config import BackgroundSettings, ConversationSettings
 from gateway.core.acceptance import new_job
 from gateway.core.call import Backends
 from gateway.core.job import (
@@ -30,11 +30,13 @@ from gateway.engine.intake import Intake
 from gateway.engine.outputs import Outputs
 from gateway.engine.refusals import refusal_of, refusing
 from gateway.engine.runner import Runner
+from gateway.engine.thoughts import Thoughts
 from gateway.engine.turns import Turns
 from gateway.engine.unacked import Delivery, Unacked
 from gateway.observe import Observer
 from gateway.store.port import JobStore
 from gateway.wire import responses
+from gateway.wire.blotting import name_shown
 from gateway.wire.dialects import Dialect
 from gateway.wire.errors import Fault, Refusal, not_found
 
@@ -53,6 +55,7 @@ class Submission:
         is_previous_ours: Whether `previous_response_id` is to be found in this store; if not, it is the
             backend's to resolve.
         webhook: URL of the caller's own to tell of the end.
+        request_id: Of the create, for the log.
     """
 
     response_id: str
@@ -66,6 +69,7 @@ class Submission:
     idempotency: Idempotency | None = None
     delivery: Delivery | None = None
     webhook: str | None = field(default=None, repr=False)
+    request_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +106,8 @@ class Jobs:
         observer: Observer,
         dialect: Dialect,
         unacked: Unacked,
+        thoughts: Thoughts,
+        conversations: ConversationSettings,
         tiers: TiersAllowed,
         outputs: Outputs,
     ) -> None:
@@ -122,7 +128,7 @@ class Jobs:
         self._outputs = outputs
         self._adopts = settings.adopt_unacked_retry
         self._is_draining = False
-        self.turns = Turns(store, clock, settings, dialect, self.find)
+        self.turns = Turns(store, clock, settings, conversations, dialect, self.find, thoughts)
 
     def stop_accepting(self) -> None:
         """From now on every `submit` is refused."""
@@ -164,9 +170,11 @@ class Jobs:
         if named_id is not None:
             previous_id = (await self.turns.chainable(named_id, submission.tenant)).id
         backend = self._backends.get(submission.backend)
+        body = {**body, "input": await self.turns.told(body.get("input"), submission.tenant, backend)}
         if backend is not None and backend.speech.is_certain:  # what it cannot be told is better known now
             said = {**body, "previous_response_id": None} if previous_id else body
             backend.speech.check(said, submission.tenant)
+        tools = backend.speech.tools(body, body.get("input")) if backend is not None else None
         job = new_job(
             body,
             response_id=submission.response_id,
@@ -182,17 +190,18 @@ class Jobs:
             opening=self._dialect.opening,
             now_ms=self._clock.now_ms(),
             deadline_s=self._settings.deadline_s,
+            tools=tools.shown if tools is not None else None,
         )
         try:
             # Shielded: a client that hangs up now must not leave a job that is stored but unknown to us.
-            accepted_id = await asyncio.shield(
-                self._accept(job, submission.held_headers, submission.delivery)
-            )
+            accepted_id = await asyncio.shield(self._accept(job, submission))
         except QueueFull as error:
             raise self._intake.full(error, job.tenant) from None
         except (KeyReused, PreviousGone, StoreUnavailable) as error:
             raise refusal_of(error, named_id) from None
         if accepted_id == job.id:
+            if tools is not None:
+                self._observer.tools_omitted(job.backend, [tool.family for tool in tools.omitted])
             return Accepted(job.id, Status.QUEUED, job.response)
         earlier = await self._accepted(accepted_id, job.tenant)
         if earlier is None:
@@ -210,7 +219,8 @@ class Jobs:
         job = await self._find(response_id, tenant)
         return Accepted(job.id, job.status, await self.show(job)) if job is not None else None
 
-    async def _accept(self, job: NewJob, held: CallerHeaders, delivery: Delivery | None) -> str:
+    async def _accept(self, job: NewJob, submission: Submission) -> str:
+        held, delivery = submission.held_headers, submission.delivery
         backend = self._backends.get(job.backend)
         may_seal = backend is not None and backend.sees_callers
         job = replace(job, sealed=self._credentials.keep(job, held, may_seal=may_seal))
@@ -225,6 +235,12 @@ class Jobs:
                 answered(accepted_id)
         if accepted_id == job.id:
             self._intake.accepted(job.tenant)
+            self._observer.job_known(
+                job.id,
+                backend=job.backend,
+                model=name_shown(submission.body.get("model")),
+                request=submission.request_id,
+            )
             self._observer.job_accepted(job.id, job.tenant, job.is_streamed)
             self._runner.sent(job)
         return accepted_id

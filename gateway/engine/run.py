@@ -7,21 +7,35 @@ import random
 import time
 from contextlib import aclosing, closing
 from dataclasses import dataclass, replace
+from typing import Any
 
 from gateway.config import BackgroundSettings
 from gateway.core.call import Backend, BackendCall
 from gateway.core.job import FIRST_OUTPUT_SEQ, Claim, ClaimLost, Outcome
-from gateway.core.machine import Abandoned, Append, Finish, Input, JobMachine, Started, UpstreamFailed
-from gateway.core.retry import Again, Failed, again
+from gateway.core.machine import (
+    Abandoned,
+    Append,
+    Command,
+    Finish,
+    Input,
+    JobMachine,
+    Started,
+    UpstreamFailed,
+)
+from gateway.core.refusal import CALLS_MAX, is_answered, refusal
+from gateway.core.retry import PUT_OFF, Again, Failed, again
 from gateway.engine.clock import Clock
 from gateway.engine.credentials import Credentials
 from gateway.engine.joblog import JobLog
 from gateway.engine.outputs import Outputs
 from gateway.engine.sealing import Unsealable
+from gateway.engine.thoughts import Thoughts
 from gateway.observe import Observer
 from gateway.store.port import Call, JobStore
-from gateway.wire import calls
+from gateway.wire import calls, responses
+from gateway.wire.blotting import name_shown
 from gateway.wire.calls import NO_SUCH_ROUTE, Speech
+from gateway.wire.chat.tools import Tools
 from gateway.wire.errors import Refusal
 from gateway.wire.failures import failure
 from gateway.wire.output import Shelf
@@ -60,6 +74,7 @@ class Run:
     settings: BackgroundSettings
     observer: Observer
     attempts_max: int
+    thoughts: Thoughts
 
     async def to_its_end(self) -> None:
         """Run the job to an ending that is stored.
@@ -82,30 +97,48 @@ class Run:
         if stored is None:  # deleted since
             raise ClaimLost
         with closing(self.outputs.shelf()) as shelf:
-            if not await self._attempt(stored, self.backend.speech, shelf):
-                await self._attempt(stored, self.backend.speech, shelf, is_second=True)
+            number, speech = 0, await self._attempt(stored, self.backend.speech, 0, shelf)
+            while speech is not None:
+                number += 1
+                speech = await self._attempt(stored, speech, number, shelf)
 
-    async def _attempt(self, stored: Call, speech: Speech, shelf: Shelf, *, is_second: bool = False) -> bool:
-        """Make the call, obey the machine to the end. False: it speaks the other API, which is known now."""
+    async def _attempt(self, stored: Call, speech: Speech, number: int, shelf: Shelf) -> Speech | None:
+        """Make the call, obey the machine to the end. How to make it otherwise, if it did not come to that:
+        the backend speaks the other API, or has refused the call and said what it wants."""
         claim = self.claim
         request = calls.request_of(stored.request)
-        reader = speech.reader(claim.id, request)
-        job = replace(claim.job, next_seq=FIRST_OUTPUT_SEQ) if is_second else claim.job
+        self.observer.job_known(claim.id, model=name_shown(request.get("model")))
+        speech = speech if number else speech.to(request.get("model"))
+        turns = await self.store.turns_before(claim.id, claim.job.tenant)
+
+        def said_to(speech: Speech) -> Any:
+            return calls.input_of(stored.input, turns, speech)
+
+        def told(speech: Speech) -> bytes:
+            return speech.body(request, said_to(speech), claim.job.tenant)
+
+        input = said_to(speech)
+        reader = speech.reader(claim.id, request, input)
+        job = replace(claim.job, response=self._shown(speech.tools(request, input)))
+        if number:
+            job = replace(job, next_seq=FIRST_OUTPUT_SEQ)
+        sealing = self.thoughts.sealing(reader, request, speech.api, job.tenant)
         events_bytes_max = self.settings.events_bytes_max
-        machine = JobMachine(job, events_bytes_max=events_bytes_max, reader=reader, shelf=shelf)
-        if not is_second:
+        machine = JobMachine(job, events_bytes_max=events_bytes_max, reader=sealing, shelf=shelf)
+        if not number:
             await self._obey(machine, Started())
         try:
             held = self.credentials.of(job, stored.sealed)
         except Unsealable as why:
             lost = Abandoned(f"The caller's credential cannot be read: {why}.", "credential_unreadable")
-            return await self._obey(machine, lost)
-        turns = await self.store.turns_before(claim.id, claim.job.tenant)
+            await self._obey(machine, lost)
+            return None
         try:
-            body = speech.body(request, calls.input_of(stored.input, turns, speech.api), job.tenant)
-        except Refusal as refusal:  # found out too late to refuse the request
-            unsayable = UpstreamFailed(failure(refusal.message, "invalid_prompt"), "unsupported_by_backend")
-            return await self._obey(machine, unsayable)
+            body = speech.body(request, input, job.tenant)
+        except Refusal as why:  # found out too late to refuse the request
+            unsayable = UpstreamFailed(failure(why.message, "invalid_prompt"), "unsupported_by_backend")
+            await self._obey(machine, unsayable)
+            return None
         headers = {**calls.headers_of(stored.headers), **(held.others if held else {})}
         credential = held.credential if held else None
         call = BackendCall(
@@ -115,6 +148,7 @@ class Run:
             headers,
             credential,
             is_again=claim.job.next_seq >= FIRST_OUTPUT_SEQ,  # it was started before
+            version=number,
         )
         started: float | None = time.monotonic()
         async with aclosing(self.backend.stream(call)) as items:
@@ -123,12 +157,20 @@ class Run:
                     if item.status in NO_SUCH_ROUTE and not speech.is_certain:
                         found = await self.backend.ask(credential)
                         if found.api is not speech.api:
-                            return False
+                            return found
                     if held is None and self.backend.sees_callers and item.status in (401, 403):
                         item = _LOST_CREDENTIAL
                 await self.log.room()
-                if await self._obey(machine, item):
-                    return True
+                commands = machine.receive(item, now_s=self.clock.now_s())
+                is_silent = number + 1 < CALLS_MAX and not self.log.has_output
+                said = refusal(item, commands) if is_silent else None
+                if said is not None and (taught := self.backend.after_refusal(speech, said, body, told)):
+                    return taught
+                if is_answered(commands):
+                    learned = speech.after_answer(reader, machine.output())
+                    self.backend.remember(request.get("model"), learned)
+                if await self._perform(machine, commands, item):
+                    return None
                 self.outputs.holds(claim.id, machine.held_bytes)
                 await self.outputs.room(claim.id)
                 if started is not None and self.log.has_output:
@@ -136,32 +178,51 @@ class Run:
                     started = None
         raise AssertionError("a backend's stream ends with an ending")
 
-    async def _obey(self, machine: JobMachine, item: Input) -> bool:
-        """Perform what the machine wants done about `item`; True when the job has ended."""
-        for command in machine.receive(item, now_s=self.clock.now_s()):
+    def _shown(self, tools: Tools) -> bytes:
+        """The Response with the tools that the backend is told of: when it was accepted, it may not have been
+        known which API the backend speaks."""
+        job = self.claim.job
+        if not tools.omitted:
+            return job.response
+        shown = responses.with_tools(job.response, tools.shown)
+        if shown != job.response:
+            self.observer.tools_omitted(job.backend, [tool.family for tool in tools.omitted])
+        return shown
+
+    async def _obey(self, machine: JobMachine, item: Input) -> None:
+        await self._perform(machine, machine.receive(item, now_s=self.clock.now_s()), item)
+
+    async def _perform(self, machine: JobMachine, commands: list[Command], item: Input) -> bool:
+        """Do what the machine wants done about `item`; True when the job has ended."""
+        for command in commands:
             match command:
                 case Append():
                     await self.log.append(command)
-                case Finish(outcome):
-                    await self._finish(outcome, item)
+                case Finish(outcome, failed):
+                    self.observer.backend_noticed(self.claim.job.backend, machine.notices)
+                    if failed is not None and failed.reason == PUT_OFF and failed is not item:
+                        failed = self.backend.put_off(self.claim.id, failed)
+                    await self._finish(outcome, failed)
                     return True
         return False
 
-    async def _finish(self, outcome: Outcome, item: Input) -> None:
+    async def _finish(self, outcome: Outcome, failed: UpstreamFailed | None) -> None:
         job = self.claim.job
-        if again := self._again(outcome.reason, item):
+        if again := self._again(outcome.reason, failed):
             raise RunAgain(outcome.reason, again)
         await self.log.finish(outcome)
         self.credentials.forget(job.id)
         ran_s = job.ran_s(self.clock.now_ms())
         self.observer.job_finished(job.id, outcome.status, outcome.code, outcome.reason, ran_s)
 
-    def _again(self, reason: str, item: Input) -> Again | None:
-        failed = Failed(reason, unreached_s=self.backend.unreached_s)
-        if isinstance(item, UpstreamFailed):
-            failed = replace(failed, asked_s=item.retry_after_s, is_callers=item.is_callers)
+    def _again(self, reason: str, failed: UpstreamFailed | None) -> Again | None:
         return again(
-            failed,
+            Failed(
+                reason,
+                asked_s=failed.retry_after_s if failed else None,
+                is_callers=failed is not None and failed.is_callers,
+                unreached_s=self.backend.unreached_s,
+            ),
             self.claim.job,
             self.backend.patience,
             attempts_max=self.attempts_max,

@@ -21,6 +21,7 @@ from gateway.engine.joblog import JobLog, Unflushed
 from gateway.engine.outputs import Outputs
 from gateway.engine.run import Run, RunAgain
 from gateway.engine.slots import Slots
+from gateway.engine.thoughts import Thoughts
 from gateway.observe import Observer, line
 from gateway.store.port import JobStore
 
@@ -61,6 +62,7 @@ class Runner:
         observer: Observer,
         unsettled: dict[str, Input],
         outputs: Outputs,
+        thoughts: Thoughts,
     ) -> None:
         self._store = store
         self._backends = backends
@@ -79,6 +81,7 @@ class Runner:
         self._is_draining = False
         self._unsettled = unsettled
         self._outputs = outputs
+        self._thoughts = thoughts
 
     def ring(self) -> None:
         """There may be work."""
@@ -146,6 +149,7 @@ class Runner:
         self._observer.running.set(len(self._runs))
 
     def _start(self, group: asyncio.TaskGroup, claim: Claim, now_ms: int) -> None:
+        self._observer.job_known(claim.id, backend=claim.job.backend)
         self._observer.job_started(claim.id, claim.job.attempt, (now_ms - claim.job.created_at_ms) / 1000)
         log = JobLog(
             claim,
@@ -176,6 +180,7 @@ class Runner:
             self._settings,
             self._observer,
             self._attempts_max,
+            self._thoughts,
         )
         try:
             await run.to_its_end()

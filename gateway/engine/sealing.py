@@ -1,7 +1,8 @@
-"""Sealing what must not lie on disk in clear: AES-256-GCM (NIST SP 800-38D) with random nonces of 96 bits.
+"""Sealing what must not lie in clear where others could read it: AES-256-GCM (NIST SP 800-38D) with random
+nonces of 96 bits.
 
-What is sealed for one job of one tenant opens for no other: both are authenticated with it. Random nonces are
-good for 2³² sealings under one key, which is a thousand jobs a second for seven weeks.
+What is sealed for one owner (a job, or a purpose) of one tenant opens for no other: both are authenticated
+with it. Random nonces are good for 2³² sealings under one key, which is a thousand a second for seven weeks.
 """
 
 from __future__ import annotations
@@ -35,12 +36,12 @@ class Sealer:
     def key_ids(self) -> Collection[str]:
         return self._ciphers.keys()
 
-    def seal(self, text: bytes, *, job_id: str, tenant: bytes) -> Sealed:
+    def seal(self, text: bytes, *, owner: str, tenant: bytes) -> Sealed:
         nonce = secrets.token_bytes(_NONCE_BYTES)
-        sealed = self._ciphers[self._key_id].encrypt(nonce, text, _bound_to(job_id, tenant))
+        sealed = self._ciphers[self._key_id].encrypt(nonce, text, _bound_to(owner, tenant))
         return Sealed(self._key_id, nonce + sealed)
 
-    def open(self, sealed: Sealed, *, job_id: str, tenant: bytes) -> bytes:
+    def open(self, sealed: Sealed, *, owner: str, tenant: bytes) -> bytes:
         """Raises: Unsealable."""
         from cryptography.exceptions import InvalidTag
 
@@ -49,7 +50,7 @@ class Sealer:
             raise Unsealable(missing(sealed.key_id))
         nonce, text = sealed.text[:_NONCE_BYTES], sealed.text[_NONCE_BYTES:]
         try:
-            return cipher.decrypt(nonce, text, _bound_to(job_id, tenant))
+            return cipher.decrypt(nonce, text, _bound_to(owner, tenant))
         except (InvalidTag, ValueError):
             raise Unsealable(f"it does not open with the key '{sealed.key_id}'") from None
 
@@ -59,5 +60,5 @@ def missing(key_id: str) -> str:
     return f"it was sealed with the key '{key_id}', which is not configured any more"
 
 
-def _bound_to(job_id: str, tenant: bytes) -> bytes:
-    return job_id.encode() + tenant  # 32 bytes of tenant: there is one way to take it apart
+def _bound_to(owner: str, tenant: bytes) -> bytes:
+    return owner.encode() + tenant  # 32 bytes of tenant: there is one way to take it apart

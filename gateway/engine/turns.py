@@ -6,16 +6,21 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from gateway.config import BackgroundSettings
+from gateway.config import BackgroundSettings, ConversationSettings
 from gateway.core.acceptance import kept_turn
-from gateway.core.job import IdTaken, Job, PreviousGone, Status, StoreUnavailable
+from gateway.core.call import Backend
+from gateway.core.job import IdTaken, Job, PreviousGone, Status, StoreUnavailable, TooMuchNamed
 from gateway.engine.clock import Clock
 from gateway.engine.refusals import previous_not_found, refusing
+from gateway.engine.thoughts import Thoughts
 from gateway.observe import line
 from gateway.store.port import JobStore
-from gateway.wire import items, queries, responses
+from gateway.wire import items, queries, references, responses
+from gateway.wire.calls import Api
 from gateway.wire.dialects import Dialect
-from gateway.wire.errors import invalid, not_found
+from gateway.wire.errors import Fault, Refusal, invalid, not_found
+from gateway.wire.item_ids import NAMED_MAX
+from gateway.wire.replay import Receiver
 
 CHAINABLE = frozenset({Status.COMPLETED, Status.INCOMPLETE})
 
@@ -25,6 +30,7 @@ class Turns:
 
     Args:
         find: A client's job, by any of its names.
+        thoughts: Opens what was sealed of them.
     """
 
     def __init__(
@@ -32,14 +38,18 @@ class Turns:
         store: JobStore,
         clock: Clock,
         settings: BackgroundSettings,
+        conversations: ConversationSettings,
         dialect: Dialect,
         find: Callable[[str, bytes], Awaitable[Job | None]],
+        thoughts: Thoughts,
     ) -> None:
         self._store = store
         self._clock = clock
         self._settings = settings
+        self._conversations = conversations
         self._dialect = dialect
         self._find = find
+        self._thoughts = thoughts
 
     async def input_items(self, job: Job, query: queries.ListItems) -> bytes:
         """One page of the input items, those of earlier turns included."""
@@ -53,6 +63,40 @@ class Turns:
             listed, limit=query.limit, order=query.order, after=query.after, before=query.before
         )
 
+    async def told(self, input: Any, tenant: bytes, backend: Backend | None) -> Any:
+        """An input as it is said: with the items of ours that it names, and with thoughts in clear that were
+        sealed here.
+
+        Args:
+            backend: Whom it is said to. One that speaks the Responses API to the caller itself may know the
+                items that are not here.
+
+        Raises:
+            Refusal: It names what is not there, or has what cannot be opened.
+        """
+        if wanted := references.named_in(input):
+            found = await self._items(wanted, tenant)
+            missing = next((item_id for item_id in wanted if item_id not in found), None)
+            if missing is not None and not _may_know_items(backend):
+                raise references.not_found(missing)
+            input = references.put_in(input, found) if found else input
+        return self._thoughts.opened(input, tenant)
+
+    async def _items(self, wanted: list[str], tenant: bytes) -> dict[str, items.Item]:
+        """Those of these items that are here."""
+        if len(wanted) > NAMED_MAX:
+            raise invalid(f"Too many item references: at most {NAMED_MAX}.", param="input")
+        bytes_max = self._conversations.references_bytes_max
+        try:
+            with refusing():
+                turns = await self._store.turns_with(
+                    wanted, tenant, now_ms=self._clock.now_ms(), bytes_max=bytes_max
+                )
+        except TooMuchNamed:
+            message = f"The items that the request names are in responses of more than {bytes_max} bytes."
+            raise Refusal(Fault.TOO_LARGE, message, param="input", code="request_too_large") from None
+        return references.found_in(turns, frozenset(wanted))
+
     async def record(
         self,
         body: dict[str, Any],
@@ -60,10 +104,18 @@ class Turns:
         *,
         response_id: str,
         status: Status,
+        item_ids: tuple[str, ...],
         tenant: bytes,
         backend: str,
-    ) -> None:
-        """Keep a plain response as a turn; one that cannot be kept is only not to be gone on from."""
+    ) -> bool:
+        """Keep a plain response as a turn. One that cannot be kept is only not to be gone on from.
+
+        Args:
+            item_ids: Of the output: see `Outcome`.
+
+        Returns:
+            Whether it is there.
+        """
         now_ms = self._clock.now_ms()
         previous_id = body.get("previous_response_id")
         try:
@@ -71,7 +123,7 @@ class Turns:
                 stored_id = self._dialect.stored_id(previous_id)
                 previous = await self._store.find(stored_id, tenant, now_ms=now_ms)
                 if previous is None:
-                    return  # the backend's own: it knows the context, we do not
+                    return False  # the backend's own: it knows the context, we do not
                 previous_id = previous.id
             turn = kept_turn(
                 body,
@@ -82,19 +134,32 @@ class Turns:
                 now_ms=now_ms,
             )
             expires_at_ms = now_ms + int(self._settings.retention_s * 1000)
-            await self._store.record(turn, status, final, finished_at_ms=now_ms, expires_at_ms=expires_at_ms)
+            await self._store.record(
+                turn,
+                status,
+                final,
+                finished_at_ms=now_ms,
+                expires_at_ms=expires_at_ms,
+                item_ids=item_ids,
+            )
         except (IdTaken, PreviousGone, StoreUnavailable) as error:
             line("not_recorded", level=logging.WARNING, id=response_id, reason=type(error).__name__)
+            return False
+        return True
 
-    async def expand(self, previous_id: str, tenant: bytes, new_input: Any) -> list[Any]:
+    async def expand(self, previous_id: str, tenant: bytes, new_input: Any, to: Receiver) -> list[Any]:
         """The `input` of a plain request that goes on from one of our responses. Raises: Refusal."""
+        return items.context(await self.up_to(previous_id, tenant), new_input, to)
+
+    async def up_to(self, previous_id: str, tenant: bytes) -> list[items.Turn]:
+        """The turns of a conversation to one of our responses. Raises: Refusal, if it cannot be continued."""
         previous = await self.chainable(previous_id, tenant)
         with refusing():
             call = await self._store.call_of(previous.id)
             turns = await self._store.turns_before(previous.id, tenant)
         if call is None or previous.final is None:
             raise previous_not_found(previous_id)
-        return items.context([*turns, items.Turn(previous.id, call.input, previous.final)], new_input)
+        return [*turns, items.Turn(previous.id, call.input, previous.final, previous.backend)]
 
     async def chainable(self, previous_id: str, tenant: bytes) -> Job:
         """The response that a new one goes on from. Raises: Refusal, if there is none or it cannot be."""
@@ -117,3 +182,8 @@ class Turns:
             param="previous_response_id",
             code="previous_response_not_usable" if is_over else "previous_response_not_ready",
         )
+
+
+def _may_know_items(backend: Backend | None) -> bool:
+    """Whether an item may be in a backend's own store, and is shown to its caller only."""
+    return backend is None or (backend.speech.api is Api.RESPONSES and backend.sees_callers)

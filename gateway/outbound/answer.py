@@ -6,17 +6,19 @@ nor a key stands.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
 import aiohttp
 
+from gateway import loop
 from gateway.core.machine import Input, UpstreamAnswer, UpstreamClosed, UpstreamFailed, UpstreamFrames
 from gateway.core.retry import reason_of
 from gateway.observe import Observer
 from gateway.outbound.client import FAILURES
+from gateway.wire.body import Body, NeitherOne
 from gateway.wire.failures import failure, of_status
-from gateway.wire.sse import FrameTooLarge, SseDecoder
+from gateway.wire.sse import FrameTooLarge
 
 _ERROR_BODY_BYTES_MAX = 64 * 2**10
 
@@ -24,120 +26,104 @@ _ERROR_BODY_BYTES_MAX = 64 * 2**10
 async def read_answer(
     answer: aiohttp.ClientResponse, *, idle_timeout_s: float, event_bytes_max: int, observer: Observer
 ) -> AsyncGenerator[Input, None]:
-    """The answer to a call, to its end.
+    """An answer that is no error, to its end.
 
     Args:
         idle_timeout_s: Longest silence.
         event_bytes_max: Of one event, and of an answer that is not a stream.
     """
-    problem = _not_a_stream(answer)
-    silence = _Silence(answer, idle_timeout_s)
+    if (problem := _not_readable(answer)) is not None:
+        yield problem
+        return
+    reading = _Reading(answer, idle_timeout_s)
+    body = Body(event_bytes_max)
     try:
-        if problem is not None:
-            yield problem
-        elif not 200 <= answer.status < 300:
-            yield await _error(answer, silence)
-        elif answer.content_type == "application/json":
-            yield UpstreamAnswer(await _body(answer, event_bytes_max, silence))
-        else:
-            decoder = SseDecoder(event_bytes_max)
-            while chunk := await answer.content.readany():
-                silence.broken()
-                if frames := decoder.feed(chunk):
-                    yield UpstreamFrames(frames)
-            if frames := decoder.close():
-                yield UpstreamFrames(frames)
-            yield UpstreamClosed()
+        while chunk := await reading.next():
+            async with aclosing(loop.pieces(chunk)) as pieces:
+                async for piece in pieces:
+                    if frames := body.feed(piece):
+                        yield UpstreamFrames(frames)
+        last = body.close()
+        if isinstance(last, bytes):
+            yield UpstreamAnswer(last)
+        elif last:
+            yield UpstreamFrames(last)
+        yield UpstreamClosed()
+    except NeitherOne as neither:
+        kind = answer.headers.get("Content-Type", "no type").partition(";")[0]
+        words = f": {neither.words}" if neither.words else "."
+        message = f"The backend answered with {kind!r} in place of an event stream{words}"
+        yield UpstreamFailed(failure(message), "upstream_bad_type", answer.status)
     except FrameTooLarge as too_large:
         yield UpstreamFrames(too_large.before)
         yield UpstreamFailed(
             failure(f"The backend sent more than {event_bytes_max} bytes in one event."), "upstream_too_large"
         )
     except FAILURES:
-        reason = "timeout" if silence.is_too_long else "cut"
+        reason = "timeout" if reading.was_silent else "cut"
         observer.upstream_failed("background", reason)
         message = "The connection to the backend broke before the response was complete."
-        if silence.is_too_long:
+        if reading.was_silent:
             message = f"The backend sent nothing for {idle_timeout_s:g} s."
         yield UpstreamFailed(failure(message), f"upstream_{reason}")
     finally:
-        silence.stop()
+        reading.stop()
 
 
 async def read_error(answer: aiohttp.ClientResponse, *, idle_timeout_s: float) -> UpstreamFailed:
     """What an answer with an error status says; of a body that breaks off, its beginning."""
-    silence = _Silence(answer, idle_timeout_s)
+    reading = _Reading(answer, idle_timeout_s)
+    body = b""
     try:
-        return await _error(answer, silence)
-    finally:
-        silence.stop()
-
-
-async def _error(answer: aiohttp.ClientResponse, silence: _Silence) -> UpstreamFailed:
-    body = await _body(answer, _ERROR_BODY_BYTES_MAX, silence)
-    failed = of_status(answer.status, body)
-    return UpstreamFailed(failed, reason_of(answer.status, failed["code"]), answer.status)
-
-
-async def _body(answer: aiohttp.ClientResponse, bytes_max: int, silence: _Silence) -> bytes:
-    """A whole body; of one that is longer, or broken off, an error keeps its beginning."""
-    chunks: list[bytes] = []
-    size = 0
-    try:
-        while chunk := await answer.content.readany():
-            silence.broken()
-            chunks.append(chunk)
-            size += len(chunk)
-            if size > bytes_max:
-                if answer.status < 300:
-                    raise FrameTooLarge
-                break
+        while len(body) < _ERROR_BODY_BYTES_MAX and (chunk := await reading.next()):
+            body += chunk
     except FAILURES:
-        if answer.status < 300:
-            raise
-    return b"".join(chunks)[:bytes_max]
+        pass
+    finally:
+        reading.stop()
+    told = of_status(answer.status, body[:_ERROR_BODY_BYTES_MAX])
+    return UpstreamFailed(
+        told.failure, reason_of(told) or "upstream_refused", answer.status, told.asked_s, said=body
+    )
 
 
-class _Silence:
-    """Closes an answer that has been silent for too long, which fails whoever reads it.
+class _Reading:
+    """Reads an answer, and closes it when it has been silent for too long, which fails whoever waits for it.
 
-    One timer that looks at a clock, and not a timeout around each read: a stream is thousands of reads.
+    Silence is only what somebody waits for: while the store is slow, the backend is not.
     """
 
-    def __init__(self, answer: aiohttp.ClientResponse, seconds_max: float) -> None:
+    def __init__(self, answer: aiohttp.ClientResponse, silence_max_s: float) -> None:
         self._answer = answer
-        self._seconds_max = seconds_max
-        self._loop = asyncio.get_running_loop()
-        self._since = self._loop.time()
-        self._timer = self._loop.call_later(seconds_max, self._look)
-        self.is_too_long = False
+        self._is_waiting = False
+        self._alarm = loop.Alarm(silence_max_s, self._look)
+        self.was_silent = False
 
-    def broken(self) -> None:
-        """Something came."""
-        self._since = self._loop.time()
+    async def next(self) -> bytes:
+        """What has come; b"" at the end. Raises: one of FAILURES."""
+        self._is_waiting = True
+        self._alarm.restart()
+        chunk = await self._answer.content.readany()
+        self._is_waiting = False
+        return chunk
 
     def stop(self) -> None:
-        self._timer.cancel()
+        self._alarm.stop()
 
     def _look(self) -> None:
-        left = self._since + self._seconds_max - self._loop.time()
-        if left > 0:
-            self._timer = self._loop.call_later(left, self._look)
-            return
-        self.is_too_long = True
-        self._answer.close()
+        if self._is_waiting:
+            self.was_silent = True
+            self._answer.close()
+        else:
+            self._alarm.restart()
 
 
-def _not_a_stream(answer: aiohttp.ClientResponse) -> UpstreamFailed | None:
-    """What is wrong with a head that promises neither events, nor an object, nor a readable error."""
-    encoding = answer.headers.get("Content-Encoding", "identity")
-    if encoding != "identity" and answer.status < 300:
-        message = "The backend compressed its answer, which it was asked not to do."
-        return UpstreamFailed(failure(message), "upstream_bad_encoding", answer.status)
+def _not_readable(answer: aiohttp.ClientResponse) -> UpstreamFailed | None:
+    """What is wrong with a head that promises neither events nor an object."""
     if 300 <= answer.status < 400:
         message = f"The backend answered with a redirect (status {answer.status}), which is not followed."
         return UpstreamFailed(failure(message), "upstream_redirect", answer.status)
-    if answer.status < 300 and answer.content_type not in ("text/event-stream", "application/json"):
-        message = f"The backend answered with {answer.content_type!r} in place of an event stream."
-        return UpstreamFailed(failure(message), "upstream_bad_type", answer.status)
+    if answer.headers.get("Content-Encoding", "identity") != "identity":
+        message = "The backend compressed its answer, which it was asked not to do."
+        return UpstreamFailed(failure(message), "upstream_bad_encoding", answer.status)
     return None

@@ -7,23 +7,25 @@ whether a job is run again, of `gateway.core.retry`.
 
 from __future__ import annotations
 
-import asyncio
 import time
 import uuid
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import aclosing, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import aiohttp
 
+from gateway import loop
 from gateway.config import TenantSettings, UpstreamSettings
 from gateway.core.call import BackendCall, Credential
 from gateway.core.machine import Input, UpstreamFailed
-from gateway.core.retry import Patience
+from gateway.core.retry import PUT_OFF, Patience
 from gateway.observe import Observer
 from gateway.outbound.answer import read_answer, read_error
 from gateway.outbound.budget import RetryBudget
+from gateway.outbound.checks import Checks
 from gateway.outbound.client import FAILURES, asked_wait_s, explain, url_at
 from gateway.outbound.detect import find_api
 from gateway.outbound.headers import CREDENTIALS
@@ -32,9 +34,9 @@ from gateway.outbound.redact import Redactor
 from gateway.outbound.tries import Tries
 from gateway.wire.calls import Api, Speech
 from gateway.wire.chat.request import ChatOptions
+from gateway.wire.chat.ways import System, Thoughts, Ways
 from gateway.wire.failures import failure
-
-_PUT_OFF = "upstream_put_off"
+from gateway.wire.replay import Forms
 
 
 class HttpBackend:
@@ -44,8 +46,10 @@ class HttpBackend:
         session: One that keeps no connections: a pooled one may have died, and a call sent into it
             might or might not have reached the backend.
         event_bytes_max: Of one event, and of an answer that is not a stream.
+        withheld: Names, in lower case, of headers that end at the gateway in any case.
 
     Attributes:
+        checks: Its health checks.
         sees_callers: It gets the callers' own credentials, and so can tell them apart itself.
         withheld: Names, in lower case, of headers of the caller that it does not get.
     """
@@ -59,6 +63,7 @@ class HttpBackend:
         event_bytes_max: int,
         observer: Observer,
         tenants: TenantSettings | None = None,
+        withheld: frozenset[str] = frozenset(),
     ) -> None:
         self.name = name
         self.settings = settings
@@ -84,20 +89,27 @@ class HttpBackend:
             CREDENTIALS & {name.lower() for name in self.own_headers}
         )
         self.sees_callers = tenants.passes_credentials and not has_own_key
-        self.withheld = frozenset() if self.sees_callers else CREDENTIALS
+        self.withheld = withheld if self.sees_callers else withheld | CREDENTIALS
         if tenants.header is not None:
             self.withheld |= {tenants.header.lower()}
+        self.checks = Checks(
+            name, settings, self.pool, self._authorization(None), observer, has_own_key=has_own_key
+        )
         self._session = session
+        self._under_way: dict[str, tuple[Replica, Credential | None]] = {}  # by job
         self._event_bytes_max = event_bytes_max
         self._observer = observer
         self.speech = Speech(
+            backend=name,
             api=Api.RESPONSES if settings.api == "auto" else Api(settings.api),
             is_certain=settings.api != "auto",
             chat=ChatOptions(
-                has_developer_role=settings.developer_role,
                 max_tokens_field=settings.max_tokens_field,
-                reasoning_field=None if settings.reasoning_field == "none" else settings.reasoning_field,
+                refuses_tools=settings.unsupported_tools == "refuse",
+                think_tags=settings.think_tags,
+                ways=_ways(settings),
             ),
+            forms=Forms(system=System(settings.system_messages)),
             rename=settings.rename,
             drop=frozenset(settings.drop_fields),
             force=settings.set_fields,
@@ -115,6 +127,18 @@ class HttpBackend:
             if api is not None:
                 self.learn(api)
         return self.speech
+
+    def after_refusal(
+        self, speech: Speech, said: bytes, sent: bytes, retell: Callable[[Speech], bytes]
+    ) -> Speech | None:
+        for name, taught in speech.after_refusal(said, sent):
+            if retell(taught) != sent:
+                self._observer.lesson_learned(self.name, name)
+                return taught
+        return None
+
+    def remember(self, model: Any, speech: Speech) -> None:
+        self.speech = self.speech.remembering(model, speech)
 
     def tries(self, *, is_background: bool, is_again: bool = False) -> Tries:
         """Where one call goes."""
@@ -151,7 +175,7 @@ class HttpBackend:
         failed, redactor = self._unavailable(), self._redactor(call)
         tries = self.tries(is_background=call.is_background, is_again=call.is_again)
         while (replica := await tries.next()) is not None:
-            with self.pool.call(replica, is_background=call.is_background):
+            with self.pool.call(replica, is_background=call.is_background), self._at(replica, call):
                 answer = await self._open(call, replica, tries)
                 if isinstance(answer, UpstreamFailed):
                     failed = _better(failed, answer)
@@ -171,6 +195,14 @@ class HttpBackend:
                 return
         yield redactor.item(failed)
 
+    @contextmanager
+    def _at(self, replica: Replica, call: BackendCall) -> Iterator[None]:
+        self._under_way[call.job_id] = (replica, call.credential)
+        try:
+            yield
+        finally:
+            del self._under_way[call.job_id]
+
     def _unavailable(self) -> UpstreamFailed:
         """What there is to say while no replica is even asked."""
         why = failure("The backend cannot be reached at the moment.")
@@ -183,8 +215,9 @@ class HttpBackend:
         kind = "background" if call.is_background else "passthrough"
         limit_s = self.settings.head_timeout_s if call.is_background else self.settings.plain_head_timeout_s
         started = time.perf_counter()
+        self._note(call, replica, None)
         try:
-            async with asyncio.timeout(limit_s):
+            async with loop.timeout(limit_s):
                 answer = await self._session.post(
                     url_at(replica.origin, call.target),
                     data=call.body,
@@ -197,31 +230,54 @@ class HttpBackend:
             self._observer.upstream_failed(kind, reason)
             return UpstreamFailed(failure(refusal.message + self._for_how_long()), f"upstream_{reason}")
         self._observer.upstream_answered(kind, time.perf_counter() - started)
-        if answer.status in (429, 503):
-            return await self._put_off(call, replica, tries, answer)
+        self._note(call, replica, answer.status)
+        if answer.status >= 400:
+            return await self._refused(call, replica, tries, answer)
         self.pool.answered(replica, answer.status, takes_jobs=call.is_background)
         if answer.status < 300 and not self.speech.is_certain:
             self.learn(self.speech.api)
         return answer
 
-    async def _put_off(
+    def _note(self, call: BackendCall, replica: Replica, status: int | None) -> None:
+        """For the log: where the call of a job went, and how it was answered."""
+        if call.is_background:
+            number = self.pool.replicas.index(replica)
+            self._observer.job_called(call.job_id, number, _request_id(call.job_id), status)
+
+    async def _refused(
         self, call: BackendCall, replica: Replica, tries: Tries, answer: aiohttp.ClientResponse
     ) -> UpstreamFailed:
-        """The backend has no time for a job: neither has it, for a while, for the others that wait, unless it
-        is only the rate limit of this job's caller. What clients wait for is theirs to ask again."""
-        is_callers = answer.status == 429 and self.api_key is None and call.credential is not None
-        self.pool.answered(replica, answer.status, takes_jobs=call.is_background and is_callers)
-        asked_s = asked_wait_s(answer.headers, datetime.now(UTC))
+        """What an error answer says. If it is that there is no time for a job, there is none for a while
+        for the others that wait either, unless it is only the rate limit of this job's caller. What clients
+        wait for is theirs to ask again."""
         try:
             failed = await read_error(answer, idle_timeout_s=self.settings.idle_timeout_s)
         finally:
             answer.close()
-        if failed.reason != _PUT_OFF or not call.is_background:
-            return replace(failed, retry_after_s=asked_s)
+        asked_s = asked_wait_s(answer.headers, datetime.now(UTC))
+        failed = replace(failed, retry_after_s=failed.retry_after_s if asked_s is None else asked_s)
+        is_put_off = call.is_background and failed.reason == PUT_OFF
+        is_callers = is_put_off and self._is_callers(failed, call.credential)
+        takes_jobs = call.is_background and (is_callers or not is_put_off)
+        self.pool.answered(replica, answer.status, takes_jobs=takes_jobs)
+        if not is_put_off:
+            return failed
         tries.put_off()
-        if not is_callers:
-            asked_s = self.pool.put_off(replica, asked_s, self.patience)
-        return replace(failed, retry_after_s=asked_s, is_callers=is_callers)
+        if is_callers:
+            return replace(failed, is_callers=True)
+        return replace(failed, retry_after_s=self.pool.put_off(replica, failed.retry_after_s, self.patience))
+
+    def put_off(self, job_id: str, failed: UpstreamFailed) -> UpstreamFailed:
+        replica, credential = self._under_way[job_id]
+        if self._is_callers(failed, credential):
+            return replace(failed, is_callers=True)
+        self.pool.put_off(replica, failed.retry_after_s, self.patience)
+        return failed
+
+    def _is_callers(self, failed: UpstreamFailed, credential: Credential | None) -> bool:
+        """Whether it is the rate limit of a credential that is the caller's own."""
+        is_rate_limit = failed.failure["code"] == "rate_limit_exceeded"
+        return is_rate_limit and self.api_key is None and credential is not None
 
     def _for_how_long(self) -> str:
         """What to add to a failure of a backend that has been out of reach for some time."""
@@ -234,7 +290,7 @@ class HttpBackend:
             "Content-Type": "application/json",
             "Accept": "text/event-stream",
             "Accept-Encoding": "identity",
-            "Idempotency-Key": call.job_id,
+            "Idempotency-Key": f"{call.job_id}-{call.version}" if call.version else call.job_id,
             "X-Request-Id": _request_id(call.job_id),
             "Via": "1.1 backburner",
             **self._authorization(call.credential),
@@ -253,11 +309,22 @@ class HttpBackend:
         return Redactor([*secrets, *self.own_headers.values()], call.headers)
 
 
+def _ways(settings: UpstreamSettings) -> Ways:
+    field = settings.reasoning_field
+    thoughts = {"auto": Thoughts.RUNNING, "none": Thoughts.NEVER}.get(field, Thoughts.ALL)
+    return Ways(
+        has_developer_role=settings.developer_role,
+        system=System(settings.system_messages),
+        thoughts=thoughts,
+        reasoning_field=field if thoughts is Thoughts.ALL else None,
+    )
+
+
 def _better(earlier: UpstreamFailed, later: UpstreamFailed) -> UpstreamFailed:
     """Which of two replicas' failures tells more: one that says when to come back, and of two the sooner."""
-    if earlier.reason != _PUT_OFF:
+    if earlier.reason != PUT_OFF:
         return later
-    if later.reason != _PUT_OFF:
+    if later.reason != PUT_OFF:
         return later if later.reason == "upstream_refused" else earlier
     waits = [failed.retry_after_s for failed in (earlier, later) if failed.retry_after_s is not None]
     return replace(later, retry_after_s=min(waits, default=None))

@@ -7,16 +7,12 @@ from collections.abc import Collection
 from contextlib import AsyncExitStack
 from fnmatch import fnmatchcase
 
-import aiohttp
-from yarl import URL
-
 from gateway.config import Settings
-from gateway.observe import Observer, line
+from gateway.observe import Observer
 from gateway.outbound.backend import HttpBackend
 from gateway.outbound.backfill import Backfill
 from gateway.outbound.breaker import BreakerState
-from gateway.outbound.client import FAILURES, make_session, url_at
-from gateway.outbound.pool import Replica
+from gateway.outbound.client import make_session
 
 
 class HttpBackends:
@@ -45,6 +41,8 @@ class HttpBackends:
                 event_bytes_max=settings.background.event_bytes_max,
                 observer=observer,
                 tenants=settings.tenants,
+                # The page was judged here: some servers would judge it again, by a list of their own.
+                withheld=frozenset({"origin"}) if settings.server.cors_origins else frozenset(),
             )
         default = settings.default_backend or (next(iter(backends)) if len(backends) == 1 else None)
         return cls(backends, default, observer)
@@ -110,10 +108,12 @@ class HttpBackends:
             replicas = []
             for number, replica in enumerate(backend.pool.replicas):
                 breaker, rests = backend.pool.breaker_state(replica), backend.pool.rests(replica)
+                is_usable = replica.is_healthy and breaker is BreakerState.CLOSED
                 replicas.append(
                     {
                         "url": replica.url,
-                        "healthy": replica.is_healthy,
+                        "healthy": is_usable,
+                        "check": backend.checks.finding(replica).value,
                         "breaker": breaker.value,
                         "resting": rests,
                         "plain_calls": replica.plain,
@@ -123,7 +123,7 @@ class HttpBackends:
                 self._observer.replica(
                     backend.name,
                     number,
-                    is_usable=replica.is_healthy and breaker is BreakerState.CLOSED,
+                    is_usable=is_usable,
                     is_left_alone=breaker is BreakerState.OPEN,
                     rests=rests,
                     plain=replica.plain,
@@ -143,42 +143,6 @@ class HttpBackends:
         async with asyncio.TaskGroup() as group:
             for backend in self.all:
                 for replica in backend.pool.replicas:
-                    group.create_task(self._watch(backend, replica))
+                    group.create_task(backend.checks.run(replica))
             for backfill in self._backfills.values():
                 group.create_task(backfill.run())
-
-    async def _watch(self, backend: HttpBackend, replica: Replica) -> None:
-        """Ask one replica for its models, again and again.
-
-        The only one of its backend is left in peace while its calls are answered: no other could stand in.
-        """
-        settings, pool = backend.settings, backend.pool
-        is_only = len(pool.replicas) == 1
-        path = URL(replica.url).raw_path.rstrip("/") or "/v1"
-        async with make_session(settings, keeps_connections=False) as session:
-            while True:
-                if not is_only or pool.breaker_state(replica) is not BreakerState.CLOSED:
-                    was_healthy = replica.is_healthy
-                    answers = await _answers(session, backend, replica, path)
-                    if answers or not is_only:
-                        pool.checked(replica, is_healthy=answers)
-                    if was_healthy != replica.is_healthy:
-                        line("replica", backend=backend.name, url=replica.url, healthy=replica.is_healthy)
-                await asyncio.sleep(settings.health_interval_s)
-
-
-async def _answers(session: aiohttp.ClientSession, backend: HttpBackend, replica: Replica, path: str) -> bool:
-    """Whether it takes requests: any answer says so, but for those of a server that is loading or gone."""
-    headers = {**backend.own_headers}
-    if backend.api_key is not None:
-        headers["Authorization"] = f"Bearer {backend.api_key}"
-    try:
-        async with (
-            asyncio.timeout(backend.settings.lookup_timeout_s),
-            session.get(
-                url_at(replica.origin, f"{path}/models"), headers=headers, allow_redirects=False
-            ) as answer,
-        ):
-            return answer.status not in (502, 503, 504)
-    except FAILURES:
-        return False

@@ -11,14 +11,11 @@ from contextlib import contextmanager
 from yarl import URL
 
 from gateway.config import UpstreamSettings
-from gateway.core.retry import Patience, rest_s
+from gateway.core.retry import UNANSWERED, Patience, rest_s
 from gateway.outbound.breaker import Breaker, BreakerState, Failures
 
 _LOOK_AGAIN_S = 0.25
 """Behind the bell of `room_for_background`: that a breaker's time is over rings nothing."""
-
-_IN_PLACE_OF_AN_ANSWER = frozenset({502, 504})
-"""Something in front of the server could not reach it."""
 
 Monotonic = Callable[[], float]
 
@@ -168,7 +165,7 @@ class Pool:
         """
         now_s = self._now_s()
         replica.unreached_since_s = None
-        is_failure = status in _IN_PLACE_OF_AN_ANSWER
+        is_failure = status in UNANSWERED
         replica.failures.answered(now_s, is_failure=is_failure)
         if is_failure:
             self._judge(replica, now_s)

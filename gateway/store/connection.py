@@ -25,13 +25,6 @@ _CHECKPOINT_BUSY_MS = 20
 """How long a checkpoint waits for reads under way; they are short, and every write waits with it."""
 
 
-def has_wal_reset_bug(version: tuple[int, int, int]) -> bool:
-    """Whether this SQLite can damage a file that two connections write and checkpoint at the same moment
-    (sqlite.org/wal.html, "The WAL reset bug"). One connection does both here, so it cannot happen to us."""
-    fixed_in = {(3, 44): 6, (3, 50): 7}
-    return (3, 7, 0) <= version < (3, 51, 3) and version[2] < fixed_in.get(version[:2], 2**31)
-
-
 def prepare_writer(raw: sqlite3.Connection, settings: StoreSettings, known: Known) -> None:
     """Settings of the writing connection, and the schema if the file is being made.
 

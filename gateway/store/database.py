@@ -26,6 +26,9 @@ T = TypeVar("T")
 ACCEPTING_SHARE = 0.9
 """Of the quota; what is left is for the responses that were accepted."""
 
+RECORDING_SHARE = 0.7
+"""Of the quota; above it plain responses are not kept, so that those in the background are accepted still."""
+
 
 _DELETED_BYTES_MAX = 2**20
 """By one transaction: others wait for it."""
@@ -74,8 +77,17 @@ class Database:
         self._busy_ms = int(settings.busy_timeout_s * 1000)
         self._is_closed = False
 
-    async def accept(self, operation: Callable[[sqlite3.Connection], T], size: int) -> T:
+    async def record(self, operation: Callable[[sqlite3.Connection], T], size: int) -> T:
+        """Run `operation`, which keeps what could as well not be kept. Raises: as `accept`."""
+        return await self.accept(operation, size, share=RECORDING_SHARE)
+
+    async def accept(
+        self, operation: Callable[[sqlite3.Connection], T], size: int, *, share: float = ACCEPTING_SHARE
+    ) -> T:
         """Run `operation`, which takes up something new, in a transaction.
+
+        Args:
+            share: Of the quota that may be taken then.
 
         Raises:
             Exception: Whatever the operation raised; nothing of it was written.
@@ -85,7 +97,7 @@ class Database:
         def with_room(raw: sqlite3.Connection) -> T:
             if not self.place.is_kept():
                 raise refusal(State.TAKEN_AWAY)
-            if used_share(raw, self.settings, size) > ACCEPTING_SHARE:
+            if used_share(raw, self.settings, size) > share:
                 raise refusal(State.NEARLY_FULL)
             return operation(raw)
 

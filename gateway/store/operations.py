@@ -19,8 +19,10 @@ from gateway.core.job import (
     QueueFull,
     Status,
 )
+from gateway.store.items import note_items
 from gateway.store.port import Page, QueueLimits
 from gateway.store.queries import QUERIES
+from gateway.wire.item_ids import Place
 from gateway.wire.sse import split_frames
 
 # What one piece of a sweep may hold up others for.
@@ -71,11 +73,24 @@ def repeated(raw: sqlite3.Connection, tenant: bytes, idempotency: Idempotency, *
 
 
 def record(
-    raw: sqlite3.Connection, job: NewJob, status: Status, final: bytes, finished_ms: int, expires_ms: int
+    raw: sqlite3.Connection,
+    job: NewJob,
+    status: Status,
+    final: bytes,
+    item_ids: tuple[str, ...],
+    finished_ms: int,
+    expires_ms: int,
 ) -> None:
     """Store a response that has ended already."""
     pk = _insert(raw, job, status, finished_ms, expires_ms)
+    insert_result(raw, pk, job.tenant, final, item_ids)
+
+
+def insert_result(
+    raw: sqlite3.Connection, pk: int, tenant: bytes, final: bytes, item_ids: tuple[str, ...]
+) -> None:
     raw.execute(QUERIES["insert_result"], {"pk": pk, "final": final})
+    note_items(raw, pk, tenant, Place.OUTPUT, item_ids)
 
 
 def _insert(
@@ -119,6 +134,7 @@ def _insert(
             "webhook": job.webhook,
         },
     )
+    note_items(raw, row["pk"], job.tenant, Place.INPUT, job.item_ids)
     return int(row["pk"])
 
 

@@ -91,11 +91,12 @@ class SqliteOutbox:
 
         return await self._database.writer.ask(operation)
 
-    async def hurry(self, response_id: str, *, now_ms: int) -> int:
+    async def hurry(self, response_id: str, *, now_ms: int) -> list[str]:
         values = {"response": response_id, "now_ms": now_ms}
-        return await self._database.writer.ask(
-            lambda raw: raw.execute(QUERIES["hurry_response"], values).rowcount
+        rows = await self._database.writer.ask(
+            lambda raw: raw.execute(QUERIES["hurry_response"], values).fetchall()
         )
+        return [row["lane"] for row in rows]
 
     async def give_up_old(self, *, ended_before_ms: int) -> list[GivenUp]:
         values = {"ended_before_ms": ended_before_ms, "limit": _PIECE}

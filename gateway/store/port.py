@@ -118,8 +118,9 @@ class Outbox(Protocol):
     async def enable(self, name: str, *, now_ms: int) -> bool:
         """Send to an endpoint again, and at once what waits. False if there is none of this name."""
 
-    async def hurry(self, response_id: str, *, now_ms: int) -> int:
-        """Try again now whatever waits about a response. Returns for how many receivers."""
+    async def hurry(self, response_id: str, *, now_ms: int) -> list[str]:
+        """Try again now whatever waits about a response. Returns in which lanes: also those of endpoints that
+        want no more, where nothing is sent all the same."""
 
     async def give_up_old(self, *, ended_before_ms: int) -> list[GivenUp]:
         """Remove events of responses that ended before a time: some of them; none when nothing is left."""
@@ -165,12 +166,23 @@ class JobStore(Protocol):
         """The answers of these have arrived, and those to creates from before that time do not matter."""
 
     async def record(
-        self, job: NewJob, status: Status, final: bytes, *, finished_at_ms: int, expires_at_ms: int
+        self,
+        job: NewJob,
+        status: Status,
+        final: bytes,
+        *,
+        finished_at_ms: int,
+        expires_at_ms: int,
+        item_ids: tuple[str, ...] = (),
     ) -> None:
         """Keep a plain response that has ended, as a turn of a conversation.
 
+        Args:
+            item_ids: Of its output: see `Outcome`.
+
         Raises:
-            IdTaken, PreviousGone, StoreUnavailable: Nothing was written.
+            IdTaken, PreviousGone, StoreUnavailable: Nothing was written. Long before it is full, the store
+                has no room for these.
         """
 
     async def find(self, response_id: str, tenant: bytes, *, now_ms: int) -> Job | None:
@@ -181,6 +193,19 @@ class JobStore(Protocol):
 
     async def turns_before(self, response_id: str, tenant: bytes) -> list[Turn]:
         """The turns that a job goes on from, oldest first."""
+
+    async def turns_with(
+        self, item_ids: Collection[str], tenant: bytes, *, now_ms: int, bytes_max: int
+    ) -> list[Turn]:
+        """The responses in which these items are, newest first: of each item the newest that is shown, or is
+        an earlier turn of one that is. `input` or `final` is empty where none of the items is in it.
+
+        Args:
+            bytes_max: Of all inputs and outputs to be read.
+
+        Raises:
+            TooMuchNamed: It would be more.
+        """
 
     async def page(
         self, response_id: str, tenant: bytes, *, after: int, bytes_max: int, now_ms: int

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from gateway.config import StoreSettings
 from gateway.core.job import Claim, ClaimLost, Idempotency, IdTaken, Job, NewJob, Outcome, Sealed, Status
 from gateway.observe import Observer
-from gateway.store import operations
+from gateway.store import items, operations
 from gateway.store.database import Database
 from gateway.store.health import State
 from gateway.store.opening import open_database
@@ -64,13 +64,20 @@ class SqliteStore:
         return await self._database.accept(operation, _size(job))
 
     async def record(
-        self, job: NewJob, status: Status, final: bytes, *, finished_at_ms: int, expires_at_ms: int
+        self,
+        job: NewJob,
+        status: Status,
+        final: bytes,
+        *,
+        finished_at_ms: int,
+        expires_at_ms: int,
+        item_ids: tuple[str, ...] = (),
     ) -> None:
         def operation(raw: sqlite3.Connection) -> None:
-            operations.record(raw, job, status, final, finished_at_ms, expires_at_ms)
+            operations.record(raw, job, status, final, item_ids, finished_at_ms, expires_at_ms)
 
         try:
-            await self._database.accept(operation, _size(job) + len(final))
+            await self._database.record(operation, _size(job) + len(final))
         except sqlite3.IntegrityError:
             raise IdTaken from None
 
@@ -98,7 +105,15 @@ class SqliteStore:
 
     async def turns_before(self, response_id: str, tenant: bytes) -> list[Turn]:
         rows = await self._all("turns_before", id=response_id, tenant=tenant)
-        return [Turn(row["id"], row["input"], row["final"]) for row in rows]
+        return [Turn(row["id"], row["input"], row["final"], row["backend"]) for row in rows]
+
+    async def turns_with(
+        self, item_ids: Collection[str], tenant: bytes, *, now_ms: int, bytes_max: int
+    ) -> list[Turn]:
+        def operation(raw: sqlite3.Connection) -> list[Turn]:
+            return items.turns_with(raw, item_ids, tenant, now_ms=now_ms, bytes_max=bytes_max)
+
+        return await self._read(operation)
 
     async def page(
         self, response_id: str, tenant: bytes, *, after: int, bytes_max: int, now_ms: int
@@ -182,7 +197,7 @@ class SqliteStore:
             if row is None:
                 raise ClaimLost
             operations.insert_segment(raw, row["pk"], outcome.first_seq, outcome.event_count, outcome.events)
-            raw.execute(QUERIES["insert_result"], {"pk": row["pk"], "final": outcome.final})
+            operations.insert_result(raw, row["pk"], claim.job.tenant, outcome.final, outcome.item_ids)
 
         await self._writer.ask(operation, len(outcome.events) + len(outcome.final))
 

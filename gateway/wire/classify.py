@@ -1,4 +1,5 @@
-"""Whose request a body is: ours only if it says `"background": true`, and says it once.
+"""Whose request a body is: ours only if it says `"background": true`, and says it once. What is neither true,
+false nor null is refused: some servers take it for false, and would run in the foreground.
 
 A body is looked over before any of it is parsed: parsed, 64 MiB of `[],[],…` are a gigabyte of lists, and
 nobody else is served meanwhile. The look keeps nothing but keys, and pauses now and then.
@@ -13,8 +14,17 @@ from typing import Any
 
 import orjson
 
+from gateway.wire import references
 from gateway.wire.errors import Refusal, invalid
-from gateway.wire.outline import DEPTH_MAX, VALUES_MAX, Keys, Outline, look_over, too_many_values
+from gateway.wire.outline import (
+    DEPTH_MAX,
+    VALUES_MAX,
+    Keys,
+    Outline,
+    look_over,
+    may_be_parsed,
+    too_many_values,
+)
 
 _KEYS = Keys("background", "previous_response_id")
 _NOT_A_NUMBER = re.compile(r"-?(?:NaN|Infinity)")
@@ -27,10 +37,10 @@ class Plain:
 
 @dataclass(frozen=True, slots=True)
 class Chained:
-    """A plain request that names a previous response: perhaps one of ours."""
+    """A plain request that names a previous response, or seems to name items: perhaps ours."""
 
     body: dict[str, Any]
-    previous_id: str
+    previous_id: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,39 +60,50 @@ def classify(body: bytes) -> Generator[None, None, Kind]:
     the backend's to understand. A background one can be understood in one way only.
 
     Raises:
-        Refusal: With what is wrong with a background request, and where.
+        Refusal: With what is wrong with a background request, or with its `background`, and where.
     """
     if b"\0" in body[:4]:
         # UTF-16 or UTF-32, which Python reads as JSON: there would be a `background` that is not seen here.
         raise invalid("The body of your request must be UTF-8.", code="invalid_json")
-    if not (yield from _KEYS.mentioned_in(body)):
+    is_chained = False
+    if (yield from _KEYS.mentioned_in(body)):
+        outline = yield from look_over(body)
+        if outline.values > VALUES_MAX:
+            raise too_many_values(VALUES_MAX)
+        if outline.backgrounds > 1:
+            raise _given_twice(b"background", is_top=True)
+        if outline.odd_background is not None:
+            got = outline.odd_background
+            message = f"Invalid type for 'background': expected a boolean, but got {got} instead."
+            raise invalid(message, param="background", code="invalid_type")
+        if outline.is_background:
+            return Background(_parsed_strictly(body, outline))
+        is_chained = outline.is_chained
+    names_items = yield from references.may_be_in(body)
+    if not (is_chained or names_items):
         return Plain()
-    outline = yield from look_over(body)
-    if outline.values > VALUES_MAX:
-        raise too_many_values(VALUES_MAX)
-    if outline.backgrounds > 1:
-        raise _given_twice(b"background", is_top=True)
-    if outline.is_background:
-        return Background(_parsed_strictly(body, outline))
-    if not outline.is_chained:
-        return Plain()
+    yield from may_be_parsed(body)
     try:
         parsed = orjson.loads(body)
     except orjson.JSONDecodeError:
         return Plain()
+    if not isinstance(parsed, dict):
+        return Plain()
     previous = parsed.get("previous_response_id")
-    return Chained(parsed, previous) if isinstance(previous, str) and previous else Plain()
+    previous_id = previous if isinstance(previous, str) and previous else None
+    return Chained(parsed, previous_id) if names_items or previous_id else Plain()
 
 
 def may_name_previous(body: bytes) -> Generator[None, None, bool]:
-    """Whether any server could find a previous response named in a plain body.
+    """Whether any server could find a previous response, or an item, named in a plain body that is not taken
+    for one that does.
 
     Of a key given twice one server takes the first, another the last; some read UTF-16, or skip a byte order
     mark. What is not read in one way only counts as named.
     """
     if b"\0" in body[:4]:
         return True
-    if not (yield from _KEYS.mentioned_in(body)):
+    if not (yield from _KEYS.mentioned_in(body)) and not (yield from references.may_be_in(body)):
         return False
     outline = yield from look_over(body)
     return outline.is_chained or outline.values > VALUES_MAX or not _is_json(body)

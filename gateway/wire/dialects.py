@@ -18,11 +18,12 @@ from typing import Any
 
 import orjson
 
-from gateway.wire import events, responses
+from gateway.wire import events
 from gateway.wire.sse import data_of, split_frames
+from gateway.wire.usage import zeros
 
 _GUARDRAIL_CODES = frozenset(
-    {"bio_policy", "image_content_policy_violation", "misalignment_policy_violation"}
+    {"bio_policy", "content_filter", "image_content_policy_violation", "misalignment_policy_violation"}
 )
 _GUARDRAIL_WORDS = re.compile(
     r"guardrail|moderation|content[ _-](filter|policy|management policy)|safety (filter|system|policy|check)",
@@ -85,7 +86,7 @@ def _as_pharia(response: dict[str, Any]) -> dict[str, Any]:
     error = response.get("error")
     if response["status"] == "failed" and error:
         response["error"] = {"type": _error_type(error), "message": error["message"], "code": error["code"]}
-        response["usage"] = response["usage"] or responses.usage({})
+        response["usage"] = response["usage"] or zeros()
     return response
 
 

@@ -19,11 +19,13 @@ class Fault(Enum):
     FORBIDDEN = auto()
     NOT_FOUND = auto()
     METHOD = auto()
+    UNKNOWN_METHOD = auto()
     TOO_SLOW = auto()
     TOO_LARGE = auto()
     EXPECTATION = auto()
     KEY_REUSED = auto()
-    UNSUPPORTED_MEDIA = auto()
+    UNSUPPORTED_CODING = auto()
+    NO_WEBSOCKET = auto()
     HEAD_TOO_LARGE = auto()
     OVERLOADED = auto()
     NOT_IMPLEMENTED = auto()
@@ -84,3 +86,15 @@ def invalid(message: str, *, param: str | None = None, code: str | None = "inval
 def not_found(response_id: str) -> Refusal:
     """The same bytes for unknown, expired, deleted and foreign ids: none may be told from another."""
     return Refusal(Fault.NOT_FOUND, f"Response with id '{response_id}' not found.")
+
+
+def no_websocket() -> Refusal:
+    """For a WebSocket to where the same can be asked for by a POST: clients then do so at once (HTTP 426)."""
+    message = "WebSockets are not spoken here. Send the request by POST, and stream its events over HTTP."
+    return Refusal(Fault.NO_WEBSOCKET, message, code="websocket_not_supported")
+
+
+def too_large(bytes_max: int) -> Refusal:
+    """A body over a limit, as it came or decoded."""
+    message = f"The request body is larger than {bytes_max} bytes."
+    return Refusal(Fault.TOO_LARGE, message, code="request_too_large")

@@ -11,32 +11,31 @@ from typing import Any
 
 import orjson
 
+from gateway.wire.halves import Halves
 from gateway.wire.sse import encode
 
 LIFECYCLE = frozenset({"response.created", "response.queued", "response.in_progress"})
 """Sent by the gateway itself; a backend's own are read for what they say, and not passed on."""
 
-TERMINAL = frozenset({"response.completed", "response.failed", "response.incomplete", "response.cancelled"})
-"""`response.cancelled` is not in the specification, but some servers send it; we never do."""
+ENDINGS = frozenset({"response.completed", "response.failed", "response.incomplete"})
+"""The last event of a stream, as the specification has it."""
+
+TERMINAL = ENDINGS | {"response.cancelled", "response.done", "response.requires_action"}
+"""What backends end a stream with (`wire.endings` says what they mean)."""
 
 ITEM_EVENTS = {
     f"response.{item_type}{ending}": item_type
     for item_type, endings in {
         "web_search_call": (".in_progress", ".searching", ".completed"),
         "file_search_call": (".in_progress", ".searching", ".completed"),
-        "code_interpreter_call": (
-            *(".in_progress", ".interpreting", ".completed"),
-            *("_code.delta", "_code.done"),
-        ),
+        "code_interpreter_call": (".in_progress", ".interpreting", ".completed"),
         "image_generation_call": (".in_progress", ".generating", ".partial_image", ".completed"),
-        "mcp_call": (".in_progress", ".completed", ".failed", "_arguments.delta", "_arguments.done"),
+        "mcp_call": (".in_progress", ".completed", ".failed"),
         "mcp_list_tools": (".in_progress", ".completed", ".failed"),
-        "shell_call": ("_command.added", "_command.delta", "_command.done"),
-        "shell_call_output": ("_content.delta", "_content.done"),
     }.items()
     for ending in endings
 }
-"""Events about one item whose inner state we do not track, with its type: passed on with the right index."""
+"""Events about what an item is doing, with its type: passed on with the right index."""
 
 AUDIO_EVENTS = frozenset(
     {
@@ -83,24 +82,28 @@ def is_writable(value: Any) -> bool:
     return True
 
 
-def parse(data: bytes) -> Event | None:
+def parse(data: bytes, halves: Halves | None = None) -> Event | None:
     """The event in a frame's data, or None if it is no JSON object.
 
     Invalid UTF-8 is repaired with U+FFFD, as the HTML standard asks of an event-stream reader.
+
+    Args:
+        halves: Of the same answer, where a character may be cut over two events.
     """
     try:
         event = orjson.loads(data)
+        is_damaged = False
     except orjson.JSONDecodeError:
         try:
-            event = _repaired(data.decode("utf-8", "replace"))
+            event = json.loads(data.decode("utf-8", "replace"), parse_constant=lambda _: None)
         except (ValueError, RecursionError):
             return None
-    return event if isinstance(event, dict) else None
-
-
-def _repaired(text: str) -> Any:
-    """What servers write that JSON does not have: Python's NaN, and half of a surrogate pair, which is what a
-    JavaScript proxy makes of an emoji that it cuts in two."""
-    value = json.loads(text, parse_constant=lambda _: None)
-    utf16 = json.dumps(value, ensure_ascii=False).encode("utf-16", "surrogatepass")
-    return orjson.loads(utf16.decode("utf-16", "replace"))
+        is_damaged = True  # what servers write that JSON does not have: Python's NaN, half a surrogate pair
+    if not isinstance(event, dict):
+        return None
+    if is_damaged or (halves is not None and halves.are_waiting):
+        try:
+            return (halves or Halves(waits=False)).join(event)
+        except RecursionError:
+            return None
+    return event

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
 from gateway.wire.errors import invalid
+from gateway.wire.item_ids import FIRST_INPUT, FIRST_OUTPUT, id_of
+from gateway.wire.replay import Receiver, carried
 
 Item = dict[str, Any]
-
-_ID_PREFIX = {
-    "message": "msg",
-    "reasoning": "rs",
-    "function_call": "fc",
-    "function_call_output": "fco",
-    "custom_tool_call": "ctc",
-    "custom_tool_call_output": "ctco",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,18 +21,20 @@ class Turn:
     Attributes:
         input: JSON of the request's `input`, as the client sent it: a string or a list of items.
         final: JSON of the Response at its end.
+        backend: Name of the one that it was with.
     """
 
     response_id: str
     input: bytes
     final: bytes
+    backend: str = ""
 
 
-def context(turns: list[Turn], new_input: Any) -> list[Any]:
+def context(turns: list[Turn], new_input: Any, to: Receiver) -> list[Any]:
     """The earlier turns and the new input, as one `input` list for a backend.
 
-    The items go as the client and the backend made them, ids included. A string becomes the
-    shortest user message there is, which every backend accepts.
+    The new items go as the client made them, the earlier ones without what that backend could not take. A
+    string becomes the shortest user message there is, which every backend accepts.
 
     Raises:
         Refusal: The new input is neither a string nor a list.
@@ -51,12 +45,13 @@ def context(turns: list[Turn], new_input: Any) -> list[Any]:
         )
     items: list[Any] = []
     for turn in turns:
-        items += _as_list(orjson.loads(turn.input))
-        items += orjson.loads(turn.final)["output"]
-    return items + _as_list(new_input)
+        items += carried(as_list(orjson.loads(turn.input)), turn.backend, to)
+        items += carried(orjson.loads(turn.final)["output"], turn.backend, to)
+    return items + as_list(new_input)
 
 
-def _as_list(value: Any) -> list[Any]:
+def as_list(value: Any) -> list[Any]:
+    """The items of an `input`."""
     if value is None:
         return []
     return [{"role": "user", "content": value}] if isinstance(value, str) else list(value)
@@ -65,30 +60,27 @@ def _as_list(value: Any) -> list[Any]:
 def listed(turns: list[Turn], current_id: str, current_input: bytes) -> list[Item]:
     """All input items of a response, oldest first: the earlier turns' items and its own.
 
-    Each has an id: pagers send the last one back as `after`. A made-up id is derived from the
-    response and the position, so that it is the same in every listing.
+    Each has an id: pagers send the last one back as `after`, and clients name an item by it.
     """
     items: list[Item] = []
     for turn in turns:
-        items += _identified(turn.response_id, orjson.loads(turn.input))
-        items += _identified(f"{turn.response_id}/output", orjson.loads(turn.final)["output"])
-    items += _identified(current_id, orjson.loads(current_input))
+        items += _identified(turn.response_id, as_list(orjson.loads(turn.input)), FIRST_INPUT)
+        items += _identified(turn.response_id, orjson.loads(turn.final)["output"], FIRST_OUTPUT)
+    items += _identified(current_id, as_list(orjson.loads(current_input)), FIRST_INPUT)
     # A client may have sent an earlier item once more. The later one stands for both: a pager that met an id
     # twice would go in circles.
     last = {item["id"]: n for n, item in enumerate(items)}
     return [item for n, item in enumerate(items) if last[item["id"]] == n]
 
 
-def _identified(response_id: str, value: Any) -> list[Item]:
-    return [_identify(response_id, n, item) for n, item in enumerate(_as_list(value))]
+def _identified(response_id: str, items: list[Item], first: int) -> list[Item]:
+    return [_shown(item, id_of(item, response_id, number)) for number, item in enumerate(items, first)]
 
 
-def _identify(response_id: str, position: int, item: Item) -> Item:
+def _shown(item: Item, item_id: str) -> Item:
     kind = item.get("type") or "message"
     full: Item = {"type": kind, **{name: value for name, value in item.items() if name != "type"}}
-    if not isinstance(full.get("id"), str) or not full["id"]:
-        digest = hashlib.sha256(f"{response_id}/{position}".encode()).hexdigest()[:48]
-        full["id"] = f"{_ID_PREFIX.get(kind, 'item')}_{digest}"
+    full["id"] = item_id
     if kind == "message":
         full.setdefault("status", "completed")
         if isinstance(full.get("content"), str):

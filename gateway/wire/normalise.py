@@ -1,11 +1,11 @@
 """From a backend's item events to events that every client library accepts.
 
-Servers leave out indexes, item ids, opening or closing events, reuse an index for two items, or number
-content parts across items (docs/backends.md says which). The official Node client rejects a stream for any
-of these. So each event is tied to an item and a part that we keep, gets their ids and indexes, and whatever
+Servers leave out indexes, item ids, opening or closing events, tell one item twice, or say in the end what
+they did not say before (docs/backends.md says which). The official clients reject a stream for any of these.
+So each event is tied to an item (`lookup` finds it) and a part, gets their ids and indexes, and whatever
 should have come before it and did not is made up first. What a client is shown adds up: the deltas of a part
-are its text, the done items are the output. Only where a backend ends a text with another one than it sent
-in pieces is its last word taken.
+are its text, the done items, with what is told late of them, are the output. Only where a backend ends a text
+with another one than it sent in pieces is its last word taken.
 """
 
 from __future__ import annotations
@@ -13,13 +13,31 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from gateway.wire import arguments, item_shapes, lookup, parts, silent
 from gateway.wire.events import AUDIO_EVENTS, ITEM_EVENTS, Event
-from gateway.wire.output import ARGUMENTS, KINDS, Item, OutputItem, Part, Shelf, TextKind
+from gateway.wire.lifecycle import Lifecycle, is_empty
+from gateway.wire.lookup import Reference
+from gateway.wire.output import (
+    ARGUMENTS,
+    KINDS,
+    REASONING_TEXT,
+    Item,
+    Items,
+    OutputItem,
+    Shelf,
+    TextKind,
+    is_thought,
+    kind_of,
+)
 
-_TEXT_EVENTS = {f"{kind.events}.{verb}": kind for kind in KINDS.values() for verb in ("delta", "done")}
+_TEXT_EVENTS = {f"{kind.events}.{verb}": kind for kind in KINDS for verb in ("delta", "done")}
 _PART_EVENTS = {
-    f"{base}.{verb}": verb
-    for base in ("response.content_part", "response.reasoning_summary_part", "response.reasoning_part")
+    f"{base}.{verb}": holder
+    for base, holder in (
+        ("response.content_part", "content"),
+        ("response.reasoning_part", "content"),  # vLLM's own name for it
+        ("response.reasoning_summary_part", "summary"),
+    )
     for verb in ("added", "done")
 }
 _ARGUMENT_EVENTS = {
@@ -41,7 +59,8 @@ SHOWN = frozenset(
 )
 """The types of all output events that a reader can meet."""
 
-_ID_PREFIX = {"message": "msg", "reasoning": "rs", "function_call": "fc", "custom_tool_call": "ctc"}
+_NOT_FOR_CLIENTS = ("obfuscation", "response_id")
+"""Fields of events: padding of deltas, and (OGX) the response's id at the backend."""
 
 
 class Normaliser:
@@ -52,351 +71,178 @@ class Normaliser:
     """
 
     def __init__(self, response_id: str) -> None:
-        self._seed = response_id.removeprefix("resp_")[:40]
-        self._items: list[OutputItem] = []
-        self._by_id: dict[str, OutputItem] = {}
-        self._by_number: dict[int, OutputItem] = {}
-        self._ids: set[str] = set()
-        self._call_ids: set[str] = set()
+        self._items = Items(response_id.removeprefix("resp_")[:40])
+        self._life = Lifecycle(self._items)
 
     def feed(self, event: Event) -> list[Event]:
         """The events that a client is shown for one of the backend's; none for what is not known."""
-        kind = event["type"]
-        event.pop("obfuscation", None)
-        if kind in _TEXT_EVENTS:
-            return list(self._text(event, _TEXT_EVENTS[kind], is_delta=kind.endswith(".delta")))
-        if kind in _ARGUMENT_EVENTS:
-            return list(self._argument(event, _ARGUMENT_EVENTS[kind], is_delta=kind.endswith(".delta")))
-        if kind in _PART_EVENTS:
-            return list(self._part(event, is_added=_PART_EVENTS[kind] == "added"))
-        if kind == "response.output_item.added":
-            item = event.get("item")
-            return list(self._add(item, event)) if isinstance(item, dict) else []
-        if kind == "response.output_item.done":
-            item = event.get("item")
-            return list(self._finish_item(item, event)) if isinstance(item, dict) else []
-        if kind == "response.output_text.annotation.added":
-            return list(self._annotation(event))
-        if kind in ITEM_EVENTS:
-            return list(self._other(event))
-        return [event] if kind in AUDIO_EVENTS else []
+        for name in _NOT_FOR_CLIENTS:
+            event.pop(name, None)
+        if None in event.values():
+            event = {name: value for name, value in event.items() if value is not None}
+        return list(self._read(event))
 
-    def settle(self, output: Any, open_status: str) -> list[Event]:
-        """Make the stream add up to the backend's final output, at its successful end.
+    def settle(self, output: Any, open_status: str | None) -> list[Event]:
+        """Make the stream add up to the backend's final output, at its end.
 
         Args:
             output: The `output` of the backend's final object. Items that were never streamed are streamed
                 now; items that are still open are closed with what it says of them.
-            open_status: Of items that are still open and that it does not mention.
+            open_status: Of items that are still open and that it does not mention; None leaves them open.
         """
         final = [item for item in output if isinstance(item, dict)] if isinstance(output, list) else []
-        named: list[OutputItem | None] = []
-        for item in final:
-            known = self._by_id.get(str(item.get("id")))
-            named.append(known if known and known.type == _type_of(item) and known not in named else None)
-        unnamed = [known for known in self._items if known not in named]
         events: list[Event] = []
-        for item, known in zip(final, named, strict=True):
-            known = known or _take(unnamed, _type_of(item))
-            if known is None:
-                events += self._add(item, {})
-                known = self._items[-1]
-            if not known.is_done:
-                events += self._finish(known, item)
-        for known in self._items:
-            if not known.is_done:
-                events += self._finish(known, known.shown(open_status))
+        for item, known in zip(final, lookup.match(self._items, final), strict=True):
+            if known is not None:
+                events += self._life.finish(known, item)
+            elif not is_empty(item) or not (self._items.shown or len(final) > 1):
+                events += self._life.tell(item, {})
+        if open_status is None:
+            return events
+        for known in [*self._items.all()]:
+            if not known.is_done and not known.is_guess:
+                events += self._life.finish(known, known.shown(open_status))
         return events
 
     def output(self, open_status: str = "incomplete") -> list[Item]:
         """All items so far, in the order in which they were announced."""
-        return [item.shown(open_status) for item in self._items]
+        return [item.shown(open_status) for item in self._items.shown]
 
     def shelve(self, shelf: Shelf) -> int:
         """Put what is not done yet and is long where it takes no memory. Returns bytes saved."""
-        open_items = (item for item in self._items if not item.is_done)
+        open_items = (item for item in self._items.all() if not item.is_done)
         return sum(text.shelve(shelf) for item in open_items for text in item.texts() if not text.is_done)
 
-    # -- items
+    def has_cut_call(self) -> bool:
+        """Whether some call is not whole, whatever the backend says."""
+        return any(known.is_done and known.is_cut_call() for known in self._items.shown)
 
-    def _add(self, item: Item, event: Event) -> Iterable[Event]:
-        opened = self._announce(item, event)
-        yield self._item_event("response.output_item.added", opened, dict(opened.fields))
+    def _read(self, event: Event) -> Iterable[Event]:
+        kind = event["type"]
+        if kind in _TEXT_EVENTS:
+            return self._text(event, _TEXT_EVENTS[kind])
+        if kind in _ARGUMENT_EVENTS:
+            return self._arguments(event, _ARGUMENT_EVENTS[kind])
+        if kind in _PART_EVENTS:
+            return self._part(event, _PART_EVENTS[kind])
+        if kind in ITEM_EVENTS:
+            return self._state(event, ITEM_EVENTS[kind])
+        if kind in AUDIO_EVENTS:
+            return [item_shapes.whole_event(event)]
+        if kind in silent.EVENTS:
+            return self._silent(event, silent.EVENTS[kind])
+        if kind == "response.output_text.annotation.added":
+            return self._annotation(event)
+        item = event.get("item")
+        if kind == "response.output_item.added" and isinstance(item, dict):
+            return self._life.added(item, event)
+        if kind == "response.output_item.done" and isinstance(item, dict):
+            return self._life.done(item, event)
+        return []
 
-    def _announce(self, item: Item, event: Event) -> OutputItem:
-        kind = _type_of(item)
-        given_id = item.get("id")
-        own_id = given_id if isinstance(given_id, str) and given_id and given_id not in self._ids else None
-        fields: Item = {**item, "type": kind}
-        fields["id"] = own_id or self._made_up(_ID_PREFIX.get(kind, "item"))
-        if kind == "message":
-            fields |= {"role": "assistant", "status": "in_progress", "content": []}
-        elif kind == "reasoning":
-            fields["summary"] = []
-            if fields.get("content") is not None:
-                fields["content"] = []
-        elif kind in ARGUMENTS:
-            call_id = item.get("call_id")
-            if not isinstance(call_id, str) or not call_id or call_id in self._call_ids:
-                call_id = self._made_up("call")
-            self._call_ids.add(call_id)
-            fields |= {"call_id": call_id, "name": item.get("name") or "", ARGUMENTS[kind][0]: ""}
-            fields["status"] = "in_progress"
-        opened = OutputItem(len(self._items), fields["id"], fields)
-        self._items.append(opened)
-        self._ids.add(opened.id)
-        self._by_id[opened.id] = opened
-        for key in (event.get("item_id"), given_id):
-            if isinstance(key, str) and key:
-                self._by_id[key] = opened
-                opened.given_id = key
-        if own_id is None and isinstance(given_id, str):
-            self._by_id.pop(given_id, None)  # the id of several items names none of them
-        if isinstance(number := event.get("output_index"), int):
-            self._by_number[number] = opened
-            opened.given_index = number
-        return opened
+    def _find(self, event: Event, item_type: str, text: str | None = None) -> OutputItem | None:
+        """The item that an event is about; None if it is about none that is known.
 
-    def _made_up(self, prefix: str) -> str:
-        return f"{prefix}_{self._seed}{len(self._items):08x}"
+        Args:
+            text: All of a text, if the event closes one.
+        """
+        named = self._items.named(lookup.name_of(event.get("item_id")))
+        if len(named) == 1 and named[0].type == item_type and not named[0].is_done:
+            return named[0]  # as nearly always
+        return lookup.find(lookup.EVENT, self._items, Reference.of_event(event, item_type, text))
 
-    def _find(self, event: Event, item_type: str) -> OutputItem | None:
-        """The open item that an event is about: by id, else by the backend's index, else the newest."""
-        number = event.get("output_index")
-        named = self._by_id.get(str(event.get("item_id")))
-        numbered = self._by_number.get(number) if isinstance(number, int) else None
-        for known in (named, numbered):
-            if known is not None and not known.is_done and known.type == item_type:
-                return known
-        for newest in reversed(self._items):
-            if not newest.is_done and newest.type == item_type and newest.may_be_meant(event):
-                return newest
-        return None
+    def _text(self, event: Event, kind: TextKind) -> Iterable[Event]:
+        is_delta = event["type"].endswith(".delta")
+        text = event.get("delta" if is_delta else kind.key)
+        if not isinstance(text, str):
+            return
+        known = self._find(event, kind.item, None if is_delta else text)
+        if known is None and text:
+            yield from self._life.made(event, kind.item)
+            known = self._items.shown[-1]
+        if known is None or known.is_done:  # a done item has said all of its text
+            return
+        if known.type != kind.item:
+            kind = REASONING_TEXT
+        yield from (
+            parts.add_text(known, kind, event) if is_delta else parts.end_text(known, kind, text, event)
+        )
 
-    def _find_or_add(self, event: Event, item_type: str) -> tuple[OutputItem, list[Event]]:
-        known = self._find(event, item_type)
-        if known is not None:
-            return known, []
-        made = {"type": item_type, "id": event.get("item_id"), "name": event.get("name")}
-        events = list(self._add({k: v for k, v in made.items() if v is not None}, event))
-        return self._items[-1], events
-
-    def _finish_item(self, item: Item, event: Event) -> Iterable[Event]:
-        reference = {**event, "item_id": item.get("id")}
-        known = self._find(reference, _type_of(item))
-        if known is None:
-            yield from self._add(item, {**event, "item_id": None})
-            known = self._items[-1]
-        yield from self._finish(known, item)
-
-    def _finish(self, known: OutputItem, item: Item) -> Iterable[Event]:
-        """Close an item: its parts first, each with whatever was not yet streamed of it."""
-        final: Item = {**known.fields, **{name: value for name, value in item.items() if value is not None}}
-        final["id"] = known.id
-        final["type"] = known.type
-        if known.type in ARGUMENTS:
-            key, _ = ARGUMENTS[known.type]
-            final["call_id"] = known.fields["call_id"]
-            full = item.get(key)
-            yield from self._finish_arguments(
-                known, full if isinstance(full, str) else None, {"name": final["name"]}
-            )
-            final[key] = known.arguments.value()
-        for holder in ("content", "summary"):
-            for position, part in enumerate(_parts_of(item, holder)):
-                if isinstance(part, dict) and str(part.get("type")) in KINDS:
-                    yield from self._finish_part_at(known, holder, position, part)
-            for open_part in known.parts[holder]:
-                yield from self._close_part(known, open_part, None)
-            if known.parts[holder] or not isinstance(final.get(holder, []), list):
-                final[holder] = [part.shown() for part in known.parts[holder]]
-        if known.type in ("message", *ARGUMENTS) or final.get("status") == "in_progress":
-            status = item.get("status")
-            final["status"] = status if status in ("completed", "incomplete") else "completed"
-        if known.type == "message":
-            final["role"] = "assistant"
-        known.fields = final
-        known.is_done = True
-        yield self._item_event("response.output_item.done", known, final)
-
-    def _item_event(self, kind: str, known: OutputItem, item: Item) -> Event:
-        return {"type": kind, "output_index": known.index, "item": item}
-
-    # -- parts and their text
-
-    def _part(self, event: Event, *, is_added: bool) -> Iterable[Event]:
+    def _part(self, event: Event, holder: str) -> Iterable[Event]:
         part = event.get("part")
         part = part if isinstance(part, dict) else {}
-        default = "summary_text" if "summary" in event["type"] else "output_text"
-        if event["type"].startswith("response.reasoning_part"):  # vLLM's own name for it
-            default = "reasoning_text"
-        kind = KINDS.get(str(part.get("type")), KINDS[default])
-        known, events = self._find_or_add(event, kind.item)
-        yield from events
-        number = event.get(kind.index)
-        if is_added:
-            yield from self._open_part(known, kind, part, number)
-            return
-        found, events = self._part_for(known, kind, number)
-        yield from events
-        yield from self._close_part(known, found, part)
-
-    def _open_part(
-        self, known: OutputItem, kind: TextKind, part: dict[str, Any], number: Any
-    ) -> Iterable[Event]:
-        fields = dict(part)
-        if kind.type == "output_text":
-            fields["annotations"] = fields.get("annotations") or []
-            fields["logprobs"] = fields.get("logprobs") or []
-        fields |= {"type": kind.type, kind.key: ""}
-        siblings = known.parts[kind.holder]
-        opened = Part(kind, len(siblings), fields)
-        siblings.append(opened)
-        if isinstance(number, int):
-            known.part_by_number[kind.holder, number] = opened
-        yield self._part_event(f"{kind.part_events}.added", known, opened, part=dict(fields))
-
-    def _part_for(self, known: OutputItem, kind: TextKind, number: Any) -> tuple[Part, list[Event]]:
-        """The open part of this kind that an event is about, opened now if it was never announced."""
-        siblings = known.parts[kind.holder]
-        numbered = known.part_by_number.get((kind.holder, number)) if isinstance(number, int) else None
-        for found in (numbered, *siblings[-1:]):
-            if found is not None and found.kind is kind and not found.is_closed:
-                return found, []
-        events = list(self._open_part(known, kind, {}, number))
-        return siblings[-1], events
-
-    def _text(self, event: Event, kind: TextKind, *, is_delta: bool) -> Iterable[Event]:
-        known, events = self._find_or_add(event, kind.item)
-        yield from events
-        part, events = self._part_for(known, kind, event.get(kind.index))
-        yield from events
-        if is_delta and part.text.is_done:  # the next part, unannounced
-            yield from self._close_part(known, part, None)
-            part, events = self._part_for(known, kind, event.get(kind.index))
-            yield from events
-        if is_delta:
-            delta = event.get("delta")
-            if isinstance(delta, str):
-                part.text.pieces.append(delta)
-                yield self._located(event, known, part)
-            return
-        full = event.get(kind.key)
-        yield from self._finish_text(known, part, full if isinstance(full, str) else None, event)
-
-    def _located(self, event: Event, known: OutputItem, part: Part) -> Event:
-        """A backend's own event, with our ids and indexes."""
-        event["item_id"] = known.id
-        event["output_index"] = known.index
-        event[part.kind.index] = part.index
-        if part.kind.type == "output_text" and not isinstance(event.get("logprobs"), list):
-            event["logprobs"] = []
-        return event
-
-    def _part_event(self, kind: str, known: OutputItem, of: Part, **fields: Any) -> Event:
-        place = {"item_id": known.id, "output_index": known.index, of.kind.index: of.index}
-        return {"type": kind, **place, **fields}
-
-    def _finish_text(
-        self, known: OutputItem, part: Part, full: str | None, event: Event | None
-    ) -> Iterable[Event]:
-        if part.text.is_done:
-            return
-        kind = part.kind
-        if full is not None and (rest := part.text.missing(full)):
-            delta = self._part_event(f"{kind.events}.delta", known, part, delta=rest)
-            yield self._located(delta, known, part)
-        part.text.is_done = True
-        done = event or {"type": f"{kind.events}.done"}
-        yield self._located({**done, kind.key: part.text.value()}, known, part)
-
-    def _close_part(self, known: OutputItem, part: Part, final: dict[str, Any] | None) -> Iterable[Event]:
-        if part.is_closed:
-            return
-        kind = part.kind
-        full = (final or {}).get(kind.key)
-        yield from self._finish_text(known, part, full if isinstance(full, str) else None, None)
-        part.fields |= {name: value for name, value in (final or {}).items() if value is not None}
-        part.fields["type"] = kind.type
-        part.is_closed = True
-        yield self._part_event(f"{kind.part_events}.done", known, part, part=part.shown())
-
-    def _finish_part_at(
-        self, known: OutputItem, holder: str, position: int, final: dict[str, Any]
-    ) -> Iterable[Event]:
-        """Bring the part at a position of the final item to its end, whether or not it was streamed."""
-        kind = KINDS[str(final["type"])]
-        siblings = known.parts[holder]
-        if position < len(siblings):
-            if siblings[position].kind is kind:
-                yield from self._close_part(known, siblings[position], final)
-            return
-        yield from self._open_part(known, kind, final, None)
-        yield from self._close_part(known, siblings[-1], final)
+        is_of_thoughts = holder == "summary" or "reasoning" in event["type"] or is_thought(part)
+        item_type = "reasoning" if is_of_thoughts else "message"
+        is_added = event["type"].endswith(".added")
+        text = part.get("text")
+        known = self._find(event, item_type, text if isinstance(text, str) and not is_added else None)
+        if known is None:
+            yield from self._life.made(event, item_type)
+            known = self._items.shown[-1]
+        kind = kind_of(part, known.type, holder)
+        if not is_added:
+            yield from parts.end(known, kind, part, event.get(kind.index))
+        elif not known.is_done:
+            yield from parts.begin(known, kind, part, event.get(kind.index))
+        if known.is_done:
+            known.fields = known.with_texts()
 
     def _annotation(self, event: Event) -> Iterable[Event]:
-        known, events = self._find_or_add(event, "message")
-        yield from events
-        part, events = self._part_for(known, KINDS["output_text"], event.get("content_index"))
-        yield from events
-        part.fields["annotations"] = [*part.fields["annotations"], event.get("annotation")]
-        event["annotation_index"] = len(part.fields["annotations"]) - 1
-        yield {**event, "item_id": known.id, "output_index": known.index, "content_index": part.index}
-
-    # -- arguments of calls
-
-    def _argument(self, event: Event, item_type: str, *, is_delta: bool) -> Iterable[Event]:
-        known, events = self._find_or_add(event, item_type)
-        yield from events
-        place = {"item_id": known.id, "output_index": known.index}
-        if is_delta:
-            delta = event.get("delta")
-            if isinstance(delta, str) and not known.arguments.is_done:
-                known.arguments.pieces.append(delta)
-                yield {**event, **place}
+        citation = event.get("annotation")
+        if not isinstance(citation, dict):
             return
-        full = event.get(ARGUMENTS[item_type][0])
-        yield from self._finish_arguments(known, full if isinstance(full, str) else None, event)
+        known = self._find(event, "message") or self._items.last("message", event.get("output_index"))
+        if known is None:
+            yield from self._life.made(event, "message")
+            known = self._items.shown[-1]
+        if known.type == "message":
+            yield from parts.cite(known, item_shapes.annotation(citation), event.get("content_index"))
+        if known.is_done:
+            known.fields = known.with_texts()
 
-    def _finish_arguments(
-        self, known: OutputItem, full: str | None, extra: dict[str, Any]
-    ) -> Iterable[Event]:
-        if known.arguments.is_done:
+    def _arguments(self, event: Event, item_type: str) -> Iterable[Event]:
+        is_delta = event["type"].endswith(".delta")
+        text = item_shapes.as_text(event.get("delta" if is_delta else ARGUMENTS[item_type][0]))
+        ref = Reference.of_event(event, item_type, None if is_delta else text)
+        if lookup.is_of_another(self._items, ref):
             return
-        key, base = ARGUMENTS[known.type]
-        place = {"item_id": known.id, "output_index": known.index}
-        if full is not None and (rest := known.arguments.missing(full)):
-            yield {"type": f"{base}.delta", **place, "delta": rest}
+        known = self._find(event, item_type, ref.text)
+        if known is None or (known.is_guess and known.arguments.is_done):
+            known = self._life.unannounced(event, item_type)
+            known.is_guess = True
+            self._items.waiting.append(known)
+        if known.is_done or known.arguments.is_done:
+            return
+        if not is_delta:
+            yield from self._end_arguments(known, text, event)
+        elif text is not None:
+            known.arguments.pieces.append(text)
+            if known.index is not None:
+                yield arguments.delta(known, text, event)
+
+    def _end_arguments(self, known: OutputItem, text: str | None, event: Event) -> Iterable[Event]:
+        if not known.fields.get("name") and isinstance(event.get("name"), str):
+            known.fields["name"] = event["name"]
+        if known.index is not None:
+            yield from arguments.finish(known, text, event)
+            return
+        if text is not None:
+            known.arguments.missing(text)
         known.arguments.is_done = True
-        done = {**extra, "type": f"{base}.done", **place, key: known.arguments.value()}
-        if known.type == "function_call":
-            done["name"] = extra.get("name") or known.fields["name"]
-        else:
-            done.pop("name", None)
-        yield done
+        if not known.is_guess:
+            yield from self._life.show_or_wait(known)
 
-    def _other(self, event: Event) -> Iterable[Event]:
-        known = self._find(event, ITEM_EVENTS[event["type"]])
-        if known is not None:
-            yield {**event, "item_id": known.id, "output_index": known.index}
+    def _state(self, event: Event, item_type: str) -> Iterable[Event]:
+        known = self._find(event, item_type)
+        if known is None or known.is_done or known.index is None or known.type != item_type:
+            return
+        state = event["type"].rpartition(".")[2]
+        if state in item_shapes.ENDED and state in item_shapes.shape_of(item_type).statuses:
+            known.fields = {**known.fields, "status": state}
+        yield {**item_shapes.whole_event(event), "item_id": known.id, "output_index": known.index}
 
-
-def _type_of(item: Item) -> str:
-    return str(item.get("type") or "message")
-
-
-def _parts_of(item: Item, holder: str) -> list[Any]:
-    """A finished item's parts; some servers have a plain string for content, as in an input message."""
-    given = item.get(holder)
-    if isinstance(given, str) and holder == "content" and _type_of(item) == "message":
-        return [{"type": "output_text", "text": given}]
-    return given if isinstance(given, list) else []
-
-
-def _take(items: list[OutputItem], item_type: str) -> OutputItem | None:
-    """The first of this type, removed: what a final output means that names its items anew."""
-    for known in items:
-        if known.type == item_type:
-            items.remove(known)
-            return known
-    return None
+    def _silent(self, event: Event, item_type: str) -> Iterable[Event]:
+        known = self._find(event, item_type)
+        if known is not None and not known.is_done and known.type == item_type:
+            known.fields = silent.grown(known.fields, event)
+        return []

@@ -12,6 +12,7 @@ import orjson
 
 from gateway.wire import queries, retries, schemas
 from gateway.wire.dialects import Dialect
+from gateway.wire.tools import OMITTED_HEADER
 
 Json = dict[str, Any]
 
@@ -22,12 +23,12 @@ _ERRORS = {
     404: "No such response: unknown, expired, deleted or another caller's, which cannot be told apart.",
     408: "The request did not come in time.",
     413: "The body is larger than the gateway's settings allow.",
-    415: "The body is compressed, and goes to a backend by the gateway's own key.",
+    415: "The body has a `Content-Encoding` that cannot be read; `Accept-Encoding` says which can.",
     417: "Something other than `100-continue` is expected.",
     422: "The `Idempotency-Key` was used for another request.",
     429: "Too many responses are waiting, or too many streams are open. Nothing was accepted.",
     431: "The request's head is too large.",
-    501: "The request has a transfer coding other than `chunked`, or is a WebSocket upgrade with a body.",
+    501: "The method is unknown, the transfer coding is not `chunked`, or a WebSocket upgrade has a body.",
     502: "Plain request: the backend cannot be reached, or broke off before its answer.",
     503: "The gateway is shutting down, or cannot store at the moment; plain request: no backend is up.",
     504: "Plain request: the backend did not answer in time.",
@@ -122,10 +123,12 @@ def _create(dialect: Dialect) -> Json:
         "schema": {"type": "string", "pattern": retries.KEY_PATTERN},
     }
     stored, plain = _ref("Response"), _ref("PlainResponse")
-    answers = {"200": _ok(_STORED, {"anyOf": [stored, plain]}, _POLL_AFTER)}
+    headers = _POLL_AFTER | _OMITTED
+    answers = {"200": _ok(_STORED, {"anyOf": [stored, plain]}, headers)}
     if dialect.accepted_status == 202:
-        answers["202"] = _ok(_STORED, stored, _POLL_AFTER)
-        answers["200"] = _ok("With `stream: true`, its events; plain request: the backend's answer.", plain)
+        answers["202"] = _ok(_STORED, stored, headers)
+        streamed = "With `stream: true`, its events; plain request: the backend's answer."
+        answers["200"] = _ok(streamed, plain, _OMITTED)
     answers["200"]["content"] |= {
         "text/event-stream": {"schema": {"anyOf": [_ref("Event"), _ref("BackendEvent")]}}
     }
@@ -262,6 +265,12 @@ _POLL_AFTER = {
     "openai-poll-after-ms": {
         "description": "While it is not finished: milliseconds after which to ask again.",
         "schema": {"type": "integer", "minimum": 1},
+    }
+}
+_OMITTED = {
+    OMITTED_HEADER: {
+        "description": "Types of tools that the backend cannot run, and was not told of.",
+        "schema": {"type": "string"},
     }
 }
 _RETRY_AFTER = {

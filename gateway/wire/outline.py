@@ -29,7 +29,13 @@ _STEP_TOKENS: Final = 4096
 _OBJECT = re.compile(rb"(?:\xef\xbb\xbf)?[ \t\r\n]*\{")  # some parsers skip a byte order mark
 _TOKEN = re.compile(rb'["\[\]{},]')
 _PART_OF_STRING = re.compile(rb'(?:[^"\\]{1,65536}+|\\.){0,64}+', re.DOTALL)
-_VALUE = re.compile(rb'[ \t\r\n]*:[ \t\r\n]*(true|null|""|)')  # what it may be that matters
+_VALUE = re.compile(rb'[ \t\r\n]*:[ \t\r\n]*(true|false|null|""|NaN|Infinity|["\[{0-9-]|)')
+"""A value as far as it matters: a word of JSON, or of what some servers read as JSON, or how it begins."""
+
+_ODD = {b'"': "a string", b"[": "an array", b"{": "an object"} | dict.fromkeys(
+    (bytes([sign]) for sign in b"0123456789-NI"), "a number"
+)
+"""By how it begins: what a value is that is neither true, false nor null."""
 
 
 def _however_written(key: str) -> str:
@@ -62,7 +68,8 @@ class Outline:
     """What a look at a JSON object has found.
 
     Attributes:
-        backgrounds: How often it has the key `background`; `is_background`: the last time with `true`.
+        backgrounds: How often it has the key `background`; `is_background`: the last time with `true`;
+            `odd_background`: with a value of this type, which is none of those that it may have.
         is_chained: It has a `previous_response_id` that is neither null nor empty.
         is_too_deep: It has more levels than `DEPTH_MAX`.
         twice: The first key that one of its objects has two times, and whether that object is the whole.
@@ -72,6 +79,7 @@ class Outline:
     def __init__(self) -> None:
         self.backgrounds = 0
         self.is_background = False
+        self.odd_background: str | None = None
         self.is_chained = False
         self.is_too_deep = False
         self.twice: tuple[bytes, bool] | None = None
@@ -107,6 +115,7 @@ class Outline:
         if self.depth == 1 and key == b"background":
             self.backgrounds += 1
             self.is_background = value == b"true"
+            self.odd_background = _ODD.get(value[:1])
         elif self.depth == 1 and key == b"previous_response_id":
             self.is_chained = self.is_chained or value not in (b"null", b'""')
         if key in keys and self.twice is None:

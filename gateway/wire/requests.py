@@ -19,10 +19,8 @@ from pydantic import (
 from gateway.wire.errors import Refusal, invalid
 from gateway.wire.events import is_writable
 from gateway.wire.queries import INCLUDE, check_include
-
-SIDE_EFFECT_TOOLS = ("mcp", "code_interpreter", "web_search", "shell", "local_shell", "computer")
-"""How the types begin of tools that a backend runs itself with effects outside (some end in a date): a call
-with one is never made twice."""
+from gateway.wire.shapes import judge, wrong_type
+from gateway.wire.tools import CALLED, SIDE_EFFECTS, declared
 
 _PAIRS_MAX, _KEY_CHARS_MAX, _VALUE_CHARS_MAX = 16, 64, 512
 _METADATA = {
@@ -54,7 +52,7 @@ class CreateRequest(BaseModel):
 
     model_config = ConfigDict(extra="allow", strict=True)
 
-    model: Annotated[StrictStr, Field(min_length=1, max_length=1024)]
+    model: Annotated[StrictStr, Field(min_length=1, max_length=1024)] | None = None
     input: StrictStr | Objects | None = None
     background: StrictBool | None = None
     stream: StrictBool | None = None
@@ -112,13 +110,15 @@ def validate(body: dict[str, Any], *, accept_store_false: bool) -> None:
         )
     if request.store is False and not accept_store_false:
         raise invalid(
-            "Background responses are kept for polling: 'background' requires 'store' to be true.",
-            param="store",
+            "'background' needs 'store': a background response is stored so that it can be polled. "
+            "Leave 'store' out, or set it to true.",
+            param="background",
             code="unsupported_parameter",
         )
     _validate_metadata(request.metadata or {})
     for value in request.include or []:
         check_include(value)
+    judge(body, request.input)
 
 
 def validate_depth(body: dict[str, Any]) -> None:
@@ -153,7 +153,7 @@ def _validate_metadata(metadata: dict[str, Any]) -> None:
                 code="string_above_max_length",
             )
         if not isinstance(value, str):
-            raise _wrong_type(f"metadata.{key}", "a string", value)
+            raise wrong_type(f"metadata.{key}", "a string", value)
         if len(value) > _VALUE_CHARS_MAX:
             raise invalid(
                 f"The value of 'metadata.{key}' is longer than {_VALUE_CHARS_MAX} characters.",
@@ -177,14 +177,6 @@ _BOUNDS = {
     "string_too_long": ("string_above_max_length", "at most this many characters:", "max_length"),
     "string_too_short": ("string_below_min_length", "at least this many characters:", "min_length"),
 }
-_JSON_NAME = {
-    bool: "a boolean",
-    int: "an integer",
-    float: "a number",
-    str: "a string",
-    list: "an array",
-    dict: "an object",
-}
 
 
 def _explain(error: ValidationError) -> Refusal:
@@ -198,30 +190,24 @@ def _explain(error: ValidationError) -> Refusal:
     first = meant[0]
     # Between field and index pydantic puts the branch's name, which is no key of the request.
     path = ".".join([field, *(str(step) for step in first["loc"] if isinstance(step, int))])
-    if first["type"] == "missing" or (field == "model" and first["input"] is None):
-        return invalid(
-            f"Missing required parameter: '{field}'.", param=field, code="missing_required_parameter"
-        )
     if first["type"] in _BOUNDS:
         code, words, bound = _BOUNDS[first["type"]]
         limit = first.get("ctx", {}).get(bound)
         return invalid(f"Invalid value for '{field}': expected {words} {limit}.", param=field, code=code)
     wanted = list(dict.fromkeys(_EXPECTED[p["type"]] for p in meant if p["type"] in _EXPECTED))
     if wanted:
-        return _wrong_type(path, " or ".join(wanted), first["input"])
+        return wrong_type(path, " or ".join(wanted), first["input"])
     return invalid(f"Invalid value for '{path}': {first['msg']}.", param=path)
-
-
-def _wrong_type(path: str, wanted: str, value: Any) -> Refusal:
-    got = _JSON_NAME.get(type(value), "null")
-    message = f"Invalid type for '{path}': expected {wanted}, but got {got} instead."
-    return invalid(message, param=path, code="invalid_type")
 
 
 def is_rerunnable(body: dict[str, Any]) -> bool:
     """Whether the backend may be called a second time without doing something twice."""
-    tools = body.get("tools") or []
-    return not any(str(tool.get("type")).startswith(SIDE_EFFECT_TOOLS) for tool in tools)
+    return not any(tool.kind.startswith(SIDE_EFFECTS) for tool in declared(body, body.get("input")))
+
+
+def has_built_in_tools(body: dict[str, Any]) -> bool:
+    """Whether it has tools that its client does not run, or not by itself."""
+    return any(tool.kind not in CALLED for tool in declared(body, body.get("input")))
 
 
 def is_turn(body: dict[str, Any]) -> bool:

@@ -7,17 +7,16 @@ what the backend knows better (model, sampled parameters, usage) is taken from i
 
 from __future__ import annotations
 
-import re
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
 
+from gateway.wire import endings
 from gateway.wire.events import is_writable
+from gateway.wire.usage import usage_of
 
 Response = dict[str, Any]
-
-OUR_ID = re.compile(r"resp_[0-9a-f]{48}\Z")
-"""Ids as this gateway makes them: 192 bits from a CSPRNG, with nothing encoded in them."""
 
 # Echoed as the client sent it, or shown with the API's default. Source: a recorded queued body.
 _DEFAULTS: Response = {
@@ -60,12 +59,18 @@ _OURS = frozenset(
 
 
 def accepted(
-    request: dict[str, Any], *, response_id: str, created_at: int, background: bool = True
+    request: dict[str, Any],
+    *,
+    response_id: str,
+    created_at: int,
+    background: bool = True,
+    tools: Sequence[dict[str, Any]] | None = None,
 ) -> Response:
     """The Response for a validated create request: queued, or in progress at once if it is a plain one.
 
     Args:
         created_at: Unix seconds.
+        tools: Those that the backend is told of, if it is not told of all.
     """
     response: Response = {
         "id": response_id,
@@ -91,8 +96,17 @@ def accepted(
         response["conversation"] = {"id": conversation} if isinstance(conversation, str) else conversation
     response["reasoning"] = {"effort": None, "summary": None, **(request.get("reasoning") or {})}
     response["text"] = {"format": {"type": "text"}, "verbosity": "medium", **_set(request.get("text"))}
-    response["tools"] = [_tool(tool) for tool in request.get("tools") or []]
+    response["tools"] = _tools(tools if tools is not None else request.get("tools") or [])
     return response
+
+
+def with_tools(response: bytes, tools: Sequence[dict[str, Any]]) -> bytes:
+    """An accepted Response that shows these tools."""
+    return orjson.dumps({**orjson.loads(response), "tools": _tools(tools)})
+
+
+def _tools(tools: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [_tool(tool) for tool in tools]
 
 
 def _set(value: dict[str, Any] | None) -> dict[str, Any]:
@@ -100,10 +114,13 @@ def _set(value: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def _tool(tool: dict[str, Any]) -> dict[str, Any]:
-    """A function tool with the keys that the SDKs' types require; any other tool as it came."""
-    if tool.get("type") != "function":
-        return tool
-    return {"description": None, "parameters": None, "strict": None, **tool}
+    """A tool with the keys that the SDKs' types require; one that we do not know as it came."""
+    match tool.get("type"):
+        case "function":
+            return {"description": None, "parameters": None, "strict": None, **tool}
+        case "namespace":
+            return {**tool, "description": tool.get("description") or ""}
+    return tool
 
 
 def is_turn(response: Response) -> bool:
@@ -155,40 +172,16 @@ def ended(
     final["status"] = status
     final["output"] = output
     final["error"] = error
-    final["usage"] = usage(answer.get("usage"))
+    final["usage"] = usage_of(answer.get("usage"))
     final["completed_at"] = now_s if status == "completed" else None
     if status == "incomplete":
-        details = answer.get("incomplete_details")
-        final["incomplete_details"] = (
-            details if isinstance(details, dict) else {"reason": "max_output_tokens"}
-        )
+        final["incomplete_details"] = endings.incomplete_details(answer)
     return final
 
 
-_COUNTS = frozenset({"input_tokens", "output_tokens", "total_tokens"})
-
-
-def usage(value: Any) -> dict[str, Any] | None:
-    """A backend's usage with every key that the SDKs' types require; None if it sent none."""
-    if not isinstance(value, dict):
-        return None
-    given = {
-        name: item
-        for name, item in value.items()
-        if item is not None and (name not in _COUNTS or isinstance(item, int))
-    }
-    counts = {"input_tokens": 0, "output_tokens": 0, **given}
-    return {
-        "total_tokens": counts["input_tokens"] + counts["output_tokens"],
-        **counts,
-        "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0, **_dict(given, "input")},
-        "output_tokens_details": {"reasoning_tokens": 0, **_dict(given, "output")},
-    }
-
-
-def _dict(given: dict[str, Any], side: str) -> dict[str, Any]:
-    details = given.get(f"{side}_tokens_details")
-    return _set(details) if isinstance(details, dict) else {}
+def not_stored(response: Response) -> Response:
+    """The Response, saying that it is not there any more once it has been shown."""
+    return {**response, "store": False}
 
 
 def goes_on(response: bytes) -> bool:

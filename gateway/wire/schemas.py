@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.wire import events, normalise, requests, responses
+from gateway.wire import events, normalise, requests, responses, shapes, tools
 from gateway.wire.dialects import Dialect
 
 Json = dict[str, Any]
 
-EVENT_TYPES = sorted(events.LIFECYCLE | events.TERMINAL - {"response.cancelled"} | normalise.SHOWN)
+EVENT_TYPES = sorted(events.LIFECYCLE | events.ENDINGS | normalise.SHOWN)
 
 
 def create_background(*, accepts_store_false: bool) -> Json:
@@ -21,6 +21,9 @@ def create_background(*, accepts_store_false: bool) -> Json:
     fields = {
         name: {k: v for k, v in field.items() if k != "title"} for name, field in schema["properties"].items()
     }
+    for name, shape in _SHAPES.items():
+        default = fields[name]["default"]
+        fields[name] = {"anyOf": [*shape, _NULL], "default": default}
     fields["background"] = {"const": True}
     if not accepts_store_false:
         fields["store"] = {"enum": [True, None], "default": None}
@@ -32,11 +35,76 @@ def create_background(*, accepts_store_false: bool) -> Json:
         "type": "object",
         "description": "Fields that are not listed go to the backend as they are.",
         "properties": fields,
-        "required": ["model", "background"],
+        "required": ["background"],
         "examples": [{"model": "llama-3.3-70b", "input": "Tell me a long story.", "background": True}],
         "anyOf": [{"required": ["input"], "properties": {"input": {"not": {"type": "null"}}}}, *asks],
     }
 
+
+_NULL: Json = {"type": "null"}
+_WORD: Json = {"type": "string", "minLength": 1}
+
+
+def _typed(kinds: Json, *required: str, **properties: Json) -> Json:
+    properties["type"] = kinds
+    return {"type": "object", "properties": properties, "required": ["type", *required]}
+
+
+_NAMED = _typed({"enum": ["function", "custom"]}, "name", name=_WORD)
+_BUILT_IN = _typed({**_WORD, "not": {"enum": ["function", "custom", "namespace"]}})
+_TOOL = {
+    "anyOf": [
+        _NAMED,
+        _BUILT_IN,
+        _typed(
+            {"const": "namespace"},
+            *("name", "tools"),
+            name=_WORD,
+            tools={"type": "array", "items": {"anyOf": [_NAMED, _BUILT_IN]}},
+        ),
+    ]
+}
+_TOOLS = {"type": "array", "items": _TOOL}
+_CHOICES: list[Json] = [
+    {"enum": list(shapes.CHOICES)},
+    _NAMED,
+    _typed(
+        {"const": "allowed_tools"},
+        "tools",
+        mode={"enum": ["auto", "required", None]},
+        tools={"type": "array", "items": {"type": "object"}},
+    ),
+    _typed({"type": "string", "pattern": f"^({'|'.join(tools.BUILT_IN)})"}),
+]
+_FORMATS: list[Json] = [
+    _typed({"enum": [name for name in shapes.FORMATS if name != "json_schema"]}),
+    _typed({"const": "json_schema"}, "schema", schema={"type": "object"}),
+]
+_CONTENT = {"anyOf": [{"type": ["string", "null"]}, {"type": "array", "items": {"type": "object"}}]}
+_MESSAGE: Json = {
+    "type": "object",
+    "properties": {"type": {"enum": ["message", None]}, "role": _WORD, "content": _CONTENT},
+    "required": ["role"],
+}
+_REFERENCE: Json = {
+    "type": "object",
+    "properties": {"type": _NULL, "role": _NULL, "id": {"type": "string"}},
+    "required": ["id"],
+}
+_HOLDER = _typed({"enum": sorted(tools.HOLDERS)}, tools={"anyOf": [_TOOLS, _NULL]})
+_OTHER_ITEM = _typed({**_WORD, "not": {"enum": ["message", *sorted(tools.HOLDERS)]}})
+_ITEMS = {"type": "array", "items": {"anyOf": [_MESSAGE, _REFERENCE, _HOLDER, _OTHER_ITEM]}}
+_SHAPES: dict[str, list[Json]] = {
+    "input": [{"type": "string"}, _ITEMS],
+    "tools": [_TOOLS],
+    "tool_choice": _CHOICES,
+    "text": [{"type": "object", "properties": {"format": {"anyOf": [*_FORMATS, _NULL]}}}],
+    "conversation": [
+        {"type": "string"},
+        {"type": "object", "properties": {"id": _WORD}, "required": ["id"]},
+    ],
+}
+"""What `shapes` judges, as a schema."""
 
 CREATE_PLAIN = {
     "type": "object",
@@ -89,7 +157,6 @@ def response(dialect: Dialect) -> Json:
     }
 
 
-_NULL = {"type": "null"}
 _OBJECT = {"type": "object"}
 _UNFINISHED = {"completed_at": _NULL, "error": _NULL, "incomplete_details": _NULL}
 _STATES: dict[str, Json] = {

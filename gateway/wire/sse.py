@@ -1,23 +1,25 @@
 """Server-sent events: bytes of a backend into frames, our events into bytes.
 
-Reads what servers really send (CR, LF and CRLF line ends, `data:`-only events, comments, a final
-`[DONE]`); writes one form only: `event:` line, one `data:` line, blank line. Never `id:` or `retry:`:
-the official Python client dispatches an empty event after a comment once it has seen an id.
+Reads what servers really send (CR, LF and CRLF line ends, `data:`-only events, comments, a final `[DONE]`,
+JSON without any framing); writes one form only: `event:` line, one `data:` line, blank line. Never `id:` or
+`retry:`: the official Python client dispatches an empty event after a comment once it has seen an id.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 KEEP_ALIVE = b": keep-alive\n\n"
 """A comment: no event, no sequence number, but bytes on the wire."""
 
-_BLANK_LINE = re.compile(rb"(?:\r\n|\n|\r(?!\n)){2}")
-_BLANK_LINE_BYTES_MAX = 4
-_LINE_END = re.compile(rb"\r\n|\n|\r")
 _BOM = b"\xef\xbb\xbf"
+_JSON = (b"{", b"[")
+_KNOWN = (b"event", b"data", b"error", *_JSON)
+"""What a line begins with that may mean something, comments and the standard's `id` and `retry` being
+nothing."""
+_FIELDS = (*_KNOWN, b"id", b"retry", b":")
+_FIELD_BYTES_MAX = max(map(len, _FIELDS))
 
 
 class FrameTooLarge(Exception):
@@ -43,16 +45,28 @@ class Frame:
 class SseDecoder:
     """Cuts a byte stream into frames; any split of the bytes gives the same frames.
 
+    Line by line, each line once: no bytes cost more than those of an ordinary event, however they are cut.
+    Beside the standard's fields it knows, each from a server that does so:
+
+    - `error: {…}` as a field (llama.cpp until 2025): an event of that name.
+    - `event: error` without data (NestJS leaves the line out where there is no message): an event all the
+      same.
+    - JSON without a field name, on a line (hackclub/ai streams such lines; Gemini ends a stream so when its
+      filter strikes) or over several, to the next blank line: the data of an event.
+
     Args:
         frame_bytes_max: Upper bound on one event, against a backend that never ends a line.
     """
 
     def __init__(self, frame_bytes_max: int) -> None:
         self._frame_bytes_max = frame_bytes_max
-        self._buffer = bytearray()
+        self._buffer = bytearray()  # the line that has not ended
         self._scanned = 0
         self._is_first = True
-        self._has_cr = False
+        self._event = b""
+        self._data: list[bytes] = []
+        self._size = 0
+        self._is_json = False  # its lines are JSON without a field name
 
     def feed(self, chunk: bytes) -> list[Frame]:
         """The frames that `chunk` completes.
@@ -69,21 +83,15 @@ class SseDecoder:
             self._is_first = False
         # A trailing CR may be half of a CRLF: leave it for the next chunk to tell.
         limit = len(buffer) - 1 if buffer.endswith(b"\r") else len(buffer)
+        end = buffer.rfind(b"\n", self._scanned, limit) + 1
+        end = max(end, buffer.rfind(b"\r", max(end, self._scanned), limit) + 1)
         frames: list[Frame] = []
-        start = 0
-        position = max(0, self._scanned - _BLANK_LINE_BYTES_MAX + 1)  # it may have begun earlier
-        self._has_cr = self._has_cr or b"\r" in chunk
-        find = _find_any if self._has_cr else _find_lf
-        while (blank := find(buffer, position, limit)) is not None:
-            end, next_start = blank
-            if end - start > self._frame_bytes_max:
-                raise FrameTooLarge(frames)
-            if frame := _parse(bytes(buffer[start:end])):
-                frames.append(frame)
-            start = position = next_start
-        del buffer[:start]
-        self._scanned = limit - start
-        if len(buffer) >= self._frame_bytes_max + _BLANK_LINE_BYTES_MAX:  # its end may be a blank line's
+        if end:
+            lines = bytes(buffer[:end]).splitlines()
+            del buffer[:end]
+            self._take(lines, frames)
+        self._scanned = limit - end
+        if self._scanned and self._size + self._scanned > self._frame_bytes_max:
             raise FrameTooLarge(frames)
         return frames
 
@@ -93,34 +101,71 @@ class SseDecoder:
         The HTML standard drops it; a backend that ends with its terminal event and no blank line
         has still said how the response ended, and losing that would turn a success into a failure.
         """
-        frame = _parse(bytes(self._buffer))
+        frames: list[Frame] = []
+        self._take([*bytes(self._buffer).splitlines(), b""], frames)
         self._buffer.clear()
-        return [frame] if frame else []
+        self._scanned = 0
+        return frames
 
+    def _take(self, lines: list[bytes], frames: list[Frame]) -> None:
+        """Whole lines, without their ends."""
+        for line in lines:
+            if not line:
+                if self._size:
+                    self._end(frames)
+            elif line.startswith(_KNOWN) or self._is_json:
+                self._size += len(line)
+                if self._size > self._frame_bytes_max:
+                    raise FrameTooLarge(frames)
+                self._size += 1  # its end
+                if self._is_json or line.startswith(_JSON):
+                    self._take_json(line, frames)
+                elif line.startswith(b"data:"):
+                    self._data.append(line[6:] if line.startswith(b"data: ") else line[5:])
+                else:
+                    self._take_field(line)
 
-def _find_any(buffer: bytearray, start: int, end: int) -> tuple[int, int] | None:
-    """The next blank line: where it begins and where it ends."""
-    match = _BLANK_LINE.search(buffer, start, end)
-    return match.span() if match else None
-
-
-def _find_lf(buffer: bytearray, start: int, end: int) -> tuple[int, int] | None:
-    """The same where no CR has been seen, which is nearly always, at a tenth of the cost."""
-    found = buffer.find(b"\n\n", start, end)
-    return (found, found + 2) if found >= 0 else None
-
-
-def _parse(block: bytes) -> Frame | None:
-    event = ""
-    data: list[bytes] = []
-    for line in _LINE_END.split(block) if b"\r" in block else block.split(b"\n"):
+    def _take_field(self, line: bytes) -> None:
         name, _, value = line.partition(b":")
         value = value.removeprefix(b" ")
-        if name == b"data":
-            data.append(value)
-        elif name == b"event":
-            event = value.decode("utf-8", "replace")
-    return Frame(event, b"\n".join(data)) if data else None
+        match name:
+            case b"event":
+                self._event = value
+            case b"data":
+                self._data.append(value)
+            case b"error":
+                self._event = name
+                self._data.append(value)
+
+    def _take_json(self, line: bytes, frames: list[Frame]) -> None:
+        if not self._is_json:
+            if self._data:
+                self._end(frames)
+            self._is_json, self._size = True, len(line)
+        self._data.append(line)
+        if len(self._data) == 1 and line.endswith((b"}", b"]")):
+            self._end(frames)
+
+    def _end(self, frames: list[Frame]) -> None:
+        data = b"\n".join(self._data)
+        if data or self._event == b"error":
+            frames.append(Frame(self._event.decode("utf-8", "replace"), data))
+        self._event, self._data = b"", []
+        self._size, self._is_json = 0, False
+
+
+def begins_stream(start: bytes) -> bool | None:
+    """Whether bytes are the beginning of something that the decoder can read; None if they are too few to
+    say."""
+    start = start.removeprefix(_BOM)
+    if start.startswith(_FIELDS):
+        return True
+    return False if len(start) >= _FIELD_BYTES_MAX else None
+
+
+def begins_json(start: bytes) -> bool:
+    """Whether it is JSON without any framing."""
+    return start.removeprefix(_BOM).startswith(_JSON)
 
 
 def encode(event_type: str, json: bytes) -> bytes:

@@ -125,6 +125,15 @@ class Gateway:
         """Every line that any of the processes writes, as it comes."""
         self.stderr += line
 
+    def stop_reading(self) -> None:
+        """Leave its log alone, as a log shipper does that hangs."""
+        assert self._reading is not None
+        self._reading.cancel()
+
+    def read_on(self) -> None:
+        """Where the reading was stopped."""
+        self._reading = asyncio.create_task(self._read())
+
     async def _read(self) -> None:
         assert self._process is not None
         assert self._process.stderr is not None

@@ -149,13 +149,16 @@ class ReplayServer:
     languages can script it too.
 
     Attributes:
-        calls: What was asked; left out is what asks it, or shows, whether it has the Responses API.
+        calls: What was asked; left out are health checks, and what asks it, or shows, whether it has the
+            Responses API.
         answer_to_question: The recording that says whether it has the Responses API.
+        known: What it answers to a GET, by target, in place of a recording.
     """
 
     def __init__(self) -> None:
         self.answer_to_question = "vllm/responses-error-no-input"
         self.calls: list[Call] = []
+        self.known: dict[str, Answer] = {}
         self.url = ""
         self._script: deque[Answer] = deque()
         self._answers: list[Answer] = []
@@ -210,8 +213,12 @@ class ReplayServer:
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         headers = [(name.decode(), value.decode()) for name, value in request.raw_headers]
         call = Call(request.method, request.raw_path, headers, await request.read())
+        if call.header("user-agent") == "backburner-healthcheck":
+            return await self._play(request, replay("vllm/models"))
         has_no_responses = recording(self.answer_to_question).status == 404
         is_create = call.method == "POST" and call.target.partition("?")[0].endswith("/responses")
+        if call.body == _QUESTION and not is_create:  # the same of chat completions, which are always there
+            return await self._play(request, json_answer({"detail": "messages are missing"}, 422))
         if call.body == _QUESTION or (is_create and has_no_responses):
             return await self._play(request, replay(self.answer_to_question))
         answer = self._answer_to(call)
@@ -229,6 +236,8 @@ class ReplayServer:
     def _answer_to(self, call: Call) -> Answer:
         if call.method == "POST" and self._script:
             return self._script.popleft()
+        if call.method == "GET" and call.target in self.known:
+            return self.known[call.target]
         path = call.target.partition("?")[0].removeprefix("/v1")
         body = orjson.loads(call.body) if call.body[:1] == b"{" else {}
         script = body.get("metadata") or {}

@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import aiohttp
+import orjson
 import pytest
 from openai.types.responses import Response
 
+from tests.acceptance.chat_shapes import PNG, TEXTS, TYPES, UNMAPPED, full_answer
 from tests.acceptance.conftest import StartGateway
 from tests.acceptance.harness import Gateway, frames, numbers, payload, within
-from tests.acceptance.replay import End, ReplayServer, recording, replay
+from tests.acceptance.replay import Answer, End, ReplayServer, json_answer, recording, replay
 
 ASK: dict[str, Any] = {"model": "tiny", "input": "Count to 5.", "background": True, "stream": True}
 STREAMS = ["chat-stream", "chat-stream-no-usage", "chat-tool-stream"]
@@ -105,3 +108,166 @@ async def test_a_plain_stream_that_breaks_off_says_so_and_is_not_begun_anew(
     last = payload(frames(answer.body)[-1])
     assert (last["type"], last["response"]["error"]["code"]) == ("response.failed", "server_error")
     assert len(replay_server.creates) == 1
+
+
+def _chunks(*choices: dict[str, Any]) -> Answer:
+    """A stream with these choices, one to a chunk."""
+    sent = [b"data: %b\n\n" % orjson.dumps({"choices": [{"index": 0, **choice}]}) for choice in choices]
+    return Answer([*sent, b"data: [DONE]\n\n"])
+
+
+async def test_all_that_a_chat_answer_may_hold_is_read_by_the_sdk_live_polled_and_again(
+    start_gateway: StartGateway, replay_server: ReplayServer
+) -> None:
+    gateway = await start_gateway("--api", "chat")
+    client = gateway.client()
+    for background in (True, False):
+        replay_server.script(full_answer())
+        async with client.responses.stream(
+            model="tiny", input="How is the sea?", background=background
+        ) as stream:
+            kinds = [event.type async for event in stream]
+            final = await stream.get_final_response()
+        assert [item.type for item in final.output] == TYPES
+        assert final.output_text == "".join(TEXTS)
+        assert kinds.count("response.audio.delta") == 2
+        shown = [item.model_dump() for item in final.output]
+        assert shown[0]["reasoning_details"][0]["signature"] == "c2ln"
+        assert shown[1]["content"][0]["annotations"][0]["url"] == "https://tides.example/1"
+        assert (shown[2]["result"], shown[3]["audio"]["data"]) == (PNG, "AAABAg==")
+        assert shown[4]["extra_content"] == {"google": {"thought_signature": "c2ln"}}
+        if background:
+            polled = await client.responses.retrieve(final.id)
+            assert [item.type for item in polled.output] == TYPES
+            assert polled.output_text == final.output_text
+            assert polled.output[3].model_dump()["audio"] == shown[3]["audio"]
+
+
+async def test_a_field_without_a_place_is_counted_and_logged_once(
+    start_gateway: StartGateway, replay_server: ReplayServer
+) -> None:
+    gateway = await start_gateway("--api", "chat")
+    for background in (True, False, True):
+        replay_server.script(full_answer())
+        body = {"model": "tiny", "input": "How is the sea?", "background": background}
+        answer = await gateway.call("POST", "/responses", body)
+        if background:
+            await gateway.ended(answer.json()["id"])
+    sample = f'backburner_unmapped_fields_total{{backend="default",field="{UNMAPPED}"}}'
+    assert await gateway.metric(sample) == 3
+    told = [line for line in gateway.lines if line["event"] == "backend_noticed"]
+    assert [(line["reason"], line["found"], line["level"]) for line in told] == [
+        ("unmapped_field", UNMAPPED, "warning")
+    ]
+
+
+async def test_an_answer_of_nothing_else_fails_with_the_name_of_the_field(
+    start_gateway: StartGateway, replay_server: ReplayServer
+) -> None:
+    gateway = await start_gateway("--api", "chat")
+    riddle = {"delta": {"sea_chart": "four fathoms"}, "finish_reason": "stop"}
+    replay_server.script(_chunks(riddle), _chunks(riddle))
+    created = await gateway.call("POST", "/responses", {**ASK, "stream": False})
+    final = await gateway.ended(created.json()["id"])
+    assert (final["status"], final["output"]) == ("failed", [])
+    assert UNMAPPED in final["error"]["message"]
+    plain = await gateway.call("POST", "/responses", {"model": "tiny", "input": "How is the sea?"})
+    assert (plain.status, UNMAPPED in plain.json()["error"]["message"]) == (502, True)
+    assert len(replay_server.creates) == 2  # it would say the same again
+
+
+async def test_made_up_field_names_are_counted_as_other_after_fifty(
+    start_gateway: StartGateway, replay_server: ReplayServer
+) -> None:
+    gateway = await start_gateway("--api", "chat")
+    for start in range(0, 60, 20):
+        delta = {f"field_{number:02} \n{{}}": "x" for number in range(start, start + 20)}
+        replay_server.script(_chunks({"delta": {"content": "A", **delta}, "finish_reason": "stop"}))
+        assert (await gateway.call("POST", "/responses", {"model": "tiny", "input": "A"})).status == 200
+    name = "delta.field_{:02}____"
+    counted = 'backburner_unmapped_fields_total{{backend="default",field="{}"}}'
+    assert await gateway.metric(counted.format(name.format(7))) == 1
+    assert await gateway.metric(counted.format("other")) == 10
+
+
+async def test_think_tags_make_reasoning_items_where_the_settings_say_so(
+    start_gateway: StartGateway, replay_server: ReplayServer
+) -> None:
+    texts = ["<thi", "nk>Two and", " two.</th", "ink>\n\n", "4"]
+    told = [{"delta": {"content": text}} for text in texts] + [{"delta": {}, "finish_reason": "stop"}]
+    for environ, expected in (
+        ({"BACKBURNER_UPSTREAM__THINK_TAGS": "true"}, ["reasoning", "message"]),
+        ({}, ["message"]),
+    ):
+        gateway = await start_gateway("--api", "chat", **environ)
+        replay_server.script(_chunks(*told))
+        final = await gateway.client().responses.create(model="tiny", input="2+2?")
+        assert [item.type for item in final.output] == expected
+    assert final.output_text == "".join(texts)
+
+
+async def test_a_websocket_to_a_chat_backend_is_told_to_post_without_asking_it(
+    start_gateway: StartGateway, replay_server: ReplayServer
+) -> None:
+    gateway = await start_gateway("--api", "chat")
+    with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+        await gateway.http.ws_connect(f"{gateway.url}/responses?x=y")
+    assert refused.value.status == 426
+    assert refused.value.headers is not None
+    assert refused.value.headers["Upgrade"] == "HTTP/1.1"
+    assert replay_server.calls == []
+    with pytest.raises(aiohttp.WSServerHandshakeError) as elsewhere:  # the backend's to have, or not
+        await gateway.http.ws_connect(f"{gateway.url}/realtime")
+    assert elsewhere.value.status != 426
+
+
+async def test_a_translated_stream_has_begun_and_is_kept_awake_while_the_model_thinks(
+    start_gateway: StartGateway, replay_server: ReplayServer
+) -> None:
+    gateway = await start_gateway("--api", "chat", BACKBURNER_STREAM__HEARTBEAT_S=0.1)
+    held = replay_server.script(replay("vllm/chat-stream", hold_after=0))
+    body = {**ASK, "background": False}
+    async with gateway.http.post(f"{gateway.url}/responses", json=body) as answer:
+        assert answer.status == 200
+        seen = b""
+        while seen.count(b": keep-alive\n\n") < 2:
+            seen += await within(answer.content.readany())
+        assert [payload(event)["type"] for event in frames(seen)] == [
+            "response.created",
+            "response.in_progress",
+        ]
+        held.release.set()
+        whole = frames(seen + await within(answer.content.read()))
+    assert numbers(whole) == list(range(len(whole)))
+    assert payload(whole[-1])["response"]["status"] == "completed"
+
+
+async def test_a_backend_that_is_late_to_say_no_is_told_in_the_stream_and_one_in_time_by_its_status(
+    start_gateway: StartGateway, replay_server: ReplayServer
+) -> None:
+    refusal = json_answer({"error": {"message": "Too many tokens.", "code": 400}}, 400)
+    body = {**ASK, "background": False}
+    patient = await start_gateway("--api", "chat", BACKBURNER_STREAM__HEARTBEAT_S=3600)
+    replay_server.script(refusal)
+    told = await patient.call("POST", "/responses", body)
+    assert (told.status, told.error["message"]) == (400, "Too many tokens.")
+
+    gateway = await start_gateway("--api", "chat", BACKBURNER_STREAM__HEARTBEAT_S=0.1)
+    late = replay_server.script(replace(refusal, hold_after=-1))
+    async with gateway.events("/responses", body) as events:
+        begun = [payload(await within(anext(events)))["type"] for _ in range(2)]
+        assert begun == ["response.created", "response.in_progress"]
+        late.release.set()
+        [last] = [payload(event) async for event in events]
+    assert last["type"] == "response.failed"
+    assert last["response"]["error"] == {"code": "context_length_exceeded", "message": "Too many tokens."}
+
+
+async def test_a_client_that_leaves_before_the_backends_head_stops_the_call(
+    start_gateway: StartGateway, replay_server: ReplayServer
+) -> None:
+    gateway = await start_gateway("--api", "chat", BACKBURNER_STREAM__HEARTBEAT_S=0.1)
+    replay_server.script(replay("vllm/chat-stream", hold_after=-1))
+    async with gateway.events("/responses", {**ASK, "background": False}) as events:
+        await within(anext(events))
+    await within((await replay_server.create(0)).gone.wait())

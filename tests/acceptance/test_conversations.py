@@ -77,7 +77,7 @@ async def test_a_background_turn_goes_on_from_two_earlier_ones(
     assert "background" not in sent
     assert [item["role"] for item in sent["input"]] == ["user", "assistant"] * 2 + ["user"]
     assert sent["input"][0]["content"] == "My name is Ada."
-    assert sent["input"][1] == first.output[0].model_dump(mode="json", exclude_unset=True)
+    assert sent["input"][1] == first.output[0].model_dump(mode="json", exclude_none=True)
     assert sent["input"][4]["content"] == "Who am I?"
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.acceptance.chat_shapes import TEXTS, TYPES, full_answer
 from tests.acceptance.conftest import StartGateway
 from tests.acceptance.harness import Gateway, within
 from tests.acceptance.receivers import Receiver
@@ -105,6 +106,17 @@ async def test_the_node_sdk_unwraps_every_event(
         SECRETS=json.dumps(secrets),
     )
     assert passed == 5
+
+
+async def test_the_node_sdk_reads_all_that_a_chat_answer_may_hold(
+    workplace: Path, start_gateway: StartGateway, replay_server: ReplayServer
+) -> None:
+    replay_server.script(*(full_answer() for _ in range(2)))
+    gateway = await start_gateway("--api", "chat")
+    passed = await play(
+        workplace, "chat.test.mjs", GATEWAY_URL=gateway.url, TYPES=json.dumps(TYPES), TEXTS=json.dumps(TEXTS)
+    )
+    assert passed == 2
 
 
 async def play(workplace: Path, scenarios: str, **environ: str) -> int:

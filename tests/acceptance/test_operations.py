@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import resource
 from pathlib import Path
 
@@ -112,6 +113,15 @@ def test_too_few_file_descriptors_are_warned_of(monkeypatch: pytest.MonkeyPatch)
     process.warn_of_few_files(settings, 600)
     (warning,) = warnings
     assert (warning["event"], warning["limit"]) == ("few_open_files", 600)
+    defaults = Settings.model_validate({"upstream": {"url": "http://127.0.0.1:8000/v1"}})
+    process.warn_of_few_files(defaults, 20_000)  # 320 short of two numbers that nobody has asked for
+    assert len(warnings) == 1
+    process.warn_of_few_files(defaults, 1024)
+    assert len(warnings) == 2
+
+
+async def test_a_start_with_defaults_warns_of_nothing(gateway: Gateway) -> None:
+    assert [line for line in gateway.lines if line["level"] != "info"] == []
 
 
 async def test_every_transition_is_one_line_with_id_and_reason(
@@ -128,6 +138,73 @@ async def test_every_transition_is_one_line_with_id_and_reason(
     assert [line["to"] for line in told] == ["queued", "in_progress", "cancelled", "deleted"]
     assert told[2]["reason"] == "cancelled"
     assert {line["event"] for line in told} == {"job"}
+
+
+async def test_the_lines_of_a_job_say_where_it_went_and_how_it_was_answered(
+    start_gateway: StartGateway, replay_server: ReplayServer
+) -> None:
+    gateway = await start_gateway(BACKBURNER_BACKGROUND__ATTEMPTS_MAX=2)
+    replay_server.script(
+        json_answer({"error": {"message": "Later."}}, 500), json_answer({"error": {"message": "No."}}, 422)
+    )
+    created = await gateway.call("POST", "/responses", {"model": "tiny", "input": "A", "background": True})
+    response_id = created.json()["id"]
+    await gateway.ended(response_id)
+    told = [line for line in gateway.lines if line.get("id") == response_id]
+    moves = ["queued", "in_progress", "waiting", "in_progress", "failed"]
+    assert [line["to"] for line in told] == moves
+    for line in told:
+        assert (line["backend"], line["model"]) == ("default", "tiny")
+        assert line["request"] == created.headers["x-request-id"]
+    assert [line.get("attempt") for line in told] == [None, 1, 1, 2, 2]
+    assert [line.get("upstream_status") for line in told] == [None, None, 500, 500, 422]
+    assert {line.get("replica") for line in told[2:]} == {0}
+    assert told[-1]["upstream_request"] == replay_server.creates[-1].header("x-request-id")
+
+
+async def test_after_a_restart_the_lines_of_a_job_say_what_is_known_without_the_create(
+    start_gateway: StartGateway, replay_server: ReplayServer
+) -> None:
+    gateway = await start_gateway()
+    held = replay_server.script(replay("vllm/responses-stream", hold_after=0))
+    created = await gateway.client().responses.create(model="tiny", input="A", background=True)
+    await within(held.held.wait())
+    await gateway.kill9()
+    await gateway.restart()
+    end = await gateway.log_of_end(created.id)
+    assert (end["backend"], end["model"], end["attempt"], end["upstream_status"]) == (
+        "default",
+        "tiny",
+        2,
+        200,
+    )
+    assert "request" not in end
+
+
+async def test_a_caller_that_is_sent_away_is_named_once_and_then_counted(
+    start_gateway: StartGateway, replay_server: ReplayServer, tmp_path: Path
+) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text(f"{hashlib.sha256(KEY.encode()).hexdigest()} team-a\n")
+    keys.chmod(0o600)
+    gateway = await start_gateway(
+        BACKBURNER_TENANTS__MODE="static_keys",
+        BACKBURNER_TENANTS__KEYS_FILE=keys,
+        BACKBURNER_UPSTREAM__CONCURRENCY_MAX=1,
+        BACKBURNER_BACKGROUND__QUEUE_PER_TENANT_MAX=1,
+    )
+    held = replay_server.script(replay("vllm/responses-stream", hold_after=0))
+    body = {"model": "tiny", "input": "A", "background": True}
+    first = (await gateway.call("POST", "/responses", body)).json()["id"]
+    await within(held.held.wait())
+    assert (await gateway.call("POST", "/responses", body)).status == 200
+    statuses = [(await gateway.call("POST", "/responses", body)).status for _ in range(5)]
+    assert statuses == [429] * 5
+    told = await gateway.line(event="caller_refused")
+    assert (told["tenant_name"], told["code"], told["count"]) == ("team-a", "rate_limit_exceeded", 1)
+    assert told["tenant"] == (await gateway.line(id=first, to="queued"))["tenant"]
+    assert sum(line["event"] == "caller_refused" for line in gateway.lines) == 1
+    held.release.set()
 
 
 async def test_no_credential_and_no_content_is_told_to_anybody_else(

@@ -23,7 +23,7 @@ PLAIN = [
     b'{ "input" : "\\u0043ount \xe2\x80\xa8 \xc3\xa9 1.0e+00",\n "n":1.0,\t"model" :"tiny" }  ',
     b'{"model":"tiny","background":false,"input":"Count."}',
     b'{"model":"tiny", "background" : null, "input":"Count."}',
-    b'{"model":"tiny","background":"true","input":"Count."}',
+    b'{"model":"tiny","x":{"background":"true"},"input":"Count."}',
     b'{"model":"tiny","input":"say \\"background\\": true"}',
     b'{"model":"tiny","x":{"background":true},"input":"Count.","input":"twice"}',
     b'{"model":"tiny","previous_response_id":null,"input":"Count."}',

@@ -177,3 +177,19 @@ async def test_a_malformed_cursor_is_refused_by_its_name(gateway: Gateway, curso
     assert answer.status == 400
     assert answer.error["param"] == "starting_after"
     assert answer.error["type"] == "invalid_request_error"
+
+
+async def test_a_reader_with_nothing_to_read_yet_gets_its_head_at_once(
+    start_gateway: StartGateway, replay_server: ReplayServer
+) -> None:
+    gateway = await start_gateway(BACKBURNER_STREAM__HEARTBEAT_S=3600, BACKBURNER_UPSTREAM__CONCURRENCY_MAX=1)
+    held = replay_server.script(replay("vllm/responses-stream", hold_after=0))
+    for count in (3, 2):  # of one that runs, and of one that waits for it to end
+        async with gateway.events("/responses", ASK) as events:
+            seen = [await within(anext(events)) for _ in range(count)]
+        path = f"/responses/{payload(seen[0])['response']['id']}?stream=true&starting_after="
+        async with gateway.events(f"{path}{count - 1}"), gateway.events(f"{path}99"):
+            pass  # each is there: its head has come
+    async with gateway.events(f"{path}1") as later:
+        held.release.set()
+        assert numbers([await within(anext(later))]) == [2]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import hashlib
 import re
 import sqlite3
@@ -452,10 +453,12 @@ async def _nobody_reaches(gateway: Gateway, theirs: str) -> None:
                 refused = await gateway.call("POST", path, body, key=key)
                 assert refused.status == 400, (path, body, refused.body)
         for path in ("/responses", "/responses/compact"):
-            zipped = await gateway.call("POST", path, named, key=key, more={"Content-Encoding": "gzip"})
-            assert zipped.status == 415
-        for path in ("/responses", one, "/%72esponses"):
-            assert await open_socket(gateway, path, {"Authorization": f"Bearer {key}"}) == 404
+            for coding, status in (("gzip", 400), ("unknown", 415)):
+                packed = gzip.compress(named)
+                zipped = await gateway.call("POST", path, packed, key=key, more={"Content-Encoding": coding})
+                assert zipped.status == status
+        for path, status in (("/responses", 426), (one, 404), ("/responses/x", 404), ("/Responses", 404)):
+            assert await open_socket(gateway, path, {"Authorization": f"Bearer {key}"}) == status
 
 
 async def raw(gateway: Gateway, method: str, path: str, key: str) -> bytes:

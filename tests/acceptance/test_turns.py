@@ -137,7 +137,8 @@ async def test_recorded_servers_are_sent_the_turns_and_their_answers_name_the_pr
             assert response["previous_response_id"] == previous["id"]
             roles = [item["role"] for item in sent["input"]]
             assert roles == ["user", "assistant"] * number + ["user"]
-            assert sent["input"][-2] == previous["output"][-1]
+            item = previous["output"][-1]
+            assert sent["input"][-2] == {name: value for name, value in item.items() if value is not None}
         previous = response
 
 

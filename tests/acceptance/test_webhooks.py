@@ -278,6 +278,9 @@ async def test_410_disables_an_endpoint_and_a_command_shows_and_enables_it(
     assert lines[1][5] == "3"
     assert lines[4][:6] == [first, "x", "response.completed", "1", "http_410", "now"]
     assert await gateway.metric('backburner_webhook_disabled{endpoint="x"}') == 1
+    status, out, err = await command(gateway, "--retry", first)
+    assert (status, out) == (1, "")
+    assert "x answered 410 and is disabled; enable it first (backburner webhooks --enable x)" in err
     receiver.default = Answer()
     assert await command(gateway, "--enable", "y") == (
         1, "", f"backburner: {gateway.admin}/webhooks: no endpoint of this name\n"

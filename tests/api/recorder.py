@@ -61,7 +61,8 @@ class Recorder:
         try:
             while True:
                 seen = await _read(reader)
-                self.requests.append(seen)
+                if seen.values(b"user-agent") != [b"backburner-healthcheck"]:
+                    self.requests.append(seen)
                 body = orjson.dumps({"target": seen.target.decode("latin-1")})
                 writer.write(self.head + b"Content-Length: %d\r\n\r\n" % len(body))
                 if seen.method != b"HEAD":

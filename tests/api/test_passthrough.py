@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 import orjson
@@ -21,6 +22,7 @@ import pytest
 from aiohttp import web
 
 from gateway.api.asking import Asker
+from gateway.api.errors import METHODS
 from gateway.api.passthrough import Passthrough
 from gateway.api.server import Server
 from gateway.config import Settings
@@ -227,6 +229,30 @@ async def test_cookie_of_one_caller_never_travels_with_the_next() -> None:
     assert b"ookie" not in seen[1]
 
 
+async def test_the_methods_that_are_named_and_no_others_are_passed_on() -> None:
+    seen: list[str] = []
+
+    async def script(reader: Reader, writer: Writer) -> None:
+        while head := await reader.readuntil(b"\r\n\r\n"):
+            seen.append(head.split()[0].decode())
+            writer.write(b"HTTP/1.1 204 No Content\r\n\r\n")
+
+    page = (Path(__file__).parents[2] / "docs" / "behaviour.md").read_text()
+    assert METHODS in " ".join(page.split())
+    others = ("CONNECT", "TRACE", "FOO", "M0", "VERSION-CONTROL", "get", "PLAY", "DESCRIBE")
+    async with backend(script) as up, gateway(up) as gw:
+        for method in (*METHODS.split(", "), *others):
+            async with client(gw.port) as (reader, writer):
+                writer.write(f"{method} /v1/x HTTP/1.1\r\nHost: g\r\n\r\n".encode())
+                head = await within(reader.readuntil(b"\r\n\r\n"))
+                if method in others:
+                    assert head.split()[1] in (b"405", b"501"), method
+                    assert f"\r\nAllow: {METHODS}\r\n".encode() in head
+                else:
+                    assert head.split()[1] == b"204", method
+    assert seen == METHODS.split(", ")
+
+
 async def test_body_with_a_length_arrives_with_it() -> None:
     body = gzip.compress(b"not ours to open" * 100)
 
@@ -242,6 +268,22 @@ async def test_body_with_a_length_arrives_with_it() -> None:
     )
     async with backend(script) as up, gateway(up) as gw:
         assert (await ask(gw.port, head + body)).endswith(b"\r\n\r\nok")
+
+
+async def test_the_head_of_a_stream_does_not_wait_for_its_first_event() -> None:
+    heard = asyncio.Event()
+
+    async def script(reader: Reader, writer: Writer) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(CHUNKED)
+        await within(heard.wait())
+        writer.write(b"3\r\none\r\n0\r\n\r\n")
+
+    async with backend(script) as up, gateway(up) as gw, client(gw.port) as (reader, writer):
+        writer.write(GET)
+        assert b"text/event-stream" in await within(reader.readuntil(b"\r\n\r\n"))
+        heard.set()
+        assert await within(reader.readuntil(b"0\r\n\r\n")) == b"3\r\none\r\n0\r\n\r\n"
 
 
 async def test_chunked_body_arrives_while_it_is_being_sent() -> None:

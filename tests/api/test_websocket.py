@@ -73,7 +73,9 @@ async def serving(
 
 
 @asynccontextmanager
-async def gateway(backend_port: int, **sections: dict[str, Any]) -> AsyncIterator[Gateway]:
+async def gateway(
+    backend_port: int, *, may_post: bool = False, **sections: dict[str, Any]
+) -> AsyncIterator[Gateway]:
     upstream = {"url": f"http://127.0.0.1:{backend_port}/v1"} | sections.pop("upstream", {})
     settings = Settings.model_validate({"upstream": upstream, **sections})
     observer = Observer()
@@ -91,6 +93,7 @@ async def gateway(backend_port: int, **sections: dict[str, Any]) -> AsyncIterato
                 settings=settings.server,
                 request_id="req_ours",
                 observer=observer,
+                may_post=may_post,
             )
 
         async with serving(handle, server=Server(handle, settings.server, observer)) as port:
@@ -119,12 +122,16 @@ class Backend:
 
 @asynccontextmanager
 async def joined(
-    backend: Backend | None = None, *, options: dict[str, Any] | None = None, **sections: dict[str, Any]
+    backend: Backend | None = None,
+    *,
+    options: dict[str, Any] | None = None,
+    may_post: bool = False,
+    **sections: dict[str, Any],
 ) -> AsyncIterator[tuple[Client, web.WebSocketResponse, Gateway]]:
     backend = Backend() if backend is None else backend
     async with (
         serving(backend, cancelling=True) as port,
-        gateway(port, **sections) as gw,
+        gateway(port, may_post=may_post, **sections) as gw,
         gw.connect(**(options or {})) as client,
     ):
         yield client, await backend.socket(), gw
@@ -306,6 +313,32 @@ async def test_refused_upgrade_is_an_error_with_the_backends_status(status: int,
     assert b"Set-Cookie" not in head
 
 
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        *((status, 426) for status in (200, 204, 301, 400, 403, 404, 405, 406, 410, 422, 426, 501, 505)),
+        *((status, status) for status in (401, 402, 408, 429, 500, 502, 503, 504)),
+    ],
+)
+async def test_where_a_post_would_do_a_backend_without_websockets_is_a_426(
+    status: int, expected: int
+) -> None:
+    async def handle(request: web.BaseRequest) -> web.StreamResponse:
+        return web.Response(status=status, headers={"Location": "/v1/responses/"})
+
+    async with serving(handle) as port, gateway(port, may_post=True) as gw:
+        head, error = await raw(gw.port, HANDSHAKE + b"\r\n")
+    assert head.startswith(b"HTTP/1.1 %d " % expected)
+    assert error["code"] == ("websocket_not_supported" if expected == 426 else "upgrade_refused")
+    assert (b"\r\nUpgrade: HTTP/1.1\r\nConnection: Upgrade, close\r\n" in head) is (expected == 426)
+
+
+async def test_where_a_post_would_do_a_backend_with_websockets_is_connected_all_the_same() -> None:
+    async with joined(may_post=True) as (client, server, _):
+        await client.send_str("hello")
+        assert (await within(server.receive())).data == "hello"
+
+
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 async def test_redirected_upgrade_takes_no_credential_anywhere(status: int) -> None:
     strangers: list[web.BaseRequest] = []
@@ -341,8 +374,8 @@ async def test_backend_that_does_not_answer_the_handshake_is_504() -> None:
         await asyncio.Event().wait()
         raise AssertionError
 
-    limits = {"upstream": {"plain_head_timeout_s": 0.1}}
-    async with serving(handle, cancelling=True) as port, gateway(port, **limits) as gw:
+    limits = {"plain_head_timeout_s": 0.1}
+    async with serving(handle, cancelling=True) as port, gateway(port, upstream=limits) as gw:
         head, error = await raw(gw.port, HANDSHAKE + b"\r\n")
     assert head.startswith(b"HTTP/1.1 504 ")
     assert error["code"] == "backend_timeout"

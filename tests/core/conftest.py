@@ -15,7 +15,16 @@ import pytest
 
 from gateway.core.acceptance import new_job
 from gateway.core.job import Job, Outcome, Status
-from gateway.core.machine import Append, Finish, Input, JobMachine, Started, UpstreamClosed, UpstreamFrames
+from gateway.core.machine import (
+    Append,
+    Finish,
+    Input,
+    JobMachine,
+    Started,
+    UpstreamClosed,
+    UpstreamFailed,
+    UpstreamFrames,
+)
 from gateway.wire.readers import Reader
 from gateway.wire.sse import SseDecoder, data_of, split_frames
 
@@ -51,6 +60,7 @@ class Played:
     job: Job
     stored: bytes
     outcomes: list[Outcome] = field(default_factory=list)
+    failed: list[UpstreamFailed | None] = field(default_factory=list)
 
     def receive(self, *inputs: Input) -> None:
         for item in inputs:
@@ -59,10 +69,11 @@ class Played:
                     case Append(events, count, _):
                         assert len(split_frames(events)) == count
                         self.stored += events
-                    case Finish(outcome):
+                    case Finish(outcome, failed):
                         assert len(split_frames(outcome.events)) == outcome.event_count
                         self.stored += outcome.events
                         self.outcomes.append(outcome)
+                        self.failed.append(failed)
 
     @property
     def events(self) -> list[Event]:
@@ -177,7 +188,23 @@ _TEXT_OF = {  # event name without its verb: the type of the part, and where its
     "reasoning_summary_text": ("summary_text", "text"),
 }
 _CALLS = {"function_call": "arguments", "custom_tool_call": "input"}
-_CALL_EVENTS = {"function_call_arguments": "function_call", "custom_tool_call_input": "custom_tool_call"}
+_FIELD_TEXTS = {**_CALLS, "mcp_call": "arguments", "code_interpreter_call": "code"}
+_FIELD_EVENTS = {
+    "function_call_arguments": "function_call",
+    "custom_tool_call_input": "custom_tool_call",
+    "mcp_call_arguments": "mcp_call",
+    "code_interpreter_call_code": "code_interpreter_call",
+}
+_STATES = {  # what Node's accumulator (6 and 7) knows that a tool is doing
+    "web_search_call": {"in_progress", "searching", "completed"},
+    "file_search_call": {"in_progress", "searching", "completed"},
+    "code_interpreter_call": {"in_progress", "interpreting", "completed"},
+    "image_generation_call": {"in_progress", "generating", "partial_image", "completed"},
+    "mcp_call": {"in_progress", "completed", "failed"},
+    "mcp_list_tools": {"in_progress", "completed", "failed"},
+}
+_ROUTED = {"function_call", "custom_tool_call", "shell_call", "shell_call_output"}
+"""Items that Node's accumulator, from version 7, wants a `call_id` of, one for each of the type."""
 
 
 @dataclass
@@ -191,12 +218,21 @@ class ReadPart:
 
 @dataclass
 class ReadItem:
+    """An item as the events so far tell it.
+
+    Attributes:
+        states: What the tool was said to be doing.
+        is_told_late: Something came after it was done.
+    """
+
     item: dict[str, Any]
     content: list[ReadPart] = field(default_factory=list)
     summary: list[ReadPart] = field(default_factory=list)
-    arguments: str = ""
-    is_arguments_done: bool = False
+    text: str = ""
+    is_text_done: bool = False
     is_done: bool = False
+    is_told_late: bool = False
+    states: set[str] = field(default_factory=set)
 
 
 class StrictReader:
@@ -214,7 +250,8 @@ class StrictReader:
         assert names[-1] in _ENDINGS
         assert not _ENDINGS & set(names[:-1])
         for event in events:
-            assert "obfuscation" not in event
+            assert not {"obfuscation", "response_id"} & set(event)
+            assert None not in event.values()
         for event in events[:lead]:
             assert event["response"]["output"] == []
             assert event["response"]["id"] == events[-1]["response"]["id"]
@@ -230,21 +267,31 @@ class StrictReader:
             self._part(event, verb, "content" if group == "content_part" else "summary")
         elif group in _TEXT_OF:
             self._text(event, verb, *_TEXT_OF[group])
-        elif group in _CALL_EVENTS:
-            self._arguments(event, verb, _CALL_EVENTS[group])
+        elif group in _FIELD_EVENTS:
+            self._field_text(event, verb, _FIELD_EVENTS[group])
         elif group == "output_text.annotation":
-            part = self._located(event).content[event["content_index"]]
+            part = self._located(event, is_late=True).content[event["content_index"]]
             assert event["annotation_index"] == part.annotations
+            assert isinstance(event["annotation"]["type"], str)
             part.annotations += 1
-        elif group == "web_search_call":
-            assert self._located(event).item["type"] == group
+        elif group in ("audio", "audio.transcript"):
+            assert "item_id" not in event  # it belongs to no item
         else:
-            raise AssertionError(f"unknown type {event['type']}")
+            assert verb in _STATES[group], f"unknown type {event['type']}"
+            found = self._located(event)
+            assert found.item["type"] == group
+            found.states.add(verb)
 
-    def _located(self, event: Event) -> ReadItem:
+    def _located(self, event: Event, *, is_late: bool = False) -> ReadItem:
+        """The item that an event is about.
+
+        Args:
+            is_late: It may come after the item is done.
+        """
         found = self.items[event["output_index"]]
         assert found.item["id"] == event["item_id"]
-        assert not found.is_done
+        assert is_late or not found.is_done
+        found.is_told_late = found.is_done
         return found
 
     def _added(self, event: Event) -> None:
@@ -258,48 +305,59 @@ class StrictReader:
                 assert (item["role"], item["content"], item["status"]) == ("assistant", [], "in_progress")
             case "reasoning":
                 assert (item["summary"], item.get("content") or []) == ([], [])
-            case "function_call" | "custom_tool_call":
-                assert item[_CALLS[item["type"]]] == ""
-                assert item["call_id"]
-                assert item["call_id"] not in [known.item.get("call_id") for known in self.items]
+            case "function_call" | "custom_tool_call" | "mcp_call":
+                assert item[_FIELD_TEXTS[item["type"]]] == ""
+                assert item["type"] == "mcp_call" or item["name"]
+            case "code_interpreter_call":
+                assert item["code"] in ("", None)
+        if item["type"] in _ROUTED:
+            assert item["call_id"]
+            calls = [(known.item["type"], known.item.get("call_id")) for known in self.items]
+            assert (item["type"], item["call_id"]) not in calls
         self.items.append(ReadItem(item))
 
     def _part(self, event: Event, verb: str, holder: str) -> None:
-        found = self._located(event)
+        found = self._located(event, is_late=True)
         parts: list[ReadPart] = getattr(found, holder)
         index, part = event[f"{holder}_index"], event["part"]
-        text = part["refusal" if part["type"] == "refusal" else "text"]
+        kind = part["type"]
+        text = part["refusal" if kind == "refusal" else "text"] if self._has_text(found, kind) else ""
         if verb == "added":
             assert index == len(parts)
-            assert part["type"] in _PART_TYPES[found.item["type"]]
-            assert (part["type"] == "summary_text") == (holder == "summary")
+            assert (kind == "summary_text") == (holder == "summary")
             assert text == ""
-            parts.append(ReadPart(part["type"]))
+            parts.append(ReadPart(kind, is_text_done=not self._has_text(found, kind)))
             return
         known = parts[index]
         assert (known.is_text_done, known.is_done) == (True, False)
-        assert (part["type"], text) == (known.type, known.text)
+        assert (kind, text) == (known.type, known.text)
+        assert len(part.get("annotations", [])) >= known.annotations
         known.is_done = True
+
+    def _has_text(self, found: ReadItem, kind: str) -> bool:
+        assert kind in _PART_TYPES[found.item["type"]] or found.item["type"] == "message"
+        return kind in _PART_TYPES[found.item["type"]]
 
     def _text(self, event: Event, verb: str, part_type: str, key: str) -> None:
         holder = "summary" if part_type == "summary_text" else "content"
-        part: ReadPart = getattr(self._located(event), holder)[event[f"{holder}_index"]]
+        part: ReadPart = getattr(self._located(event, is_late=True), holder)[event[f"{holder}_index"]]
         assert (part.type, part.is_text_done) == (part_type, False)
+        assert part_type != "output_text" or isinstance(event["logprobs"], list)
         if verb == "delta":
             part.text += event["delta"]
             return
         assert event[key] == part.text or not self.is_true
         part.text, part.is_text_done = event[key], True
 
-    def _arguments(self, event: Event, verb: str, item_type: str) -> None:
+    def _field_text(self, event: Event, verb: str, item_type: str) -> None:
         found = self._located(event)
-        assert (found.item["type"], found.is_arguments_done) == (item_type, False)
+        assert (found.item["type"], found.is_text_done) == (item_type, False)
         if verb == "delta":
-            found.arguments += event["delta"]
+            found.text += event["delta"]
             return
-        full = event[_CALLS[item_type]]
-        assert full == found.arguments or not self.is_true
-        found.arguments, found.is_arguments_done = full, True
+        full = event[_FIELD_TEXTS[item_type]]
+        assert full == found.text or not self.is_true
+        found.text, found.is_text_done = full, True
 
     def _done(self, event: Event) -> None:
         item = event["item"]
@@ -308,17 +366,21 @@ class StrictReader:
             assert item.get(name) == found.item.get(name)
         assert all(part.is_done for part in (*found.content, *found.summary))
         self._adds_up(found, item)
-        assert found.is_arguments_done == (item["type"] in _CALLS)
-        assert item.get("status") != "in_progress"
+        assert found.is_text_done or item["type"] not in _CALLS
+        assert item.get("status") != "in_progress" or item["type"] == "apply_patch_call"
         found.item, found.is_done = item, True
 
     def _adds_up(self, found: ReadItem, item: dict[str, Any]) -> None:
         for holder in _HOLDERS.get(item["type"], ()):
             parts: list[ReadPart] = getattr(found, holder)
-            shown = [(part["type"], part.get("text", part.get("refusal"))) for part in item.get(holder) or []]
+            given = item.get(holder)
+            assert isinstance(given, list) or (item["type"], holder) == ("reasoning", "content")
+            shown = [(part["type"], part.get("text", part.get("refusal", ""))) for part in given or []]
             assert shown == [(part.type, part.text) for part in parts]
-        if item["type"] in _CALLS:
-            assert item[_CALLS[item["type"]]] == found.arguments
+            cited = [len(part.get("annotations", [])) for part in given or []]
+            assert all(n >= part.annotations for n, part in zip(cited, parts, strict=True))
+        if item["type"] in _FIELD_TEXTS:
+            assert (item[_FIELD_TEXTS[item["type"]]] or "") == found.text
 
     def _ending(self, event: Event) -> None:
         response = event["response"]
@@ -327,10 +389,13 @@ class StrictReader:
         assert (response["error"] is not None) == (response["status"] == "failed")
         assert len(response["output"]) == len(self.items)
         for item, found in zip(response["output"], self.items, strict=True):
-            if found.is_done:
-                assert item == found.item
+            if found.is_done and not found.is_told_late:  # a field may be told in the end only
+                assert {name: item.get(name) for name in found.item} == found.item
                 continue
-            assert named == "failed", "an item was left open in a response that ended well"
+            assert found.is_done or named == "failed", "an item was left open in a response that ended well"
             assert (item["id"], item["type"]) == (found.item["id"], found.item["type"])
-            assert item.get("status", "incomplete") in ("incomplete", "failed")
+            if item["type"] == "apply_patch_call":  # which has no word for it
+                continue
+            ended = ("incomplete", "failed", *({"completed"} & found.states))
+            assert found.is_done or item.get("status", "incomplete") in ended
             self._adds_up(found, item)

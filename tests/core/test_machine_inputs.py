@@ -181,7 +181,7 @@ def test_ending_without_a_response_is_an_ending(response: Any, begin: Begin) -> 
         (
             {"type": "response.failed", "response": {"error": "bad"}},
             "server_error",
-            "The backend reported an error.",
+            "bad",
         ),
     ],
     ids=str,
@@ -200,6 +200,103 @@ def test_error_named_only_by_the_event_line_fails_the_response(begin: Begin) -> 
     played = begin()
     played.receive(Started(), UpstreamFrames([Frame("error", b'{"message": "Oops"}')]))
     assert played.final["error"] == {"code": "server_error", "message": "Oops"}
+
+
+OWN_FRAMES = {
+    "a type of its own": Frame("error", b'{"type": "invalid_request_error", "message": "Oops"}'),
+    "vLLM, SGLang": Frame(
+        "", b'{"object": "error", "message": "Oops", "type": "BadRequestError", "code": 400}'
+    ),
+    "another name": Frame("", b'{"type": "response.error", "error": {"message": "Oops"}}'),
+    "FastAPI": Frame("", b'{"detail": "Oops"}'),
+    "flat": Frame("", b'{"message": "Oops", "code": "x"}'),
+    "a list": Frame("error", b'[{"error": {"message": "Oops"}}]'),
+    "text": Frame("error", b"Oops"),
+    "failed, without a response": Frame("response.failed", b'{"error": {"message": "Oops"}}'),
+    "failed, with a string": Frame("response.failed", b'{"response": {"error": "Oops"}}'),
+    "failed, flat": Frame("", b'{"type": "response.failed", "message": "Oops", "code": null}'),
+}
+
+
+@pytest.mark.parametrize("shape", OWN_FRAMES)
+def test_an_error_in_whatever_frame_is_the_backends_last_word(shape: str, begin: Begin) -> None:
+    played = begin()
+    played.receive(Started(), UpstreamFrames([OWN_FRAMES[shape]]), UpstreamClosed())
+    assert played.final["error"]["message"] == "Oops"
+    (outcome,) = played.outcomes
+    assert outcome.reason in ("upstream_error_event", "upstream_failed"), "not one that is asked again"
+
+
+MUTE = [Frame("error", b""), Frame("error", b"null"), Frame("error", b"{}"), Frame("", b'{"type": "error"}')]
+
+
+@pytest.mark.parametrize("mute", MUTE, ids=str)
+def test_an_error_without_a_word_waits_for_the_one_that_says_why(mute: Frame, begin: Begin) -> None:
+    failed = {"type": "response.failed", "response": {"error": {"code": "server_error", "message": "Why"}}}
+    for why in (failed, {"type": "error", "error": {"message": "Why"}}):
+        played = begin()
+        played.receive(Started(), frames(DELTA), UpstreamFrames([mute]))
+        assert played.outcomes == []
+        played.receive(frames(why))
+        assert played.final["error"] == {"code": "server_error", "message": "Why"}
+        assert played.final["output"][0]["content"][0]["text"] == "Hi"
+
+
+@pytest.mark.parametrize("mute", MUTE, ids=str)
+@pytest.mark.parametrize(
+    "end", [UpstreamClosed(), UpstreamFailed(failure("The connection broke."), "upstream_cut")], ids=str
+)
+def test_an_error_that_nobody_explains_is_one_all_the_same(mute: Frame, end: Input, begin: Begin) -> None:
+    played = begin()
+    played.receive(Started(), UpstreamFrames([mute]), end)
+    assert played.final["error"] == {"code": "server_error", "message": "The backend reported an error."}
+    (outcome,) = played.outcomes
+    assert outcome.reason == "upstream_error_event"
+
+
+@pytest.mark.parametrize(
+    ("error", "reason", "status", "asked_s"),
+    [
+        ({"code": "rate_limit_exceeded", "message": "Try again in 0.2s."}, "upstream_put_off", 429, 0.2),
+        ({"code": "too_many_requests", "message": "x"}, "upstream_put_off", 429, None),
+        ({"type": "overloaded_error", "message": "Overloaded"}, "upstream_put_off", 503, None),
+        ({"code": "server_is_overloaded", "message": "Later."}, "upstream_put_off", 503, None),
+        ({"code": 529, "message": "x", "retry_after": 3}, "upstream_put_off", 529, 3),
+        ({"code": "429", "message": "x"}, "upstream_put_off", 429, None),
+        ({"code": 502, "message": "x"}, "upstream_error", 502, None),
+        ({"code": 524, "message": "x"}, "upstream_error", 524, None),
+        ({"code": "server_error", "message": "You can retry your request."}, "upstream_error", 500, None),
+        ({"code": "server_error", "message": "x"}, None, None, None),
+        ({"code": "insufficient_quota", "message": "x"}, None, 429, None),
+        ({"code": 500, "message": "prompt is too long"}, None, 400, None),
+        (
+            {"code": "rate_limit_exceeded", "message": "Request too large: limit 3, requested 4."},
+            None,
+            429,
+            None,
+        ),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("is_failed", [True, False], ids=["response.failed", "error"])
+def test_an_error_in_a_stream_may_pass_like_its_status(
+    error: dict[str, Any],
+    reason: str | None,
+    status: int | None,
+    asked_s: float | None,
+    is_failed: bool,
+    begin: Begin,
+) -> None:
+    event = {"type": "error", "error": error}
+    if is_failed:
+        event = {"type": "response.failed", "response": {"status": "failed", "output": [], "error": error}}
+    played = begin()
+    played.receive(Started(), frames(event))
+    (outcome,) = played.outcomes
+    assert outcome.reason == (reason or ("upstream_failed" if is_failed else "upstream_error_event"))
+    (failed,) = played.failed
+    assert failed is not None
+    assert (failed.reason, failed.status, failed.retry_after_s) == (outcome.reason, status, asked_s)
 
 
 def test_output_in_the_same_read_as_the_ending_is_in_its_outcome(begin: Begin) -> None:

@@ -10,7 +10,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.job import Job, Status
-from gateway.core.retry import Again, Failed, Patience, again, calls_made, may_ask_anew, reason_of, rest_s
+from gateway.core.retry import (
+    KINDS,
+    STATUSES,
+    UNANSWERED,
+    Again,
+    Failed,
+    Kind,
+    Patience,
+    again,
+    calls_made,
+    may_ask_anew,
+    reason_of,
+    rest_s,
+)
+from gateway.wire.failures import Told, failure
 
 PATIENCE = Patience(
     down_wait_s=300,
@@ -210,23 +224,41 @@ def test_a_back_off_has_full_jitter_and_a_cap(tries: int, roll: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "code", "reason"),
+    ("statuses", "reason"),
     [
-        (429, "rate_limit_exceeded", "upstream_put_off"),
-        (503, "server_error", "upstream_put_off"),
-        (429, "insufficient_quota", "upstream_refused"),
-        (500, "server_error", "upstream_error"),
-        (502, "server_error", "upstream_error"),
-        (504, "server_error", "upstream_error"),
-        (501, "server_error", "upstream_refused"),
-        (400, "invalid_prompt", "upstream_refused"),
-        (401, "server_error", "upstream_refused"),
-        (404, "invalid_prompt", "upstream_refused"),
-        (409, "server_error", "upstream_refused"),
+        ((429, 503, 529, 425, 498, 521, 523, 525, 526, 530), "upstream_put_off"),
+        ((408, 499, 500, 502, 504, 520, 522, 524, 527, 598, 599), "upstream_error"),
+        ((400, 401, 402, 403, 404, 405, 409, 410, 413, 422, 424, 451, 501, 505, 511), None),
+        ((None,), None),
     ],
 )
-def test_the_status_of_an_error_says_what_it_was(status: int, code: str, reason: str) -> None:
-    assert reason_of(status, code) == reason
+def test_the_status_of_an_error_says_whether_it_may_pass(
+    statuses: tuple[int | None, ...], reason: str | None
+) -> None:
+    for status in statuses:
+        assert reason_of(Told(failure("x"), status)) == reason, status
+        assert reason is None or KINDS[reason] in (Kind.PUT_OFF, Kind.BROKEN_OFF)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "context_length_exceeded",
+        "insufficient_quota",
+        "content_filter",
+        "invalid_api_key",
+        "model_not_found",
+        "permission_denied",
+    ],
+)
+def test_what_no_wait_changes_is_not_asked_for_again_whatever_its_status(code: str) -> None:
+    for status in (400, 429, 500, 503, None):
+        assert reason_of(Told(failure("x", code), status)) is None
+    assert reason_of(Told(failure("x", "rate_limit_exceeded"), 429, is_last_word=True)) is None
+
+
+def test_what_stands_in_for_an_answer_may_pass() -> None:
+    assert all(status in STATUSES for status in UNANSWERED)
 
 
 def test_a_plain_answer_is_asked_for_anew_only_where_it_was_lost_on_its_way() -> None:

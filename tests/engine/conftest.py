@@ -15,7 +15,7 @@ import pytest
 from gateway.config import Settings
 from gateway.core.call import BackendCall, Credential
 from gateway.core.job import Job
-from gateway.core.machine import Input, UpstreamClosed, UpstreamFrames
+from gateway.core.machine import Input, UpstreamClosed, UpstreamFailed, UpstreamFrames
 from gateway.core.retry import Patience
 from gateway.core.webhooks import Attempt, Delivery, Verdict
 from gateway.engine.clock import Clock
@@ -76,10 +76,12 @@ class ScriptedBackend:
         self.patience = PATIENCE
         self.unreached_s = 0.0
         self.retry_wait_s = 0.0
+        self.put_offs: list[tuple[str, UpstreamFailed]] = []
         self.open = 0
         self.open_max = 0
         self._closed: dict[str, asyncio.Event] = {}
 
+    name = "default"
     sees_callers = True
 
     @property
@@ -89,11 +91,23 @@ class ScriptedBackend:
     async def ask(self, credential: Credential | None) -> Speech:
         return self.speech
 
+    def after_refusal(
+        self, speech: Speech, said: bytes, sent: bytes, retell: Callable[[Speech], bytes]
+    ) -> Speech | None:
+        return None
+
+    def remember(self, model: Any, speech: Speech) -> None:
+        pass
+
     def may_retry(self) -> bool:
         return True
 
     def retry_in_s(self) -> float:
         return self.retry_wait_s
+
+    def put_off(self, job_id: str, failed: UpstreamFailed) -> UpstreamFailed:
+        self.put_offs.append((job_id, failed))
+        return failed
 
     async def stream(self, call: BackendCall) -> AsyncGenerator[Input, None]:
         self.calls.append(call)
@@ -250,7 +264,9 @@ class House:
         assert settings.upstream is not None
         self.backends = OnlyBackend(backend, settings.upstream.concurrency_max)
         self.sender = ScriptedSender()
-        self.engine = Engine(store, self.backends, self.sender, settings, self.observer, clock=clock)
+        self.engine = Engine(
+            store, self.backends, self.sender, settings, self.observer, pepper=b"p" * 32, clock=clock
+        )
         self.jobs = self.engine.jobs
         self.failed = asyncio.Event()
 
@@ -315,12 +331,12 @@ class House:
         return found
 
     async def stream(self, response_id: str, after: int = -1, tenant: bytes = TENANT) -> bytes:
-        """All that a reader gets, without heartbeats."""
+        """All the events that a reader gets."""
         blocks = []
         async with asyncio.timeout(PATIENCE_S):
             async with aclosing(self.engine.followers.follow(response_id, tenant, after=after)) as stream:
                 async for block in stream:
-                    if block != KEEP_ALIVE:
+                    if block not in (b"", KEEP_ALIVE):
                         assert split_frames(block), "whole events only"
                         blocks.append(block)
         return b"".join(blocks)

@@ -46,12 +46,12 @@ def on_disk(house: Any) -> bytes:
 # -- the seal itself
 
 
-def test_what_is_sealed_opens_for_the_same_job_of_the_same_tenant_only() -> None:
+def test_what_is_sealed_opens_for_the_same_owner_of_the_same_tenant_only() -> None:
     sealer = Sealer({"new": NEW, "old": OLD})
-    sealed = sealer.seal(b"text", job_id="resp_1", tenant=TENANT)
+    sealed = sealer.seal(b"text", owner="resp_1", tenant=TENANT)
     assert sealed.key_id == "new"
     assert b"text" not in sealed.text
-    assert sealer.open(sealed, job_id="resp_1", tenant=TENANT) == b"text"
+    assert sealer.open(sealed, owner="resp_1", tenant=TENANT) == b"text"
     wrong: list[tuple[Sealed, str, bytes]] = [
         (sealed, "resp_2", TENANT),
         (sealed, "resp_1", b"T" * 32),
@@ -60,16 +60,16 @@ def test_what_is_sealed_opens_for_the_same_job_of_the_same_tenant_only() -> None
         (Sealed("new", b""), "resp_1", TENANT),
         *((Sealed("new", _flipped(sealed.text, bit)), "resp_1", TENANT) for bit in range(0, 256, 7)),
     ]
-    for text, job_id, tenant in wrong:
+    for text, owner, tenant in wrong:
         with pytest.raises(Unsealable, match="it does not open with the key"):
-            sealer.open(text, job_id=job_id, tenant=tenant)
+            sealer.open(text, owner=owner, tenant=tenant)
     with pytest.raises(Unsealable, match="sealed with the key 'lost', which is not configured any more"):
-        sealer.open(Sealed("lost", sealed.text), job_id="resp_1", tenant=TENANT)
+        sealer.open(Sealed("lost", sealed.text), owner="resp_1", tenant=TENANT)
 
 
 def test_the_same_text_is_never_sealed_alike() -> None:
     sealer = Sealer({"new": NEW})
-    sealings = {sealer.seal(b"text", job_id="resp_1", tenant=TENANT).text for _ in range(1000)}
+    sealings = {sealer.seal(b"text", owner="resp_1", tenant=TENANT).text for _ in range(1000)}
     assert len({text[:12] for text in sealings}) == 1000
 
 

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from gateway.core.job import StoreUnavailable
-from gateway.store.connection import has_wal_reset_bug
 from gateway.store.file import DatabaseDamaged, DatabaseRefused, DatabaseUnreachable
 from gateway.store.filesystem import filesystem_magic
 from gateway.store.port import QueueLimits
@@ -142,28 +141,6 @@ async def test_a_file_with_other_tables_under_the_same_version_is_refused(
         raw.commit()
     with pytest.raises(DatabaseRefused, match="unreleased version"):
         await open_store()
-
-
-@pytest.mark.parametrize(
-    ("version", "has_it"),
-    [
-        ((3, 6, 23), False),
-        ((3, 7, 0), True),
-        ((3, 40, 1), True),
-        ((3, 44, 5), True),
-        ((3, 44, 6), False),
-        ((3, 46, 1), True),
-        ((3, 50, 6), True),
-        ((3, 50, 7), False),
-        ((3, 51, 2), True),
-        ((3, 51, 3), False),
-        ((3, 53, 4), False),
-    ],
-)
-def test_the_versions_of_sqlite_with_the_wal_reset_bug_are_known(
-    version: tuple[int, int, int], has_it: bool
-) -> None:
-    assert has_wal_reset_bug(version) is has_it
 
 
 # -- where it lies, and what lies beside it

@@ -335,9 +335,9 @@ async def test_what_is_put_off_can_be_hurried(store: JobStore) -> None:
     for delivery in await due(store):
         await store.outbox.put_off(delivery, due_at_ms=LATER * 2, failure="timeout")
     assert await due(store) == []
-    assert await store.outbox.hurry("a", now_ms=LATER) == 2
+    assert sorted(await store.outbox.hurry("a", now_ms=LATER)) == ["x", "y"]
     assert len(await due(store)) == 2
-    assert await store.outbox.hurry("b", now_ms=LATER) == 0
+    assert await store.outbox.hurry("b", now_ms=LATER) == []
 
 
 async def test_what_ended_before_a_time_is_given_up(store: JobStore) -> None:

@@ -6,6 +6,7 @@ The script stands in the request, as JSON in `metadata.script`, so that any clie
     deltas    how many pieces of text [8]
     pace_ms   between two pieces [5]
     head_ms   before the head of the answer [0]
+    first_ms  after the head of a stream, before its first event [0]
     fault     "" | "cut" (connection closed) | "reset" | "hang" | "error" (an error event) | "incomplete" (the
               terminal event) | "status:503"
     after     the fault comes after so many pieces [0]; `status` comes in place of the head
@@ -138,6 +139,9 @@ class Server:
             return _error(int(fault.partition(":")[2]), script.get("retry_after"))
         answer = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await answer.prepare(request)
+        if first_ms := script.get("first_ms", 0):
+            await answer.write(b"")  # aiohttp would hold the head back
+            await asyncio.sleep(first_ms / 1000)
         deltas = script.get("deltas", 8)
         for event in _events(call, deltas, script.get("piece_chars", 0), script.get("last_word")):
             is_piece = event["type"] == "response.output_text.delta"

@@ -16,6 +16,10 @@ import orjson
 from tests.acceptance.harness import ROOT, within
 
 
+class NotStarted(Exception):
+    """A process that a trial needs did not come up in time: nothing was tried, so no promise is broken."""
+
+
 class Helper:
     """An async context: the process runs inside it.
 
@@ -39,8 +43,14 @@ class Helper:
             stdout=asyncio.subprocess.PIPE,
         )
         assert self._process.stdout is not None
-        self.ports = [int(word) for word in (await within(self._process.stdout.readline())).split()]
-        self.port = self.ports[0]
+        try:
+            self.ports = [int(word) for word in (await within(self._process.stdout.readline())).split()]
+            self.port = self.ports[0]
+        except (TimeoutError, IndexError, ValueError):
+            raise NotStarted(f"{self.module} did not say its port in time") from None
+        finally:
+            if not self.port:  # nobody else will: a context that was not entered is not left
+                await self.__aexit__()
         self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True))
         return self
 

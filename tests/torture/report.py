@@ -50,7 +50,7 @@ class Screen:
 
     def ended(self, result: Result, evidence: Path | None) -> None:
         """One line for a trial that is over, and what did not hold."""
-        mark = Text("pass", style="green") if result.is_passed else Text("FAIL", style="bold red")
+        mark = _mark(result)
         name = Text(f"{result.trial.name:<4} ", style="bold cyan")
         line = Text.assemble(name, mark, f"  {result.trial.title}  ({result.seconds:.0f} s)")
         self.console.print(line, soft_wrap=True)
@@ -58,6 +58,8 @@ class Screen:
             self.console.print(Text(f"     {failure}", style="red"), soft_wrap=True)
         if result.failed > len(result.failures):
             self.console.print(Text(f"     … {result.failed} in all", style="red"))
+        if result.obstacle is not None:
+            self.console.print(Text(f"     {result.obstacle}", style="yellow"), soft_wrap=True)
         if evidence is not None:
             self.console.print(f"     files, logs and journals: {evidence}", soft_wrap=True)
 
@@ -66,7 +68,7 @@ class Screen:
         for name in ("test", "what is done", "runs", "figures", "pass mark", "", "time"):
             table.add_column(name, justify="right" if name in ("runs", "time") else "left", overflow="fold")
         for result in results:
-            mark = Text("pass", style="green") if result.is_passed else Text("FAIL", style="bold red")
+            mark = _mark(result)
             table.add_row(
                 result.trial.name,
                 result.trial.title,
@@ -77,6 +79,10 @@ class Screen:
                 f"{result.seconds:.0f} s",
             )
         self.console.print(table)
+
+
+def _mark(result: Result) -> Text:
+    return Text(result.verdict, style="green" if result.is_passed else "bold red")
 
 
 def write(results: list[Result], path: Path = REPORT) -> None:

@@ -53,7 +53,7 @@ class Kind:
 KINDS = {
     "head": Kind("POST {path}/responses HTTP/1.1\r\nHost: g\r\nX-Slow: ", True, 408),
     "body": Kind(_POST + "\r\n", True, 408),
-    "upload": Kind(_POST + "Content-Encoding: unknown\r\n\r\n", True, 408),  # passed on as it comes
+    "upload": Kind(_POST.replace("responses", "embeddings") + "\r\n", True, 408),  # passed on as it comes
     "body that stops": Kind(_POST + "\r\n{{", False, 408),
     "idle": Kind("", False, 0),
     "idle after an answer": Kind(

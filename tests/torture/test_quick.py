@@ -15,4 +15,4 @@ QUICK = [trial for trial in all_trials() if trial.quick_runs is not None]
 async def test_quick_trial(trial: Trial, tmp_path: Path) -> None:
     assert trial.quick_runs is not None
     result = await Bench(trial, tmp_path, trial.quick_runs).run()
-    assert result.failures == []
+    assert (result.failures, result.obstacle) == ([], None)

@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import orjson
@@ -17,6 +18,7 @@ from tests.torture.__main__ import Plan
 from tests.torture.journal import Journal, Story
 from tests.torture.model import Model, create_body, expected_text
 from tests.torture.oracle import Found, Verdict
+from tests.torture.process import Helper
 from tests.torture.proxy import Proxy
 from tests.torture.trial import TRIALS, Bench, all_trials
 
@@ -207,6 +209,20 @@ async def test_a_failure_of_a_trial_is_a_failure_of_the_run(tmp_path: Path) -> N
     for number in bench.rounds():
         bench.require(number < 2, "three is too many")
     assert (bench.result.failures, bench.result.is_passed) == (["three is too many"], False)
+
+
+async def test_a_trial_whose_process_does_not_start_is_not_played(tmp_path: Path) -> None:
+    class Mute(Helper):
+        module = "this"  # it prints a poem, and no port
+
+    async def play(bench: Bench) -> None:
+        async with Mute():
+            raise AssertionError("it came up")
+
+    all_trials()
+    result = await Bench(replace(TRIALS["T1"], play=play), tmp_path, 1).run()
+    assert (result.verdict, result.failures, result.is_passed) == ("not played", [], False)
+    assert result.obstacle == "this did not say its port in time"
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from tests.acceptance.harness import within
 from tests.torture import trials
 from tests.torture.gateway import Gateway
 from tests.torture.model import Model
+from tests.torture.process import NotStarted
 from tests.torture.proxy import Proxy
 
 Play = Callable[["Bench"], Awaitable[None]]
@@ -83,7 +84,12 @@ def all_trials() -> list[Trial]:
 
 @dataclass(slots=True)
 class Result:
-    """How a trial went. `failures`: the first few things that did not hold; `failed`: how many there were."""
+    """How a trial went.
+
+    Attributes:
+        failures: The first few things that did not hold; `failed`: how many there were.
+        obstacle: Why it could not be played to its end. That is no broken promise, and no proof of one kept.
+    """
 
     trial: Trial
     runs: int
@@ -91,10 +97,15 @@ class Result:
     figures: dict[str, Any] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
     failed: int = 0
+    obstacle: str | None = None
 
     @property
     def is_passed(self) -> bool:
-        return not self.failed
+        return not self.failed and self.obstacle is None
+
+    @property
+    def verdict(self) -> str:
+        return "FAIL" if self.failed else "pass" if self.is_passed else "not played"
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -105,6 +116,7 @@ class Result:
             "figures": self.figures,
             "pass_mark": self.trial.pass_mark,
             "passed": self.is_passed,
+            "obstacle": self.obstacle,
             "seconds": round(self.seconds, 1),
             "failures": self.failures,
         }
@@ -219,6 +231,8 @@ class Bench:
         try:
             async with self._stack:
                 await within(self.result.trial.play(self), limit_s)
+        except NotStarted as error:
+            self.result.obstacle = str(error)
         except Exception as error:
             last = traceback.format_exception(error)[-6:]
             self.require(False, f"{type(error).__name__}: {error}\n{''.join(last)}".strip())

@@ -58,7 +58,7 @@ def answers() -> dict[str, bytes]:
 def begin(**request: Any) -> Played:
     """A job that was accepted and claimed."""
     body = {"model": "tiny", "input": "Hello", "background": True, "stream": True, **request}
-    played = accepted(body, reader=lambda name, asked: ChatReader(name, tools_of(asked)))
+    played = accepted(body, reader=lambda name, asked: ChatReader(name, tools_of(asked, asked.get("input"))))
     played.receive(Started())
     return played
 

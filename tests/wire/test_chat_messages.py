@@ -9,6 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.wire.chat.messages import messages_of
+from gateway.wire.chat.spoken import BLANK_THOUGHT, NO_OUTPUT, NO_SIGNATURE
+from gateway.wire.chat.tools import Tools
+from gateway.wire.chat.ways import System, Thoughts, Ways
 from gateway.wire.errors import Refusal
 from tests.wire.chat_play import call, chunk, run, stream
 
@@ -17,8 +20,16 @@ Item = dict[str, Any]
 IMAGE = {"type": "input_image", "image_url": "data:image/png;base64,AA=="}
 
 
-def messages(*items: Any, instructions: Any = None, developer: bool = False, field: str | None = None) -> Any:
-    return messages_of(instructions, list(items), has_developer_role=developer, reasoning_field=field)
+def messages(
+    *items: Any,
+    instructions: Any = None,
+    developer: bool = False,
+    field: str | None = None,
+    thoughts: Thoughts = Thoughts.ALL,
+    **ways: Any,
+) -> Any:
+    told = Ways(has_developer_role=developer, reasoning_field=field, thoughts=thoughts, **ways)
+    return messages_of(instructions, list(items), ways=told)
 
 
 def said(role: str, content: Any, **fields: Any) -> Item:
@@ -69,8 +80,7 @@ def test_instructions_may_be_items() -> None:
 
 
 def test_string_is_one_user_message() -> None:
-    made = messages_of(None, "Hi", has_developer_role=False, reasoning_field=None)
-    assert made == [said("user", "Hi")]
+    assert messages_of(None, "Hi") == [said("user", "Hi")]
 
 
 def test_roles_stay_and_type_may_be_left_out() -> None:
@@ -176,15 +186,51 @@ def test_text_between_a_call_and_its_output_joins_the_message_of_the_call() -> N
     assert made == [said("assistant", "A\nB", tool_calls=[made_call("c1")]), made_output("c1")]
 
 
-def test_output_that_comes_late_goes_to_its_call() -> None:
+def test_what_was_said_between_calls_and_their_outputs_was_said_before() -> None:
     made = messages(
         function_call("c1"), function_call("c2"), said("user", "Wait"), *map(function_output, ("c1", "c2"))
     )
-    assert [m.get("tool_call_id", m["role"]) for m in made] == ["assistant", "c1", "c2", "user"]
+    assert [m.get("tool_call_id", m["role"]) for m in made] == ["user", "assistant", "c1", "c2"]
 
 
-def test_output_without_its_call_stays_where_it_is() -> None:
-    assert messages(said("user", "A"), function_output("c9")) == [said("user", "A"), made_output("c9")]
+def test_question_asked_again_with_each_output_is_not_the_last_word() -> None:
+    asked, first, second = said("user", "Weather?"), function_output("c1"), function_output("c2", "dry")
+    made = messages(
+        *(asked, function_call("c1")),
+        *(asked, first, function_call("c2")),
+        *(asked, second, first),  # as Semantic Kernel sends it, the outputs of earlier rounds once more
+    )
+    order = [m.get("tool_call_id", m["role"]) for m in made]
+    assert order == ["user", "user", "assistant", "c1", "user", "assistant", "c2"]
+
+
+def test_output_goes_to_a_call_that_the_conversation_has_left_behind() -> None:
+    made = messages(
+        function_call("c1"), said("user", "Wait"), said("assistant", "I wait."), function_output("c1")
+    )
+    assert [m.get("tool_call_id", m["role"]) for m in made] == ["assistant", "c1", "user", "assistant"]
+
+
+def test_of_two_outputs_of_one_call_the_last_one_stands() -> None:
+    made = messages(function_call("c"), function_output("c", "running"), function_output("c", "done"))
+    assert made[1:] == [made_output("c", "done")]
+
+
+def test_outputs_stand_in_the_order_of_their_calls() -> None:
+    made = messages(function_call("c1"), function_call("c2"), *map(function_output, ("c2", "c1")))
+    assert [m["tool_call_id"] for m in made[1:]] == ["c1", "c2"]
+
+
+def test_call_without_an_output_gets_one_that_says_so() -> None:
+    made = messages(function_call("c1"), function_call("c2"), function_output("c2"), said("user", "Go on"))
+    assert made[1:] == [made_output("c1", NO_OUTPUT), made_output("c2"), said("user", "Go on")]
+
+
+def test_output_without_its_call_is_told_by_the_user() -> None:
+    told = "Output of an earlier tool call (c9):\n\nseen"
+    assert messages(said("user", "A"), function_output("c9")) == [said("user", "A"), said("user", told)]
+    (_, made) = messages(said("user", "A"), function_output("c9", [text("x"), IMAGE]))
+    assert [part["type"] for part in made["content"]] == ["text", "text", "image_url"]
 
 
 def test_of_two_calls_with_one_id_the_later_one_gets_the_later_output() -> None:
@@ -192,9 +238,46 @@ def test_of_two_calls_with_one_id_the_later_one_gets_the_later_output() -> None:
     assert [m["role"] for m in made] == ["assistant", "tool", "user"] * 2
 
 
-def test_output_in_parts_with_an_image_stays_in_parts() -> None:
-    (_, made) = messages(function_call("c"), function_output("c", [text("x"), IMAGE]))
-    assert [part["type"] for part in made["content"]] == ["text", "image_url"]
+def test_images_of_outputs_follow_all_of_them_in_a_user_message() -> None:
+    made = messages(
+        function_call("c1"),
+        function_call("c2"),
+        function_output("c1", [text("x"), IMAGE]),
+        function_output("c2"),
+    )
+    assert [m["role"] for m in made] == ["assistant", "tool", "tool", "user"]
+    assert (made[1]["content"], made[2]["content"]) == ("x", "seen")
+    assert [part["type"] for part in made[3]["content"]] == ["text", "image_url"]
+    assert made[3]["content"][0]["text"] == "Output of look:"
+
+
+def test_output_that_is_an_image_alone_has_a_text_too() -> None:
+    (_, output, _) = messages(function_call("c"), function_output("c", [IMAGE]))
+    assert output["content"]
+
+
+def test_vendor_data_of_a_call_and_of_a_message_go_back_with_them() -> None:
+    signature = {"google": {"thought_signature": "c2ln"}}
+    made = messages(
+        said("user", "Hi"),
+        {**function_call("c1"), "extra_content": signature, "thought_signature": "c2ln", "status": None},
+        function_call("c2"),
+        said("assistant", "Hm.", extra_content=signature),
+        function_output("c1"),
+    )
+    calls = made[1]["tool_calls"]
+    signed = {**made_call("c1"), "extra_content": signature, "thought_signature": "c2ln"}
+    assert calls == [signed, made_call("c2")]
+    assert made[1]["extra_content"] == signature
+
+
+def test_calls_go_back_under_the_names_that_the_backend_has_for_them() -> None:
+    class Flat(Tools):
+        def flat_of(self, item: Item) -> str:
+            return f"{item['namespace']}__{item['name']}"
+
+    made = messages_of(None, [{**function_call("c"), "namespace": "eyes"}], tools=Flat())
+    assert made[0]["tool_calls"][0]["function"]["name"] == "eyes__look"
 
 
 def test_custom_call_is_a_call_of_the_function_that_the_backend_knows() -> None:
@@ -220,7 +303,7 @@ def test_reasoning_is_left_out_or_goes_with_the_next_assistant_message(holder: s
 
 def test_reasoning_before_a_call_goes_with_the_call() -> None:
     made = messages(reasoning("A"), reasoning("B"), function_call("c"), field="reasoning_content")
-    assert made == [said("assistant", "", reasoning_content="A\nB", tool_calls=[made_call("c")])]
+    assert made[0] == said("assistant", "", reasoning_content="A\nB", tool_calls=[made_call("c")])
 
 
 def test_reasoning_after_a_call_stays_on_its_side_of_the_output() -> None:
@@ -243,6 +326,207 @@ def test_reasoning_that_is_left_out_leaves_no_message_behind() -> None:
     assert messages(reasoning("A"), said("user", "Go on")) == [said("user", "Go on")]
 
 
+@pytest.mark.parametrize(
+    "kept",
+    [
+        {"content": [{"type": "output_text", "text": "Hm."}], "summary": None, "status": None},  # Open WebUI
+        {"content": "Hm."},
+        {"summary": ["Hm."]},
+        {"summary": "Hm.", "content": None},
+        {"content": [], "summary": [{"type": "summary_text", "text": "Hm."}, 5, {"type": "x"}]},
+        {"content": [{"type": "vendor", "text": "Hm."}, None]},
+    ],
+)
+def test_thoughts_are_read_in_whatever_form_a_client_kept_them(kept: Item) -> None:
+    item = {"type": "reasoning", "id": "r", **kept}
+    assert messages(item, said("assistant", "A"), field="r") == [said("assistant", "A", r="Hm.")]
+    assert messages(item, said("assistant", "A")) == [said("assistant", "A")]
+
+
+@pytest.mark.parametrize("sealed", [{"encrypted_content": "x"}, {"summary": []}, {"content": {"a": 1}}, {}])
+def test_thoughts_that_cannot_be_read_are_none(sealed: Item) -> None:
+    assert messages({"type": "reasoning", **sealed}, said("assistant", "A"), field="r") == [
+        said("assistant", "A")
+    ]
+
+
+ROUNDS = [
+    said("user", "One"),
+    *(
+        reasoning("old"),
+        function_call("c1"),
+        function_output("c1"),
+        reasoning("older"),
+        said("assistant", "A"),
+    ),
+    said("user", "Two"),
+    *(reasoning("new"), function_call("c2"), function_output("c2")),
+    *(function_call("c3"), function_output("c3")),
+]
+
+
+@pytest.mark.parametrize(
+    ("thoughts", "field", "expected"),
+    [
+        (Thoughts.RUNNING, None, [None] * 4),
+        (Thoughts.RUNNING, "reasoning", [None, None, "new", None]),
+        (Thoughts.NEVER, "reasoning", [None] * 4),
+        (Thoughts.CALLS, "reasoning", ["old", None, "new", BLANK_THOUGHT]),
+        (Thoughts.ALL, "reasoning", ["old", "older", "new", None]),
+    ],
+)
+def test_which_thoughts_go_back(thoughts: Thoughts, field: str | None, expected: list[str | None]) -> None:
+    made = messages(*ROUNDS, thoughts=thoughts, field=field)
+    assert [m.get("reasoning") for m in made if m["role"] == "assistant"] == expected
+
+
+def test_what_belongs_to_thoughts_goes_back_with_them_as_it_was() -> None:
+    details = [{"type": "reasoning.encrypted", "data": "x"}]
+    signed = {**reasoning("Hm."), "reasoning_details": details}
+    sealed = {"type": "reasoning", "summary": [], "reasoning_details": details}
+    turn = [said("user", "A"), signed, sealed, function_call("c"), function_output("c")]
+    told = messages(*turn, thoughts=Thoughts.RUNNING)[1]
+    assert told == said("assistant", "", reasoning_details=[*details, *details], tool_calls=[made_call("c")])
+    told = messages(*turn, thoughts=Thoughts.RUNNING, field="reasoning")[1]
+    assert (told["reasoning"], len(told["reasoning_details"])) == ("Hm.", 2)
+    # where the words came in the details, they go back there and nowhere else
+    told = messages(*turn, thoughts=Thoughts.RUNNING, field="reasoning_details")[1]
+    assert told["reasoning_details"] == [*details, *details]
+    old = messages(*turn, said("user", "B"), thoughts=Thoughts.RUNNING, field="reasoning")[1]
+    assert old == said("assistant", "", tool_calls=[made_call("c")])
+
+
+def test_item_that_says_nothing_leaves_no_trace() -> None:
+    nothing = {"type": "reasoning", "summary": []}
+    assert messages(said("system", "A"), nothing, said("system", "B")) == [said("system", "A\n\nB")]
+
+
+def test_thoughts_as_parts_of_the_content_stand_before_its_text() -> None:
+    made = messages(reasoning("Hm."), said("assistant", "A"), field="content")
+    thinking = {"type": "thinking", "thinking": [{"type": "text", "text": "Hm."}]}
+    assert made == [said("assistant", [thinking, {"type": "text", "text": "A"}])]
+
+
+# -- strict templates and servers
+
+
+def test_later_system_messages_go_into_the_first_one() -> None:
+    late = [said("user", "A"), said("developer", [text("Now you may write.")]), said("user", "B")]
+    for system in (System.AUTO, System.IN_PLACE):
+        assert [m["role"] for m in messages(*late, instructions="C", system=system)][1:3] == [
+            "user",
+            "system",
+        ]
+    assert messages(*late, instructions="You code.", system=System.FIRST) == [
+        said("system", "You code.\n\nNow you may write."),
+        said("user", "A"),
+        said("user", "B"),
+    ]
+    made = messages(*late, system=System.FIRST, developer=True, instructions="You code.")
+    assert [m["role"] for m in made] == ["system", "user", "user"]
+    assert messages(said("user", "A"), system=System.FIRST) == [said("user", "A")]
+
+
+def test_where_no_system_message_is_known_the_first_user_says_it() -> None:
+    made = messages(said("user", "A"), said("system", "B"), instructions="C", system=System.USER)
+    assert made == [said("user", "C\n\nB\n\nA")]
+    assert messages(said("user", [text("A"), IMAGE]), instructions="C", system=System.USER)[0]["content"][
+        0
+    ] == {
+        "type": "text",
+        "text": "C",
+    }
+    assert messages(instructions="C", system=System.USER) == [said("user", "C")]
+
+
+def test_parties_take_turns_where_they_must() -> None:
+    made = messages(
+        *(said("assistant", "Welcome."), said("user", "A"), said("user", [text("B"), IMAGE])),
+        *(said("assistant", "C"), said("assistant", "D"), function_call("c"), function_output("c")),
+        said("user", "E"),
+        alternates=True,
+    )
+    assert [m["role"] for m in made] == [
+        *("user", "assistant", "user"),
+        *("assistant", "tool"),
+        *("assistant", "user"),
+    ]
+    assert [part["type"] for part in made[2]["content"]] == ["text", "text", "image_url"]
+    assert (made[3]["content"], len(made[3]["tool_calls"])) == ("C\n\nD", 1)
+
+
+def test_no_text_is_empty_where_it_must_not_be() -> None:
+    made = messages(
+        *(said("user", "A"), function_call("c"), function_output("c", "")),
+        *(said("assistant", ""), reasoning("cut"), said("user", "B")),
+        refuses_empty=True,
+        field="r",
+    )
+    assert [m["role"] for m in made] == ["user", "assistant", "tool", "user"]
+    assert made[1]["content"] is None
+    assert made[2]["content"]
+
+
+def test_first_call_of_a_message_has_a_signature_where_it_must() -> None:
+    own = {"google": {"thought_signature": "c2ln"}}
+    made = messages(
+        *(function_call("c1"), function_call("c2"), function_output("c1"), function_output("c2")),
+        *({**function_call("c3"), "extra_content": own}, function_output("c3")),
+        needs_signatures=True,
+    )
+    signed = [call.get("extra_content") for m in made for call in m.get("tool_calls", [])]
+    assert signed == [NO_SIGNATURE, None, own]
+
+
+def test_ids_of_calls_are_short_where_they_must_be_and_their_outputs_find_them() -> None:
+    odd = "functions.look:0"
+    made = messages(function_call(odd), function_output(odd), has_short_ids=True)
+    short = made[0]["tool_calls"][0]["id"]
+    assert (len(short), short.isalnum()) == (9, True)
+    assert made[1]["tool_call_id"] == short
+    again = messages(function_call("functions.look:0"), function_call("b"), has_short_ids=True)
+    assert [call["id"] == short for call in again[0]["tool_calls"]] == [True, False]
+
+
+def test_fields_that_a_backend_refuses_are_left_out() -> None:
+    items = [said("user", "A", name="ann"), {**function_call("c"), "extra_content": {"a": 1}}]
+    made = messages(*items)
+    assert (made[0]["name"], made[1]["tool_calls"][0]["extra_content"]) == ("ann", {"a": 1})
+    made = messages(*items, refused=frozenset({"name", "extra_content"}))
+    assert (made[0], made[1]["tool_calls"]) == (said("user", "A"), [made_call("c")])
+
+
+@pytest.mark.parametrize("role", ["critic", "discriminator", "unknown"])
+def test_roles_that_no_template_has_speak_as_users(role: str) -> None:
+    assert messages(said(role, "A")) == [said("user", "A")]
+
+
+# -- what other backends ran themselves
+
+
+def test_tools_that_ran_elsewhere_are_told_in_words() -> None:
+    made = messages(
+        said("user", "Tides?"),
+        {"type": "web_search_call", "id": "ws_1", "status": "completed", "action": {"query": "tides"}},
+        {"type": "mcp_list_tools", "id": "l_1", "tools": []},
+        {"type": "mcp_call", "id": "m_1", "name": "ask", "arguments": "{}", "output": "High at nine."},
+        said("assistant", "At nine."),
+    )
+    assert [m["role"] for m in made] == ["user", *["assistant"] * 3]
+    assert made[1]["content"] == '[web_search_call] {"action":{"query":"tides"}}'
+    assert "High at nine." in made[2]["content"]
+    assert "m_1" not in made[2]["content"]
+
+
+def test_commands_that_ran_elsewhere_are_calls_with_their_outputs() -> None:
+    made = messages(
+        {"type": "shell_call", "id": "sh_1", "call_id": "s", "action": {"commands": ["date"]}},
+        {"type": "shell_call_output", "call_id": "s", "output": [{"stdout": "Monday"}]},
+    )
+    assert made[0]["tool_calls"][0]["function"] == {"name": "shell", "arguments": '{"commands":["date"]}'}
+    assert made[1] == made_output("s", '[{"stdout":"Monday"}]')
+
+
 # -- refusals
 
 
@@ -257,9 +541,7 @@ def refused(*items: Any) -> tuple[str | None, str | None]:
     [
         {"type": "item_reference", "id": "msg_1"},
         {"id": "msg_1"},
-        {"type": "web_search_call", "id": "ws_1"},
-        {"type": "mcp_call"},
-        {"type": "compaction"},
+        {"type": "compaction", "encrypted_content": "x"},
         {"type": "no_such_type"},
     ],
 )
@@ -282,7 +564,19 @@ def test_item_without_a_counterpart_is_refused(item: Item) -> None:
 def test_part_without_a_counterpart_is_refused(part: Item) -> None:
     assert refused(said("user", [text("A"), part])) == ("input.0.content.1", "unsupported_parameter")
     assert refused(function_output("c", [part])) == ("input.0.output.0", "unsupported_parameter")
-    assert refused(said("assistant", [part])) == ("input.0.content.0", "unsupported_parameter")
+
+
+@pytest.mark.parametrize(
+    ("part", "words"),
+    [
+        ({"type": "output_image", "image_url": "data:image/png;base64,AA=="}, "[output_image]"),
+        ({"type": "output_audio", "data": "AA==", "transcript": "Hello."}, "Hello."),
+        ({"type": "vendor_note", "text": "Noted."}, "Noted."),
+        ({"type": "thinking", "thinking": "Hm."}, ""),
+    ],
+)
+def test_part_of_an_assistant_that_is_no_text_is_told_as_far_as_it_can_be(part: Item, words: str) -> None:
+    assert messages(said("assistant", [text("A", "output_text"), part])) == [said("assistant", f"A{words}")]
 
 
 def test_calls_inside_a_message_are_refused() -> None:
@@ -313,8 +607,7 @@ def test_calls_inside_a_message_are_refused() -> None:
         ({"type": "function_call_output"}, "input.0.call_id", "missing_required_parameter"),
         (function_output("c", None), "input.0.output", "invalid_type"),
         ({"type": "custom_tool_call", "input": 5}, "input.0.input", "invalid_type"),
-        ({"type": "reasoning", "summary": "x"}, "input.0.summary", "invalid_type"),
-        ({"type": "reasoning", "content": [5]}, "input.0.content.0", "invalid_type"),
+        (said("assistant", [{}]), "input.0.content.0.type", "invalid_type"),
     ],
 )
 def test_malformed_item_is_refused_with_its_place(item: Any, param: str, code: str) -> None:

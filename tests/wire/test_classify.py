@@ -47,8 +47,10 @@ def refusal(body: bytes) -> Refusal:
         b'{"model": "tiny", "input": "Hello"}',
         b'{"background": false}',
         b'{"background": null}',
-        b'{"background": "true"}',
-        b'{"background": 1}',
+        b'{"background": }',
+        b'{"background": None}',
+        b'{"input": {"background": 1}}',
+        b'["background", 1]',
         b'{"input": "\\"background\\": true"}',
         b'{"input": {"background": true}}',
         b'{"Background": true}',
@@ -63,6 +65,33 @@ def refusal(body: bytes) -> Refusal:
 )
 def test_is_the_backends_own_business(body: bytes) -> None:
     assert classify(body) == Plain()
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        (b'"true"', "a string"),
+        (b'"false"', "a string"),
+        (b'""', "a string"),
+        (b"1", "a number"),
+        (b"0", "a number"),
+        (b"-1.5e3", "a number"),
+        (b"NaN", "a number"),
+        (b"Infinity", "a number"),
+        (b"[]", "an array"),
+        (b"[true]", "an array"),
+        (b"{}", "an object"),
+        (b'{"enabled": true}', "an object"),
+    ],
+)
+@pytest.mark.parametrize("more", [b"", b', "previous_response_id": "resp_1"', b', "stream": true'])
+def test_background_of_another_type_is_refused(value: bytes, kind: str, more: bytes) -> None:
+    for key in (b"background", b"back\\u0067round"):
+        refused = refusal(b'{"' + key + b'" :\n' + value + more + b"}")
+        assert (refused.param, refused.code) == ("background", "invalid_type")
+        assert (
+            refused.message == f"Invalid type for 'background': expected a boolean, but got {kind} instead."
+        )
 
 
 @pytest.mark.parametrize(
@@ -109,9 +138,12 @@ def test_background_request_that_is_no_json_is_refused_in_our_words(body: bytes)
 )
 @settings(max_examples=100, deadline=None)
 def test_only_a_true_background_at_the_top_makes_it_ours(value: Any) -> None:
-    is_ours = isinstance(value, dict) and value.get("background") is True
+    said = value.get("background") if isinstance(value, dict) else None
     for body in (orjson.dumps(value), orjson.dumps(value).replace(b"b", b"\\u0062")):
-        assert isinstance(classify(body), Background) == is_ours
+        if isinstance(said, bool | None):
+            assert isinstance(classify(body), Background) == (said is True)
+        else:
+            assert refusal(body).code == "invalid_type"
 
 
 @pytest.mark.parametrize(

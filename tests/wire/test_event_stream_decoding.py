@@ -28,12 +28,13 @@ def decoded(*chunks: bytes, frame_bytes_max: int = 2**20) -> list[Frame]:
 
 
 def by_the_standard(body: bytes) -> list[Frame]:
-    """The HTML standard's algorithm, line by line; but a last event needs no blank line here."""
+    """The HTML standard's algorithm, line by line; but a last event needs no blank line here, and events
+    without any data are left out, which mean nothing to anybody."""
     frames: list[Frame] = []
     event, data = "", list[bytes]()
     for line in [*re.split(rb"\r\n|\n|\r", body.removeprefix(b"\xef\xbb\xbf")), b""]:
         if not line:
-            if data:
+            if any(data) or len(data) > 1:
                 frames.append(Frame(event, b"\n".join(data)))
             event, data = "", []
             continue
@@ -169,3 +170,46 @@ def test_endless_comments_are_no_frame_too_large() -> None:
     decoder = SseDecoder(100)
     for _ in range(100):
         assert decoder.feed(b": keep-alive\n\n") == []
+
+
+# -- what servers send besides
+
+OWN_WAYS = [
+    (b'error: {"code":400}\n\n', [Frame("error", b'{"code":400}')]),
+    (b"event: error\nid: 1\n\n", [Frame("error", b"")]),
+    (b"event: error\ndata:\n\n", [Frame("error", b"")]),
+    (b"event: ping\ndata:\n\n", []),
+    (b'{"a":1}\n{"b":2}\n', [Frame("", b'{"a":1}'), Frame("", b'{"b":2}')]),
+    (b'{"a":1}\n\n{"b":2}', [Frame("", b'{"a":1}'), Frame("", b'{"b":2}')]),
+    (
+        b'data: {"a":1}\n\n{"error":{"code":400}}\n',
+        [Frame("", b'{"a":1}'), Frame("", b'{"error":{"code":400}}')],
+    ),
+    (b'data: {"a":1}\n{"error":1}\n\n', [Frame("", b'{"a":1}'), Frame("", b'{"error":1}')]),
+    (b'{\n  "a": 1\n}', [Frame("", b'{\n  "a": 1\n}')]),
+    (b'data: x\n\n[{\n  "error": {\n    "code": 429\n  }\n}\n]\n', None),
+    (b'{"a":1}\n\ndata: [DONE]\n\n', [Frame("", b'{"a":1}'), Frame("", b"[DONE]")]),
+]
+
+
+@pytest.mark.parametrize(("body", "frames"), OWN_WAYS, ids=repr)
+def test_reads_what_the_standard_does_not_have(body: bytes, frames: list[Frame] | None) -> None:
+    whole = decoded(body)
+    assert whole == ([Frame("", b"x"), Frame("", body[9:-1])] if frames is None else frames)
+    assert decoded(*(body[n : n + 1] for n in range(len(body)))) == whole
+
+
+@pytest.mark.parametrize(
+    "line", [b"data: xxxxxxxx\n", b'{\n"xxxxxxxxxx"\n', b"event: xxxx\n", b"error: xxxx\n"]
+)
+def test_an_event_of_endless_lines_is_stopped_near_the_bound(line: bytes) -> None:
+    with pytest.raises(FrameTooLarge):
+        decoded(*[line] * (1 + 1000 // len(line)), frame_bytes_max=1000)
+
+
+@pytest.mark.parametrize("line", [b": c\n", b"unknown: 1\n", b"id: 1\n", b"\n", b"\r", b"x\n"])
+def test_endless_lines_that_mean_nothing_are_not_kept(line: bytes) -> None:
+    decoder = SseDecoder(1000)
+    for _ in range(1000):
+        assert decoder.feed(line) == []
+    assert decoder.feed(b"\ndata: x\n\n") == [Frame("", b"x")]

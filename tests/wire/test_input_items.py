@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 
 from gateway.wire.errors import Fault, Refusal
 from gateway.wire.items import Turn, context, listed, page
+from gateway.wire.replay import Receiver
 
 MESSAGE = {"type": "message", "id": "msg_out", "role": "assistant", "status": "completed", "content": []}
+ANYONE = Receiver()
 TURN = Turn("resp_1", b'"First"', orjson.dumps({"output": [MESSAGE]}))
 
 
@@ -95,14 +97,14 @@ def test_item_sent_once_more_is_listed_once() -> None:
 
 
 def test_context_is_earlier_turns_and_then_the_new_input_unchanged() -> None:
-    assert context([TURN], "Second") == [
+    assert context([TURN], "Second", ANYONE) == [
         {"role": "user", "content": "First"},
         MESSAGE,
         {"role": "user", "content": "Second"},
     ]
     own = [{"type": "function_call_output", "call_id": "c", "output": "1"}]
-    assert context([TURN], own)[-1:] == own
-    assert context([TURN], None) == context([TURN], [])
+    assert context([TURN], own, ANYONE)[-1:] == own
+    assert context([TURN], None, ANYONE) == context([TURN], [], ANYONE)
 
 
 LIST = [{"id": f"msg_{n}", "type": "message"} for n in range(5)]

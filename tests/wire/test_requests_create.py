@@ -45,7 +45,8 @@ def refusal(body: dict[str, Any], *, accept_store_false: bool = False) -> Refusa
         {"store": True, "stream": None, "truncation": "auto", "include": sorted(INCLUDE)},
         {"metadata": {f"{n}".zfill(64): "x" * 512 for n in range(16)}},
         {"vendor_field": {"any": ["thing"]}, "guided_json": {}, "min_p": 0.1},
-        {"tools": [{"type": "mcp"}, {"type": ["odd"]}], "tool_choice": {"type": "mcp"}},
+        {"tools": [{"type": "mcp"}, {"type": "odd"}], "tool_choice": {"type": "mcp"}},
+        {"model": None},
         {"safety_identifier": "x" * 64, "model": "m" * 1024},
         {"cache_salt": "Z3V0ZXMgU2Fseg==", "request_id": {"dropped": "later"}},
     ],
@@ -58,7 +59,6 @@ def test_is_valid(more: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("more", "param", "code", "words"),
     [
-        ({"model": None}, "model", "missing_required_parameter", "Missing required parameter: 'model'."),
         ({"model": ""}, "model", "string_below_min_length", "at least this many characters: 1"),
         ({"model": "m" * 1025}, "model", "string_above_max_length", "1024"),
         ({"model": 5}, "model", "invalid_type", "expected a string, but got an integer"),
@@ -72,7 +72,7 @@ def test_is_valid(more: dict[str, Any]) -> None:
         ({"input": [{}, "x"]}, "input.1", "invalid_type", "expected an object, but got a string"),
         ({"stream": "true"}, "stream", "invalid_type", "expected a boolean, but got a string"),
         ({"store": 0}, "store", "invalid_type", "expected a boolean, but got an integer"),
-        ({"store": False}, "store", "unsupported_parameter", "'store'"),
+        ({"store": False}, "background", "unsupported_parameter", "'background' needs 'store'"),
         ({"instructions": 1.5}, "instructions", "invalid_type", "got a number"),
         ({"tools": {}}, "tools", "invalid_type", "expected an array, but got an object"),
         ({"tools": [1]}, "tools.0", "invalid_type", "expected an object"),
@@ -118,9 +118,13 @@ def test_is_refused(more: dict[str, Any], param: str, code: str, words: str) -> 
     }
 
 
-def test_missing_model_is_named() -> None:
-    error = refusal({"input": "Hello", "background": True})
-    assert (error.param, error.code) == ("model", "missing_required_parameter")
+def test_a_request_may_leave_the_model_to_the_backend() -> None:
+    validate({"input": "Hello", "background": True}, accept_store_false=False)
+    for api in Api:
+        for model in ({}, {"model": None}):
+            assert "model" not in orjson.loads(
+                Speech(api=api).body({"input": "Hello", **model}, "Hello", b"")
+            )
 
 
 def test_refusal_never_repeats_a_value() -> None:
@@ -176,6 +180,79 @@ def test_backend_gets_the_vendor_fields_streamed_in_the_foreground_and_not_store
     }
 
 
+CHAT = Speech(api=Api.CHAT)
+
+
+def called(speech: Speech, **request: Any) -> dict[str, Any]:
+    """The call for a request as it is heard and judged."""
+    heard = speech.heard({**VALID, **request})
+    validate(heard, accept_store_false=False)
+    call: dict[str, Any] = orjson.loads(speech.body(heard, heard["input"], b""))
+    return call
+
+
+@pytest.mark.parametrize("api", Api)
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("include", ["of.another.year"]),
+        ("tool_choice", "sometimes"),
+        ("tools", [{"type": "function"}]),
+        ("text", {"format": {"type": "xml"}}),
+        ("conversation", "conv_1"),
+        ("prompt", {"id": "p"}),
+        ("temperature", 3),
+        ("client_metadata", {"session": "s-1"}),
+    ],
+)
+def test_what_the_settings_drop_is_not_judged(api: Api, name: str, value: Any) -> None:
+    dropping = Speech(api=api, drop=frozenset({name}))
+    assert called(dropping, **{name: value}) == called(Speech(api=api))
+
+
+@pytest.mark.parametrize("api", Api)
+def test_what_the_settings_set_is_said_whatever_the_client_said(api: Api) -> None:
+    setting = Speech(api=api, force={"temperature": 0.5, "top_k": 7})
+    call = called(setting, temperature="hot", top_k={"odd": True})
+    assert call == {**called(Speech(api=api)), "temperature": 0.5, "top_k": 7}
+
+
+def test_what_means_something_to_the_gateway_is_heard_though_the_backend_is_not_sent_it() -> None:
+    dropping = Speech(drop=frozenset({"metadata", "store", "service_tier", "user"}))
+    said = {**VALID, "metadata": {"a": "b"}, "service_tier": "flex", "store": True, "user": "u"}
+    assert dropping.heard(said) == {name: value for name, value in said.items() if name != "user"}
+    assert called(dropping, **said) == {"model": "tiny", "input": "Hello", "stream": True}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("max_output_tokens", 9, {"max_tokens": 9}),
+        ("text", {"verbosity": "low"}, {"verbosity": "low"}),
+        ("include", ["message.output_text.logprobs"], {"logprobs": True}),
+        ("top_logprobs", 2, {"logprobs": True, "top_logprobs": 2}),
+        ("reasoning", {"effort": "low"}, {"reasoning_effort": "low", "reasoning": {"effort": "low"}}),
+        ("reasoning_effort", "low", {"reasoning_effort": "low"}),
+        ("max_tokens", 9, {"max_tokens": 9}),
+        ("client_metadata", {"a": "b"}, {"client_metadata": {"a": "b"}}),
+        ("n", 2, {"n": 2}),
+    ],
+)
+def test_what_the_settings_set_may_be_in_the_words_of_either_api(
+    name: str, value: Any, said: dict[str, Any]
+) -> None:
+    assert called(Speech(api=Api.CHAT, force={name: value})) == {**called(CHAT), **said}
+
+
+def test_tools_that_the_settings_set_are_those_of_the_request() -> None:
+    tool = {"type": "function", "name": "look"}
+    setting = Speech(api=Api.CHAT, force={"tools": [tool], "tool_choice": "required"})
+    call = called(setting, tools=[{"type": "mcp"}], tool_choice={"type": "mcp"})
+    assert call["tools"] == [{"type": "function", "function": {"name": "look"}}]
+    assert call["tool_choice"] == "required"
+    assert setting.tools({**VALID, "tools": [{"type": "mcp"}]}, "Hello").shown == (tool,)
+
+
 @pytest.mark.parametrize("api", Api)
 def test_callers_do_not_name_the_backends_calls(api: Api) -> None:
     request = {**VALID, "request_id": "resp_of_another", "top_k": 1}
@@ -229,7 +306,10 @@ def test_chained_request_has_its_context_in_place_of_the_id() -> None:
         ([{"type": "local_shell"}], False),
         ([{"type": "shell"}], False),
         ([{"type": "computer_use_preview"}], False),
+        ([{"type": "namespace", "name": "n", "tools": [{"type": "function", "name": "mcp"}]}], True),
+        ([{"type": "namespace", "name": "n", "tools": [{"type": "mcp"}]}], False),
     ],
 )
 def test_request_with_a_tool_that_acts_is_not_run_twice(tools: Any, expected: bool) -> None:
     assert is_rerunnable({"tools": tools}) is expected
+    assert is_rerunnable({"input": [{"type": "additional_tools", "tools": tools}]}) is expected

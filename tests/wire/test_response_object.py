@@ -13,6 +13,7 @@ from openai.types.responses import Response
 
 from gateway.wire import responses
 from gateway.wire.failures import failure
+from gateway.wire.usage import usage_of
 
 OPEN_RESPONSES = """
     id object created_at completed_at status incomplete_details model previous_response_id
@@ -256,18 +257,18 @@ FULL_USAGE = {
         (
             {"input_tokens": "5", "output_tokens": [7], "input_tokens_details": 3},
             {
-                "input_tokens": 0,
+                "input_tokens": 5,
                 "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
                 "output_tokens": 0,
                 "output_tokens_details": {"reasoning_tokens": 0},
-                "total_tokens": 0,
+                "total_tokens": 5,
             },
         ),
     ],
     ids=str,
 )
 def test_usage_has_every_key_or_is_null(given_usage: Any, expected: Any) -> None:
-    assert responses.usage(given_usage) == expected
+    assert usage_of(given_usage) == expected
     assert ended("completed", {"usage": given_usage})["usage"] == expected
 
 

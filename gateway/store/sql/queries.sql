@@ -53,6 +53,44 @@ INSERT INTO segment (job, first_seq, last_seq, events) VALUES (:pk, :first_seq, 
 -- name: insert_result
 INSERT INTO result (job, final) VALUES (:pk, :final);
 
+-- name: insert_named
+INSERT INTO named (job, in_output, tenant, keys) VALUES (:pk, :in_output, :tenant, :keys);
+
+-- name: named_of_tenant
+SELECT job, in_output, keys
+FROM named
+WHERE tenant = :tenant
+ORDER BY job DESC, in_output DESC
+LIMIT :limit;
+
+-- name: job_by_start
+-- A response of a tenant whose id begins so.
+SELECT pk FROM job WHERE id >= :start AND id < :start || 'g' AND tenant = :tenant;
+
+-- name: is_shown
+-- Whether a response can be seen, as itself or among the earlier turns of one that can be.
+SELECT 1 FROM job WHERE pk = :pk AND (expires_at_ms IS NULL OR expires_at_ms > :now_ms)
+UNION ALL
+SELECT 1
+FROM (WITH RECURSIVE later (pk) AS (
+          SELECT pk FROM job WHERE previous = :pk
+          UNION ALL
+          SELECT job.pk FROM later JOIN job ON job.previous = later.pk)
+      SELECT pk FROM later) AS later
+     JOIN job ON job.pk = later.pk
+WHERE job.expires_at_ms IS NULL OR job.expires_at_ms > :now_ms
+LIMIT 1;
+
+-- name: size_of_turn
+SELECT :with_input * length(call.input) + :with_final * coalesce(length(result.final), 0) AS size
+FROM call LEFT JOIN result ON result.job = call.job
+WHERE call.job = :pk;
+
+-- name: part_of_turn
+SELECT job.id, iif(:with_input, call.input, NULL) AS input, iif(:with_final, result.final, NULL) AS final
+FROM job JOIN call ON call.job = job.pk LEFT JOIN result ON result.job = job.pk
+WHERE job.pk = :pk;
+
 -- name: count_queued
 SELECT (SELECT jobs FROM temp.queued WHERE tenant = x''),
        coalesce((SELECT jobs FROM temp.queued WHERE tenant = :tenant), 0);
@@ -83,7 +121,7 @@ WITH RECURSIVE chain (pk, depth) AS (
     SELECT job.previous, chain.depth + 1 FROM chain JOIN job ON job.pk = chain.pk
     WHERE job.previous IS NOT NULL
 )
-SELECT job.id, call.input, result.final
+SELECT job.id, call.input, result.final, job.backend
 FROM chain JOIN job ON job.pk = chain.pk JOIN call ON call.job = job.pk JOIN result ON result.job = job.pk
 ORDER BY chain.depth DESC;
 
@@ -324,7 +362,7 @@ UPDATE endpoint SET disabled_at_ms = NULL WHERE name = :name;
 UPDATE delivery SET due_at_ms = min(due_at_ms, :now_ms) WHERE lane = :lane;
 
 -- name: hurry_response
-UPDATE delivery SET due_at_ms = min(due_at_ms, :now_ms) WHERE response = :response;
+UPDATE delivery SET due_at_ms = min(due_at_ms, :now_ms) WHERE response = :response RETURNING lane;
 
 -- name: give_up_old
 DELETE FROM delivery

@@ -111,6 +111,19 @@ CREATE TABLE result (
     final BLOB NOT NULL
 ) STRICT;
 
+-- What items a response has whose ids do not say where they are (gateway/wire/item_ids.py): a digest of eight bytes
+-- for each id, all in one row. They are searched, newest first. An index of single ids would cost thirty times as
+-- much to write where there are a hundred, and whoever names items names new ones.
+CREATE TABLE named (
+    job       INTEGER NOT NULL REFERENCES job (pk) ON DELETE CASCADE,
+    in_output INTEGER NOT NULL CHECK (in_output IN (0, 1)),
+    tenant    BLOB    NOT NULL,
+    keys      BLOB    NOT NULL,
+    PRIMARY KEY (job, in_output)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX named_tenant ON named (tenant);
+
 -- Events, as they went to readers: the encoded events of one commit in one row.
 -- A rowid table with an index writes a sixth of what a clustered one does.
 CREATE TABLE segment (

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from gateway.wire.events import is_writable
+
 
 def object_of(value: Any) -> dict[str, Any]:
     """The value, if it is an object; else an empty one."""
@@ -13,20 +15,36 @@ def object_of(value: Any) -> dict[str, Any]:
 
 
 def objects_of(value: Any) -> list[dict[str, Any]]:
-    """The objects in an array."""
+    """The objects in an array; an object that stands where an array is due is one of them."""
+    if isinstance(value, dict):
+        return [value]
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
 def text_of(holder: dict[str, Any], name: str) -> str:
-    """A text, or what an array of text parts says in place of it."""
+    """A text; empty if it is none."""
     value = holder.get(name)
-    if isinstance(value, list):
-        return "".join(text_of(part, "text") for part in objects_of(value))
     return value if isinstance(value, str) else ""
+
+
+def index_of(value: Any) -> int | None:
+    """An index, which some send as a float or a string."""
+    if isinstance(value, str) and value.isdecimal() and len(value) < 10:
+        return int(value)
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def kept(given: dict[str, Any]) -> dict[str, Any]:
+    """Of a vendor's own data, what can be kept: not null, and not too deep to be written again."""
+    return {name: value for name, value in given.items() if value is not None and is_writable(value)}
 
 
 def logprobs_of(choice: dict[str, Any]) -> list[dict[str, Any]]:
     """The logprobs of a choice's text, with every key that the SDKs' types require."""
+    if not choice.get("logprobs"):
+        return []
     entries = objects_of(object_of(choice.get("logprobs")).get("content"))
     return [
         {**_logprob(entry), "top_logprobs": [_logprob(top) for top in objects_of(entry.get("top_logprobs"))]}
@@ -41,26 +59,3 @@ def _logprob(entry: dict[str, Any]) -> dict[str, Any]:
         "bytes": [code for code in codes if isinstance(code, int)] if isinstance(codes, list) else [],
         "logprob": logprob if isinstance(logprob, int | float) else 0.0,
     }
-
-
-def usage_of(usage: Any) -> dict[str, Any] | None:
-    """A usage under the names of the Responses API; None if there is none."""
-    if not isinstance(usage, dict):
-        return None
-    prompt = object_of(usage.get("prompt_tokens_details"))
-    completion = object_of(usage.get("completion_tokens_details"))
-    counts = {
-        "input_tokens": _count(usage, "prompt_tokens"),
-        "output_tokens": _count(usage, "completion_tokens"),
-    }
-    return {
-        **counts,
-        "total_tokens": _count(usage, "total_tokens") or sum(counts.values()),
-        "input_tokens_details": {"cached_tokens": _count(prompt, "cached_tokens")},
-        "output_tokens_details": {"reasoning_tokens": _count(completion, "reasoning_tokens")},
-    }
-
-
-def _count(holder: dict[str, Any], name: str) -> int:
-    value = holder.get(name)
-    return int(value) if isinstance(value, int) else 0

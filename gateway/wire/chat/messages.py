@@ -1,58 +1,60 @@
 """Input items as chat messages, in the order and the shapes that chat templates need.
 
 A template sees one assistant turn as one message, its text and all its tool calls together, and the outputs
-of those calls right after it. System messages that follow each other become one. An item that has no
-counterpart is refused with its place; none is left out without a word.
+of those calls right after it. System messages that follow each other become one. What another backend ran
+itself is told in words; an item that has no counterpart at all is refused with its place.
 """
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any
 
 import orjson
 
-from gateway.wire.chat.tools import CUSTOM_TOOL_ARGUMENT
-from gateway.wire.errors import Refusal, invalid
+from gateway.wire.chat.message_parts import (
+    Content,
+    content_of,
+    expect,
+    joined,
+    parts_of,
+    required,
+    spoken,
+    thoughts_of,
+    unsupported,
+)
+from gateway.wire.chat.order import ordered
+from gateway.wire.chat.spoken import Message, Spoken, Thought
+from gateway.wire.chat.tools import CUSTOM_TOOL_ARGUMENT, Tools
+from gateway.wire.chat.ways import THOUGHT_DATA, VENDOR_DATA, Ways
+from gateway.wire.errors import invalid
+from gateway.wire.plain_words import HOSTED, in_plain_words
 
-Message = dict[str, Any]
+__all__ = ["expect", "messages_of", "unsupported"]
 
-_TEXT_PARTS = frozenset({"input_text", "output_text", "text", "summary_text", "reasoning_text"})
-_NAMES = {dict: "an object", list: "an array", str: "a string", bool: "a boolean"}
-
-_T = TypeVar("_T", dict[str, Any], list[Any], str)
-
-
-def expect(kind: type[_T], value: Any, param: str) -> _T:
-    """The value, if it has this type. Raises: Refusal."""
-    if not isinstance(value, kind):
-        message = f"Invalid type for '{param}': expected {_NAMES[kind]}."
-        raise invalid(message, param=param, code="invalid_type")
-    return value
-
-
-def unsupported(param: str, what: str) -> Refusal:
-    """A refusal of what chat completions cannot say."""
-    return invalid(
-        f"Invalid value for '{param}': {what} not supported, since this model is served by a "
-        "chat-completions backend.",
-        param=param,
-        code="unsupported_parameter",
-    )
+_ROLES = {
+    "user": "user",
+    "system": "system",
+    "developer": "developer",
+    "critic": "user",  # these three are in the API's list, and in no chat template
+    "discriminator": "user",
+    "unknown": "user",
+}
 
 
 def messages_of(
-    instructions: Any, input: Any, *, has_developer_role: bool, reasoning_field: str | None
+    instructions: Any, input: Any, *, tools: Tools | None = None, ways: Ways | None = None
 ) -> list[Message]:
     """The messages for a request's instructions and input.
 
     Args:
-        reasoning_field: Where the reasoning of an assistant turn goes; None: it is left out, as chat
-            templates do with the thoughts of earlier turns.
+        tools: Those of the request, for the names of their functions.
+        ways: How the backend wants them.
 
     Raises:
         Refusal: An item or a part is malformed or has no counterpart, with its place.
     """
-    conversation = _Conversation(has_developer_role, reasoning_field)
+    ways = ways or Ways()
+    conversation = _Conversation(tools or Tools(), ways)
     if isinstance(instructions, str):
         conversation.take([{"role": "system", "content": instructions}] if instructions else [], "")
     elif instructions is not None:
@@ -61,15 +63,21 @@ def messages_of(
         conversation.take([{"role": "user", "content": input}], "")
     elif input is not None:
         conversation.take(expect(list, input, "input"), "input")
-    return conversation.messages
+    return ordered(conversation.messages(), ways)
 
 
 class _Conversation:
-    def __init__(self, has_developer_role: bool, reasoning_field: str | None) -> None:
-        self.messages: list[Message] = []
-        self._has_developer_role = has_developer_role
-        self._reasoning_field = reasoning_field
-        self._thoughts: list[str] = []
+    def __init__(self, tools: Tools, ways: Ways) -> None:
+        self._tools = tools
+        self._ways = ways
+        self._spoken: list[Spoken] = []
+        self._thoughts: list[Thought] = []
+
+    def messages(self) -> list[Message]:
+        users = [at for at, one in enumerate(self._spoken) if one.role == "user"]
+        for one in self._spoken[users[-1] + 1 if users else 0 :]:
+            one.is_running = True
+        return [message for one in self._spoken for message in one.messages(self._ways)]
 
     def take(self, items: list[Any], param: str) -> None:
         for position, item in enumerate(items):
@@ -89,11 +97,12 @@ class _Conversation:
             case "function_call_output" | "custom_tool_call_output":
                 self._call_output(item, param)
             case "reasoning":
-                holder = "content" if item.get("content") else "summary"
-                parts = _parts(item.get(holder) or [], f"{param}.{holder}")
-                self._thoughts += [
-                    _text(part, f"{param}.{holder}.{position}") for position, part in enumerate(parts)
-                ]
+                data = {name: item[name] for name in THOUGHT_DATA if isinstance(item.get(name), list)}
+                thought = Thought("\n".join(thoughts_of(item)), data)
+                self._thoughts += [thought] if thought.text or data else []
+            case kind if kind in HOSTED:
+                for plain in in_plain_words(item):
+                    self._item(plain, param)
             case kind:
                 raise unsupported(f"{param}.type", f"items of type '{kind}' are")
 
@@ -105,94 +114,101 @@ class _Conversation:
                 raise unsupported(
                     f"{param}.{name}", "calls inside a message, in place of items of their own, are"
                 )
-        role = item.get("role")
-        if role == "developer" and not self._has_developer_role:
-            role = "system"
         place = f"{param}.content"
-        if role == "assistant":
-            self._assistant(item.get("content"), place)
-        elif role in ("user", "system", "developer"):
-            self._settle_thoughts()
-            self._say(role, _content(item.get("content"), place))
-        else:
+        fields = _vendor_data(item)
+        if isinstance(item.get("name"), str) and item["name"]:
+            fields["name"] = item["name"]
+        if item.get("role") == "assistant":
+            self._assistant(item.get("content"), fields, place)
+            return
+        role = _ROLES.get(str(item.get("role")))
+        if role is None:
             raise invalid(f"Invalid value for '{param}.role'.", param=f"{param}.role")
+        if role == "developer" and not self._ways.has_developer_role:
+            role = "system"
+        self._settle_thoughts()
+        self._say(role, content_of(item.get("content"), place), fields)
 
-    def _say(self, role: str, content: Any) -> None:
-        last = self.messages[-1] if self.messages else None
-        are_texts = last is not None and isinstance(last["content"], str) and isinstance(content, str)
-        if last is not None and role == last["role"] == "system" and are_texts:
-            last["content"] = f"{last['content']}\n\n{content}"
+    def _say(self, role: str, content: Content, fields: Message) -> None:
+        last = self._spoken[-1] if self._spoken else None
+        if last is not None and role == last.role == "system" and fields == last.fields:
+            last.content = joined(last.content, content)
         else:
-            self.messages.append({"role": role, "content": content})
+            self._spoken.append(Spoken(role, content, fields))
 
-    def _assistant(self, content: Any, param: str) -> None:
+    def _assistant(self, content: Any, fields: Message, param: str) -> None:
         texts, refusals = [], []
         if isinstance(content, str):
             texts.append(content)
         elif content is not None:
-            for position, part in enumerate(_parts(content, param)):
+            for position, part in enumerate(parts_of(content, param)):
                 place = f"{param}.{position}"
                 if part.get("type") == "refusal":
                     refusals.append(expect(str, part.get("refusal") or "", f"{place}.refusal"))
                 else:
-                    texts.append(_text(part, place))
-        message = self._turn(is_new_text=True)
-        message["content"] = "\n".join(filter(None, [message["content"], "".join(texts)]))
+                    texts.append(spoken(part, place))
+        turn = self._turn(is_new_text=True)
+        turn.say("".join(texts))
+        turn.fields |= fields
         if refusals:
-            message["refusal"] = message.get("refusal", "") + "".join(refusals)
+            turn.fields["refusal"] = turn.fields.get("refusal", "") + "".join(refusals)
 
-    def _turn(self, *, is_new_text: bool) -> Message:
-        """The assistant message to write to: the last one, if it is the same turn.
+    def _turn(self, *, is_new_text: bool) -> Spoken:
+        """The assistant's turn to write to: the last one, if it is the same.
 
         A text begins a new message, unless calls of the last one wait for their outputs: nothing may stand
-        between those.
+        between those. With the outputs a turn is over.
         """
-        last = self.messages[-1] if self.messages else None
-        if last is None or last["role"] != "assistant" or (is_new_text and _is_complete(last)):
-            last = {"role": "assistant", "content": ""}
-            self.messages.append(last)
-        if self._thoughts and self._reasoning_field:
-            earlier = last.get(self._reasoning_field)
-            last[self._reasoning_field] = "\n".join([*filter(None, [earlier]), *self._thoughts])
+        last = self._spoken[-1] if self._spoken else None
+        if last is None or last.role != "assistant" or last.outputs or (is_new_text and last.is_whole):
+            last = Spoken("assistant")
+            self._spoken.append(last)
+        last.thoughts += self._thoughts
         self._thoughts = []
         return last
 
     def _settle_thoughts(self) -> None:
         """Thoughts that nothing followed, as in a turn that was cut: a message of their own."""
-        if any(self._thoughts) and self._reasoning_field:
+        if self._thoughts:
             self._turn(is_new_text=False)
-        self._thoughts = []
 
     # -- calls
 
     def _call(self, item: Message, arguments: str, param: str) -> None:
-        call_id, name = (_required(item, key, param) for key in ("call_id", "name"))
-        call = {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
-        self._turn(is_new_text=False).setdefault("tool_calls", []).append(call)
+        call_id = required(item, "call_id", param)
+        required(item, "name", param)
+        function = {"name": self._tools.flat_of(item), "arguments": arguments}
+        call: Message = {"id": call_id, "type": "function", "function": function}
+        self._turn(is_new_text=False).calls.append(call | _vendor_data(item))
 
     def _call_output(self, item: Message, param: str) -> None:
-        call_id = _required(item, "call_id", param)
-        message = {
-            "role": "tool",
-            "tool_call_id": call_id,
-            "content": _content(item.get("output"), f"{param}.output"),
-        }
-        self._settle_thoughts()
-        self.messages.insert(self._place_of_output(call_id), message)
+        """An output goes to its call. Of several the last one stands: who says it again knows more by now."""
+        call_id = required(item, "call_id", param)
+        output = content_of(item.get("output"), f"{param}.output")
+        at = self._place_of_call(call_id)
+        if at is None:
+            self._settle_thoughts()
+            # OpenAI, DeepSeek and Mistral refuse an output without its call; said by the user it is not lost.
+            self._spoken.append(
+                Spoken("user", joined(f"Output of an earlier tool call ({call_id}):", output))
+            )
+            return
+        caller = self._spoken[at]
+        is_first = call_id not in caller.outputs
+        caller.outputs[call_id] = output
+        caller.thoughts += self._thoughts
+        self._thoughts = []
+        if is_first and not any(later.role == "assistant" for later in self._spoken[at:][1:]):
+            # What was said while the tool ran was said before the model goes on: the output is the last word.
+            self._spoken.append(self._spoken.pop(at))
 
-    def _place_of_output(self, call_id: str) -> int:
-        """After the call and the outputs that follow it, even if something was said since."""
-        for at in range(len(self.messages) - 1, -1, -1):
-            if any(call["id"] == call_id for call in self.messages[at].get("tool_calls", ())):
-                at += 1
-                while at < len(self.messages) and self.messages[at]["role"] == "tool":
-                    at += 1
-                return at
-        return len(self.messages)
+    def _place_of_call(self, call_id: str) -> int | None:
+        places = range(len(self._spoken) - 1, -1, -1)
+        return next((at for at in places if self._spoken[at].has_call(call_id)), None)
 
 
-def _is_complete(message: Message) -> bool:
-    return not message.get("tool_calls") and bool(message["content"] or message.get("refusal"))
+def _vendor_data(item: Message) -> Message:
+    return {name: item[name] for name in VENDOR_DATA if item.get(name)}
 
 
 def _kind_of(item: Message, param: str) -> str:
@@ -201,60 +217,3 @@ def _kind_of(item: Message, param: str) -> str:
         return expect(str, kind, f"{param}.type")
     # `{"id": …}` alone is a reference: its type may be left out.
     return "item_reference" if "id" in item and not {"role", "content"} & item.keys() else "message"
-
-
-def _required(item: Message, name: str, param: str) -> str:
-    place = f"{param}.{name}"
-    if item.get(name) in (None, ""):
-        message = f"Missing required parameter: '{place}'."
-        raise invalid(message, param=place, code="missing_required_parameter")
-    return expect(str, item[name], place)
-
-
-def _parts(content: Any, param: str) -> list[Message]:
-    if not isinstance(content, list):
-        message = f"Invalid type for '{param}': expected a string or an array."
-        raise invalid(message, param=param, code="invalid_type")
-    return [expect(dict, part, f"{param}.{position}") for position, part in enumerate(content)]
-
-
-def _content(content: Any, param: str) -> Any:
-    """A string where there is only text (templates without images know nothing else), else parts."""
-    if isinstance(content, str):
-        return content
-    parts = _parts(content, param)
-    if all(_is_text(part) for part in parts):
-        return "\n".join(_text(part, f"{param}.{position}") for position, part in enumerate(parts))
-    return [_part(part, f"{param}.{position}") for position, part in enumerate(parts)]
-
-
-def _is_text(part: Message) -> bool:
-    return isinstance(part.get("type"), str) and part["type"] in _TEXT_PARTS
-
-
-def _text(part: Message, param: str) -> str:
-    if not _is_text(part):
-        raise unsupported(param, "parts other than text are, in this place,")
-    return expect(str, part.get("text"), f"{param}.text")
-
-
-def _part(part: Message, param: str) -> Message:
-    match part.get("type"):
-        case kind if _is_text(part):
-            return {"type": "text", "text": _text(part, param)}
-        case "input_image" if part.get("image_url"):
-            image: Message = {"url": expect(str, part["image_url"], f"{param}.image_url")}
-            if part.get("detail"):
-                image["detail"] = (
-                    "high" if part["detail"] == "original" else expect(str, part["detail"], f"{param}.detail")
-                )
-            return {"type": "image_url", "image_url": image}
-        case "input_file" if part.get("file_data") or part.get("file_id"):
-            names = [name for name in ("file_data", "file_id", "filename") if part.get(name)]
-            file = {name: expect(str, part[name], f"{param}.{name}") for name in names}
-            return {"type": "file", "file": file}
-        case "input_audio" if part.get("input_audio") or part.get("data"):
-            given = part.get("input_audio") or {n: part[n] for n in ("data", "format") if n in part}
-            return {"type": "input_audio", "input_audio": expect(dict, given, f"{param}.input_audio")}
-        case kind:
-            raise unsupported(param, f"parts of type '{kind}' without inline data are")

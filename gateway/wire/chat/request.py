@@ -1,45 +1,64 @@
 """A Responses request as a chat-completions request, for backends that speak only that.
 
-What has a counterpart is mapped; what has none is refused with the field's name, never dropped in silence.
-Fields that this API does not know (`top_k`, `chat_template_kwargs`, …) go along as they are.
+What has a counterpart is mapped. What only permits or advises, and has none, is left out; what demands, and
+has none, is refused with the field's name. Fields that the Responses API does not know (`top_k`,
+`chat_template_kwargs`, …) go along as they are.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import orjson
 
-from gateway.wire.chat.messages import expect, messages_of, unsupported
-from gateway.wire.chat.tools import CUSTOM_TOOL_ARGUMENT
+from gateway.wire.chat.choice import offer
+from gateway.wire.chat.message_parts import expect, unsupported
+from gateway.wire.chat.messages import messages_of
+from gateway.wire.chat.tools import TOOLS_MAX, Tools, too_many_tools, tools_of
+from gateway.wire.chat.ways import Ways
 from gateway.wire.errors import Refusal, invalid
+from gateway.wire.shapes import judge_settings
+from gateway.wire.tools import declared
 
 Body = dict[str, Any]
 
-# `messages` is what we make of `input`; of several choices (`n`) a response could show only one.
-_UNSUPPORTED = ("conversation", "prompt", "context_management", "previous_response_id", "messages")
+_DEMANDS = ("conversation", "prompt", "previous_response_id", "messages")
+"""Without these the answer would be to another question. `messages` is what we make of `input`."""
+
 _MAPPED = frozenset(
     {
-        "background",
-        "include",
-        "input",
-        "instructions",
-        "max_output_tokens",
-        "max_tool_calls",  # of built-in tools only, of which a chat backend has none
-        "n",
-        "reasoning",
-        "store",  # the gateway is the store
-        "stream",
-        "stream_options",
-        "text",
-        "tool_choice",
-        "tools",
-        "top_logprobs",
-        "truncation",
-        *_UNSUPPORTED,
+        *("input", "instructions"),  # messages
+        *("tools", "tool_choice"),
+        *("include", "top_logprobs"),  # logprobs
+        "text",  # response_format, verbosity
+        "reasoning",  # reasoning_effort
+        "max_output_tokens",  # max_tokens, or what the backend calls it
+        *("stream", "stream_options"),
+        "n",  # one answer is what a response can show
+        *("background", "store"),  # the gateway runs it, and is the store
     }
 )
+"""What is said in other fields, or in another form."""
+
+_ADVICE = {
+    "truncation": "permits a backend to leave out items; what it does about too many is its own affair",
+    "context_management": "permits it to compact them",
+    "max_tool_calls": "bounds calls of built-in tools, of which a chat backend has none",
+    "access_programs": "OpenAI's programmes for some uses",
+    "background_options": "when a background response should be done, at OpenAI",
+    "image": "how OpenAI may shrink images",
+    "multi_agent": "OpenAI's beta of that name",
+    "client_metadata": "Codex: its session and installation",
+    "generate": "Codex, over WebSockets",
+    "structured_inputs": "Azure's agents",
+    "agent_reference": "Azure's agents",
+    "enable_response_messages": "vLLM's Responses API alone",
+    "previous_input_messages": "vLLM's Responses API alone",
+}
+"""Fields of the Responses API, and of its clients and servers, that only permit or advise, and that no chat
+API knows: a server that refuses unknown fields would fail for them. Each with its owner or its use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +66,31 @@ class ChatOptions:
     """How one backend's chat API differs from the next one's.
 
     Attributes:
-        has_developer_role: It knows the role `developer`; else such messages go as `system`.
         max_tokens_field: Its name for the limit on generated tokens.
-        reasoning_field: Where earlier reasoning goes in an assistant message; None: nowhere.
+        refuses_tools: A request with tools that it cannot run is refused; else it is served without them.
+        think_tags: Its answers have their thoughts in the text, between tags.
+        ways: How it wants the messages.
     """
 
-    has_developer_role: bool = False
     max_tokens_field: str = "max_tokens"
-    reasoning_field: str | None = None
+    refuses_tools: bool = False
+    think_tags: bool = False
+    ways: Ways = field(default_factory=Ways)
+
+
+def offered_tools(body: Body, *, input: Any, options: ChatOptions) -> tuple[Tools, Body]:
+    """The tools of a request, and what of them stands in the chat request.
+
+    Raises:
+        Refusal: They are malformed, or demanded and not to be had.
+    """
+    judge_settings(body, input)
+    if next(islice(declared(body, input), TOOLS_MAX, None), None) is not None:
+        raise too_many_tools("tools")
+    tools = tools_of(body, input)
+    if options.refuses_tools:
+        _refuse_omitted(tools)
+    return tools, offer(tools, body.get("tool_choice"))
 
 
 def chat_body(body: Body, *, input: Any, options: ChatOptions) -> bytes:
@@ -67,15 +103,16 @@ def chat_body(body: Body, *, input: Any, options: ChatOptions) -> bytes:
     Raises:
         Refusal: A field or an item is malformed, or has no counterpart in chat completions.
     """
-    _refuse_unsupported(body)
-    call: Body = {name: value for name, value in body.items() if name not in _MAPPED and value is not None}
+    tools, offered = offered_tools(body, input=input, options=options)
+    _refuse_demands(body)
+    unsaid = _MAPPED | _ADVICE.keys() | set(_DEMANDS)
+    call: Body = {name: value for name, value in body.items() if name not in unsaid and value is not None}
     call["messages"] = messages_of(
-        body.get("instructions"),
-        input,
-        has_developer_role=options.has_developer_role,
-        reasoning_field=options.reasoning_field,
+        body.get("instructions"), _without_tools(input), tools=tools, ways=options.ways
     )
-    call |= _tools(body) | _text(body) | _reasoning(body) | _logprobs(body)
+    call |= offered | _text(body) | _reasoning(body) | _logprobs(body)
+    if not offered:  # some servers refuse it where there is nothing to call
+        call.pop("parallel_tool_calls", None)
     if body.get("max_output_tokens") is not None:
         call[options.max_tokens_field] = body["max_output_tokens"]
     call["stream"] = True
@@ -86,14 +123,18 @@ def chat_body(body: Body, *, input: Any, options: ChatOptions) -> bytes:
         raise invalid("The request is nested too deeply, or not JSON.", code="invalid_json") from None
 
 
-def _refuse_unsupported(body: Body) -> None:
-    for name in _UNSUPPORTED:
+def _refuse_demands(body: Body) -> None:
+    for name in _DEMANDS:
         if body.get(name) is not None:
             raise _unsupported(name)
-    if body.get("truncation") not in (None, "disabled"):
-        raise _unsupported("truncation")
     if body.get("n") not in (None, 1):
         raise _unsupported("n")
+
+
+def _refuse_omitted(tools: Tools) -> None:
+    for tool in tools.omitted:
+        what = f"tools of type '{tool.kind}' are (setting `unsupported_tools`: refuse)"
+        raise unsupported(tool.param, what)
 
 
 def _unsupported(param: str) -> Refusal:
@@ -104,13 +145,19 @@ def _unsupported(param: str) -> Refusal:
     )
 
 
-def _object(body: Body, name: str, known: tuple[str, ...]) -> Body:
-    """A field that is an object, with nothing in it that would be lost."""
-    value = expect(dict, body.get(name) or {}, name)
-    for key in value.keys() - set(known):
-        if value[key] is not None:
-            raise _unsupported(f"{name}.{key}")
-    return value
+def _without_tools(input: Any) -> Any:
+    """The items to be said. In place of one that only brings tools stands an empty thought, which says
+    nothing: so those after it keep their places, by which a refusal names them."""
+    if not isinstance(input, list):
+        return input
+    return [_NOTHING if _brings_tools(item) else item for item in input]
+
+
+_NOTHING: Body = {"type": "reasoning", "summary": []}
+
+
+def _brings_tools(item: Any) -> bool:
+    return isinstance(item, dict) and item.get("type") == "additional_tools"
 
 
 def _stream_options(body: Body) -> Body:
@@ -120,15 +167,14 @@ def _stream_options(body: Body) -> Body:
 
 
 def _reasoning(body: Body) -> Body:
-    # A summary is a digest of what the client may not see; here it sees all of it.
-    effort = _object(body, "reasoning", ("effort", "summary", "generate_summary")).get("effort")
+    """The effort. All else is advice: a summary is a digest of what the client may not see, and here it sees
+    all; which thoughts the model is shown again is for its template to say."""
+    effort = expect(dict, body.get("reasoning") or {}, "reasoning").get("effort")
     return {} if effort is None else {"reasoning_effort": effort}
 
 
 def _logprobs(body: Body) -> Body:
-    include = expect(list, body.get("include") or [], "include")
-    if "reasoning.encrypted_content" in include:  # the others are about tools that are refused, or input
-        raise _unsupported("include")
+    include = expect(list, body.get("include") or [], "include")  # all others ask for more than there is
     count = body.get("top_logprobs")
     if not count and "message.output_text.logprobs" not in include:
         return {}
@@ -136,91 +182,23 @@ def _logprobs(body: Body) -> Body:
 
 
 def _text(body: Body) -> Body:
-    text = _object(body, "text", ("format", "verbosity"))
+    text = expect(dict, body.get("text") or {}, "text")
+    for key in text.keys() - {"format", "verbosity"}:
+        if text[key] is not None:
+            raise _unsupported(f"text.{key}")
     mapped: Body = {}
     if text.get("verbosity") is not None:
         mapped["verbosity"] = text["verbosity"]
-    form = expect(dict, text.get("format") or {"type": "text"}, "text.format")
+    form = text.get("format") or {}
     match form.get("type"):
-        case "text":
-            pass
         case "json_object":
             mapped["response_format"] = {"type": "json_object"}
         case "json_schema":
-            schema = {name: form[name] for name in _SCHEMA_FIELDS if form.get(name) is not None}
+            inner = form.get("json_schema")  # as chat completions have it
+            given = inner if isinstance(inner, dict) else form
+            schema = {name: given[name] for name in _SCHEMA_FIELDS if given.get(name) is not None}
             mapped["response_format"] = {"type": "json_schema", "json_schema": schema}
-        case _:
-            raise _unsupported("text.format")
     return mapped
 
 
 _SCHEMA_FIELDS = ("name", "description", "schema", "strict")
-
-
-def _tools(body: Body) -> Body:
-    given = expect(list, body.get("tools") or [], "tools")
-    tools = [_tool(tool, f"tools.{position}") for position, tool in enumerate(given)]
-    choice = body.get("tool_choice")
-    if isinstance(choice, dict):
-        if choice.get("type") == "allowed_tools":
-            tools = _allowed(tools, choice)
-            choice = choice.get("mode") or "auto"
-        elif choice.get("type") in ("function", "custom"):
-            choice = {"type": "function", "function": {"name": _name(choice, "tool_choice")}}
-        else:
-            raise _unsupported("tool_choice")
-    elif choice is not None:
-        expect(str, choice, "tool_choice")
-    mapped: Body = {"tools": tools} if tools else {}
-    # Some servers refuse any choice where there is nothing to choose from.
-    if choice is not None and (tools or choice not in ("auto", "none")):
-        mapped["tool_choice"] = choice
-    return mapped
-
-
-def _allowed(tools: list[Body], choice: Body) -> list[Body]:
-    """Chat has no choice among some tools: the backend is only told of these."""
-    if choice.get("mode") not in (None, "auto", "required"):
-        raise invalid("Invalid value for 'tool_choice.mode'.", param="tool_choice.mode")
-    offered = {tool["function"]["name"] for tool in tools}
-    allowed = set()
-    for position, tool in enumerate(expect(list, choice.get("tools"), "tool_choice.tools")):
-        param = f"tool_choice.tools.{position}"
-        name = _name(expect(dict, tool, param), param)
-        if name not in offered:
-            raise invalid(f"Invalid value for '{param}': no such tool in 'tools'.", param=param)
-        allowed.add(name)
-    return [tool for tool in tools if tool["function"]["name"] in allowed]
-
-
-def _tool(tool: Any, param: str) -> Body:
-    tool = expect(dict, tool, param)
-    match tool.get("type"):
-        case "function":
-            fields: tuple[str, ...] = ("name", "description", "parameters", "strict")
-            function = {name: tool[name] for name in fields if tool.get(name) is not None}
-        case "custom":
-            fields = ("name", "description", "format")
-            form = expect(dict, tool.get("format") or {"type": "text"}, f"{param}.format")
-            if form.get("type") != "text":
-                raise unsupported(f"{param}.format", "grammars of custom tools are")
-            argument = {CUSTOM_TOOL_ARGUMENT: {"type": "string"}}
-            schema = {"type": "object", "properties": argument, "required": [CUSTOM_TOOL_ARGUMENT]}
-            function = {"name": tool.get("name"), "parameters": schema}
-            if tool.get("description") is not None:
-                function["description"] = tool["description"]
-        case kind:
-            raise unsupported(param, f"tools of type '{kind}' are")
-    function["name"] = _name(tool, param)
-    for name in ("defer_loading", "allowed_callers"):  # of tool search and of programmatic calling
-        if tool.get(name):
-            raise _unsupported(f"{param}.{name}")
-    extra = {name: value for name, value in tool.items() if name not in fields and value is not None}
-    return {**extra, "type": "function", "function": function}
-
-
-def _name(value: Body, param: str) -> str:
-    name = expect(str, value.get("name"), f"{param}.name")
-    if not name:
-        raise invalid(f"Invalid value for '{param}.name': it is empty.", param=f"{param}.name")
-    return name

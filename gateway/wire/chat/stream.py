@@ -1,62 +1,30 @@
-"""A chat-completions stream as the item events of a response.
+"""A chat-completions answer, chunk by chunk or whole, as the events of a response.
 
-Says only what chat says: which item begins, its deltas, its end. Parts, done events, indexes and ids are the
-normaliser's work, as for every backend. The ending waits for the end of the stream, since usage comes after
-the finish reason.
+Finds the choice in a chunk, has it read as pieces, tells each to the items, and says at the end how it ended.
+The ending waits for the end of the stream, since usage comes after the finish reason.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Collection
 from typing import Any
 
-import orjson
-
-from gateway.wire.chat.fields import logprobs_of, object_of, objects_of, text_of, usage_of
-from gateway.wire.chat.tools import CUSTOM_TOOL_ARGUMENT, Tools
+from gateway.wire.chat.call_items import CallItems
+from gateway.wire.chat.calls import fragments_of
+from gateway.wire.chat.chunks import Choice, chunk_of, piece_alone
+from gateway.wire.chat.content import pieces_of
+from gateway.wire.chat.endings import DONE, Ending, Meaning
+from gateway.wire.chat.heard import TEXTS, Heard
+from gateway.wire.chat.items import Items
+from gateway.wire.chat.pieces import Kind, Piece
+from gateway.wire.chat.thinking import ThinkTags
+from gateway.wire.chat.tools import Tools
 from gateway.wire.events import Event
+from gateway.wire.notices import NOTICES_MAX, Notable, Notice
+from gateway.wire.usage import Usage, merged, usage_of
 
-_INCOMPLETE = {
-    "length": "max_output_tokens",
-    "max_tokens": "max_output_tokens",  # names of other APIs, which some gateways let through
-    "model_length": "max_output_tokens",
-    "content_filter": "content_filter",
-}
-_TIERS = ("default", "flex", "scale", "priority", "fast", "ultrafast", "auto")
-"""Some servers have tiers of their own, for which a response has no name."""
-
-_BROKEN = frozenset({"abort", "error"})
-"""Reasons that servers have of their own: the answer is not whole, through no limit of the request."""
-
-
-@dataclass(slots=True)
-class _Call:
-    """A tool call that is being streamed; announced once its name is known."""
-
-    item_id: str | None = None
-    call_id: str | None = None
-    name: str = ""
-    arguments: list[str] = field(default_factory=list)
-    is_custom: bool = False
-
-    def is_whole(self) -> bool:
-        try:
-            return isinstance(orjson.loads("".join(self.arguments)), dict)
-        except orjson.JSONDecodeError:
-            return False
-
-
-@dataclass(slots=True)
-class _Message:
-    """A message that is being streamed.
-
-    Attributes:
-        text, logprobs: Of the text part that is open.
-    """
-
-    item_id: str
-    text: list[str] = field(default_factory=list)
-    logprobs: list[Any] = field(default_factory=list)
+_CALLED = frozenset({"tool_calls", "tool_call", "tool_use", "function_call"})
+_FIELDS_NAMED_MAX = 5
 
 
 class ChatStream:
@@ -64,225 +32,215 @@ class ChatStream:
 
     Args:
         tools: Those of the request, by the names that the backend was given.
+        think_tags: Thoughts stand between tags in the text.
+
+    Attributes:
+        reasoning_field: Where the first thoughts came: a field of the delta; `content` for parts of it.
     """
 
-    def __init__(self, response_id: str, tools: Tools) -> None:
-        self._seed = response_id.removeprefix("resp_")[:40]
-        self._tools = tools
-        self._count = 0
-        self._reasoning: str | None = None
-        self._message: _Message | None = None
-        self._calls: dict[int, _Call] = {}
-        self._finish_reason: str | None = None
+    def __init__(self, response_id: str, tools: Tools, *, think_tags: bool = False) -> None:
+        self._notices: set[Notice] = set()
+        self.reasoning_field: str | None = None
+        self._items = Items(response_id)
+        self._calls = CallItems(self._items, tools)
+        self._heard = Heard()
+        self._tags = ThinkTags(may_close_alone=True) if think_tags else None
+        self._shown: int | None = None
+        self._ending: Ending | None = None
+        self._has_ended = False
         self._answer: dict[str, Any] = {}
+        self._usage: Usage = {}
 
-    def feed(self, chunk: dict[str, Any]) -> list[Event]:
+    @property
+    def notices(self) -> Collection[Notice]:
+        """What the operator should know of."""
+        return self._notices
+
+    def feed(self, sent: dict[str, Any]) -> list[Event]:
         """The events of one chunk."""
-        for name, kind in (("model", str), ("usage", dict)):
-            if isinstance(chunk.get(name), kind):
-                self._answer[name] = chunk[name]
-        if chunk.get("service_tier") in _TIERS:
-            self._answer["service_tier"] = chunk["service_tier"]
-        # Of several choices a response can show one.
-        choice = next((c for c in objects_of(chunk.get("choices")) if not c.get("index")), None)
-        if choice is None:
-            return []
-        if isinstance(choice.get("usage"), dict):
-            self._answer["usage"] = choice["usage"]
-        if isinstance(reason := choice.get("finish_reason"), str) and reason:
-            self._finish_reason = reason
-        delta = object_of(choice.get("delta") or choice.get("message"))
-        events: list[Event] = []
-        if thought := text_of(delta, "reasoning_content") or text_of(delta, "reasoning"):
-            events += self._think(thought)
-        events += self._say(text_of(delta, "content"), logprobs_of(choice))
-        if refusal := text_of(delta, "refusal"):
-            events += self._refuse(refusal)
-        calls = objects_of(delta.get("tool_calls"))
-        if not calls and isinstance(delta.get("function_call"), dict):  # before there were several
-            calls = [{"index": 0, "function": delta["function_call"]}]
-        for position, call in enumerate(calls):
-            events += self._call(call, position)
+        if (piece := piece_alone(sent, self._shown)) is not None:
+            self._heard.in_deltas.add(piece.kind)
+            return self._told([piece], [])
+        chunk = chunk_of(sent, self._shown)
+        self._shown = chunk.shown
+        self._answer |= chunk.about
+        if chunk.usage:
+            self._usage = merged(self._usage, chunk.usage)
+        if chunk.error is not None:
+            return [{"type": "error", "error": chunk.error}]
+        events = self._told(chunk.beside, []) if chunk.beside else []
+        for choice in chunk.choices:
+            events += self._choice(choice)
         return events
 
-    def end(self, *, default: str | None = None) -> list[Event]:
-        """The last events, at the end of the stream; none if the backend never said why it stopped.
+    def _choice(self, choice: Choice) -> list[Event]:
+        self._ending = choice.ending or self._ending
+        pieces = list(pieces_of(choice.delta, "delta"))
+        events = self._told(pieces, choice.logprobs)
+        self._heard.in_deltas |= {piece.kind for piece in pieces if piece.kind is not Kind.UNMAPPED}
+        # Perplexity has all so far beside each delta: it is enough to look at the last.
+        if choice.message and not (pieces and choice.ending is None):
+            events += self._message(choice, [] if pieces else choice.logprobs)
+        return events
+
+    def _message(self, choice: Choice, logprobs: list[Any]) -> list[Event]:
+        """A whole message, or a piece under its name: what is new in it."""
+        pieces = list(pieces_of(choice.message, "message"))
+        texts = {kind: "".join(piece.text for piece in pieces if _kind(piece) is kind) for kind in TEXTS}
+        fresh = {
+            kind: self._heard.rest(kind, text, is_last=choice.ending is not None)
+            for kind, text in texts.items()
+        }
+        if fresh != texts:
+            for kind in [kind for kind, text in fresh.items() if text is None]:
+                self._note(Notable.UNMAPPED_FIELD, f"message.{kind.name.lower()}")
+            pieces = [
+                *(Piece(kind, text) for kind, text in fresh.items() if text),
+                *(piece for piece in pieces if _kind(piece) not in TEXTS),
+            ]
+        told = self._heard.in_deltas & {Kind.THOUGHT_DATA, Kind.AUDIO}
+        return self._told([piece for piece in pieces if piece.kind not in told], logprobs, is_whole=True)
+
+    # -- pieces
+
+    def _told(self, pieces: list[Piece], logprobs: list[Any], *, is_whole: bool = False) -> list[Event]:
+        """Tell pieces to the items; the logprobs are those of the first text."""
+        events: list[Event] = []
+        for piece in pieces:
+            if (kind := _kind(piece)) in TEXTS:
+                self._heard.add(kind, piece.text)
+            if kind is Kind.TEXT:
+                events += self._text(piece, logprobs)
+                logprobs = []
+            else:
+                events += self._other(piece, is_whole=is_whole)
+        return events + (self._items.say("", logprobs) if logprobs else [])
+
+    def _text(self, piece: Piece, logprobs: list[Any]) -> list[Event]:
+        is_marked = piece.kind is Kind.MARKED_TEXT
+        if self._tags is None and is_marked:
+            self._tags = ThinkTags(may_close_alone=False)
+        events = self._calls.announce()
+        if self._tags is None:
+            return events + self._items.say(piece.text, logprobs)
+        for is_thought, text in self._tags.feed(piece.text, is_marked=is_marked):
+            events += self._items.think(text) if is_thought else self._items.say(text, logprobs)
+            logprobs = logprobs if is_thought else []
+        return events
+
+    def _untagged(self) -> list[Event]:
+        """What waited for the rest of a tag, since something else comes."""
+        events: list[Event] = []
+        for is_thought, text in self._tags.end() if self._tags is not None else ():
+            events += self._items.think(text) if is_thought else self._items.say(text, [])
+        return events
+
+    def _other(self, piece: Piece, *, is_whole: bool) -> list[Event]:
+        match piece.kind:
+            case Kind.UNMAPPED:
+                self._note(Notable.UNMAPPED_FIELD, piece.name)
+                return []
+            case Kind.SOURCE:
+                self._items.citations.add(piece.data)
+                return []
+            case Kind.VENDOR:
+                self._items.vendor |= piece.data
+                return []
+            case Kind.THOUGHT_DATA:
+                self._items.think_data(piece.name, piece.data, are_all=bool(piece.text))
+                return []
+            case Kind.CALL:
+                return self._call(piece, is_whole=is_whole)
+        events = self._untagged() + self._calls.announce()
+        match piece.kind:
+            case Kind.THOUGHT:
+                self.reasoning_field = self.reasoning_field or piece.name
+                events += self._items.think(piece.text)
+            case Kind.REFUSAL:
+                events += self._items.refuse(piece.text)
+            case Kind.IMAGE:
+                events += self._items.picture(piece.data)
+            case Kind.AUDIO:
+                events += self._items.sound(piece.data)
+        return events
+
+    def _call(self, piece: Piece, *, is_whole: bool) -> list[Event]:
+        events: list[Event] = []
+        for it in fragments_of(piece.data, "tool_calls"):
+            for place in it.unmapped:
+                self._note(Notable.UNMAPPED_FIELD, place)
+            is_told = is_whole and (Kind.CALL in self._heard.in_deltas or not it.id) and self._calls.has(it)
+            if not it.is_empty and not is_told:
+                events += self._untagged() + self._calls.take(it)
+        return events
+
+    # -- the end
+
+    def end(self, *, is_done: bool, is_whole: bool = False) -> list[Event]:
+        """The last events; none that ends the response, if the backend never said that it is over.
 
         Args:
-            default: The finish reason of a backend that has said none.
+            is_done: The backend said so, if not why.
+            is_whole: It was no stream.
         """
-        finish, self._finish_reason = self._finish_reason or default, None
-        if finish is None:
+        if self._has_ended:
             return []
-        if finish in _BROKEN:
-            return [{"type": "error", "message": f"The backend gave up on the answer ({finish})."}]
-        reason = _INCOMPLETE.get(finish)
-        status = "incomplete" if reason else "completed"
-        events = self._close_reasoning() + self._close_message(status)
-        for call in self._calls.values():
-            events += self._close_call(call, status)
-        self._calls = {}
-        answer = {**self._answer, "status": status, "usage": usage_of(self._answer.get("usage"))}
-        if reason:
-            answer["incomplete_details"] = {"reason": reason}
-        return [*events, {"type": f"response.{status}", "response": answer}]
-
-    def _open(self, prefix: str, item: dict[str, Any]) -> tuple[str, Event]:
-        # Made up as the normaliser does it: the n-th item is n in both, so no two get the same id.
-        item_id = f"{prefix}_{self._seed}{self._count:08x}"
-        self._count += 1
-        return item_id, {"type": "response.output_item.added", "item": {"id": item_id, **item}}
-
-    # -- reasoning
-
-    def _think(self, thought: str) -> list[Event]:
-        events: list[Event] = []
-        if self._reasoning is None:
-            events += self._close_message("completed")
-            self._reasoning, added = self._open("rs", {"type": "reasoning", "summary": [], "content": []})
-            events.append(added)
-        events.append({"type": "response.reasoning_text.delta", "item_id": self._reasoning, "delta": thought})
-        return events
-
-    def _close_reasoning(self) -> list[Event]:
-        if self._reasoning is None:
-            return []
-        item = {"id": self._reasoning, "type": "reasoning"}
-        self._reasoning = None
-        return [{"type": "response.output_item.done", "item": item}]
-
-    # -- message
-
-    def _say(self, text: str, logprobs: list[Any]) -> list[Event]:
-        if not text:
-            if self._message is not None:  # half a character: its text comes with the next token
-                self._message.logprobs += logprobs
-            return []
-        message, events = self._open_message()
-        message.text.append(text)
-        message.logprobs += logprobs
-        event = {"type": "response.output_text.delta", "item_id": message.item_id, "delta": text}
-        return [*events, {**event, "logprobs": logprobs}]
-
-    def _refuse(self, refusal: str) -> list[Event]:
-        message, events = self._open_message()
-        events += self._close_text(message)
-        event = {"type": "response.refusal.delta", "item_id": message.item_id, "delta": refusal}
-        return [*events, event]
-
-    def _open_message(self) -> tuple[_Message, list[Event]]:
-        events = self._close_reasoning()
-        if self._message is None:
-            item_id, added = self._open("msg", {"type": "message", "role": "assistant", "content": []})
-            self._message = _Message(item_id)
-            events.append(added)
-        return self._message, events
-
-    def _close_text(self, message: _Message) -> list[Event]:
-        """The end of a text part, said only where there is something to say: the logprobs of all of it."""
-        text, logprobs = "".join(message.text), message.logprobs
-        message.text, message.logprobs = [], []
-        if not text or not logprobs:
-            return []
-        part = {"type": "output_text", "text": text, "logprobs": logprobs}
-        place = {"item_id": message.item_id}
-        return [
-            {"type": "response.output_text.done", **place, "text": text, "logprobs": logprobs},
-            {"type": "response.content_part.done", **place, "part": part},
-        ]
-
-    def _close_message(self, status: str) -> list[Event]:
-        message, self._message = self._message, None
-        if message is None:
-            return []
-        item = {"id": message.item_id, "type": "message", "status": status}
-        return [*self._close_text(message), {"type": "response.output_item.done", "item": item}]
-
-    # -- calls
-
-    def _call(self, fragment: dict[str, Any], position: int) -> list[Event]:
-        function = object_of(fragment.get("function"))
-        given_id, name = text_of(fragment, "id"), text_of(function, "name")
-        slot = self._slot(fragment.get("index"), given_id, name, position)
-        call = self._calls.get(slot)
-        events: list[Event] = []
-        if call is not None and _is_another(call, given_id, name):
-            events += self._close_call(self._calls.pop(slot), "completed")
-            call = None
-        if call is None:
-            events += self._close_reasoning() + self._close_message("completed")
-            call = self._calls[slot] = _Call()
-        call.call_id = call.call_id or given_id or None
-        call.name = call.name or name
-        arguments = _arguments_of(function)
-        if arguments:
-            call.arguments.append(arguments)
-        if not call.name:
+        events = self._untagged() + self._calls.announce()
+        ending = self._ending
+        if ending is None and (is_whole or (is_done and (self._items.count or self._notices))):
+            ending = DONE
+            if not is_whole:
+                self._note(Notable.NO_FINISH_REASON)
+        if ending is None:
             return events
-        if call.item_id is None:
-            events += self._open_call(call)
-            arguments = "".join(call.arguments)
-        if arguments and not call.is_custom:
-            kind = "response.function_call_arguments.delta"
-            events.append({"type": kind, "item_id": call.item_id, "delta": arguments})
-        return events
+        self._has_ended = True
+        if not ending.is_known:
+            self._note(Notable.UNKNOWN_FINISH_REASON, ending.word)
+        if ending.meaning is Meaning.BROKEN:
+            return [*events, self._failed(f"The backend gave up on the answer ({ending.word}).")]
+        status = "completed" if ending.meaning is Meaning.WHOLE else "incomplete"
+        events += self._items.close(status) + self._calls.end(status)
+        self._note_leftovers()
+        if not self._items.count and (why := self._why_empty(ending)):
+            return [*events, self._failed(why)]
+        if self._calls.are_broken and ending.meaning is Meaning.WHOLE:
+            ending = Ending(Meaning.CUT, ending.word)
+        answer = {**self._answer, "usage": usage_of(self._usage), "status": "completed"}
+        if ending.meaning is not Meaning.WHOLE:
+            answer |= {"status": "incomplete", "incomplete_details": ending.details}
+        return [*events, {"type": f"response.{answer['status']}", "response": answer}]
 
-    def _slot(self, index: Any, given_id: str, name: str, position: int) -> int:
-        """Which call a fragment is about: by index, else by id, else by its place in the chunk."""
-        if isinstance(index, int):
-            return index
-        if not name:
-            for slot, call in self._calls.items():
-                if given_id and call.call_id == given_id:
-                    return slot
-        return position
+    def _failed(self, message: str) -> Event:
+        error = {"code": "server_error", "message": message}
+        answer = {**self._answer, "usage": usage_of(self._usage), "status": "failed", "error": error}
+        return {"type": "response.failed", "response": answer}
 
-    def _open_call(self, call: _Call) -> list[Event]:
-        item = self._tools.item_of(call.name)
-        call.is_custom = item["type"] == "custom_tool_call"
-        prefix = "ctc" if call.is_custom else "fc"
-        if call.call_id:
-            item["call_id"] = call.call_id
-        call.item_id, added = self._open(prefix, item)
-        return [added]
+    def _why_empty(self, ending: Ending) -> str:
+        """Why an answer without any output is no answer; "" if the backend really had nothing to say."""
+        if ending.meaning in (Meaning.LIMIT, Meaning.FILTER):
+            return ""
+        lost = sorted(notice.name for notice in self._notices if notice.what is Notable.UNMAPPED_FIELD)
+        if lost:
+            fields = ", ".join(lost[:_FIELDS_NAMED_MAX])
+            return f"The backend's answer has nothing but what a response has no place for, in: {fields}."
+        if ending.meaning is Meaning.CUT:
+            return f"The backend ended the answer ({ending.word}) before there was any of it."
+        is_called = ending.meaning is Meaning.WHOLE and ending.word.lower() in _CALLED
+        return "The backend said that it calls a tool, and did not say which." if is_called else ""
 
-    def _close_call(self, call: _Call, status: str) -> list[Event]:
-        events: list[Event] = []
-        arguments = "".join(call.arguments)
-        if call.item_id is None:
-            if not arguments and not call.call_id:
-                return []
-            events += self._open_call(call)  # it never got a name; the client is shown what there is
-        if call.is_whole():
-            status = "completed"  # whatever was cut, it was not this call
-        elif not arguments and status == "completed":
-            arguments = "{}"
-        text = {"input": _custom_input(arguments)} if call.is_custom else {"arguments": arguments}
-        kind = "custom_tool_call" if call.is_custom else "function_call"
-        item = {"id": call.item_id, "type": kind, "status": status, **text}
-        return [*events, {"type": "response.output_item.done", "item": item}]
+    def _note_leftovers(self) -> None:
+        """What came, and belongs to an item that never did."""
+        if self._items.citations:
+            self._note(Notable.UNMAPPED_FIELD, "citations")
+        if self._items.vendor:
+            self._note(Notable.UNMAPPED_FIELD, "extra_content")
+        if self._calls.has_nameless:
+            self._note(Notable.UNMAPPED_FIELD, "tool_calls")
 
-
-def _is_another(call: _Call, given_id: str, name: str) -> bool:
-    """Whether a fragment begins another call. Some servers give every call the index 0, or none."""
-    if not call.name or not (name or given_id):
-        return False
-    if given_id and call.call_id:
-        return given_id != call.call_id and (bool(name) or call.is_whole())
-    return bool(name) and (call.is_whole() or (name != call.name and not call.arguments))
+    def _note(self, what: Notable, name: str = "") -> None:
+        if len(self._notices) < NOTICES_MAX:
+            self._notices.add(Notice(what, name))
 
 
-def _arguments_of(function: dict[str, Any]) -> str:
-    value = function.get("arguments")
-    if value is None or isinstance(value, str):
-        return value or ""
-    return orjson.dumps(value).decode()  # an object, where the API says a string
-
-
-def _custom_input(arguments: str) -> str:
-    try:
-        value = orjson.loads(arguments)
-    except orjson.JSONDecodeError:
-        return arguments
-    text = value.get(CUSTOM_TOOL_ARGUMENT) if isinstance(value, dict) else None
-    return text if isinstance(text, str) else arguments
+def _kind(piece: Piece) -> Kind:
+    return Kind.TEXT if piece.kind is Kind.MARKED_TEXT else piece.kind

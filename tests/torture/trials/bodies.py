@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -11,12 +12,18 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 import aiohttp
+import brotli
 
 from tests.api.probes import status_of
 from tests.api.recorder import recording
 from tests.torture.gateway import Gateway
 from tests.torture.trial import Bench, trial
 from tests.torture.watch import MIB, Watch, look, loop_busy_s
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 _BODY_BYTES_MAX = 64 * MIB
 _MORE_MIB_MAX = 64
@@ -55,6 +62,17 @@ def _many(piece: bytes, size: int) -> list[bytes]:
     return [piece * per_piece] * (size // (len(piece) * per_piece) + 1)
 
 
+def _bomb(coding: str, pack: Callable[[bytes], bytes]) -> Abuse:
+    """A gigabyte in a megabyte, or less."""
+    header = b"Content-Encoding: %b\r\n" % coding.encode()
+    return Abuse(
+        f"{coding} bomb",
+        lambda: _with_length(pack(bytes(64 * MIB)), header),
+        (413,),
+        kept_bytes=_BODY_BYTES_MAX,
+    )
+
+
 _ABUSES = (
     Abuse(
         "64 MiB + 1, told", lambda: [_HEAD + b"Content-Length: %d\r\n\r\n" % (_BODY_BYTES_MAX + 1)], (413,)
@@ -75,7 +93,10 @@ _ABUSES = (
         lambda: [_CHUNKED + b"fffffffffffffff\r\n", *_many(b" " * 99, MIB), b""],
         (408,),
     ),
-    Abuse("gzip bomb", lambda: _with_length(_bomb(), b"Content-Encoding: gzip\r\n"), (200,)),
+    _bomb("gzip", lambda zeros: gzip.compress(zeros) * 16),
+    _bomb("zstd", lambda zeros: zstd.compress(zeros) * 16),
+    _bomb("br", lambda zeros: brotli.compress(zeros * 16, quality=1)),
+    _bomb("gzip, gzip", lambda zeros: gzip.compress(gzip.compress(zeros) * 16)),
     Abuse(
         "100,000 levels", lambda: _with_length(_BACKGROUND + b"[" * 100_000 + b"]" * 100_000 + b"}"), (400,)
     ),
@@ -106,7 +127,10 @@ _ABUSES = (
     Abuse(
         "100,000 keys",
         lambda: _with_length(
-            _BACKGROUND + b'[{"a":{' + b",".join(b'"%d":1' % n for n in range(99_000)) + b"}}]}"
+            _BACKGROUND
+            + b'[{"role":"user","content":"x","a":{'
+            + b",".join(b'"%d":1' % n for n in range(99_000))
+            + b"}}]}"
         ),
         (200,),
     ),
@@ -122,12 +146,6 @@ _ABUSES = (
         "a target of 10 MiB", lambda: [b"GET /", *_many(b"b" * 99, 10 * MIB), b" HTTP/1.1\r\n\r\n"], (431,)
     ),
 )
-
-
-def _bomb() -> bytes:
-    """A gigabyte in a megabyte."""
-    member = gzip.compress(b" " * (64 * MIB))
-    return member * 16
 
 
 @trial(

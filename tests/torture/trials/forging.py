@@ -97,8 +97,8 @@ def _stream(text: str, *, names: str = "get_weather", vendor: str = "v", more: b
     )
 
 
-_EVENTS = 14
-"""Of that answer, as the gateway tells it."""
+_EVENTS = 15
+"""Of that answer, as the gateway tells it: its citation too, which stands in the finished part only."""
 
 
 def _chat(text: str) -> bytes:

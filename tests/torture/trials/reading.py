@@ -217,6 +217,62 @@ async def _terminal_at(session: aiohttp.ClientSession, url: str) -> float:
             await asyncio.sleep(0.02)
 
 
+# -- and has a beginning
+
+
+_HEAD_S = 2.0
+
+
+@trial(
+    "T51",
+    "streams with nothing to say: of running and queued responses from every cursor, and passed through",
+    pass_mark=f"the head of each comes within {_HEAD_S:g} s, whatever the heartbeat",
+    runs=20,
+    short_runs=2,
+    quick_runs=1,
+)
+async def begin_at_once(bench: Bench) -> None:
+    model = await bench.model()
+    gateway = await bench.gateway(model.url, stream__heartbeat_s=3600, upstream__concurrency_max=1)
+    async with _readers() as session:
+        for number in bench.rounds():
+            silent = {"fault": "hang", "after": 2, "deltas": 3}
+            running, seen = await _until_silent(gateway, session, f"run.{number}", 7, silent)
+            waiting, _ = await _until_silent(gateway, session, f"wait.{number}", 2, silent)
+            for response_id, newest in ((running, seen), (waiting, 2)):
+                for cursor in (*range(newest), 10**6):
+                    path = f"/responses/{response_id}?stream=true&starting_after={cursor}"
+                    await _head(bench, session.get(f"{gateway.url}{path}"), path)
+            plain = create_body(f"plain.{number}", stream=True, background=False, first_ms=60_000)
+            await _head(bench, session.post(f"{gateway.url}/responses", json=plain), "passed through")
+            for response_id in (waiting, running):
+                await _delete(session, f"{gateway.url}/responses/{response_id}")
+
+
+async def _until_silent(
+    gateway: Gateway, session: aiohttp.ClientSession, tag: str, count: int, script: dict[str, Any]
+) -> tuple[str, int]:
+    """A streamed response, left once its reader has had so many events."""
+    body = create_body(tag, stream=True, **script)
+    async with session.post(f"{gateway.url}/responses", json=body) as answer:
+        events = _frames_of(answer)
+        seen = [await within(anext(events)) for _ in range(count)]
+    return payload(seen[0])["response"]["id"], len(seen)
+
+
+async def _head(bench: Bench, asked: Any, what: str) -> None:
+    started = time.monotonic()
+    try:
+        async with asyncio.timeout(3 * _HEAD_S), asked as answer:
+            took_s = time.monotonic() - started
+            bench.require(answer.status == 200, f"{what}: {answer.status}")
+            bench.require(took_s <= _HEAD_S, f"{what}: its head took {took_s:.1f} s")
+            bench.most("slowest head s", took_s)
+    except TimeoutError:
+        bench.require(False, f"{what}: no head")
+    bench.add("streams")
+
+
 # -- shared
 
 

@@ -1,0 +1,62 @@
+"""A plain request that goes on from our turns: these are told the backend in a form that it accepts, and in
+another one if its refusal says what was wrong. All else of the request is the client's."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from gateway.core.refusal import CALLS_MAX, STATUSES
+from gateway.outbound.backend import HttpBackend
+from gateway.wire import items, requests
+from gateway.wire.calls import Speech
+
+
+class Retelling:
+    """The earlier turns and the new input, as often as they have to be told.
+
+    Args:
+        request: As the client sent it.
+        adapt: Makes of a body what this backend is sent.
+    """
+
+    def __init__(
+        self,
+        backend: HttpBackend,
+        request: dict[str, Any],
+        turns: list[items.Turn],
+        adapt: Callable[[bytes], Awaitable[bytes]],
+    ) -> None:
+        self._backend = backend
+        self._request = request
+        self._turns = turns
+        self._adapt = adapt
+        self._speech = backend.speech.to(request.get("model"))
+        self._calls = 0
+
+    async def body(self) -> bytes:
+        """The body of the next call. Raises: Refusal."""
+        self._calls += 1
+        return await self._adapt(self._told(self._speech))
+
+    def _told(self, speech: Speech) -> bytes:
+        told = items.context(self._turns, self._request.get("input"), speech.receiver)
+        request, told = speech.formed(self._request, told)
+        return requests.chained_body(request, input=told)
+
+    def may_learn(self, status: int) -> bool:
+        """Whether an answer may be a refusal that says how the call should have been made."""
+        return status in STATUSES and self._calls < CALLS_MAX
+
+    async def otherwise(self, said: bytes) -> bytes | None:
+        """The body of another call, if a refusal has taught what to change; None: it stands."""
+        sent = self._told(self._speech)
+        taught = self._backend.after_refusal(self._speech, said, sent, self._told)
+        if taught is None:
+            return None
+        self._speech = taught
+        return await self.body()
+
+    def answered(self) -> None:
+        """The backend has taken the call."""
+        self._backend.remember(self._request.get("model"), self._speech)

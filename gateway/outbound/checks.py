@@ -1,0 +1,159 @@
+"""Health checks: is a replica there, is the path of its base URL right, does it take the gateway's key?
+
+Every replica is asked for its models, the only one of a backend as well: an operator wants to know before the
+first client does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from enum import StrEnum
+
+import aiohttp
+from yarl import URL
+
+from gateway.config import UpstreamSettings
+from gateway.observe import Observer, line
+from gateway.outbound.client import FAILURES, make_session, url_at
+from gateway.outbound.pool import Pool, Replica
+from gateway.wire.calls import NO_SUCH_ROUTE
+
+USER_AGENT = "backburner-healthcheck"
+_KEY_REFUSED = frozenset({401, 403})
+_NO_SERVER = frozenset({502, 503, 504})
+"""Answers of something in front of the server, or of one that is still loading its model."""
+
+
+class Finding(StrEnum):
+    """What a check came to."""
+
+    OK = "ok"
+    UNREACHABLE = "unreachable"
+    """No answer: refused, no such name, too slow."""
+    UNAVAILABLE = "unavailable"
+    """502, 503 or 504."""
+    NO_API = "no_api"
+    """Neither API is below the base URL: its path is wrong, most likely."""
+    KEY_REFUSED = "key_refused"
+    """401 or 403 to the gateway's own key."""
+    UNKNOWN = "unknown"
+    """Not checked yet."""
+
+    @property
+    def is_healthy(self) -> bool:
+        """Whether calls go there. A refused key is told to whoever asks, and calls are no worse elsewhere."""
+        return self not in (Finding.UNREACHABLE, Finding.UNAVAILABLE)
+
+
+_MEANING = {
+    Finding.NO_API: "no models and no API below the path of this base URL, which usually ends in /v1",
+    Finding.KEY_REFUSED: "it refuses the gateway's key",
+}
+_LEVELS = {Finding.OK: logging.INFO, Finding.KEY_REFUSED: logging.ERROR}
+
+
+async def status_of(
+    session: aiohttp.ClientSession,
+    replica: Replica,
+    target: str,
+    settings: UpstreamSettings,
+    headers: Mapping[str, str],
+    *,
+    is_post: bool = False,
+) -> int | None:
+    """How a server answers a GET, or a POST of an empty object, which nobody can run; None if it does not."""
+    try:
+        async with (
+            asyncio.timeout(settings.lookup_timeout_s),
+            session.request(
+                "POST" if is_post else "GET",
+                url_at(replica.origin, target),
+                json={} if is_post else None,
+                headers=headers,
+                allow_redirects=False,
+            ) as answer,
+        ):
+            return answer.status
+    except FAILURES:
+        return None
+
+
+class Checks:
+    """The checks of one backend's replicas.
+
+    Args:
+        headers: The gateway's own key and headers, as calls carry them; a caller's key is not at hand.
+        has_own_key: Whether a 401 speaks of the gateway's key. Else it is the answer to nobody's, and fine.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        settings: UpstreamSettings,
+        pool: Pool,
+        headers: Mapping[str, str],
+        observer: Observer,
+        *,
+        has_own_key: bool,
+    ) -> None:
+        self._name = name
+        self._settings = settings
+        self._pool = pool
+        self._headers = {**headers, "User-Agent": USER_AGENT}
+        self._observer = observer
+        self._has_own_key = has_own_key
+        self._findings = dict.fromkeys(pool.replicas, Finding.UNKNOWN)
+
+    def finding(self, replica: Replica) -> Finding:
+        """Of the last check."""
+        return self._findings[replica]
+
+    async def run(self, replica: Replica) -> None:
+        """Check one replica again and again, until cancelled."""
+        async with make_session(self._settings, keeps_connections=False) as session:
+            while True:
+                finding = await self.check(session, replica)
+                self._pool.checked(replica, is_healthy=finding.is_healthy)
+                if finding is not self._findings[replica]:
+                    self._tell(replica, finding, self._findings[replica])
+                    self._findings[replica] = finding
+                await asyncio.sleep(self._settings.health_interval_s)
+
+    async def check(self, session: aiohttp.ClientSession, replica: Replica) -> Finding:
+        """Ask it once."""
+        base_path = URL(replica.url).raw_path.rstrip("/") or "/v1"
+        status = await self._status(session, replica, f"{base_path}/models")
+        if status is None:
+            return Finding.UNREACHABLE
+        if status in _NO_SERVER:
+            return Finding.UNAVAILABLE
+        if status in _KEY_REFUSED:
+            return Finding.KEY_REFUSED if self._has_own_key else Finding.OK
+        if status in NO_SUCH_ROUTE and self._findings[replica] is not Finding.OK:
+            # Some servers list no models. They are asked what nobody can run, until one of them has answered.
+            apis = [f"{base_path}/responses", f"{base_path}/chat/completions"]
+            answers = [await self._status(session, replica, api, is_post=True) for api in apis]
+            if all(answer in NO_SUCH_ROUTE for answer in answers):
+                return Finding.NO_API
+        return Finding.OK
+
+    async def _status(
+        self, session: aiohttp.ClientSession, replica: Replica, target: str, *, is_post: bool = False
+    ) -> int | None:
+        return await status_of(session, replica, target, self._settings, self._headers, is_post=is_post)
+
+    def _tell(self, replica: Replica, now: Finding, before: Finding) -> None:
+        number = self._pool.replicas.index(replica)
+        self._observer.replica_checked(self._name, number, now.value, before.value)
+        level = _LEVELS.get(now, logging.WARNING)
+        line(
+            "replica",
+            level=level,
+            backend=self._name,
+            url=replica.url,
+            healthy=now.is_healthy,
+            check=now.value,
+            reason=_MEANING.get(now),
+        )

@@ -1,0 +1,133 @@
+"""By which words chat backends refuse a conversation, and what each of them wants instead."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+
+from gateway.wire.chat.ways import VENDOR_DATA, System, Thoughts, Ways
+from gateway.wire.lessons import LATE_SYSTEM, Refusal, Row, objects_in, system_first
+from gateway.wire.plain_words import Item
+
+
+def _system_in_user(ways: Ways, refusal: Refusal) -> Ways:
+    return ways if ways.system is System.IN_PLACE else replace(ways, system=System.USER)
+
+
+def _system_nowhere_else(ways: Ways, refusal: Refusal) -> Ways:
+    """Said of a late one, and also by those that know no such role: found out in two steps."""
+    return (system_first if ways.system is System.AUTO else _system_in_user)(ways, refusal)
+
+
+def _take_turns(ways: Ways, refusal: Refusal) -> Ways:
+    return replace(system_first(ways, refusal), alternates=True)
+
+
+def _bring_thoughts(ways: Ways, refusal: Refusal) -> Ways:
+    if ways.thoughts is Thoughts.NEVER:
+        return ways
+    field = refusal.found["field"] or refusal.found["missing"]
+    return replace(ways, thoughts=Thoughts.CALLS, reasoning_field=field.lower())
+
+
+def _leave_fields(ways: Ways, refusal: Refusal) -> Ways:
+    """Fields that it names, of those that it was sent beside what every server takes."""
+    sent = {name for message in refusal.items for name in _names_in(message)} - _IN_EVERY_MESSAGE
+    named = {name for name in sent if re.search(rf"""["'`.]{re.escape(name)}\b""", refusal.words)}
+    field = "thinking" if ways.reasoning_field == "content" else ways.reasoning_field
+    if field in named:
+        return replace(ways, thoughts=Thoughts.NEVER)
+    return replace(ways, refused=ways.refused | named)
+
+
+_IN_EVERY_MESSAGE = frozenset(
+    {"role", "content", "tool_calls", "tool_call_id", "id", "type", "function", "text", "image_url", "file"}
+)
+
+
+def _names_in(message: Item) -> Iterator[str]:
+    yield from message
+    for holder in ("tool_calls", "content"):
+        for inner in objects_in(message.get(holder)):
+            yield from inner
+
+
+_FIELD = "reasoning_content|reasoning_text|reasoning"
+
+CHAT: tuple[Row[Ways], ...] = (
+    Row(
+        "system_first",
+        LATE_SYSTEM,
+        system_first,
+        "Qwen 3.5 and later by vLLM, llama.cpp (500) and LM Studio; Mistral",
+    ),
+    Row(
+        "system_in_user",
+        r"system role (?:is )?not supported|does not support '?system|'system' is not one of"
+        r"|invalid role:? '?system",
+        _system_in_user,
+        "Gemma 1 and 2; OpenAI's o1-mini",
+    ),
+    Row(
+        "no_other_roles",
+        r"only user(?:,| and) assistant[^.\n]{0,30} roles are supported",
+        _system_nowhere_else,
+        "Mistral's and older templates, of a system message where they look for none",
+    ),
+    Row(
+        "no_developer",
+        r"(?:unknown|unexpected|invalid|unsupported)[^\n]{0,60}\bdeveloper\b"
+        r"|\bdeveloper\b[^\n]{0,30}\b(?:is not|not supported|unsupported)",
+        lambda ways, refusal: replace(ways, has_developer_role=False),
+        "DeepSeek, Moonshot, vLLM with older templates",
+    ),
+    Row(
+        "take_turns",
+        r"roles? must alternate|must alternate between|unexpected role '?\w+'? after role"
+        r"|multiple \W{0,3}(?:user|assistant)\W{0,3} roles in a row",
+        _take_turns,
+        "Llama 2, Gemma, Mistral and their API, Bedrock",
+    ),
+    Row(
+        "thoughts_of_calls",
+        rf"(?P<field>{_FIELD})\b[^\n]{{0,80}}\b(?:must be (?:passed|provided|sent)|is missing|is required)"
+        rf"|\bmissing\b[^\n]{{0,40}}\b(?P<missing>{_FIELD})\b",
+        _bring_thoughts,
+        "DeepSeek from V3.2 on, Kimi K2, SiliconFlow: of each message with calls, in whatever turn",
+    ),
+    Row(
+        "signatures",
+        r"missing an? \W{0,2}thought_?signature|thought_?signature\W{0,3} is (?:missing|required)",
+        lambda ways, refusal: replace(ways, needs_signatures=True),
+        "Gemini 3, of calls that another model made",
+    ),
+    Row(
+        "broken_signatures",
+        r"(?:invalid|corrupted) thought.?signature",
+        lambda ways, refusal: replace(ways, needs_signatures=True, refused=ways.refused | {*VENDOR_DATA}),
+        "Gemini, of signatures from another route or project",
+        is_lasting=False,
+    ),
+    Row(
+        "call_ids",
+        r"tool.?call.?id\b[^\n]{0,80}\bmust be|length of 9|tool_use[^\n]{0,40}\bid\b[^\n]{0,60}pattern"
+        r"|tool_calls?\[?\d*\]?\.id\b[^\n]{0,40}too long",
+        lambda ways, refusal: replace(ways, has_short_ids=True),
+        "Mistral (nine letters and digits), Anthropic and Bedrock (no dots), OpenAI (40 characters)",
+    ),
+    Row(
+        "no_empty_text",
+        r"must (?:not be|be non-)\W?empty|(?:can ?not|may not) be empty"
+        r"|content\b[^\n]{0,60}\bis empty|non-empty content",
+        lambda ways, refusal: replace(ways, refuses_empty=True),
+        "Anthropic and Bedrock behind proxies, Moonshot",
+    ),
+    Row(
+        "fields",
+        r"unsupported|not (?:permitted|allowed|supported)|extra_forbidden|unrecogni[sz]ed"
+        r"|(?:unknown|unexpected|invalid) (?:parameter|field|name|key|propert)|additional propert",
+        _leave_fields,
+        "Groq, Cerebras and Mistral, of reasoning_content; Mistral, of name; whoever does not know another's",
+    ),
+)
