@@ -30,9 +30,10 @@ def python_with(name: str, shared: Path) -> str:
     python = place / "bin" / "python"
     with _alone(place):
         if not (place / "done").exists():
-            _run([sys.executable, "-m", "venv", "--clear", str(place)], name)
-            install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-            _run([*install, "--no-deps", "--only-binary", ":all:", "-r", str(locked)], name)
+            _run([sys.executable, "-m", "venv", "--clear", "--without-pip", str(place)], name)
+            pip = [sys.executable, "-m", "pip", "--python", str(python), "--disable-pip-version-check"]
+            install = [*pip, "install", "--quiet", "--no-compile"]  # most of it is never imported
+            _run([*install, "--no-deps", "-r", str(locked)], name)
             (place / "done").touch()
     return str(python)
 

@@ -84,6 +84,9 @@ LITELLM = {"stream": "Hello Ada.", "tool loop, background": REPORT, "tool loop":
 KEEPS_PLAIN = {"BACKBURNER_CONVERSATIONS__RECORD_FOREGROUND": "true"}
 """What lets plain answers of a Responses backend be gone on from; on a chat backend it is the default."""
 
+COMPILES = {"PYTHONDONTWRITEBYTECODE": ""}
+"""What a client imports is compiled once, when it first does; installing it compiles nothing."""
+
 
 async def _gateway(start_gateway: StartGateway, server: ModelServer, **environ: object) -> Gateway:
     kept = KEEPS_PLAIN if server.api == "responses" else {}
@@ -92,7 +95,7 @@ async def _gateway(start_gateway: StartGateway, server: ModelServer, **environ: 
 
 async def _played(command: list[str], url: str, *, cwd: Path, **environ: str) -> str:
     """What a client's program prints."""
-    env = {**os.environ, "BASE_URL": url, "API_KEY": "k-1", "SPEAKS_CHAT": "no", **environ}
+    env = {**os.environ, **COMPILES, "BASE_URL": url, "API_KEY": "k-1", "SPEAKS_CHAT": "no", **environ}
     process = await asyncio.create_subprocess_exec(
         *command,
         cwd=cwd,
@@ -213,7 +216,12 @@ class _Proxy:
                 str(port),
                 *("--host", "127.0.0.1"),
                 cwd=self._place,
-                env={**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_MASTER_KEY": self.key},
+                env={
+                    **os.environ,
+                    **COMPILES,
+                    "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+                    "LITELLM_MASTER_KEY": self.key,
+                },
                 stdout=log,
                 stderr=log,
             )
