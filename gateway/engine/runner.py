@@ -20,6 +20,7 @@ from gateway.engine.intake import Intake
 from gateway.engine.joblog import JobLog, Unflushed
 from gateway.engine.outputs import Outputs
 from gateway.engine.run import Run, RunAgain
+from gateway.engine.silence import Silence
 from gateway.engine.slots import Slots
 from gateway.engine.thoughts import Thoughts
 from gateway.observe import Observer, line
@@ -63,6 +64,7 @@ class Runner:
         unsettled: dict[str, Input],
         outputs: Outputs,
         thoughts: Thoughts,
+        silence: Silence,
     ) -> None:
         self._store = store
         self._backends = backends
@@ -82,6 +84,7 @@ class Runner:
         self._unsettled = unsettled
         self._outputs = outputs
         self._thoughts = thoughts
+        self._silence = silence
 
     def ring(self) -> None:
         """There may be work."""
@@ -197,6 +200,7 @@ class Runner:
             self._observer,
             self._attempts_max,
             self._thoughts,
+            self._silence,
         )
         try:
             await run.to_its_end()
