@@ -64,8 +64,8 @@ async def pieces(chunk: bytes) -> AsyncGenerator[bytes, None]:
 
 
 class _Line:
-    """Who has more to work off stands in line: one gets on in each turn of the loop, so that a hundred of them
-    take no more of it than one."""
+    """Who has more to work off stands in line: one gets on in each turn of the loop, so that a hundred of
+    them take no more of it than one."""
 
     _lines: ClassVar[WeakKeyDictionary[asyncio.AbstractEventLoop, _Line]] = WeakKeyDictionary()
 

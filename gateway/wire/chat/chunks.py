@@ -59,8 +59,8 @@ class Chunk(NamedTuple):
 
 
 def pieces_alone(sent: dict[str, Any], shown: int | None) -> tuple[Piece, ...] | None:
-    """The text or the thought of a chunk that has nothing else to say, as nearly all have; nothing, if it says
-    nothing, as those that keep a connection alive; None of any other.
+    """The text or the thought of a chunk that has nothing else to say, as nearly all have; nothing, if it
+    says nothing, as those that keep a connection alive; None of any other.
 
     A shortcut past the tables: it must not see anything otherwise than they do.
     """

@@ -1,4 +1,4 @@
-"""A gateway that is stopped for longer than all of its timeouts: what lies in its sockets is read, not judged."""
+"""A gateway that is stopped for longer than all of its timeouts: what lies in its sockets is read first."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ _ENDED_S = 20
 
 @trial(
     "T49",
-    f"SIGSTOP for {_PAUSE_S[0]:g} to {_PAUSE_S[1]:g} s, then SIGCONT, while the model server ends its answers: "
-    f"idle, head, body and check timeouts of {_TIMEOUT_S} s and a deadline of {_DEADLINE_S} s pass meanwhile, "
-    "for streamed, polled, plain and uploading requests",
+    f"SIGSTOP for {_PAUSE_S[0]:g} to {_PAUSE_S[1]:g} s, then SIGCONT, while the model server ends its "
+    f"answers: idle, head, body and check timeouts of {_TIMEOUT_S} s and a deadline of {_DEADLINE_S} s pass "
+    "meanwhile, for streamed, polled, plain and uploading requests",
     pass_mark="every answer is complete, by one call each; 0 failures counted, no replica down",
     runs=20,
     short_runs=3,
