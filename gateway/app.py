@@ -193,7 +193,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             base_path=base_path,
             contract=contract,
         )
-        receivers = Receivers(engine.deliveries)
+        receivers = Receivers(engine.receivers)
         ops = Ops(
             observer,
             contract,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import re
 from collections import Counter as Counted
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from prometheus_client import (
@@ -36,6 +36,7 @@ _NOT_OF_A_NAME = re.compile(r"[^A-Za-z0-9_.-]")
 _NAME_CHARS_MAX = 64
 _NOTICES_MAX = 50
 """Of one backend: field names are the backend's own, and could be made up without end."""
+_WAITS = ("slot", "breaker", "rest", "hold", "retry", "caller", "share")
 _FAST_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
 
 
@@ -58,8 +59,24 @@ class Observer:
         self._facts = JobFacts()
         self.registry = r = CollectorRegistry()
         self._noticed: dict[str, set[tuple[str, str]]] = {}
+        self._backends: set[str] = set()
+        self._endpoints: set[str] = set()
         self.jobs = Gauge("backburner_jobs", "Responses in the store by status", ["status"], registry=r)
-        self.accepted = Counter("backburner_jobs_accepted", "Background responses accepted", registry=r)
+        self.accepted = Counter(
+            "backburner_jobs_accepted", "Background responses accepted", ["backend"], registry=r
+        )
+        self.waiting = Gauge(
+            "backburner_jobs_waiting",
+            "Responses that no backend is working on, by what they wait for",
+            ["backend", "reason"],
+            registry=r,
+        )
+        self.oldest_waiting = Gauge(
+            "backburner_jobs_waiting_oldest_seconds",
+            "Since the longest-waiting of them was accepted",
+            ["backend"],
+            registry=r,
+        )
         self.adopted = Counter(
             "backburner_jobs_adopted", "Retries answered with the response of a lost answer", registry=r
         )
@@ -84,25 +101,30 @@ class Observer:
         self.finished = Counter(
             "backburner_jobs_finished",
             "Background responses ended, by outcome",
-            ["outcome", "code"],
+            ["backend", "outcome", "code"],
             registry=r,
         )
         self.queue_age = Gauge(
             "backburner_queue_oldest_seconds", "Age of the longest-waiting queued response", registry=r
         )
         self.queue_wait = Histogram(
-            "backburner_queue_wait_seconds", "From accepted to started", buckets=_SECONDS, registry=r
+            "backburner_queue_wait_seconds",
+            "From accepted to started for the first time",
+            ["backend"],
+            buckets=_SECONDS,
+            registry=r,
         )
         self.run_time = Histogram(
             "backburner_run_seconds",
             "From started to ended, by outcome",
-            ["outcome"],
+            ["backend", "outcome"],
             buckets=_SECONDS,
             registry=r,
         )
         self.ttft = Histogram(
             "backburner_ttft_seconds",
             "From the backend call to its first output event",
+            ["backend"],
             buckets=_SECONDS,
             registry=r,
         )
@@ -229,6 +251,12 @@ class Observer:
         self.webhook_is_disabled = Gauge(
             "backburner_webhook_disabled", "1 if the endpoint wants no more", ["endpoint"], registry=r
         )
+        self.webhook_is_down = Gauge(
+            "backburner_webhook_down",
+            "1 while the endpoint takes nothing, and is tried with one event at a time; for callers, hosts",
+            ["endpoint"],
+            registry=r,
+        )
         self.durability = Gauge(
             "backburner_durability_info", "Durability level in force", ["level"], registry=r
         )
@@ -274,8 +302,8 @@ class Observer:
         called = {"replica": replica, "upstream_request": request, "upstream_status": status}
         self._facts.learn(response_id, called)
 
-    def job_accepted(self, response_id: str, tenant: bytes, is_streamed: bool) -> None:
-        self.accepted.inc()
+    def job_accepted(self, response_id: str, backend: str, tenant: bytes, is_streamed: bool) -> None:
+        self.accepted.labels(backend).inc()
         facts = self._facts.of(response_id)
         line("job", id=response_id, to="queued", tenant=tenant.hex()[:8], stream=is_streamed, **facts)
 
@@ -296,8 +324,11 @@ class Observer:
         self.adopted.inc()
         line("adopted", id=response_id)
 
-    def job_started(self, response_id: str, attempt: int, waited_s: float) -> None:
-        self.queue_wait.observe(max(0.0, waited_s))
+    def job_started(
+        self, response_id: str, backend: str, attempt: int, waited_s: float, *, is_first: bool
+    ) -> None:
+        if is_first:
+            self.queue_wait.labels(backend).observe(max(0.0, waited_s))
         self._facts.learn(response_id, {"attempt": attempt})
         facts = self._facts.of(response_id)
         line("job", id=response_id, to="in_progress", waited_s=round(waited_s, 3), **facts)
@@ -307,15 +338,30 @@ class Observer:
         self.lessons.labels(backend, lesson).inc()
         line("lesson", backend=backend, reason=lesson)
 
-    def job_first_output(self, seconds: float) -> None:
-        self.ttft.observe(seconds)
+    def jobs_waiting(self, backends: Iterable[tuple[str, Mapping[str, int], float]]) -> None:
+        """By backend: how many jobs wait for what, and for how many seconds the first has.
+
+        What: one of `_WAITS`, or `removed`.
+        """
+        found = list(backends)
+        if (names := {backend for backend, *_ in found}) != self._backends:
+            self._backends = names  # there were others before
+            self.waiting.clear()
+            self.oldest_waiting.clear()
+        for backend, reasons, oldest_s in found:
+            for reason in {*_WAITS, *reasons}:
+                self.waiting.labels(backend, reason).set(reasons.get(reason, 0))
+            self.oldest_waiting.labels(backend).set(oldest_s)
+
+    def job_first_output(self, backend: str, seconds: float) -> None:
+        self.ttft.labels(backend).observe(seconds)
 
     def job_finished(
-        self, response_id: str, outcome: str, code: str | None, reason: str, ran_s: float | None
+        self, response_id: str, backend: str, outcome: str, code: str | None, reason: str, ran_s: float | None
     ) -> None:
-        self.finished.labels(outcome, code or "").inc()
+        self.finished.labels(backend, outcome, code or "").inc()
         if ran_s is not None:
-            self.run_time.labels(outcome).observe(max(0.0, ran_s))
+            self.run_time.labels(backend, outcome).observe(max(0.0, ran_s))
         line(
             "job",
             id=response_id,
@@ -466,9 +512,12 @@ class Observer:
         line("webhook", id=response_id, endpoint=endpoint, to="delivered", attempt=attempt, reason=reason)
 
     def webhook_put_off(
-        self, response_id: str, endpoint: str, attempt: int, reason: str, delay_s: float
+        self, response_id: str, endpoint: str, attempt: int, reason: str, delay_s: float, *, is_down: bool
     ) -> None:
+        """is_down: That it is was told once; there is no line for each attempt."""
         self._webhook_attempted(endpoint, reason)
+        if is_down:
+            return
         line(
             "webhook",
             id=response_id,
@@ -479,10 +528,8 @@ class Observer:
             after_s=round(delay_s, 1),
         )
 
-    def webhook_given_up(self, response_id: str, endpoint: str, attempt: int | None, reason: str) -> None:
-        """attempt: None if it is not after one."""
-        if attempt is not None:
-            self._webhook_attempted(endpoint, reason)
+    def webhook_given_up(self, response_id: str, endpoint: str, attempt: int, reason: str) -> None:
+        self._webhook_attempted(endpoint, reason)
         self.webhook_deliveries.labels(endpoint, "given_up").inc()
         line(
             "webhook",
@@ -494,6 +541,11 @@ class Observer:
             reason=reason,
         )
 
+    def webhooks_given_up(self, endpoint: str, count: int, reason: str) -> None:
+        """reason: `too_old` | `too_many`."""
+        self.webhook_deliveries.labels(endpoint, "given_up").inc(count)
+        line("webhook", level=logging.WARNING, endpoint=endpoint, to="given_up", count=count, reason=reason)
+
     def _webhook_attempted(self, endpoint: str, reason: str) -> None:
         """reason: a word, or `http_` and a status, of which the first digit is counted."""
         is_status = reason.startswith("http_")
@@ -502,14 +554,31 @@ class Observer:
     def webhook_disabled(self, endpoint: str) -> None:
         line("webhook_endpoint", level=logging.WARNING, endpoint=endpoint, to="disabled", reason="http_410")
 
+    def webhook_down(self, endpoint: str, reason: str) -> None:
+        """Until it takes something again it is tried with one event at a time."""
+        line("webhook_endpoint", level=logging.WARNING, endpoint=endpoint, to="down", reason=reason)
+
+    def webhook_up(self, endpoint: str, after_s: float) -> None:
+        line("webhook_endpoint", endpoint=endpoint, to="up", after_s=round(after_s, 1))
+
     def webhook_enabled(self, endpoint: str) -> None:
         line("webhook_endpoint", endpoint=endpoint, to="enabled")
 
-    def webhooks_measured(self, endpoints: Iterable[tuple[str, int, float, bool]]) -> None:
-        """By endpoint: how many events wait, for how many seconds, and whether it wants no more."""
-        for gauge in (self.webhook_waiting, self.webhook_oldest, self.webhook_is_disabled):
-            gauge.clear()  # of endpoints that the settings had before
-        for endpoint, count, oldest_s, is_disabled in endpoints:
+    def webhooks_measured(self, endpoints: Iterable[tuple[str, int, float, bool, int]]) -> None:
+        """By endpoint: how many events wait, for how many seconds, whether it wants no more, and at how many
+        places it is down."""
+        found = list(endpoints)
+        if (names := {endpoint for endpoint, *_ in found}) != self._endpoints:
+            self._endpoints = names  # there were others before
+            for gauge in (
+                self.webhook_waiting,
+                self.webhook_oldest,
+                self.webhook_is_disabled,
+                self.webhook_is_down,
+            ):
+                gauge.clear()
+        for endpoint, count, oldest_s, is_disabled, down in found:
+            self.webhook_is_down.labels(endpoint).set(down)
             self.webhook_waiting.labels(endpoint).set(count)
             self.webhook_oldest.labels(endpoint).set(oldest_s)
             self.webhook_is_disabled.labels(endpoint).set(is_disabled)

@@ -139,6 +139,8 @@ def _receiver(state: dict[str, Any]) -> Sequence[str]:
     told = "told" if state["is_configured"] else "not in the settings"
     if state["disabled_for_s"] is not None:
         told = f"disabled {_span(state['disabled_for_s'])} ago"
+    elif state["down"]:
+        told = f"down for {_span(state['down_for_s'])}"
     oldest = _span(state["oldest_s"]) if state["waiting"] else "-"
     return state["name"], told, str(state["waiting"]), oldest, state["origin"] or "-"
 

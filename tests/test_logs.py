@@ -144,13 +144,13 @@ def test_what_is_known_of_a_job_is_in_each_later_line_until_its_end(told: Callab
     logs.configure_logging("info", "json")
     observer = Observer()
     observer.job_known("resp_1", backend="gpu", model="tiny", request="r-1")
-    observer.job_accepted("resp_1", b"t" * 32, is_streamed=False)
-    observer.job_started("resp_1", 1, 0.5)
+    observer.job_accepted("resp_1", "local", b"t" * 32, is_streamed=False)
+    observer.job_started("resp_1", "local", 1, 0.5, is_first=True)
     observer.job_called("resp_1", 0, "u-1", 503)
     observer.job_released("resp_1", "upstream_put_off", 1.0)
-    observer.job_started("resp_1", 2, 1.5)
+    observer.job_started("resp_1", "local", 2, 1.5, is_first=False)
     observer.job_called("resp_1", 1, "u-1", None)
-    observer.job_finished("resp_1", "failed", "server_error", "upstream_cut", 2.0)
+    observer.job_finished("resp_1", "local", "failed", "server_error", "upstream_cut", 2.0)
     observer.job_deleted("resp_1")
     lines = [orjson.loads(line) for line in told().splitlines()]
     of_job = {"backend": "gpu", "model": "tiny", "request": "r-1"}

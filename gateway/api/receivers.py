@@ -9,7 +9,7 @@ from aiohttp import web
 
 from gateway.api.upload import read_body
 from gateway.core.webhooks import Delivery
-from gateway.engine.deliveries import Deliveries
+from gateway.engine import receivers
 from gateway.wire.errors import Refusal
 
 _BODY_BYTES_MAX = 4096
@@ -18,14 +18,14 @@ _BODY_BYTES_MAX = 4096
 class Receivers:
     """`/webhooks` of the admin port."""
 
-    def __init__(self, deliveries: Deliveries) -> None:
-        self._deliveries = deliveries
+    def __init__(self, all_of_them: receivers.Receivers) -> None:
+        self._receivers = all_of_them
 
     async def show(self) -> dict[str, Any]:
         """Receivers, and the latest events that they did not take."""
         return {
-            "endpoints": await self._deliveries.receivers(),
-            "failing": [_shown(*each) for each in await self._deliveries.failing()],
+            "endpoints": await self._receivers.all(),
+            "failing": [_shown(*each) for each in await self._receivers.failing()],
         }
 
     async def change(self, request: web.BaseRequest) -> tuple[int, dict[str, Any]]:
@@ -41,11 +41,11 @@ class Receivers:
             asked = None
         match asked:
             case {"enable": str(name)} if len(asked) == 1:
-                if await self._deliveries.enable(name):
+                if await self._receivers.enable(name):
                     return 200, {"enabled": name}
                 return 404, {"error": "no endpoint of this name"}
             case {"retry": str(response_id)} if len(asked) == 1:
-                count, disabled = await self._deliveries.retry(response_id)
+                count, disabled = await self._receivers.retry(response_id)
                 if count:
                     return 200, {"retried": count, "disabled": disabled}
                 if disabled:

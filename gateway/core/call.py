@@ -125,3 +125,6 @@ class Backends(Protocol):
 
     def held_until_ms(self, name: str, now_ms: int) -> int | None:
         """While background jobs are held back: only those accepted before this time may go. None: all may."""
+
+    def halted(self, name: str) -> str | None:
+        """Why no job may be started there, whoever's it is: `breaker` | `rest` | `hold`; None: one may."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from typing import Protocol
+from urllib.parse import urlsplit
 
 from gateway.core.job import Status
 
@@ -13,6 +16,9 @@ OWN_URL = "@"
 
 CALLERS = "@callers"
 """All callers' own URLs together, as one receiver."""
+
+HURRIED = 1
+"""When an event is due that an operator wants to be tried."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +41,10 @@ class Delivery:
     """The event of one response, for one receiver, until it is taken or given up.
 
     Attributes:
-        lane: What it waits in: an endpoint's name or, for a URL of a caller's own, `@` and which caller.
+        lane: What it waits in: an endpoint's name or, for a URL of a caller's own, see `own_lane`.
         url: Only for a caller's own.
         attempts: How many there were.
+        due_at_ms: Not before; 0 if it was never put off, `HURRIED` if it is to be tried before all others.
         failure: What became of the last one.
     """
 
@@ -66,11 +73,26 @@ def receiver_of(lane: str) -> str:
     return CALLERS if lane.startswith(OWN_URL) else lane
 
 
+def own_lane(tenant: bytes, url: str) -> str:
+    """The lane of a caller's own URL: which caller, and a digest of the host. Whoever is down at one host
+    holds up nothing at another, and no other caller."""
+    host = urlsplit(url).netloc.lower().removesuffix(":443")
+    return f"{OWN_URL}{tenant.hex()}/{hashlib.sha256(host.encode()).hexdigest()[:16]}"
+
+
+def owner_of(lane: str) -> str:
+    """Whose limits hold for a lane: the endpoint's, or the caller's."""
+    return lane.partition("/")[0] if lane.startswith(OWN_URL) else lane
+
+
 class Verdict(Enum):
     """What follows from an attempt."""
 
     TAKEN = auto()
     AGAIN = auto()
+    """It may have been about this event."""
+    DOWN = auto()
+    """It was not: the receiver is not there, or has trouble of its own."""
     STOP = auto()
     """Send it nothing more (410)."""
     NEVER = auto()
@@ -87,6 +109,58 @@ class Attempt:
 
     verdict: Verdict
     reason: str
+
+
+_STRIKES = {Verdict.AGAIN: 1, Verdict.DOWN: 10}
+_STRIKES_MAX = 30
+"""After three failures of its own in a row a receiver is taken to be down; also after thirty events in a
+row that it would not have: whoever refuses so many refuses all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What the last attempts say of a receiver. One that is down is tried with one event at a time, with a
+    delay after each that grows: all others wait. What it takes ends that.
+
+    Attributes:
+        strikes: Failures since it last took an event, by their weight.
+        probes: Attempts in vain since it is down.
+        probe_at_ms: No attempt before this; 0 while it is up.
+        down_since_ms: None while it is up.
+    """
+
+    strikes: int = 0
+    probes: int = 0
+    probe_at_ms: int = 0
+    down_since_ms: int | None = None
+
+    def after(self, verdict: Verdict, *, now_ms: int, delays_ms: Sequence[int]) -> Standing:
+        """What one more attempt says.
+
+        Args:
+            delays_ms: After the first probe, the second, …; the last one again and again.
+        """
+        if verdict is Verdict.TAKEN:
+            return UP
+        if now_ms < self.probe_at_ms or verdict not in _STRIKES:
+            return self  # begun when it was up still, or nothing to do with how it is
+        strikes = min(_STRIKES_MAX, self.strikes + _STRIKES[verdict])
+        if self.down_since_ms is None and strikes < _STRIKES_MAX:
+            return replace(self, strikes=strikes)
+        delay_ms = delays_ms[min(self.probes, len(delays_ms) - 1)]
+        since_ms = now_ms if self.down_since_ms is None else self.down_since_ms
+        return Standing(strikes, self.probes + 1, now_ms + delay_ms, since_ms)
+
+
+UP = Standing()
+
+Judge = Callable[[Standing], Standing]
+"""What becomes of a standing by an attempt."""
+
+
+def unchanged(standing: Standing) -> Standing:
+    """It says nothing."""
+    return standing
 
 
 class Sender(Protocol):

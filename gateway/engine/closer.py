@@ -103,7 +103,9 @@ class Closer:
             claim.id, outcome.first_seq, outcome.event_count, outcome.events, is_end=True
         )
         ran_s = claim.job.ran_s(now_ms)
-        self._observer.job_finished(claim.id, outcome.status, outcome.code, outcome.reason, ran_s)
+        self._observer.job_finished(
+            claim.id, claim.job.backend, outcome.status, outcome.code, outcome.reason, ran_s
+        )
 
     def _outcome(self, claim: Claim, stored: bytes, ending: Input, now_s: int) -> Outcome:
         bytes_max = self._settings.events_bytes_max

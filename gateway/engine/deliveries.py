@@ -1,7 +1,8 @@
 """Tells receivers that responses have ended: at least once, again and again until they take it.
 
-What is still to be told stands in the store's outbox, where the ending put it: nothing here has to remember
-it. What was being sent when the process died is sent again by the next one.
+What is still to be told stands in the store's outbox, where the ending put it, and so does how it is with
+each receiver: nothing here has to remember it. What was being sent when the process died is sent again by
+the next one.
 """
 
 from __future__ import annotations
@@ -11,18 +12,27 @@ import functools
 import hashlib
 import logging
 import random
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from typing import assert_never
 
 from gateway import loop
 from gateway.config import EndpointSettings, Settings
 from gateway.core.job import Status, StoreUnavailable
-from gateway.core.webhooks import CALLERS, Attempt, Delivery, Endpoint, Sender, Verdict, receiver_of
+from gateway.core.webhooks import (
+    Attempt,
+    Delivery,
+    Endpoint,
+    Sender,
+    Standing,
+    Verdict,
+    owner_of,
+    receiver_of,
+)
 from gateway.engine.clock import Clock
 from gateway.observe import Observer, line
-from gateway.store.port import GivenUp, JobStore
+from gateway.store.outbox_port import GivenUp, Waiting
+from gateway.store.port import JobStore
 
 _LOOK_S = 0.25
 """Between two looks for what is due, at most: an attempt that ends makes room, and is followed by a look at
@@ -33,26 +43,6 @@ _AGAIN_S = 1.0
 """After the store could not write."""
 
 _JITTER = 0.1
-_FAILING_SHOWN = 50
-
-
-@dataclass(frozen=True, slots=True)
-class Receiver:
-    """How it is with one.
-
-    Attributes:
-        name: An endpoint's, or `CALLERS` for all the callers' URLs.
-        origin: Scheme, host and port of an endpoint.
-        oldest_s: How long ago the response ended that has waited longest.
-        disabled_for_s: Since it wanted no more; None if it is told.
-    """
-
-    name: str
-    origin: str | None
-    is_configured: bool = True
-    waiting: int = 0
-    oldest_s: float = 0
-    disabled_for_s: float | None = None
 
 
 class Deliveries:
@@ -95,7 +85,8 @@ class Deliveries:
             tenants = frozenset(map(self._fingerprint, settings.tenants))
             found.append(_endpoint(name, settings, tenants))
         try:
-            await self._outbox.set_endpoints(found)
+            due_by_ms = self._clock.now_ms() + int(max(self._settings.retry_delays_s) * (1 + _JITTER) * 1000)
+            await self._outbox.set_endpoints(found, due_by_ms=due_by_ms)
         except StoreUnavailable as error:
             _log(error)
         else:
@@ -178,91 +169,57 @@ class Deliveries:
 
     async def _settle(self, delivery: Delivery, attempt: Attempt) -> None:
         now_ms = self._clock.now_ms()
-        delays_s = self._settings.retry_delays_s
-        delay_s = delays_s[min(delivery.attempts, len(delays_s) - 1)]
-        delay_s *= random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311  (spreads load, guards nothing)
-        due_at_ms = now_ms + int(delay_s * 1000)
-        is_last = due_at_ms > delivery.ended_at_ms + self._settings.retry_for_s * 1000
+        delays_ms = self._delays_ms()
+        delay_ms = delays_ms[min(delivery.attempts, len(delays_ms) - 1)]
+        is_last = now_ms + delay_ms > delivery.ended_at_ms + self._settings.retry_for_s * 1000
         told = (delivery.response_id, delivery.receiver, delivery.attempts + 1, attempt.reason)
-        match attempt.verdict:
-            case Verdict.TAKEN:
-                await self._outbox.remove(delivery)
-                return self._observer.webhook_taken(*told)
-            case Verdict.STOP:
-                if await self._outbox.disable(delivery.lane, now_ms=now_ms):
-                    self._observer.webhook_disabled(delivery.receiver)
-            case Verdict.NEVER:
-                is_last = True
-            case Verdict.AGAIN:
-                pass
-            case _:
-                assert_never(attempt.verdict)
-        if is_last:
-            await self._outbox.remove(delivery)
-            return self._observer.webhook_given_up(*told)
-        await self._outbox.put_off(delivery, due_at_ms=due_at_ms, failure=attempt.reason)
-        return self._observer.webhook_put_off(*told, delay_s)
+
+        def judge(standing: Standing) -> Standing:
+            return standing.after(attempt.verdict, now_ms=now_ms, delays_ms=delays_ms)
+
+        if attempt.verdict is Verdict.STOP and await self._outbox.disable(delivery.lane, now_ms=now_ms):
+            self._observer.webhook_disabled(delivery.receiver)
+        if attempt.verdict is Verdict.TAKEN:
+            before, after = await self._outbox.remove(delivery, judge)
+            self._observer.webhook_taken(*told)
+        elif is_last or attempt.verdict is Verdict.NEVER:
+            before, after = await self._outbox.remove(delivery, judge)
+            self._observer.webhook_given_up(*told)
+        else:
+            due_at_ms = now_ms + delay_ms
+            before, after = await self._outbox.put_off(
+                delivery, due_at_ms=due_at_ms, failure=attempt.reason, judge=judge
+            )
+            self._observer.webhook_put_off(*told, delay_ms / 1000, is_down=after.down_since_ms is not None)
+        if before.down_since_ms is None and after.down_since_ms is not None:
+            self._observer.webhook_down(delivery.receiver, attempt.reason)
+        elif before.down_since_ms is not None and after.down_since_ms is None:
+            self._observer.webhook_up(delivery.receiver, (now_ms - before.down_since_ms) / 1000)
+
+    def _delays_ms(self) -> list[int]:
+        """Until the next attempt, after the first, the second, …; given a tenth or take it, so that they do
+        not come at once everywhere."""
+        spread = 1000 * random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311  (guards nothing)
+        return [int(delay_s * spread) for delay_s in self._settings.retry_delays_s]
 
     async def _tidy(self, now_ms: int) -> None:
-        """Give up what is too old or too much."""
+        """Give up what is too old or too much: of too much, the oldest at the receiver that has the most."""
         ended_before_ms = now_ms - int(self._settings.retry_for_s * 1000)
         while given_up := await self._outbox.give_up_old(ended_before_ms=ended_before_ms):
             self._gave_up(given_up, "too_old")
+        by_owner: defaultdict[str, list[Waiting]] = defaultdict(list)
         for waiting in await self._outbox.waiting():
-            surplus = waiting.count - self._settings.pending_max
-            while surplus > 0 and (given_up := await self._outbox.give_up_surplus(waiting.lane, surplus)):
-                self._gave_up(given_up, "too_many")
-                surplus -= len(given_up)
+            by_owner[owner_of(waiting.lane)].append(waiting)
+        for lanes in by_owner.values():
+            surplus = sum(lane.count for lane in lanes) - self._settings.pending_max
+            for lane in sorted(lanes, key=lambda lane: lane.count, reverse=True):
+                while surplus > 0 and (given_up := await self._outbox.give_up_surplus(lane.lane, surplus)):
+                    self._gave_up(given_up, "too_many")
+                    surplus -= len(given_up)
 
     def _gave_up(self, given_up: list[GivenUp], reason: str) -> None:
-        for each in given_up:
-            self._observer.webhook_given_up(each.response_id, receiver_of(each.lane), None, reason)
-
-    # -- for the operator
-
-    async def receivers(self) -> list[Receiver]:
-        """All of the settings, and those for which something still waits."""
-        now_ms = self._clock.now_ms()
-        found = {name: Receiver(name, each.origin) for name, each in self._settings.endpoints.items()}
-        if self._own_url_max:
-            found[CALLERS] = Receiver(CALLERS, None)
-        for waiting in await self._outbox.waiting():
-            name = receiver_of(waiting.lane)
-            known = found.get(name) or Receiver(name, None, is_configured=False)
-            oldest_s = max(known.oldest_s, (now_ms - waiting.oldest_ms) / 1000)
-            found[name] = replace(known, waiting=known.waiting + waiting.count, oldest_s=oldest_s)
-        for disabled in await self._outbox.disabled():
-            if (known_one := found.get(disabled.name)) is not None:
-                since_s = (now_ms - disabled.since_ms) / 1000
-                found[disabled.name] = replace(known_one, disabled_for_s=since_s)
-        return list(found.values())
-
-    async def failing(self) -> list[tuple[Delivery, float]]:
-        """Events whose attempts have failed, the latest first, and in how many seconds the next one is."""
-        now_ms = self._clock.now_ms()
-        failing = await self._outbox.failing(limit=_FAILING_SHOWN)
-        return [(each, (each.due_at_ms - now_ms) / 1000) for each in failing]
-
-    async def measure(self) -> None:
-        """Bring the gauges up to date."""
-        self._observer.webhooks_measured(
-            (each.name, each.waiting, each.oldest_s, each.disabled_for_s is not None)
-            for each in await self.receivers()
-        )
-
-    async def enable(self, name: str) -> bool:
-        """Send to an endpoint again that wanted no more. False if the settings have none of this name."""
-        is_there = await self._outbox.enable(name, now_ms=self._clock.now_ms())
-        if is_there:
-            self._observer.webhook_enabled(name)
-        return is_there
-
-    async def retry(self, response_id: str) -> tuple[int, list[str]]:
-        """Try again now what waits about a response. Returns for how many receivers, and the names of those
-        that are not tried, since they want no more."""
-        lanes = await self._outbox.hurry(response_id, now_ms=self._clock.now_ms())
-        disabled = {each.name for each in await self._outbox.disabled()} & set(lanes)
-        return len(lanes) - len(disabled), sorted(disabled)
+        for receiver, count in Counter(receiver_of(each.lane) for each in given_up).items():
+            self._observer.webhooks_given_up(receiver, count, reason)
 
 
 def _log(error: StoreUnavailable) -> None:

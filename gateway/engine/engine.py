@@ -21,13 +21,14 @@ from gateway.engine.foreground import Foreground
 from gateway.engine.handover import hand_over, take_stock
 from gateway.engine.intake import Intake
 from gateway.engine.jobs import Jobs
+from gateway.engine.receivers import Receivers
 from gateway.engine.runner import Runner
 from gateway.engine.sealing import Sealer
 from gateway.engine.sweeper import Sweeper
 from gateway.engine.thoughts import Thoughts
 from gateway.engine.unacked import Unacked
 from gateway.observe import Observer
-from gateway.store.port import JobStore
+from gateway.store.port import Backlog, JobStore, WaitingJobs
 from gateway.wire.dialects import Dialect
 
 _RETRY_S = 1.0
@@ -41,6 +42,7 @@ class Engine:
         followers: Readers of event streams.
         foreground: Plain requests to a backend for which the gateway has to speak.
         deliveries: Who is told of ends.
+        receivers: How it is with them.
         ids: Of responses.
 
     Args:
@@ -65,6 +67,7 @@ class Engine:
         thoughts = Thoughts(keys, pepper)
         unsettled: dict[str, Input] = {}
         self._store = store
+        self._backends = backends
         self._settings = background
         self._may_fail_jobs = settings.credentials.missing_key == "fail_jobs"
         self._observer = observer
@@ -117,6 +120,7 @@ class Engine:
             clock, background, thoughts, observer, head_wait_s=settings.stream.heartbeat_s
         )
         self.deliveries = Deliveries(store, sender, clock, settings, observer, fingerprint)
+        self.receivers = Receivers(store, clock, settings, observer)
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self, *others: Coroutine[Any, Any, None]) -> asyncio.Event:
@@ -180,11 +184,30 @@ class Engine:
     async def measure(self) -> None:
         """Bring the gauges up to date. Raises, if the store does not answer."""
         now_ms = self._clock.now_ms()
-        backlog = await self._store.backlog(now_ms=now_ms)
+        backlog, sizes, _ = await asyncio.gather(
+            self._store.backlog(now_ms=now_ms, barred=self._runner.barred(now_ms)),
+            self._store.sizes(),
+            self.receivers.measure(),
+        )
         for status in Status:
             self._observer.jobs.labels(status.value).set(backlog.by_status[status])
         oldest_ms = backlog.oldest_queued_ms
         self._observer.queue_age.set(0 if oldest_ms is None else (now_ms - oldest_ms) / 1000)
-        await self.deliveries.measure()
-        for file, size in (await self._store.sizes()).items():
+        self._observer.jobs_waiting(
+            (name, self._reasons(name, backlog.waiting.get(name)), self._oldest_s(name, backlog, now_ms))
+            for name in {*self._backends.names, *backlog.waiting}
+        )
+        for file, size in sizes.items():
             self._observer.database_bytes.labels(file).set(size)
+
+    def _reasons(self, backend: str, waiting: WaitingJobs | None) -> dict[str, int]:
+        """What jobs wait for there. Whoever waits for nothing else waits for a slot, or for the backend."""
+        if waiting is None:
+            return {}
+        rest = waiting.count - waiting.put_off - sum(waiting.barred.values())
+        halted = self._backends.halted(backend) if backend in self._backends.names else "removed"
+        return {"retry": waiting.put_off, **waiting.barred, halted or "slot": max(0, rest)}
+
+    def _oldest_s(self, backend: str, backlog: Backlog, now_ms: int) -> float:
+        waiting = backlog.waiting.get(backend)
+        return 0 if waiting is None else max(0, now_ms - waiting.oldest_ms) / 1000

@@ -238,7 +238,7 @@ class Jobs:
                 model=name_shown(submission.body.get("model")),
                 request=submission.request_id,
             )
-            self._observer.job_accepted(job.id, job.tenant, job.is_streamed)
+            self._observer.job_accepted(job.id, job.backend, job.tenant, job.is_streamed)
             self._runner.sent(job)
         return accepted_id
 

@@ -165,7 +165,7 @@ class Run:
                 if await self._perform(machine, commands, item):
                     return None
                 if started is not None and self.log.has_output:
-                    self.observer.job_first_output(time.monotonic() - started)
+                    self.observer.job_first_output(claim.job.backend, time.monotonic() - started)
                     started = None
         raise AssertionError("a backend's stream ends with an ending")
 
@@ -204,7 +204,7 @@ class Run:
         await self.log.finish(outcome)
         self.credentials.forget(job.id)
         ran_s = job.ran_s(self.clock.now_ms())
-        self.observer.job_finished(job.id, outcome.status, outcome.code, outcome.reason, ran_s)
+        self.observer.job_finished(job.id, job.backend, outcome.status, outcome.code, outcome.reason, ran_s)
 
     def _again(self, reason: str, failed: UpstreamFailed | None) -> Again | None:
         return again(

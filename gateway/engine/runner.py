@@ -90,6 +90,16 @@ class Runner:
         self._slots.sent(job.backend, job.tenant, job.priority, self._clock.now_ms())
         self._bell.set()
 
+    def barred(self, now_ms: int) -> dict[tuple[str, bytes], str]:
+        """Backends, and the callers of whom no job may be started there now, with the reason."""
+        return {
+            (name, tenant): reason
+            for name in self._backends.names
+            for tenant, reason in self._slots.barred(
+                name, self._backends.slots(name), self._backends.slots_kept(name), now_ms
+            ).items()
+        }
+
     def abort(self, response_id: str) -> None:
         """Stop a run of ours at once; the backend's connection closes."""
         if run := self._runs.get(response_id):
@@ -148,7 +158,13 @@ class Runner:
 
     def _start(self, group: asyncio.TaskGroup, claim: Claim, now_ms: int) -> None:
         self._observer.job_known(claim.id, backend=claim.job.backend)
-        self._observer.job_started(claim.id, claim.job.attempt, (now_ms - claim.job.created_at_ms) / 1000)
+        self._observer.job_started(
+            claim.id,
+            claim.job.backend,
+            claim.job.attempt,
+            (now_ms - claim.job.created_at_ms) / 1000,
+            is_first=claim.epoch == 1,
+        )
         log = JobLog(
             claim,
             self._store,

@@ -101,6 +101,15 @@ class Slots:
             return free - kept, resting
         return 1, resting | about.with_their_share(slots, kept)
 
+    def barred(self, backend: str, slots: int, kept: int, now_ms: int) -> dict[bytes, str]:
+        """The callers of whom no job may be started now, and why: `share`, they have all that is theirs;
+        `caller`, their rate limit at the backend is used up. Arguments: see `room`."""
+        free, barred = self.room(backend, slots, kept, now_ms)
+        if free <= 0:
+            return {}
+        resting = self._resting_at(backend, now_ms)
+        return {tenant: "caller" if tenant in resting else "share" for tenant in barred}
+
     def _resting_at(self, backend: str, now_ms: int) -> set[bytes]:
         self._resting_ms = {key: until_ms for key, until_ms in self._resting_ms.items() if until_ms > now_ms}
         return {tenant for name, tenant in self._resting_ms if name == backend}

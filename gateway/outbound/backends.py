@@ -101,6 +101,12 @@ class HttpBackends:
         backfill = self._backfills.get(name)
         return backfill.held_until_ms(now_ms) if backfill is not None else None
 
+    def halted(self, name: str) -> str | None:
+        backfill = self._backfills.get(name)
+        if (why := self._backends[name].pool.halted()) is not None:
+            return why
+        return "hold" if backfill is not None and backfill.is_busy else None
+
     def state(self) -> dict[str, object]:
         """How each of them is, for people and for the metrics."""
         states: dict[str, object] = {}

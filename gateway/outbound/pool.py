@@ -236,6 +236,14 @@ class Pool:
         """Whether it gets no background calls, having said that it has no time."""
         return replica.rest.state(self._now_s()) is BreakerState.OPEN
 
+    def halted(self) -> str | None:
+        """Why no job may be sent to any replica: `breaker`, calls failed, or `rest`, it said that it has no
+        time."""
+        closed = [r for r in self.replicas if self.breaker_state(r) is BreakerState.CLOSED]
+        if not closed:
+            return "breaker"
+        return "rest" if all(self.rests(replica) for replica in closed) else None
+
     def background_slots(self) -> int:
         """How many background calls may be under way in all: what plain calls, present or reserved, leave.
 

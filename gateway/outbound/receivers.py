@@ -34,6 +34,13 @@ _FOR_EVER: Final = frozenset({"address_denied", "invalid_url", "http_410"})
 """What a caller's own URL is not tried again after; an endpoint is the operator's to mend."""
 
 
+_OF_THE_EVENT: Final = frozenset({400, 409, 413, 414, 415, 422, 431})
+"""What a receiver that is well may answer to one event. Everything else says that the receiver is not well,
+or is not at this address, or does not know our secret."""
+_OF_THE_HOST: Final = frozenset({408, 425, 429})
+"""The 4xx that do not depend on the path: each URL of a caller's has its own."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Receiver:
     url: URL = field(repr=False)
@@ -92,20 +99,22 @@ class HttpSender:
                 await read_up_to(answer, _ANSWER_BYTES_MAX)
         except FAILURES as error:
             if answer is None:
-                return Attempt(Verdict.AGAIN, _reason(error))
+                return Attempt(Verdict.DOWN, _reason(error))
         except ValueError:  # a host name that TLS cannot spell
-            return Attempt(Verdict.AGAIN, "invalid_url")
+            return Attempt(Verdict.DOWN, "invalid_url")
         answer.close()
-        return _answered(answer.status)  # whatever became of its body: that is what counts
+        # Whatever became of its body: the status is what counts.
+        return Attempt(_verdict(answer.status, is_own_url=delivery.url is not None), f"http_{answer.status}")
 
 
-def _answered(status: int) -> Attempt:
-    verdict = Verdict.AGAIN  # redirects too: a signed event goes where the settings say, and nowhere else
+def _verdict(status: int, *, is_own_url: bool) -> Verdict:
     if 200 <= status < 300:
-        verdict = Verdict.TAKEN
-    elif status == 410:  # Standard Webhooks: the receiver wants no more
-        verdict = Verdict.STOP
-    return Attempt(verdict, f"http_{status}")
+        return Verdict.TAKEN
+    if status == 410:  # Standard Webhooks: the receiver wants no more
+        return Verdict.STOP
+    # Redirects are failures too: a signed event goes where the settings say, and nowhere else.
+    is_of_the_url = is_own_url and 300 <= status < 500 and status not in _OF_THE_HOST
+    return Verdict.AGAIN if status in _OF_THE_EVENT or is_of_the_url else Verdict.DOWN
 
 
 def _reason(error: BaseException) -> str:

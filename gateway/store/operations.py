@@ -19,6 +19,7 @@ from gateway.core.job import (
     QueueFull,
     Status,
 )
+from gateway.core.webhooks import own_lane
 from gateway.store.items import note_items
 from gateway.store.port import Page, QueueLimits
 from gateway.store.queries import QUERIES
@@ -132,6 +133,7 @@ def _insert(
             "target": job.target,
             "headers": job.headers,
             "webhook": job.webhook,
+            "lane": None if job.webhook is None else own_lane(job.tenant, job.webhook),
         },
     )
     note_items(raw, row["pk"], job.tenant, Place.INPUT, job.item_ids)

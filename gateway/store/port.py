@@ -7,12 +7,12 @@ All times are Unix milliseconds, given by the caller.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from gateway.core.job import Claim, Idempotency, Job, NewJob, Outcome, Sealed, Status
-from gateway.core.webhooks import Delivery, Endpoint
+from gateway.store.outbox_port import Outbox
 from gateway.wire.items import Turn
 
 
@@ -52,90 +52,27 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """Jobs by status, and when the longest-waiting queued one was accepted (None: none is waiting)."""
+    """Jobs by status, when the longest-waiting queued one was accepted (None: none is waiting), and by
+    backend those that nobody runs."""
 
     by_status: dict[Status, int]
     oldest_queued_ms: int | None
+    waiting: dict[str, WaitingJobs]
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
-    """How many events wait in a lane, and when the response ended that has waited longest."""
+class WaitingJobs:
+    """Jobs of a backend that nobody runs.
 
-    lane: str
+    Attributes:
+        put_off: How many of them may not be started yet, after an attempt that failed.
+        barred: How many of the others are of callers of whom none may be started, by the reason for that.
+    """
+
     count: int
+    put_off: int
     oldest_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class Disabled:
-    """An endpoint that wanted no more."""
-
-    name: str
-    since_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class GivenUp:
-    """An event that will not be told any more."""
-
-    response_id: str
-    lane: str
-
-
-class Outbox(Protocol):
-    """Events that are still to be told. The ending of a background job puts them there, in its transaction:
-    one for each endpoint that wants to know of it, and one for a URL of the caller's own."""
-
-    async def set_endpoints(self, endpoints: Collection[Endpoint]) -> None:
-        """From now on, these are told. One that was disabled is so still, if it is the same receiver."""
-
-    async def due(
-        self,
-        *,
-        now_ms: int,
-        under_way: Collection[tuple[str, str]],
-        per_lane_max: int,
-        own_url_max: int,
-    ) -> list[Delivery]:
-        """What may be sent now: to endpoints that there are and that are not disabled, and to callers' URLs.
-
-        Args:
-            under_way: Keys of what is being sent already.
-            per_lane_max: So many of one lane at once, those under way included.
-            own_url_max: The same, of all callers' URLs together.
-        """
-
-    async def remove(self, delivery: Delivery) -> None:
-        """It was taken, or is given up."""
-
-    async def put_off(self, delivery: Delivery, *, due_at_ms: int, failure: str) -> None:
-        """An attempt has failed; the next one is not before a time."""
-
-    async def disable(self, name: str, *, now_ms: int) -> bool:
-        """Send an endpoint nothing more; its events wait. False if it was so already, or is not there."""
-
-    async def enable(self, name: str, *, now_ms: int) -> bool:
-        """Send to an endpoint again, and at once what waits. False if there is none of this name."""
-
-    async def hurry(self, response_id: str, *, now_ms: int) -> list[str]:
-        """Try again now whatever waits about a response. Returns in which lanes: also those of endpoints that
-        want no more, where nothing is sent all the same."""
-
-    async def give_up_old(self, *, ended_before_ms: int) -> list[GivenUp]:
-        """Remove events of responses that ended before a time: some of them; none when nothing is left."""
-
-    async def give_up_surplus(self, lane: str, surplus: int) -> list[GivenUp]:
-        """Remove up to so many of a lane's events, the oldest."""
-
-    async def waiting(self) -> list[Waiting]:
-        """What waits, by lane."""
-
-    async def disabled(self) -> list[Disabled]:
-        """Endpoints that get nothing."""
-
-    async def failing(self, *, limit: int) -> list[Delivery]:
-        """Events with failed attempts, those of the latest ends first."""
+    barred: Mapping[str, int]
 
 
 class JobStore(Protocol):
@@ -304,8 +241,12 @@ class JobStore(Protocol):
     def state(self) -> str:
         """`ok`, or in a word what ails it."""
 
-    async def backlog(self, *, now_ms: int) -> Backlog:
-        """For the metrics."""
+    async def backlog(self, *, now_ms: int, barred: Mapping[tuple[str, bytes], str] = ...) -> Backlog:
+        """For the metrics: at a cost that grows with the queue only, whatever else is stored.
+
+        Args:
+            barred: Backends and callers of whom no job may be started there, and for what reason.
+        """
 
     async def sizes(self) -> dict[str, int]:
         """Bytes on disk, by kind of file."""

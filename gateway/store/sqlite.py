@@ -7,13 +7,14 @@ import functools
 import json
 import secrets
 import sqlite3
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from gateway.config import StoreSettings
 from gateway.core.job import Claim, ClaimLost, Idempotency, IdTaken, Job, NewJob, Outcome, Sealed, Status
 from gateway.observe import Observer
-from gateway.store import items, operations
+from gateway.store import census, items, operations
 from gateway.store.database import Database
 from gateway.store.health import State
 from gateway.store.opening import open_database
@@ -27,6 +28,7 @@ T = TypeVar("T")
 Row = sqlite3.Row
 
 _NEVER_MS = 2**62
+_NOBODY: Mapping[tuple[str, bytes], str] = MappingProxyType({})
 
 
 class SqliteStore:
@@ -125,11 +127,8 @@ class SqliteStore:
         rows = await self._all("all_events", id=response_id)
         return b"".join(row["events"] for row in rows)
 
-    async def backlog(self, *, now_ms: int) -> Backlog:
-        rows = await self._all("count_by_status", now_ms=now_ms)
-        counts = dict.fromkeys(Status, 0) | {Status(row[0]): row[1] for row in rows}
-        oldest = next((row[2] for row in rows if row[0] == Status.QUEUED), None)
-        return Backlog(counts, oldest)
+    async def backlog(self, *, now_ms: int, barred: Mapping[tuple[str, bytes], str] = _NOBODY) -> Backlog:
+        return await self._read(lambda raw: census.backlog(raw, now_ms, barred))
 
     async def sizes(self) -> dict[str, int]:
         return await asyncio.to_thread(self._database.sizes)

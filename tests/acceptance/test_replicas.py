@@ -245,7 +245,7 @@ async def test_jobs_wait_while_the_only_model_server_is_away(fleet: Fleet) -> No
 
     await until(is_left_alone)
     jobs = [await submit(gateway) for _ in range(5)]
-    assert await gateway.metric("backburner_jobs_accepted_total") == 5
+    assert await gateway.metric('backburner_jobs_accepted_total{backend="pool"}') == 5
     await server.start()
     for job in jobs:
         ended = await final(gateway, job)

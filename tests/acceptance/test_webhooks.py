@@ -157,7 +157,9 @@ async def test_an_event_is_told_again_until_it_is_taken_with_one_id(
     for got in receiver.received:
         got.unwrapped(OLD)
     reasons = [line["reason"] for line in gateway.lines if line["event"] == "webhook"]
-    assert reasons == ["http_500", "http_307", "timeout", "http_404", "http_200"]
+    assert reasons == ["http_500", "http_307", "http_200"], "after three it is down, and that is one line"
+    states = [line for line in gateway.lines if line["event"] == "webhook_endpoint"]
+    assert [(line["to"], line.get("reason")) for line in states] == [("down", "timeout"), ("up", None)]
 
 
 async def test_an_event_survives_kill_9_at_any_time_after_the_end(
@@ -289,6 +291,30 @@ async def test_410_disables_an_endpoint_and_a_command_shows_and_enables_it(
     await delivered(gateway, first)
     await delivered(gateway, second)
     assert "told" in (await command(gateway))[1]
+
+
+async def test_a_receiver_that_is_down_is_shown_to_be_so_until_it_takes_something(
+    start_gateway: StartGateway, receiver: Receiver
+) -> None:
+    receiver.default = Answer(503)
+    gateway = await start_gateway(
+        **told("x", receiver),
+        BACKBURNER_WEBHOOKS__RETRY_DELAYS_S="0.2,3600",
+        BACKBURNER_WEBHOOKS__CONCURRENCY_MAX="1",
+    )
+    ids = [await created(gateway) for _ in range(5)]
+    await gateway.line(event="webhook_endpoint", endpoint="x", to="down", reason="http_503")
+    assert await gateway.metric('backburner_webhook_down{endpoint="x"}') == 1
+    state = (await command(gateway))[1].splitlines()[1].split()
+    assert state[:3] == ["x", "down", "for"]
+    await receiver.attempts(4)  # the next one is an hour away
+    receiver.default = Answer()
+    assert (await command(gateway, "--retry", ids[-1]))[0] == 0
+    await gateway.line(event="webhook_endpoint", endpoint="x", to="up")
+    for response_id in ids[-2:]:
+        await delivered(gateway, response_id)
+    assert receiver.received[4].response_id == ids[-1]
+    assert await gateway.metric('backburner_webhook_down{endpoint="x"}') == 0
 
 
 async def test_another_secret_enables_an_endpoint(start_gateway: StartGateway, receiver: Receiver) -> None:

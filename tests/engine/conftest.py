@@ -144,6 +144,7 @@ class OnlyBackend:
         self.backend = backend
         self.slots_now = slots
         self.kept = 0
+        self.why_halted: str | None = None
 
     def get(self, name: str) -> ScriptedBackend | None:
         return self.backend if name == "default" else None
@@ -156,6 +157,9 @@ class OnlyBackend:
 
     def held_until_ms(self, name: str, now_ms: int) -> int | None:
         return None
+
+    def halted(self, name: str) -> str | None:
+        return self.why_halted
 
 
 class ScriptedSender:
@@ -206,14 +210,16 @@ class Signals(Observer):
         self.seen.append((response_id, what))
         self._news.set()
 
-    def job_started(self, response_id: str, attempt: int, waited_s: float) -> None:
-        super().job_started(response_id, attempt, waited_s)
+    def job_started(
+        self, response_id: str, backend: str, attempt: int, waited_s: float, *, is_first: bool
+    ) -> None:
+        super().job_started(response_id, backend, attempt, waited_s, is_first=is_first)
         self._note(response_id, "started")
 
     def job_finished(
-        self, response_id: str, outcome: str, code: str | None, reason: str, ran_s: float | None
+        self, response_id: str, backend: str, outcome: str, code: str | None, reason: str, ran_s: float | None
     ) -> None:
-        super().job_finished(response_id, outcome, code, reason, ran_s)
+        super().job_finished(response_id, backend, outcome, code, reason, ran_s)
         self._note(response_id, reason)
         self._note(response_id, "finished")
 

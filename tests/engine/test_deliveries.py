@@ -13,6 +13,8 @@ from gateway.core.webhooks import CALLERS, Attempt, Delivery, Verdict
 
 SECRET = f"whsec_{base64.b64encode(b's' * 32).decode()}"
 AGAIN = Attempt(Verdict.AGAIN, "http_500")
+DOWN = Attempt(Verdict.DOWN, "unreachable")
+TOO_LARGE = Attempt(Verdict.AGAIN, "http_413")
 STOP = Attempt(Verdict.STOP, "http_410")
 NEVER = Attempt(Verdict.NEVER, "address_denied")
 HOOK = {"metadata_key": "hook", "secrets": [SECRET]}
@@ -152,20 +154,20 @@ async def test_of_too_many_the_oldest_are_given_up(build: Any, clock: Any) -> No
 
 async def test_410_disables_an_endpoint_until_it_is_enabled(build: Any, clock: Any) -> None:
     house = await build(webhooks={"endpoints": endpoints("x", "y")})
-    deliveries = house.engine.deliveries
+    receivers = house.engine.receivers
     house.sender.script = [STOP, Attempt(Verdict.TAKEN, "http_200")]
     await house.ended(await house.submit())
     first = await attempted(house, 2)
     gone = first[0].lane
-    (disabled,) = [each for each in await deliveries.receivers() if each.disabled_for_s is not None]
+    (disabled,) = [each for each in await receivers.all() if each.disabled_for_s is not None]
     assert (disabled.name, disabled.waiting) == (gone, 1)
     await house.ended(await house.submit())
     await attempted(house, 3)
     clock.advance(3600)
     await asyncio.sleep(0.6)
     assert [each.lane for each in house.sender.sent].count(gone) == 1
-    assert not await deliveries.enable("no such")
-    assert await deliveries.enable(gone)
+    assert not await receivers.enable("no such")
+    assert await receivers.enable(gone)
     await emptied(house)
     assert [each.lane for each in house.sender.sent].count(gone) == 3
 
@@ -260,11 +262,11 @@ async def test_a_result_that_cannot_be_stored_is_not_a_reason_to_send_again(buil
             return Outbox(self.inner.outbox)
 
     class Outbox(kit.Wrapped):  # type: ignore[misc]
-        async def remove(self, delivery: Delivery) -> None:
+        async def remove(self, *args: Any) -> Any:
             if not broken.is_set():
                 broken.set()
                 raise StoreUnavailable("as scripted")
-            await self.inner.remove(delivery)
+            return await self.inner.remove(*args)
 
     house = await build(webhooks={"endpoints": endpoints("x")}, wrap=Store)
     await house.ended(await house.submit())
@@ -303,10 +305,139 @@ async def test_retry_tries_again_now(build: Any) -> None:
     response_id = await house.submit()
     await house.ended(response_id)
     await attempted(house, 2)
-    assert len(await house.engine.deliveries.failing()) == 2
-    assert await house.engine.deliveries.retry(response_id) == 2
+    assert len(await house.engine.receivers.failing()) == 2
+    assert await house.engine.receivers.retry(response_id) == (2, [])
     await emptied(house)
-    assert await house.engine.deliveries.retry(response_id) == 0
+    assert await house.engine.receivers.retry(response_id) == (0, [])
+
+
+def lines_about(caplog: pytest.LogCaptureFixture, event: str) -> list[dict[str, Any]]:
+    return [
+        {key: value for key, value in record.fields.items() if key != "id"}  # type: ignore[attr-defined]
+        for record in caplog.records
+        if record.message == event
+    ]
+
+
+async def ended(house: Any, count: int) -> list[str]:
+    """So many responses have ended."""
+    ids = [await house.submit() for _ in range(count)]
+    for response_id in ids:
+        await house.ended(response_id)
+    return ids
+
+
+async def test_a_receiver_that_is_down_is_tried_with_one_event_at_a_time(
+    build: Any, clock: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="backburner")
+    house = await build(
+        webhooks={"endpoints": endpoints("x"), "retry_delays_s": [5, 30], "concurrency_max": 4}
+    )
+    hear, is_deaf, together = house.sender.send, True, [0, 0]
+
+    async def send(delivery: Delivery) -> Attempt:
+        together[0] += 1
+        together[1] = max(together)
+        await asyncio.sleep(0)
+        heard: Attempt = await hear(delivery)
+        together[0] -= 1
+        return DOWN if is_deaf else heard
+
+    house.sender.send = send
+    ids = await ended(house, 40)
+    await until(house, lambda: counted(house, "webhook_attempts", "x", "unreachable") >= 3)
+    await settled(house)
+    first = len(house.sender.sent)
+    assert first <= 3 + 4
+    together[1] = 0
+    for probe, delay_s in enumerate((5, 30, 30), 1):
+        clock.advance(delay_s * 1.11)
+        await attempted(house, first + probe)
+        await asyncio.sleep(0.3)  # a look finds nothing
+        assert len(house.sender.sent) == first + probe
+    assert together[1] == 1
+    tried = [each.response_id for each in house.sender.sent]
+    assert len(set(tried)) == len(tried), "a different one each time"
+    await house.engine.measure()
+    assert counted(house, "webhook_waiting", "x") == len(ids)
+    assert counted(house, "webhook_is_down", "x") == 1
+    is_deaf = False
+    clock.advance(34)
+    await emptied(house)
+    assert {each.response_id for each in house.sender.sent} == set(ids)
+    assert together[1] <= 4
+    await house.engine.measure()
+    assert counted(house, "webhook_is_down", "x") == 0
+    states = lines_about(caplog, "webhook_endpoint")
+    assert [(each["to"], each.get("reason")) for each in states] == [("down", "unreachable"), ("up", None)]
+    assert sum(each["to"] == "waiting" for each in lines_about(caplog, "webhook")) <= 2
+
+
+async def settled(house: Any) -> None:
+    await until(house, lambda: not house.engine.deliveries._under_way)
+
+
+async def test_an_event_that_a_receiver_will_not_have_holds_up_no_other(build: Any, clock: Any) -> None:
+    house = await build(webhooks={"endpoints": endpoints("x"), "retry_delays_s": [5]})
+    poison: list[str] = []
+    hear = house.sender.send
+
+    async def send(delivery: Delivery) -> Attempt:
+        heard: Attempt = await hear(delivery)
+        return Attempt(Verdict.DOWN, "http_500") if delivery.response_id in poison else heard
+
+    house.sender.send = send
+    poison += await ended(house, 1)
+    for number in range(4):  # so often that it alone makes the receiver look as if it were down
+        await attempted(house, number + 1)
+        clock.advance(5.6)
+    assert [each.down for each in await house.engine.receivers.all()] == [1]
+    well = await ended(house, 5)
+    clock.advance(5.6)
+    await until(house, lambda: {each.response_id for each in house.sender.sent} >= set(well))
+    await settled(house)
+    assert await waiting(house) == 1
+
+
+async def test_what_a_receiver_refuses_now_and_then_is_tried_again_by_itself(build: Any, clock: Any) -> None:
+    house = await build(webhooks={"endpoints": endpoints("x"), "retry_delays_s": [5]})
+    house.sender.script = [TOO_LARGE] * 5
+    await ended(house, 10)
+    await attempted(house, 10)
+    assert await waiting(house) == 5
+    assert [each.down for each in await house.engine.receivers.all()] == [0]
+    clock.advance(5.6)
+    await emptied(house)
+
+
+async def test_whoever_refuses_every_event_is_tried_with_one_at_a_time_too(build: Any, clock: Any) -> None:
+    house = await build(webhooks={"endpoints": endpoints("x"), "retry_delays_s": [5], "concurrency_max": 4})
+    house.sender.script = [TOO_LARGE] * 1000
+    await ended(house, 60)
+    await until(house, lambda: len(house.sender.sent) >= 30)
+    await asyncio.sleep(0.3)
+    await settled(house)
+    assert len(house.sender.sent) <= 30 + 4
+    house.sender.script = []
+    clock.advance(5.6)
+    await emptied(house)
+
+
+async def test_a_receiver_is_down_still_for_the_next_process(build: Any, clock: Any) -> None:
+    house = await build(webhooks={"endpoints": endpoints("x"), "concurrency_max": 1})
+    house.sender.script = [DOWN] * 9
+    await ended(house, 9)
+    await attempted(house, 3)
+    await house.kill()
+    second = await build(webhooks={"endpoints": endpoints("x"), "concurrency_max": 1})
+    second.sender.script = [DOWN] * 9
+    await attempted(second, 1)  # at once: it may be well since
+    await asyncio.sleep(0.3)
+    assert len(second.sender.sent) == 1
+    second.sender.script = []
+    clock.advance(34)
+    await emptied(second)
 
 
 async def test_one_attempt_after_the_other_waits_for_no_look(build: Any, backend: Any, kit: Any) -> None:

@@ -100,3 +100,13 @@ def test_who_rests_starts_nothing_there_until_the_time_is_over() -> None:
     assert slots.room("main", 16, 1, NOW + 999) == (16, {A})
     assert slots.room("other", 16, 1, NOW + 999) == (16, set())
     assert slots.room("main", 16, 1, NOW + 1000) == (16, set())
+
+
+def test_whoever_gets_none_of_the_free_slots_is_told_why() -> None:
+    slots = slots_with(a=8, b=6)
+    slots.rest("main", C, NOW + 1000)
+    slots.taken("main", A, DEFAULT, NOW)
+    assert slots.barred("main", 16, 1, NOW) == {A: "share", C: "caller"}
+    assert slots.barred("main", 16, 1, NOW + 1000) == {A: "share"}
+    slots.taken("main", B, DEFAULT, NOW)
+    assert slots.barred("main", 16, 1, NOW) == {}, "there are none"

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from gateway.core.job import StoreUnavailable
-from gateway.core.machine import UpstreamClosed
+from gateway.core.machine import UpstreamClosed, UpstreamFailed
 from gateway.wire.errors import Refusal
+from gateway.wire.failures import failure
 
 
 async def test_a_response_past_its_deadline_fails_with_its_partial_output(build: Any, kit: Any) -> None:
@@ -218,6 +219,43 @@ async def test_the_gauges_tell_what_waits_and_for_how_long(build: Any, kit: Any)
     assert read("backburner_jobs", {"status": "queued"}) == 2
     assert read("backburner_jobs", {"status": "completed"}) == 0
     assert read("backburner_queue_oldest_seconds") == 7
+
+
+async def test_the_gauges_tell_what_jobs_wait_for_and_the_wait_of_each_is_counted_once(
+    build: Any, kit: Any
+) -> None:
+    house = await build(concurrency_max=1)
+
+    async def read(name: str, **labels: str) -> float | None:
+        await house.engine.measure()
+        found: float | None = house.observer.registry.get_sample_value(name, {"backend": "default", **labels})
+        return found
+
+    hold = kit.Hold()
+    house.backend.script = [hold, UpstreamFailed(failure("Busy"), "upstream_put_off", 503, retry_after_s=20)]
+    first = await house.submit()
+    await hold.here()
+    await house.submit()
+    house.clock.advance(7)
+    await house.submit()
+    assert await read("backburner_jobs_waiting", reason="slot") == 2
+    assert await read("backburner_jobs_waiting_oldest_seconds") == 7
+    house.backends.why_halted = "breaker"
+    assert await read("backburner_jobs_waiting", reason="breaker") == 2
+    assert await read("backburner_jobs_waiting", reason="slot") == 0
+    house.backends.slots_now = 0
+    hold.go.set()
+    await house.observer.until(first, "released")
+    assert await read("backburner_jobs_waiting", reason="retry") == 1
+    house.backends.why_halted, house.backends.slots_now, house.backend.script = None, 1, kit.ALL
+    house.clock.advance(21)
+    await house.ended(await house.submit())
+    await house.ended(first)
+    assert await read("backburner_jobs_waiting", reason="retry") == 0
+    assert await read("backburner_jobs_waiting", reason="slot") == 0
+    assert await read("backburner_jobs_waiting_oldest_seconds") == 0
+    assert await read("backburner_queue_wait_seconds_count") == 4
+    assert house.observer.seen.count((first, "started")) == 2
 
 
 async def test_a_full_file_refuses_new_responses_and_goes_on_with_the_rest(build: Any, kit: Any) -> None:

@@ -411,3 +411,14 @@ def test_the_answer_to_a_job_from_before_does_not_end_the_rest(time: Time) -> No
     pool.answered(only, 200, takes_jobs=True)
     pool.answered(only, 200, takes_jobs=False)
     assert pool.rests(only)
+
+
+def test_what_keeps_jobs_from_every_replica_has_a_name(time: Time) -> None:
+    pool = pool_of(2, time)
+    a, b = pool.replicas
+    fail(pool, a)
+    assert pool.halted() is None
+    pool.put_off(b, 5.0, PATIENCE)
+    assert pool.halted() == "rest"
+    fail(pool, b)
+    assert pool.halted() == "breaker"

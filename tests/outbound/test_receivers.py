@@ -80,13 +80,16 @@ async def test_an_event_is_sent_once_signed_and_with_nothing_else(opened: Open, 
         (202, Verdict.TAKEN),
         (204, Verdict.TAKEN),
         (299, Verdict.TAKEN),
-        (304, Verdict.AGAIN),
+        (304, Verdict.DOWN),
         (400, Verdict.AGAIN),
-        (404, Verdict.AGAIN),
-        (429, Verdict.AGAIN),
+        (401, Verdict.DOWN),
+        (404, Verdict.DOWN),
+        (413, Verdict.AGAIN),
+        (422, Verdict.AGAIN),
+        (429, Verdict.DOWN),
         (410, Verdict.STOP),
-        (500, Verdict.AGAIN),
-        (503, Verdict.AGAIN),
+        (500, Verdict.DOWN),
+        (503, Verdict.DOWN),
     ],
 )
 async def test_a_status_of_200_to_299_takes_it_and_410_stops_it(
@@ -102,7 +105,7 @@ async def test_no_redirect_is_followed(opened: Open, receiver: Receiver, status:
     async with Receiver() as elsewhere:
         receiver.default = Answer(status, {"Location": elsewhere.url})
         sender = await opened(receiver.url)
-        assert await sender.send(delivery()) == Attempt(Verdict.AGAIN, f"http_{status}")
+        assert await sender.send(delivery()) == Attempt(Verdict.DOWN, f"http_{status}")
         assert elsewhere.received == []
     assert len(receiver.received) == 1
 
@@ -143,7 +146,7 @@ async def test_a_receiver_that_is_silent_is_left_after_the_timeout(opened: Open,
     receiver.default = Answer(hold=asyncio.Event())
     sender = await opened(receiver.url, timeout_s=0.2)
     started = time.monotonic()
-    assert await sender.send(delivery()) == Attempt(Verdict.AGAIN, "timeout")
+    assert await sender.send(delivery()) == Attempt(Verdict.DOWN, "timeout")
     assert 0.1 < time.monotonic() - started < 5
 
 
@@ -168,7 +171,7 @@ async def test_an_answer_that_is_none_is_no_success(opened: Open, said: bytes) -
 
     async with await asyncio.start_server(talks, "127.0.0.1", 0) as server:
         sender = await opened(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
-        assert await sender.send(delivery()) == Attempt(Verdict.AGAIN, "cut")
+        assert await sender.send(delivery()) == Attempt(Verdict.DOWN, "cut")
 
 
 async def test_what_is_below_http_has_a_word_each(opened: Open) -> None:
@@ -176,14 +179,14 @@ async def test_what_is_below_http_has_a_word_each(opened: Open) -> None:
         bound.bind(("127.0.0.1", 0))
         port = bound.getsockname()[1]
         sender = await opened(f"http://127.0.0.1:{port}/")
-        assert await sender.send(delivery()) == Attempt(Verdict.AGAIN, "unreachable")
+        assert await sender.send(delivery()) == Attempt(Verdict.DOWN, "unreachable")
     sender = await opened("http://nowhere.invalid/")
-    assert await sender.send(delivery()) == Attempt(Verdict.AGAIN, "unresolved")
+    assert await sender.send(delivery()) == Attempt(Verdict.DOWN, "unresolved")
     sender = await opened(f"http://{'a' * 70}.test/")
-    assert (await sender.send(delivery())).verdict is Verdict.AGAIN
+    assert (await sender.send(delivery())).verdict is Verdict.DOWN
     async with Receiver() as plain:
         sender = await opened(plain.url.replace("http:", "https:"))
-        assert await sender.send(delivery()) == Attempt(Verdict.AGAIN, "tls")
+        assert await sender.send(delivery()) == Attempt(Verdict.DOWN, "tls")
 
 
 async def test_no_proxy_of_the_environment_is_used(
@@ -265,7 +268,7 @@ async def test_a_name_that_leads_elsewhere_later_is_not_followed_there(
     names.answers["rebound.test"] = [["127.7.7.7"], [rebound]]
     senders = [await opened(allowed_networks=["127.7.7.7/32"]) for _ in range(2)]  # no cache in common
     first = await senders[0].send(delivery("https://rebound.test:8443/"))
-    assert first == Attempt(Verdict.AGAIN, "unreachable")
+    assert first == Attempt(Verdict.DOWN, "unreachable")
     assert dials == [("127.7.7.7", 8443)]
     second = await senders[1].send(delivery("https://rebound.test:8443/"))
     assert second == Attempt(Verdict.NEVER, "address_denied")
@@ -288,7 +291,7 @@ async def test_a_url_of_the_settings_may_lead_anywhere_unless_private_ones_are_d
 ) -> None:
     assert (await (await opened(receiver.url)).send(delivery())).verdict is Verdict.TAKEN
     sender = await opened(receiver.url, deny_private=True)
-    assert await sender.send(delivery()) == Attempt(Verdict.AGAIN, "address_denied")
+    assert await sender.send(delivery()) == Attempt(Verdict.DOWN, "address_denied")
     sender = await opened(receiver.url, deny_private=True, allowed_networks=["127.0.0.0/8"])
     assert (await sender.send(delivery())).verdict is Verdict.TAKEN
     assert len(receiver.received) == 2

@@ -12,7 +12,7 @@ import shutil
 import sqlite3
 import tempfile
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -34,7 +34,7 @@ from gateway.core.job import (
     Sealed,
     Status,
 )
-from gateway.core.webhooks import Delivery, Endpoint
+from gateway.core.webhooks import UP, Delivery, Endpoint, Standing, Verdict
 from gateway.observe import Observer
 from gateway.store.port import QueueLimits
 from gateway.store.sqlite import SqliteStore
@@ -98,6 +98,9 @@ class StoreMachine(RuleBasedStateMachine):
         self.model: dict[str, Modelled] = {}
         self.untold: dict[str, Status] = {}
         """Ends whose event nobody has taken yet; whether the job is still there makes no difference."""
+        self.put_off_until: dict[str, int] = {}
+        self.standing = UP
+        """Of the one receiver."""
         self.keys: dict[str, tuple[bytes, str]] = {}
         self.made = 0
 
@@ -111,6 +114,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.store = self.run(SqliteStore.open(options, Observer()))
         statuses = frozenset(status for status in Status if status.is_terminal)
         self.run(self.store.outbox.set_endpoints([Endpoint("x", statuses, frozenset(), b"")]))
+        self.standing = replace(self.standing, probe_at_ms=0)
         self.owners = [self.store, SqliteStore(self.store._database, Observer())]
 
     def teardown(self) -> None:
@@ -361,8 +365,25 @@ class StoreMachine(RuleBasedStateMachine):
     def tell(self) -> None:
         """The oldest event is taken."""
         for delivery in self._due()[:1]:
-            self.run(self.store.outbox.remove(delivery))
+            before, after = self.run(self.store.outbox.remove(delivery, lambda _: UP))
+            assert (before, after) == (self.standing, UP)
             del self.untold[delivery.response_id]
+            self.put_off_until.pop(delivery.response_id, None)
+            self.standing = UP
+
+    @rule(verdict=st.sampled_from([Verdict.DOWN, Verdict.DOWN, Verdict.AGAIN]))
+    def fail_to_tell(self, verdict: Verdict) -> None:
+        """The oldest event is not taken."""
+
+        def judge(standing: Standing) -> Standing:
+            return standing.after(verdict, now_ms=self.now_ms, delays_ms=[50, 200])
+
+        for delivery in self._due()[:1]:
+            due_at_ms = self.now_ms + 60
+            put_off = self.store.outbox.put_off(delivery, due_at_ms=due_at_ms, failure="x", judge=judge)
+            assert self.run(put_off) == (self.standing, judge(self.standing))
+            self.standing = judge(self.standing)
+            self.put_off_until[delivery.response_id] = due_at_ms
 
     def _due(self) -> list[Delivery]:
         find = self.store.outbox.due(now_ms=self.now_ms, under_way=(), per_lane_max=1000, own_url_max=0)
@@ -445,8 +466,27 @@ class StoreMachine(RuleBasedStateMachine):
     @invariant()
     def every_end_is_told_once(self) -> None:
         due = self._due()
-        assert {each.response_id: each.status for each in due} == self.untold
-        assert len(due) == len(self.untold)
+        ready = {name for name in self.untold if self.put_off_until.get(name, 0) <= self.now_ms}
+        if self.standing.down_since_ms is None:
+            assert {each.response_id for each in due} == ready
+        elif self.now_ms >= self.standing.probe_at_ms:
+            assert {each.response_id for each in due} <= ready
+            assert len(due) == min(1, len(ready))
+        else:
+            assert due == []
+        assert all(self.untold[each.response_id] is each.status for each in due)
+        assert len({each.response_id for each in due}) == len(due)
+
+    @invariant()
+    def what_is_counted_is_there(self) -> None:
+        waiting = self.run(self.store.outbox.waiting())
+        counted = [(each.count, each.down_since_ms) for each in waiting]
+        assert counted == ([(len(self.untold), self.standing.down_since_ms)] if self.untold else [])
+        backlog = self.run(self.store.backlog(now_ms=self.now_ms))
+        there = [job for name, job in self.model.items() if self.is_there(name)]
+        assert backlog.by_status == {status: sum(job.status is status for job in there) for status in Status}
+        live = [job for job in there if not job.status.is_terminal and not job.is_owned]
+        assert sum(each.count for each in backlog.waiting.values()) == len(live)
 
     @invariant()
     def nobody_is_forgotten(self) -> None:

@@ -30,7 +30,7 @@ from gateway.core.job import (
 )
 from gateway.core.tiers import weight
 from gateway.observe import Observer
-from gateway.store.port import JobStore, Page, QueueLimits
+from gateway.store.port import JobStore, Page, QueueLimits, WaitingJobs
 from gateway.store.sqlite import SqliteStore
 from gateway.wire.sse import encode, split_frames
 
@@ -258,10 +258,45 @@ async def test_the_backlog_counts_by_status_and_knows_who_waits_longest(store: J
     assert backlog.by_status[Status.QUEUED] == 2
     assert backlog.oldest_queued_ms == NOW + 5
     assert (await store.backlog(now_ms=EXPIRY)).by_status[Status.COMPLETED] == 0
+    assert await store.delete("a", TENANT, now_ms=NOW)
+    assert (await store.backlog(now_ms=NOW)).by_status[Status.COMPLETED] == 0
     assert (await store.sizes())["db"] + (await store.sizes())["wal"] > 0
 
 
 # -- asked again
+
+
+async def test_what_has_ended_is_counted_as_it_expires_is_swept_and_after_a_restart(opened: Open) -> None:
+    first = await opened()
+    for number, status in enumerate([Status.COMPLETED, Status.COMPLETED, Status.FAILED]):
+        await ended(first, f"a{number}", status)
+    await first.close()
+    second = await opened()
+
+    async def counted(now_ms: int) -> dict[str, int]:
+        by_status = (await second.backlog(now_ms=now_ms)).by_status
+        return {status.value: count for status, count in by_status.items() if count}
+
+    assert await counted(NOW) == {"completed": 2, "failed": 1}
+    assert await counted(EXPIRY) == {}
+    await swept(second)
+    assert await counted(NOW) == {}
+
+
+async def test_the_backlog_says_of_each_backend_what_its_jobs_wait_for(store: JobStore) -> None:
+    for name in ("a", "b", "c"):
+        await create(store, name, backend="main")
+    await create(store, "d", backend="main", tenant=OTHER, created_at_ms=NOW - 7)
+    await create(store, "e", backend="other")
+    (claimed,) = await store.claim(1, attempts_max=2, now_ms=NOW, backend="other")
+    assert set((await store.backlog(now_ms=NOW)).waiting) == {"main"}
+    await store.release(claimed, attempts_returned=1, not_before_ms=NOW + 5)
+    barred = {("main", TENANT): "share", ("other", TENANT): "caller", ("gone", OTHER): "share"}
+    waiting = (await store.backlog(now_ms=NOW, barred=barred)).waiting
+    assert waiting["main"] == WaitingJobs(4, 0, NOW - 7, {"share": 3})
+    assert waiting["other"] == WaitingJobs(1, 1, NOW, {"caller": 0})
+    waiting = (await store.backlog(now_ms=NOW + 5, barred=barred)).waiting
+    assert waiting["other"] == WaitingJobs(1, 0, NOW, {"caller": 1})
 
 
 async def test_a_key_means_the_first_job_for_as_long_as_it_can_be_seen(opened: Open) -> None:

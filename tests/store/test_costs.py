@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
 from gateway.config import StoreSettings
-from gateway.core.job import NewJob
+from gateway.core.job import NewJob, Outcome, Status
+from gateway.core.webhooks import Endpoint
 from gateway.observe import Observer
 from gateway.store.port import QueueLimits
 from gateway.store.sqlite import SqliteStore
@@ -113,3 +115,45 @@ async def test_a_late_page_of_a_long_stream_costs_no_more_than_the_first(store: 
 
     await read(1)  # the first one reads the schema, too
     assert await steps(store, read(1900)) < 2 * await steps(store, read(1))
+
+
+async def test_a_scrape_and_a_look_cost_the_same_however_much_has_ended_and_waits_to_be_told(
+    store: SqliteStore,
+) -> None:
+    names = [f"x{number}" for number in range(5)]
+    statuses = frozenset(status for status in Status if status.is_terminal)
+    await store.outbox.set_endpoints([Endpoint(name, statuses, frozenset(), b"") for name in names])
+
+    async def fill(start: int, count: int) -> None:
+        for number in range(start, start + count):
+            await store.create(job(f"j{number}"), PLENTY)
+            (claim,) = await store.claim(1, attempts_max=2, now_ms=NOW)
+            last = encode("e", b"{}")
+            outcome = Outcome(Status.COMPLETED, b"{}", 2, last, 1, None, "test")
+            await store.finish(claim, outcome, now_ms=NOW + number, expires_at_ms=NOW * 2)
+
+    async def look() -> None:
+        assert len(await store.outbox.due(now_ms=NOW * 2, under_way=(), per_lane_max=8, own_url_max=8)) == 40
+
+    async def put_off() -> None:
+        (first, *_) = await store.outbox.due(now_ms=NOW, under_way=(), per_lane_max=1, own_url_max=0)
+        await store.outbox.put_off(first, due_at_ms=NOW * 2, failure="x")
+
+    def works() -> list[Callable[[], Awaitable[object]]]:
+        return [
+            lambda: store.backlog(now_ms=NOW),
+            store.outbox.waiting,
+            look,
+            put_off,
+            lambda: fill(next(numbers), 1),
+        ]
+
+    await fill(0, 20)
+    costs: list[int] = []
+    numbers = itertools.count(10_000)
+    for work in works():
+        await work()  # the first one reads the schema, too
+        costs.append(await steps(store, work()))
+    await fill(20, 1500)
+    for number, work in enumerate(works()):
+        assert await steps(store, work()) < 2 * costs[number], f"number {number}"

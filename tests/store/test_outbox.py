@@ -12,7 +12,7 @@ import pytest
 
 from gateway.config import StoreSettings
 from gateway.core.job import Claim, ClaimLost, NewJob, Outcome, Status
-from gateway.core.webhooks import CALLERS, Delivery, Endpoint
+from gateway.core.webhooks import CALLERS, Delivery, Endpoint, Judge, Standing, Verdict, owner_of
 from gateway.observe import Observer
 from gateway.store.port import JobStore, QueueLimits
 from gateway.store.sqlite import SqliteStore
@@ -130,7 +130,7 @@ async def test_every_ending_is_told_to_every_endpoint_once(store: JobStore, stat
         ("x", "a", status, None),
         ("y", "a", status, None),
     }
-    assert {(each.ended_at_ms, each.due_at_ms, each.attempts) for each in found} == {(NOW, NOW, 0)}
+    assert {(each.ended_at_ms, each.due_at_ms, each.attempts) for each in found} == {(NOW, 0, 0)}
 
 
 async def test_an_endpoint_is_told_of_the_ends_and_the_tenants_that_it_wants_only(store: JobStore) -> None:
@@ -212,7 +212,7 @@ async def test_a_callers_url_is_told_beside_the_endpoints(store: JobStore) -> No
     await store.outbox.set_endpoints([endpoint("x")])
     await ended(store, "a", webhook=URL)
     own, configured = sorted(await due(store), key=lambda each: each.lane)
-    assert (own.url, own.receiver, own.lane) == (URL, CALLERS, f"@{TENANT.hex()}")
+    assert (own.url, own.receiver, owner_of(own.lane)) == (URL, CALLERS, f"@{TENANT.hex()}")
     assert (configured.url, configured.lane) == (None, "x")
     assert URL not in repr(own)
     assert [each.lane for each in await due(store, own_url_max=0)] == ["x"]
@@ -300,9 +300,9 @@ async def test_a_disabled_endpoint_gets_nothing_and_its_events_wait(opened: Open
     assert {each.lane for each in await due(second)} == {"y"}
     for delivery in await due(second):
         await second.outbox.put_off(delivery, due_at_ms=LATER * 2, failure="http_500")
-    assert await second.outbox.enable("x", now_ms=LATER)
+    assert await second.outbox.enable("x")
     assert {each.key for each in await due(second)} == {("a", "x"), ("b", "x")}
-    assert not await second.outbox.enable("no such", now_ms=LATER)
+    assert not await second.outbox.enable("no such")
 
 
 async def test_another_address_or_secret_enables_an_endpoint(store: JobStore) -> None:
@@ -335,9 +335,9 @@ async def test_what_is_put_off_can_be_hurried(store: JobStore) -> None:
     for delivery in await due(store):
         await store.outbox.put_off(delivery, due_at_ms=LATER * 2, failure="timeout")
     assert await due(store) == []
-    assert sorted(await store.outbox.hurry("a", now_ms=LATER)) == ["x", "y"]
+    assert sorted(await store.outbox.hurry("a")) == ["x", "y"]
     assert len(await due(store)) == 2
-    assert await store.outbox.hurry("b", now_ms=LATER) == []
+    assert await store.outbox.hurry("b") == []
 
 
 async def test_what_ended_before_a_time_is_given_up(store: JobStore) -> None:
@@ -384,6 +384,138 @@ async def test_what_waits_is_counted_and_what_failed_is_listed(store: JobStore) 
         (("a", "x"), "unreachable"),
     ]
     assert len(await store.outbox.failing(limit=1)) == 1
+
+
+# -- how it is with a receiver
+
+
+def down_at(now_ms: int, *, delay_ms: int = 100) -> Judge:
+    """What an attempt makes of a receiver that has failed often enough."""
+
+    def judge(standing: Standing) -> Standing:
+        for _ in range(3):
+            standing = standing.after(Verdict.DOWN, now_ms=now_ms, delays_ms=[delay_ms])
+        return standing
+
+    return judge
+
+
+async def put_down(store: JobStore, name: str, *, now_ms: int = LATER) -> Delivery:
+    """One attempt, after which it is known to be down."""
+    first = next(each for each in await due(store, now_ms=now_ms) if each.lane == name)
+    await store.outbox.put_off(first, due_at_ms=now_ms + 1, failure="http_503", judge=down_at(now_ms))
+    return first
+
+
+def taken(standing: Standing) -> Standing:
+    return standing.after(Verdict.TAKEN, now_ms=LATER, delays_ms=[1])
+
+
+async def test_of_a_receiver_that_is_down_one_event_is_due_at_a_time_and_not_the_same_again(
+    store: JobStore,
+) -> None:
+    await store.outbox.set_endpoints([endpoint("x"), endpoint("y")])
+    for number in range(5):
+        await ended(store, f"a{number}", now_ms=NOW + number)
+    first = await put_down(store, "x")
+    assert {each.lane for each in await due(store, now_ms=LATER + 99)} == {"y"}
+    (probe,) = [each for each in await due(store, now_ms=LATER + 100) if each.lane == "x"]
+    assert (first.response_id, probe.response_id) == ("a0", "a1")
+    under_way = {probe.key}
+    assert {each.lane for each in await due(store, now_ms=LATER + 100, under_way=under_way)} == {"y"}
+    before, after = await store.outbox.remove(probe, taken)
+    assert (before.down_since_ms, after.down_since_ms) == (LATER, None)
+    left = [each.response_id for each in await due(store, now_ms=LATER + 100) if each.lane == "x"]
+    assert sorted(left) == ["a0", "a2", "a3", "a4"]
+
+
+async def test_what_ends_while_a_receiver_is_down_waits_with_the_rest(store: JobStore) -> None:
+    await store.outbox.set_endpoints([endpoint("x")])
+    await ended(store, "a")
+    await put_down(store, "x")
+    await ended(store, "b")
+    assert await due(store, now_ms=LATER + 99) == []
+    assert [each.response_id for each in await due(store, now_ms=LATER + 100)] == ["b"]
+    (waiting,) = await store.outbox.waiting()
+    assert (waiting.count, waiting.down_since_ms) == (2, LATER)
+
+
+async def test_a_receiver_is_down_still_after_a_restart_and_is_tried_at_once(opened: Open) -> None:
+    first = await opened()
+    await first.outbox.set_endpoints([endpoint("x")])
+    await ended(first, "a")
+    await ended(first, "b")
+    await put_down(first, "x", now_ms=LATER + 10**9)  # by a clock that was wrong
+    await first.close()
+    second = await opened()
+    await second.outbox.set_endpoints([endpoint("x")], due_by_ms=LATER + 50)
+    assert [each.response_id for each in await due(second)] == ["b"]
+    assert len(await due(second, now_ms=LATER + 50)) == 1
+    (waiting,) = await second.outbox.waiting()
+    assert (waiting.count, waiting.down_since_ms) == (2, LATER + 10**9)
+    (probe,) = await due(second)
+    await second.outbox.remove(probe, taken)
+    assert [each.response_id for each in await due(second, now_ms=LATER + 50)] == ["a"]
+
+
+async def test_an_endpoint_that_was_removed_while_it_was_down_is_tried_when_it_is_back(
+    store: JobStore,
+) -> None:
+    await store.outbox.set_endpoints([endpoint("x")])
+    await ended(store, "a")
+    await ended(store, "b")
+    await put_down(store, "x")
+    await store.outbox.set_endpoints([])
+    assert await due(store, now_ms=LATER + 10**6) == []
+    await store.outbox.set_endpoints([endpoint("x")])
+    assert [each.response_id for each in await due(store)] == ["b"]
+
+
+async def test_an_event_that_is_hurried_is_the_next_one_that_a_receiver_is_tried_with(
+    store: JobStore,
+) -> None:
+    await store.outbox.set_endpoints([endpoint("x")])
+    for name in "abc":
+        await ended(store, name)
+    await put_down(store, "x")
+    assert await store.outbox.hurry("c") == ["x"]
+    (probe,) = await due(store)
+    assert probe.response_id == "c"
+
+
+async def test_whoever_is_enabled_is_up(store: JobStore) -> None:
+    await store.outbox.set_endpoints([endpoint("x")])
+    for name in "abc":
+        await ended(store, name)
+    await put_down(store, "x")
+    assert await store.outbox.enable("x")
+    assert sorted(each.response_id for each in await due(store)) == ["a", "b", "c"]
+
+
+async def test_of_a_caller_one_host_that_is_down_holds_up_no_other_and_no_other_caller(
+    store: JobStore,
+) -> None:
+    await ended(store, "a", webhook="https://dead.test/one")
+    await ended(store, "b", webhook="https://DEAD.test:443/two")
+    await ended(store, "c", webhook="https://well.test/")
+    await ended(store, "d", tenant=OTHER, webhook="https://dead.test/one")
+    (first,) = [each for each in await due(store) if each.response_id == "a"]
+    await store.outbox.put_off(first, due_at_ms=LATER, failure="timeout", judge=down_at(LATER))
+    assert {each.response_id for each in await due(store)} == {"c", "d"}
+    assert {each.response_id for each in await due(store, now_ms=LATER + 100)} == {"b", "c", "d"}
+    assert {each.response_id for each in await due(store, per_lane_max=1)} == {"c", "d"}
+
+
+async def test_a_caller_with_many_hosts_has_as_many_attempts_as_one_with_one(store: JobStore) -> None:
+    for number in range(6):
+        await ended(store, f"a{number}", webhook=f"https://{number}.test/")
+    await ended(store, "b", tenant=OTHER, webhook="https://well.test/")
+    found = await due(store, per_lane_max=2)
+    assert sorted(owner_of(each.lane)[1:3] for each in found) == ["6f", "74", "74"]
+    mine = [each.key for each in found if each.response_id != "b"]
+    assert [each.key for each in await due(store, per_lane_max=2, own_url_max=3, under_way=mine)] == [
+        each.key for each in found if each.response_id == "b"
+    ]
 
 
 async def test_no_url_of_a_caller_stays_in_the_files(store: JobStore, tmp_path: Path) -> None:

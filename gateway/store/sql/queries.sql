@@ -14,8 +14,8 @@ VALUES (:id, :tenant,
 RETURNING pk, previous;
 
 -- name: insert_call
-INSERT INTO call (job, response, request, input, target, headers, webhook)
-VALUES (:pk, :response, :request, :input, :target, :headers, :webhook);
+INSERT INTO call (job, response, request, input, target, headers, webhook, lane)
+VALUES (:pk, :response, :request, :input, :target, :headers, :webhook, :lane);
 
 -- name: insert_secret
 INSERT INTO secret (job, key_id, sealed) VALUES (:pk, :key_id, :sealed);
@@ -296,11 +296,36 @@ DELETE FROM job
 WHERE pk = :pk AND expires_at_ms <= :now_ms
   AND NOT EXISTS (SELECT 1 FROM job AS later WHERE later.previous = :pk);
 
--- name: count_by_status
-SELECT status, count(*), min(created_at_ms)
-FROM job
-WHERE expires_at_ms IS NULL OR expires_at_ms > :now_ms
+-- name: waiting_jobs
+-- By backend, all that nobody runs: one walk through one index, which is as long as the settings let the queue be.
+SELECT backend, count(*) AS jobs, min(created_at_ms) AS oldest_ms,
+       sum(not_before_ms > :now_ms) AS put_off,
+       sum(status = 'queued') AS queued,
+       min(iif(status = 'queued', created_at_ms, NULL)) AS oldest_queued_ms
+FROM job INDEXED BY job_waiting
+WHERE owner IS NULL AND status IN ('queued', 'in_progress')
+GROUP BY backend;
+
+-- name: waiting_of_caller
+SELECT count(*)
+FROM job INDEXED BY job_waiting
+WHERE owner IS NULL AND status IN ('queued', 'in_progress')
+  AND backend = :backend AND priority IN (0, 1, 2) AND tenant = :tenant AND not_before_ms <= :now_ms;
+
+-- name: count_owned
+SELECT status, count(*) AS jobs
+FROM job INDEXED BY job_owned
+WHERE owner IS NOT NULL AND status IN ('queued', 'in_progress')
 GROUP BY status;
+
+-- name: count_ended
+-- Without those that have expired, and were not purged yet.
+SELECT ended.status, ended.jobs - coalesce(expired.jobs, 0) AS jobs
+FROM ended LEFT JOIN (
+    SELECT status, count(*) AS jobs
+    FROM job INDEXED BY job_expiry
+    WHERE expires_at_ms > 0 AND expires_at_ms <= :now_ms
+    GROUP BY status) AS expired ON expired.status = ended.status;
 
 -- name: get_meta
 SELECT value FROM meta WHERE key = :key;
@@ -323,21 +348,48 @@ SET statuses = excluded.statuses, tenants = excluded.tenants, fingerprint = excl
 -- name: drop_other_endpoints
 DELETE FROM endpoint WHERE name NOT IN (SELECT value FROM json_each(:names));
 
--- name: lanes
--- Every lane in which something waits, with what is due first in it: one look into the index for each, however
--- much waits there.
-WITH RECURSIVE lanes (lane) AS (
-    SELECT min(lane) FROM delivery
-    UNION ALL
-    SELECT (SELECT min(lane) FROM delivery WHERE lane > lanes.lane) FROM lanes WHERE lanes.lane IS NOT NULL
-)
-SELECT lanes.lane, (SELECT min(due_at_ms) FROM delivery WHERE delivery.lane = lanes.lane) AS due_at_ms
-FROM lanes LEFT JOIN endpoint ON endpoint.name = lanes.lane
-WHERE substr(lanes.lane, 1, 1) = '@' OR (endpoint.name IS NOT NULL AND endpoint.disabled_at_ms IS NULL)
-ORDER BY due_at_ms;
+-- name: probe_all
+-- At a start: who was down before it may be well, and another clock may have said when to look.
+UPDATE lane SET probe_at_ms = 0 WHERE down_since_ms IS NOT NULL;
 
--- name: due_deliveries
-SELECT * FROM delivery WHERE lane = :lane AND due_at_ms <= :now_ms ORDER BY due_at_ms LIMIT :limit;
+-- name: due_by
+UPDATE delivery SET due_at_ms = :due_by_ms
+WHERE lane IN (SELECT name FROM lane) AND due_at_ms > 0 AND due_at_ms > :due_by_ms;
+
+-- name: due_lanes_of_endpoints
+SELECT lane.name, lane.down_since_ms
+FROM endpoint JOIN lane ON lane.name = endpoint.name
+WHERE endpoint.disabled_at_ms IS NULL AND lane.due_at_ms <= :now_ms
+ORDER BY lane.due_at_ms;
+
+-- name: due_lanes_of_callers
+-- Not of callers who have as many attempts under way as they may: they come as one JSON list.
+SELECT name, down_since_ms
+FROM lane INDEXED BY lane_due
+WHERE due_at_ms <= :now_ms AND substr(name, 1, 1) = '@'
+  AND substr(name, 1, 65) NOT IN (SELECT value FROM json_each(:busy))
+ORDER BY due_at_ms
+LIMIT :limit;
+
+-- name: due_put_off
+SELECT * FROM delivery INDEXED BY delivery_put_off
+WHERE lane = :lane AND due_at_ms > 0 AND due_at_ms <= :now_ms
+ORDER BY due_at_ms
+LIMIT :limit;
+
+-- name: due_fresh
+SELECT * FROM delivery INDEXED BY delivery_fresh
+WHERE lane = :lane AND due_at_ms = 0
+ORDER BY ended_at_ms, pk
+LIMIT :limit;
+
+-- name: standing
+SELECT strikes, probes, probe_at_ms, down_since_ms FROM lane WHERE name = :lane;
+
+-- name: put_standing
+UPDATE lane
+SET strikes = :strikes, probes = :probes, probe_at_ms = :probe_at_ms, down_since_ms = :down_since_ms
+WHERE name = :lane;
 
 -- name: remove_delivery
 DELETE FROM delivery WHERE response = :response AND lane = :lane;
@@ -354,30 +406,57 @@ UPDATE endpoint SET disabled_at_ms = :now_ms WHERE name = :name AND disabled_at_
 UPDATE endpoint SET disabled_at_ms = NULL WHERE name = :name;
 
 -- name: hurry_lane
-UPDATE delivery SET due_at_ms = min(due_at_ms, :now_ms) WHERE lane = :lane;
+UPDATE delivery SET due_at_ms = 1 WHERE lane = :lane AND due_at_ms > 1;
+
+-- name: probe_lanes_of
+UPDATE lane SET probe_at_ms = 0 WHERE name IN (SELECT lane FROM delivery WHERE response = :response);
 
 -- name: hurry_response
-UPDATE delivery SET due_at_ms = min(due_at_ms, :now_ms) WHERE response = :response RETURNING lane;
+UPDATE delivery SET due_at_ms = 1 WHERE response = :response RETURNING lane;
 
 -- name: give_up_old
 DELETE FROM delivery
-WHERE pk IN (SELECT pk FROM delivery WHERE ended_at_ms <= :ended_before_ms ORDER BY ended_at_ms LIMIT :limit)
+WHERE pk IN (
+    SELECT delivery.pk
+    FROM lane CROSS JOIN delivery INDEXED BY delivery_fresh ON delivery.lane = lane.name
+    WHERE delivery.due_at_ms = 0 AND ended_at_ms <= :ended_before_ms
+    UNION ALL
+    SELECT delivery.pk
+    FROM lane CROSS JOIN delivery INDEXED BY delivery_put_off_age ON delivery.lane = lane.name
+    WHERE delivery.due_at_ms > 0 AND ended_at_ms <= :ended_before_ms
+    LIMIT :limit)
 RETURNING response, lane;
 
 -- name: give_up_surplus
 DELETE FROM delivery
-WHERE pk IN (SELECT pk FROM delivery INDEXED BY delivery_age
-             WHERE lane = :lane
-             ORDER BY ended_at_ms
-             LIMIT :limit)
+WHERE pk IN (
+    SELECT pk
+    FROM (SELECT pk, ended_at_ms
+          FROM (SELECT pk, ended_at_ms FROM delivery INDEXED BY delivery_fresh
+                WHERE lane = :lane AND due_at_ms = 0 ORDER BY ended_at_ms, pk LIMIT :limit)
+          UNION ALL
+          SELECT pk, ended_at_ms
+          FROM (SELECT pk, ended_at_ms FROM delivery INDEXED BY delivery_put_off_age
+                WHERE lane = :lane AND due_at_ms > 0 ORDER BY ended_at_ms, pk LIMIT :limit))
+    ORDER BY ended_at_ms, pk
+    LIMIT :limit)
 RETURNING response, lane;
 
 -- name: waiting_by_lane
-SELECT lane, count(*) AS waiting, min(ended_at_ms) AS oldest_ms FROM delivery GROUP BY lane;
+-- Two looks into the indexes for each lane, however much waits there.
+SELECT name, waiting, down_since_ms,
+       min(coalesce(fresh, put_off), coalesce(put_off, fresh)) AS oldest_ms
+FROM (SELECT name, waiting, down_since_ms,
+             (SELECT min(ended_at_ms) FROM delivery INDEXED BY delivery_fresh
+              WHERE delivery.lane = lane.name AND delivery.due_at_ms = 0) AS fresh,
+             (SELECT min(ended_at_ms) FROM delivery INDEXED BY delivery_put_off_age
+              WHERE delivery.lane = lane.name AND delivery.due_at_ms > 0) AS put_off
+      FROM lane)
+ORDER BY name;
 
 -- name: disabled_endpoints
 SELECT name, disabled_at_ms FROM endpoint WHERE disabled_at_ms IS NOT NULL ORDER BY name;
 
 -- name: failing_deliveries
 -- The latest events whose attempts have failed.
-SELECT * FROM delivery WHERE attempts > 0 ORDER BY ended_at_ms DESC LIMIT :limit;
+SELECT * FROM delivery WHERE due_at_ms > 0 AND attempts > 0 ORDER BY ended_at_ms DESC LIMIT :limit;

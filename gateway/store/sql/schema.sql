@@ -39,12 +39,13 @@ CREATE TABLE job (
     CHECK ((finished_at_ms IS NULL) = (expires_at_ms IS NULL))
 ) STRICT;
 
-CREATE INDEX job_waiting ON job (backend, priority, tenant, pk)
+-- With all that a scrape asks of each job that waits: there are as many as the settings let wait.
+CREATE INDEX job_waiting ON job (backend, priority, tenant, pk, status, owner, not_before_ms, created_at_ms)
     WHERE owner IS NULL AND status IN ('queued', 'in_progress');
-CREATE INDEX job_running ON job (tenant) WHERE owner IS NOT NULL AND status = 'in_progress';
+CREATE INDEX job_owned ON job (status, owner) WHERE owner IS NOT NULL AND status IN ('queued', 'in_progress');
 CREATE INDEX job_queued_of_tenant ON job (tenant) WHERE status = 'queued';
 CREATE INDEX job_deadline ON job (deadline_ms) WHERE status IN ('queued', 'in_progress');
-CREATE INDEX job_expiry ON job (expires_at_ms) WHERE expires_at_ms IS NOT NULL;
+CREATE INDEX job_expiry ON job (expires_at_ms, status) WHERE expires_at_ms IS NOT NULL;
 CREATE INDEX job_previous ON job (previous) WHERE previous IS NOT NULL;
 
 -- The state machine once more (gateway/core/job.py has it first): a wrong statement cannot break it.
@@ -54,6 +55,37 @@ WHEN OLD.status <> NEW.status AND NOT (
     OR (OLD.status = 'in_progress' AND NEW.status IN ('completed', 'failed', 'incomplete', 'cancelled')))
 BEGIN
     SELECT RAISE(ABORT, 'illegal move of a job');
+END;
+
+-- Jobs that have ended and were not deleted, by status: a scrape must not count them. Triggers keep it, in the
+-- transaction of whatever changes it.
+CREATE TABLE ended (
+    status TEXT PRIMARY KEY,
+    jobs   INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TRIGGER job_is_kept AFTER INSERT ON job
+WHEN NEW.expires_at_ms > 0
+BEGIN
+    INSERT INTO ended VALUES (NEW.status, 1) ON CONFLICT DO UPDATE SET jobs = jobs + 1;
+END;
+
+CREATE TRIGGER job_has_ended AFTER UPDATE OF expires_at_ms ON job
+WHEN OLD.expires_at_ms IS NULL AND NEW.expires_at_ms > 0
+BEGIN
+    INSERT INTO ended VALUES (NEW.status, 1) ON CONFLICT DO UPDATE SET jobs = jobs + 1;
+END;
+
+CREATE TRIGGER job_is_deleted AFTER UPDATE OF expires_at_ms ON job
+WHEN OLD.expires_at_ms > 0 AND NEW.expires_at_ms = 0
+BEGIN
+    UPDATE ended SET jobs = jobs - 1 WHERE status = NEW.status;
+END;
+
+CREATE TRIGGER job_is_purged AFTER DELETE ON job
+WHEN OLD.expires_at_ms > 0
+BEGIN
+    UPDATE ended SET jobs = jobs - 1 WHERE status = OLD.status;
 END;
 
 -- Creates that may be repeated: the same key of the same tenant means the same response, for as long as that
@@ -87,8 +119,10 @@ CREATE TABLE call (
     input    BLOB NOT NULL,
     target   TEXT NOT NULL,
     headers  BLOB NOT NULL,
-    -- A URL of the caller's own that is to be told of the end.
-    webhook  TEXT
+    -- A URL of the caller's own that is to be told of the end, and the lane in which it is.
+    webhook  TEXT,
+    lane     TEXT,
+    CHECK ((webhook IS NULL) = (lane IS NULL))
 ) STRICT;
 
 -- Callers' credentials and private headers, sealed (AES-256-GCM), for as long as a job may yet run.
@@ -156,27 +190,72 @@ CREATE TABLE delivery (
     url         TEXT,
     status      TEXT    NOT NULL,
     ended_at_ms INTEGER NOT NULL,
-    due_at_ms   INTEGER NOT NULL,
+    -- 0: never put off. 1: an operator wants it tried now.
+    due_at_ms   INTEGER NOT NULL DEFAULT 0,
     attempts    INTEGER NOT NULL DEFAULT 0,
     failure     TEXT,
     UNIQUE (response, lane)
 ) STRICT;
 
-CREATE INDEX delivery_due ON delivery (lane, due_at_ms);
-CREATE INDEX delivery_age ON delivery (ended_at_ms);
+-- An event that was never put off stands in one of these only: most are taken at once, or wait behind a few.
+CREATE INDEX delivery_fresh ON delivery (lane, ended_at_ms) WHERE due_at_ms = 0;
+CREATE INDEX delivery_put_off ON delivery (lane, due_at_ms) WHERE due_at_ms > 0;
+CREATE INDEX delivery_put_off_age ON delivery (lane, ended_at_ms) WHERE due_at_ms > 0;
+
+-- The lanes in which something waits: how much, and how it is with the receiver (gateway/core/webhooks.py:
+-- Standing). Triggers keep the counts, in the transaction of whatever changes them: nobody counts events.
+CREATE TABLE lane (
+    name          TEXT PRIMARY KEY,
+    waiting       INTEGER NOT NULL,
+    -- When something may be sent, at the earliest.
+    due_at_ms     INTEGER NOT NULL,
+    strikes       INTEGER NOT NULL DEFAULT 0,
+    probes        INTEGER NOT NULL DEFAULT 0,
+    probe_at_ms   INTEGER NOT NULL DEFAULT 0,
+    down_since_ms INTEGER
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX lane_due ON lane (due_at_ms);
+
+CREATE TRIGGER delivery_comes AFTER INSERT ON delivery
+BEGIN
+    INSERT INTO lane (name, waiting, due_at_ms) VALUES (NEW.lane, 1, NEW.due_at_ms)
+    ON CONFLICT DO UPDATE SET waiting = waiting + 1;
+END;
+
+CREATE TRIGGER delivery_goes AFTER DELETE ON delivery
+BEGIN
+    UPDATE lane SET waiting = waiting - 1 WHERE name = OLD.lane;
+END;
+
+CREATE TRIGGER delivery_is_put_off AFTER UPDATE OF due_at_ms ON delivery
+BEGIN
+    UPDATE lane SET waiting = waiting WHERE name = NEW.lane;
+END;
+
+CREATE TRIGGER lane_changes AFTER UPDATE OF waiting, probe_at_ms ON lane
+BEGIN
+    DELETE FROM lane WHERE name = NEW.name AND waiting = 0;
+    UPDATE lane
+    SET due_at_ms = max(NEW.probe_at_ms, coalesce(
+        (SELECT 0 FROM delivery INDEXED BY delivery_fresh WHERE lane = NEW.name AND due_at_ms = 0 LIMIT 1),
+        (SELECT min(due_at_ms) FROM delivery INDEXED BY delivery_put_off
+         WHERE lane = NEW.name AND due_at_ms > 0)))
+    WHERE name = NEW.name;
+END;
 
 -- Whatever statement ends a job, the outbox has it in the same transaction, once for each receiver.
 CREATE TRIGGER job_ends AFTER UPDATE OF status ON job
 WHEN OLD.finished_at_ms IS NULL AND NEW.finished_at_ms IS NOT NULL
 BEGIN
-    INSERT INTO delivery (response, lane, status, ended_at_ms, due_at_ms)
-    SELECT NEW.id, name, NEW.status, NEW.finished_at_ms, NEW.finished_at_ms
+    INSERT INTO delivery (response, lane, status, ended_at_ms)
+    SELECT NEW.id, name, NEW.status, NEW.finished_at_ms
     FROM endpoint
     WHERE NEW.status IN (SELECT value FROM json_each(statuses))
       AND (tenants = '[]'
            OR lower(substr(hex(NEW.tenant), 1, 8)) IN (SELECT value FROM json_each(tenants)));
-    INSERT INTO delivery (response, lane, url, status, ended_at_ms, due_at_ms)
-    SELECT NEW.id, '@' || lower(hex(NEW.tenant)), webhook, NEW.status, NEW.finished_at_ms, NEW.finished_at_ms
+    INSERT INTO delivery (response, lane, url, status, ended_at_ms)
+    SELECT NEW.id, lane, webhook, NEW.status, NEW.finished_at_ms
     FROM call
     WHERE job = NEW.pk AND webhook IS NOT NULL;
 END;

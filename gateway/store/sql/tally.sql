@@ -61,7 +61,8 @@ INSERT INTO queued SELECT tenant, count(*) FROM job WHERE status = 'queued' GROU
 INSERT INTO queued SELECT x'', coalesce(sum(jobs), 0) FROM queued;
 INSERT INTO running
 SELECT backend, tenant, count(*) FROM job
-WHERE owner IS NOT NULL AND status = 'in_progress' GROUP BY backend, tenant;
+WHERE owner IS NOT NULL AND status IN ('queued', 'in_progress') AND status = 'in_progress'
+GROUP BY backend, tenant;
 INSERT INTO waiting (backend, tenant, priority, jobs, since)
 SELECT backend, tenant, priority, count(*), min(pk) FROM job
 WHERE owner IS NULL AND status IN ('queued', 'in_progress') GROUP BY backend, tenant, priority;

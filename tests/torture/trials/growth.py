@@ -181,7 +181,9 @@ class _Load:
         deadline = time.monotonic() + _RUN_S
         while True:
             now = await self.look()
-            missing = now.of("backburner_jobs_accepted_total") - now.total("backburner_jobs_finished_total")
+            missing = now.total("backburner_jobs_accepted_total") - now.total(
+                "backburner_jobs_finished_total"
+            )
             if not missing or time.monotonic() > deadline:
                 self._bench.require(not missing, f"{missing:g} responses did not end")
                 return now

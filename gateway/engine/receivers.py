@@ -1,0 +1,99 @@
+"""How it is with the receivers of webhooks, for operators and metrics; what operators can do about it."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, replace
+
+from gateway.config import Settings
+from gateway.core.webhooks import CALLERS, Delivery, receiver_of
+from gateway.engine.clock import Clock
+from gateway.observe import Observer
+from gateway.store.port import JobStore
+
+_FAILING_SHOWN = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Receiver:
+    """How it is with one.
+
+    Attributes:
+        name: An endpoint's, or `CALLERS` for all the callers' URLs.
+        origin: Scheme, host and port of an endpoint.
+        oldest_s: How long ago the response ended that has waited longest.
+        disabled_for_s: Since it wanted no more; None if it is told.
+        down: At how many places nothing is taken: at one, or none, if it is an endpoint.
+        down_for_s: For how long already; the longest.
+    """
+
+    name: str
+    origin: str | None
+    is_configured: bool = True
+    waiting: int = 0
+    oldest_s: float = 0
+    disabled_for_s: float | None = None
+    down: int = 0
+    down_for_s: float = 0
+
+
+class Receivers:
+    """All that there are."""
+
+    def __init__(self, store: JobStore, clock: Clock, settings: Settings, observer: Observer) -> None:
+        self._outbox = store.outbox
+        self._clock = clock
+        self._settings = settings.webhooks
+        self._has_callers = settings.request_webhooks.metadata_key is not None
+        self._observer = observer
+
+    async def all(self) -> list[Receiver]:
+        """All of the settings, and those for which something still waits."""
+        now_ms = self._clock.now_ms()
+        found = {name: Receiver(name, each.origin) for name, each in self._settings.endpoints.items()}
+        if self._has_callers:
+            found[CALLERS] = Receiver(CALLERS, None)
+        by_lane, without = await asyncio.gather(self._outbox.waiting(), self._outbox.disabled())
+        for waiting in by_lane:
+            name = receiver_of(waiting.lane)
+            known = found.get(name) or Receiver(name, None, is_configured=False)
+            down_for_s = 0.0 if waiting.down_since_ms is None else (now_ms - waiting.down_since_ms) / 1000
+            found[name] = replace(
+                known,
+                waiting=known.waiting + waiting.count,
+                oldest_s=max(known.oldest_s, (now_ms - waiting.oldest_ms) / 1000),
+                down=known.down + (waiting.down_since_ms is not None),
+                down_for_s=max(known.down_for_s, down_for_s),
+            )
+        for disabled in without:
+            if (known_one := found.get(disabled.name)) is not None:
+                since_s = (now_ms - disabled.since_ms) / 1000
+                found[disabled.name] = replace(known_one, disabled_for_s=since_s)
+        return list(found.values())
+
+    async def failing(self) -> list[tuple[Delivery, float]]:
+        """Events whose attempts have failed, the latest first, and in how many seconds the next one is."""
+        now_ms = self._clock.now_ms()
+        failing = await self._outbox.failing(limit=_FAILING_SHOWN)
+        return [(each, (each.due_at_ms - now_ms) / 1000) for each in failing]
+
+    async def measure(self) -> None:
+        """Bring the gauges up to date."""
+        self._observer.webhooks_measured(
+            (each.name, each.waiting, each.oldest_s, each.disabled_for_s is not None, each.down)
+            for each in await self.all()
+        )
+
+    async def enable(self, name: str) -> bool:
+        """Send to an endpoint again that wanted no more. False if the settings have none of this name."""
+        is_there = await self._outbox.enable(name)
+        if is_there:
+            self._observer.webhook_enabled(name)
+        return is_there
+
+    async def retry(self, response_id: str) -> tuple[int, list[str]]:
+        """Try again now what waits about a response. Returns for how many receivers, and the names of those
+        that are not tried, since they want no more."""
+        lanes = await self._outbox.hurry(response_id)
+        disabled = {each.name for each in await self._outbox.disabled()} & set(lanes)
+        return len(lanes) - len(disabled), sorted(disabled)

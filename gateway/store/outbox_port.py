@@ -1,0 +1,100 @@
+"""What the engine asks of the outbox, which is part of a store: see `gateway.store.port`."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Protocol
+
+from gateway.core.webhooks import Delivery, Endpoint, Judge, Standing, unchanged
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """How many events wait in a lane, when the response ended that has waited longest, and since when the
+    receiver is down (None: it is up)."""
+
+    lane: str
+    count: int
+    oldest_ms: int
+    down_since_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Disabled:
+    """An endpoint that wanted no more."""
+
+    name: str
+    since_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class GivenUp:
+    """An event that will not be told any more."""
+
+    response_id: str
+    lane: str
+
+
+class Outbox(Protocol):
+    """Events that are still to be told. The ending of a background job puts them there, in its transaction:
+    one for each endpoint that wants to know of it, and one for a URL of the caller's own."""
+
+    async def set_endpoints(self, endpoints: Collection[Endpoint], *, due_by_ms: int = ...) -> None:
+        """From now on, these are told. One that was disabled is so still, if it is the same receiver.
+        Whoever is down is tried at once.
+
+        Args:
+            due_by_ms: Nothing is put off for longer: it may have been by another clock.
+        """
+
+    async def due(
+        self,
+        *,
+        now_ms: int,
+        under_way: Collection[tuple[str, str]],
+        per_lane_max: int,
+        own_url_max: int,
+    ) -> list[Delivery]:
+        """What may be sent now: to endpoints that there are and that are not disabled, and to callers'
+        URLs. Of a receiver that is down one event, when it is time for that.
+
+        Args:
+            under_way: Keys of what is being sent already.
+            per_lane_max: So many to one endpoint, or to one caller's URLs, at once, those under way included.
+            own_url_max: The same, of all callers' URLs together.
+        """
+
+    async def remove(self, delivery: Delivery, judge: Judge = unchanged) -> tuple[Standing, Standing]:
+        """It was taken, or is given up. Returns the receiver's standing, before and now."""
+
+    async def put_off(
+        self, delivery: Delivery, *, due_at_ms: int, failure: str, judge: Judge = unchanged
+    ) -> tuple[Standing, Standing]:
+        """An attempt has failed; the next one is not before a time. Returns the receiver's standing, before
+        and now."""
+
+    async def disable(self, name: str, *, now_ms: int) -> bool:
+        """Send an endpoint nothing more; its events wait. False if it was so already, or is not there."""
+
+    async def enable(self, name: str) -> bool:
+        """Send to an endpoint again, and at once what waits. False if there is none of this name."""
+
+    async def hurry(self, response_id: str) -> list[str]:
+        """Try again now, before all else, whatever waits about a response. Returns in which lanes: also
+        those of endpoints that want no more, where nothing is sent all the same."""
+
+    async def give_up_old(self, *, ended_before_ms: int) -> list[GivenUp]:
+        """Remove events of responses that ended before a time: some of them; none when nothing is left."""
+
+    async def give_up_surplus(self, lane: str, surplus: int) -> list[GivenUp]:
+        """Remove up to so many of a lane's events, the oldest."""
+
+    async def waiting(self) -> list[Waiting]:
+        """What waits, by lane."""
+
+    async def disabled(self) -> list[Disabled]:
+        """Endpoints that get nothing."""
+
+    async def failing(self, *, limit: int) -> list[Delivery]:
+        """Events with failed attempts, those of the latest ends first."""
