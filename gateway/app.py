@@ -39,6 +39,7 @@ from gateway.outbound.receivers import HttpSender
 from gateway.ports import BACKLOG, PortUnusable, bound
 from gateway.process import (
     calm_collector,
+    give_memory_back,
     keep_standard_files,
     raise_file_limit,
     warn_of_few_files,
@@ -205,7 +206,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             is_on_loopback=is_loopback(server.admin_host),
         )
         stack.push_async_callback(engine.stop)
-        failed = await engine.start(backends.run(), watch_loop(observer), store.tend())
+        failed = await engine.start(backends.run(), watch_loop(observer), store.tend(), give_memory_back())
         admin = Server(ops.handle, server, observer)
         public = Server(router.handle, server, observer, router.cors.settle)
         admin_port = await _listen(stack, admin, admin_sockets)

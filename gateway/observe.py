@@ -181,6 +181,14 @@ class Observer:
             buckets=(1, 2, 5, 10, 25, 50, 100, 250, 500),
             registry=r,
         )
+        self.output_bytes = Gauge(
+            "backburner_output_bytes", "Output of running responses in memory", registry=r
+        )
+        self.output_waiting = Gauge(
+            "backburner_output_waiting",
+            "Running responses whose backend is not read, since there is too much output in memory",
+            registry=r,
+        )
         self.database_bytes = Gauge("backburner_database_bytes", "Size on disk", ["file"], registry=r)
         self.swept = Counter("backburner_responses_swept", "Expired or deleted responses purged", registry=r)
         self.replica_up = Gauge(

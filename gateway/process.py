@@ -1,13 +1,15 @@
-"""What the process gets of its machine: file descriptors, and turns of its event loop without long halts."""
+"""What the process gets of its machine and gives back: file descriptors, memory, turns without long halts."""
 
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import gc
 import logging
 import os
 import resource
 import sys
+from pathlib import Path
 
 from gateway.config import Settings
 from gateway.observe import Observer, line
@@ -15,6 +17,10 @@ from gateway.observe import Observer, line
 _OTHER_FILES = 64
 """The database, the log, the loop, listeners, look-ups."""
 _LOOK_EVERY_S = 0.05
+_TRIM_EVERY_S, _TRIM_EVERY_S_MAX = 5.0, 60.0
+_TRIMMED_BYTES_MIN = 16 * 2**20
+"""More than there was at the least: below that nothing can have been left."""
+_WORTH_BYTES = 2**20
 _COLLECTOR_THRESHOLDS = (10_000, 10, 10)
 """A full collection after a million objects more than before, and not after 70,000."""
 
@@ -79,3 +85,30 @@ async def watch_loop(observer: Observer) -> None:
         due = loop.time() + _LOOK_EVERY_S
         await asyncio.sleep(_LOOK_EVERY_S)
         observer.loop_lagged(loop.time() - due)
+
+
+async def give_memory_back() -> None:
+    """Return to the system what large responses have left free, until cancelled.
+
+    The C library keeps freed memory for itself wherever something small lies behind it, and one response can
+    leave a hundred megabytes so. It does not tell how much that is; it is asked to give it back, on a thread,
+    as long as that is worth the milliseconds that it takes, and else now and then.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is None:  # another C library than GNU's, which does as it likes
+        return
+    least, pause_s = _resident_bytes(), _TRIM_EVERY_S
+    while True:
+        await asyncio.sleep(pause_s)
+        resident = _resident_bytes()
+        least = min(least, resident)
+        if resident < least + _TRIMMED_BYTES_MIN:
+            continue
+        await asyncio.to_thread(trim, 0)
+        is_worth_it = resident - _resident_bytes() >= _WORTH_BYTES
+        pause_s = _TRIM_EVERY_S if is_worth_it else min(2 * pause_s, _TRIM_EVERY_S_MAX)
+
+
+def _resident_bytes() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize()

@@ -98,6 +98,9 @@ class BackgroundSettings(Section):
     """Per job: above this the backend is not read until a commit has caught up."""
     unflushed_total_bytes_max: Bytes = 8 * 2**20
     """The same for all together."""
+    output_total_bytes_max: Bytes = 96 * 2**20
+    """Output of all running responses in memory: above this, those with more than their share wait for others
+    to end, all but the largest."""
     store_wait_s: Annotated[float, Field(ge=0, le=3600)] = 30
     """A running job keeps its events for this long while the store cannot take them; then it fails."""
     attempts_max: Annotated[int, Field(ge=1, le=10)] = 2

@@ -23,8 +23,9 @@ from gateway.wire.failures import Failure, Told, failure
 from gateway.wire.item_ids import FIRST_OUTPUT, to_be_looked_up
 from gateway.wire.normalise import Normaliser
 from gateway.wire.notices import Notice
+from gateway.wire.output import Shelf, memory_of
 from gateway.wire.readers import NotAnEvent, Reader, ResponsesReader
-from gateway.wire.sse import Frame, data_of, split_frames
+from gateway.wire.sse import Frame, data_of, each_frame
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +132,10 @@ FOREGROUND = ("response.created", "response.in_progress")
 _ERROR_EVENT = "upstream_error_event"
 
 
+_LOOSE_BYTES_MAX = 256 * 2**10
+"""Of a text in many pieces; then they are put together, and a long one on the shelf."""
+
+
 class Unreadable(Exception):
     """No machine can be made of these stored events: they are not what a machine has written."""
 
@@ -141,9 +146,20 @@ class JobMachine:
     Args:
         events_bytes_max: All stored events of the job together; more fails it.
         reader: Knows the API that the backend speaks.
+        shelf: For long texts that are not done yet; None keeps all in memory.
+
+    Attributes:
+        held_bytes: How much of the output lies in memory, about.
     """
 
-    def __init__(self, job: Job, *, events_bytes_max: int, reader: Reader | None = None) -> None:
+    def __init__(
+        self,
+        job: Job,
+        *,
+        events_bytes_max: int,
+        reader: Reader | None = None,
+        shelf: Shelf | None = None,
+    ) -> None:
         self._job = job
         self._reader = reader or ResponsesReader()
         self._response: dict[str, Any] = orjson.loads(job.response)
@@ -153,16 +169,22 @@ class JobMachine:
         self._answer: dict[str, Any] | None = None
         self._unexplained: Told | None = None  # an error without a word: what says why may yet come
         self._is_finished = job.status.is_terminal
+        self._shelf = shelf
+        self._shelve_at = _LOOSE_BYTES_MAX
+        self.held_bytes = 0
 
     @classmethod
-    def restored(cls, job: Job, stored: bytes, *, events_bytes_max: int) -> JobMachine:
+    def restored(
+        cls, job: Job, stored: bytes, *, events_bytes_max: int, shelf: Shelf | None = None
+    ) -> JobMachine:
         """The machine as it was when the last of its stored events was written. Raises: Unreadable."""
-        machine = cls(job, events_bytes_max=events_bytes_max)
+        machine = cls(job, events_bytes_max=events_bytes_max, shelf=shelf)
         try:
-            for frame in split_frames(stored):
+            for frame in each_frame(stored):
                 event = wire_events.parse(data_of(frame))
                 if event is not None and event["type"] not in LIFECYCLE | TERMINAL:
                     machine._normaliser.feed(event)
+                    machine._holds(event, len(frame))
         except Exception as error:  # there is no telling how a damaged event fails whoever reads it
             raise Unreadable from error
         return machine
@@ -350,6 +372,15 @@ class JobMachine:
         for event in events:
             encoded.append(wire_events.frame(event, self._next_seq))
             self._next_seq += 1
+            self._holds(event, len(encoded[-1]))
         block = b"".join(encoded)
         self._bytes_left -= len(block)
         return block
+
+    def _holds(self, event: Event, size: int) -> None:
+        """An event of this size went through the normaliser, which keeps what is in it."""
+        delta = event.get("delta")
+        self.held_bytes += memory_of(delta) if isinstance(delta, str) else size
+        if self.held_bytes > self._shelve_at and self._shelf is not None:
+            self.held_bytes -= self._normaliser.shelve(self._shelf)
+            self._shelve_at = self.held_bytes + _LOOSE_BYTES_MAX

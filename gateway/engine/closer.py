@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import closing
 
 from gateway.config import BackgroundSettings
 from gateway.core.job import Claim, ClaimLost, Outcome
@@ -17,6 +18,7 @@ from gateway.core.machine import Abandoned, Finish, Input, JobMachine, Unreadabl
 from gateway.engine.clock import Clock
 from gateway.engine.credentials import Credentials
 from gateway.engine.followers import Followers
+from gateway.engine.outputs import Outputs
 from gateway.observe import Observer, line
 from gateway.store.port import JobStore
 
@@ -49,6 +51,7 @@ class Closer:
         flush: Callable[[str], Awaitable[None]],
         abort: Callable[[str], None],
         unsettled: dict[str, Input],
+        outputs: Outputs,
     ) -> None:
         self._store = store
         self._followers = followers
@@ -59,6 +62,7 @@ class Closer:
         self._flush = flush
         self._abort = abort
         self._unsettled = unsettled
+        self._outputs = outputs
 
     async def close(self, response_id: str, ending: Input) -> bool:
         """End a live job by `ending`; False if it was not live, or somebody else ended it meanwhile.
@@ -89,15 +93,11 @@ class Closer:
         return await self.finish(claim, ending)
 
     async def _finish(self, claim: Claim, ending: Input) -> None:
-        stored = await self._store.all_events(claim.id)
-        now_s = self._clock.now_s()
-        if len(stored) > _REPLAY_INLINE_BYTES_MAX:
-            outcome = await asyncio.to_thread(self._outcome, claim, stored, ending, now_s)
-        else:
-            outcome = self._outcome(claim, stored, ending, now_s)
-        now_ms = self._clock.now_ms()
-        expires_at_ms = now_ms + int(self._settings.retention_s * 1000)
-        await self._store.finish(claim, outcome, now_ms=now_ms, expires_at_ms=expires_at_ms)
+        async with self._outputs.reading(await self._store.events_bytes(claim.id)):
+            outcome = await self._outcome(claim, ending)
+            now_ms = self._clock.now_ms()
+            expires_at_ms = now_ms + int(self._settings.retention_s * 1000)
+            await self._store.finish(claim, outcome, now_ms=now_ms, expires_at_ms=expires_at_ms)
         self._credentials.forget(claim.id)
         self._followers.committed(
             claim.id, outcome.first_seq, outcome.event_count, outcome.events, is_end=True
@@ -107,14 +107,25 @@ class Closer:
             claim.id, claim.job.backend, outcome.status, outcome.code, outcome.reason, ran_s
         )
 
-    def _outcome(self, claim: Claim, stored: bytes, ending: Input, now_s: int) -> Outcome:
+    async def _outcome(self, claim: Claim, ending: Input) -> Outcome:
+        stored = [await self._store.all_events(claim.id)]
+        now_s = self._clock.now_s()
+        if len(stored[0]) > _REPLAY_INLINE_BYTES_MAX:
+            return await asyncio.to_thread(self._replayed, claim, stored, ending, now_s)
+        return self._replayed(claim, stored, ending, now_s)
+
+    def _replayed(self, claim: Claim, stored: list[bytes], ending: Input, now_s: int) -> Outcome:
+        """Takes what is stored out of its list: it is not in memory any more when the ending is made."""
         bytes_max = self._settings.events_bytes_max
-        try:
-            machine = JobMachine.restored(claim.job, stored, events_bytes_max=bytes_max)
-        except Unreadable:  # it has to end all the same, whoever asked for it, or it would be asked for ever
-            line("defect", level=logging.ERROR, id=claim.id, exc_info=True)
-            machine, ending = JobMachine(claim.job, events_bytes_max=bytes_max), _DAMAGED
-        for command in machine.receive(ending, now_s=now_s):
-            if isinstance(command, Finish):
-                return command.outcome
+        with closing(self._outputs.shelf()) as shelf:
+            try:
+                machine = JobMachine.restored(
+                    claim.job, stored.pop(), events_bytes_max=bytes_max, shelf=shelf
+                )
+            except Unreadable:  # it has to end all the same, whoever asked, or it would be asked for ever
+                line("defect", level=logging.ERROR, id=claim.id, exc_info=True)
+                machine, ending = JobMachine(claim.job, events_bytes_max=bytes_max), _DAMAGED
+            for command in machine.receive(ending, now_s=now_s):
+                if isinstance(command, Finish):
+                    return command.outcome
         raise AssertionError(f"{ending!r} does not end a job")

@@ -21,6 +21,7 @@ from gateway.engine.foreground import Foreground
 from gateway.engine.handover import hand_over, take_stock
 from gateway.engine.intake import Intake
 from gateway.engine.jobs import Jobs
+from gateway.engine.outputs import Outputs
 from gateway.engine.receivers import Receivers
 from gateway.engine.runner import Runner
 from gateway.engine.sealing import Sealer
@@ -74,6 +75,9 @@ class Engine:
         self._clock = clock = clock or Clock()
         self._credentials = credentials = Credentials(Sealer(keys) if keys else None)
         intake = Intake(clock, background, observer)
+        self._outputs = outputs = Outputs(
+            background.output_total_bytes_max, settings.store.database.absolute().parent
+        )
         self.followers = followers = Followers(store, clock, settings.stream, observer)
         self._runner = runner = Runner(
             store,
@@ -85,10 +89,20 @@ class Engine:
             background,
             observer,
             unsettled,
+            outputs,
             thoughts,
         )
         self._closer = Closer(
-            store, followers, credentials, clock, background, observer, runner.flush, runner.abort, unsettled
+            store,
+            followers,
+            credentials,
+            clock,
+            background,
+            observer,
+            runner.flush,
+            runner.abort,
+            unsettled,
+            outputs,
         )
         self._unacked = unacked = Unacked(store, clock, background)
         self._sweeper = Sweeper(
@@ -115,9 +129,10 @@ class Engine:
                     for named, tiers in settings.tenants.tiers_allowed.items()
                 }
             ),
+            outputs,
         )
         self.foreground = Foreground(
-            clock, background, thoughts, observer, head_wait_s=settings.stream.heartbeat_s
+            clock, background, thoughts, observer, outputs, head_wait_s=settings.stream.heartbeat_s
         )
         self.deliveries = Deliveries(store, sender, clock, settings, observer, fingerprint)
         self.receivers = Receivers(store, clock, settings, observer)
@@ -193,6 +208,8 @@ class Engine:
             self._observer.jobs.labels(status.value).set(backlog.by_status[status])
         oldest_ms = backlog.oldest_queued_ms
         self._observer.queue_age.set(0 if oldest_ms is None else (now_ms - oldest_ms) / 1000)
+        self._observer.output_bytes.set(self._outputs.total)
+        self._observer.output_waiting.set(self._outputs.waiting)
         self._observer.jobs_waiting(
             (name, self._reasons(name, backlog.waiting.get(name)), self._oldest_s(name, backlog, now_ms))
             for name in {*self._backends.names, *backlog.waiting}

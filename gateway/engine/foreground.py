@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, closing
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,9 +22,11 @@ from gateway.core.refusal import CALLS_MAX, is_answered, refusal
 from gateway.core.retry import may_ask_anew
 from gateway.engine.clock import Clock
 from gateway.engine.credentials import CallerHeaders
+from gateway.engine.outputs import Outputs
 from gateway.engine.thoughts import Thoughts
 from gateway.observe import Observer
 from gateway.wire.calls import Speech
+from gateway.wire.output import Shelf
 from gateway.wire.readers import Reader
 
 
@@ -80,6 +82,7 @@ class Foreground:
         settings: BackgroundSettings,
         thoughts: Thoughts,
         observer: Observer,
+        outputs: Outputs,
         *,
         head_wait_s: float,
     ) -> None:
@@ -87,6 +90,7 @@ class Foreground:
         self._settings = settings
         self._thoughts = thoughts
         self._observer = observer
+        self._outputs = outputs
         self._head_wait_s = head_wait_s
 
     async def finish(self, plain: Plain, backend: Backend) -> bytes:
@@ -100,30 +104,32 @@ class Foreground:
             return await self._finish_once(plain, backend)
 
     async def _finish_once(self, plain: Plain, backend: Backend) -> bytes:
-        async with aclosing(self._run(plain, backend)) as commands:
-            async for command in commands:
-                if isinstance(command, Finish):
-                    return command.outcome.final
+        with closing(self._outputs.shelf()) as shelf:
+            async with aclosing(self._run(plain, backend, shelf)) as commands:
+                async for command in commands:
+                    if isinstance(command, Finish):
+                        return command.outcome.final
         raise AssertionError("a run ends with a Finish")
 
     async def stream(self, plain: Plain, backend: Backend) -> AsyncGenerator[bytes, None]:
         """Its events as they come, the first of them with the head of the backend's answer. Raises: as
         `finish`, by the first block."""
-        async with aclosing(self._run(plain, backend, is_streamed=True)) as commands:
-            async for command in commands:
-                match command:
-                    case Append():
-                        yield command.events
-                    case Finish(outcome):
-                        yield outcome.events
+        with closing(self._outputs.shelf()) as shelf:
+            async with aclosing(self._run(plain, backend, shelf, is_streamed=True)) as commands:
+                async for command in commands:
+                    match command:
+                        case Append():
+                            yield command.events
+                        case Finish(outcome):
+                            yield outcome.events
 
     async def _run(
-        self, plain: Plain, backend: Backend, *, is_streamed: bool = False
+        self, plain: Plain, backend: Backend, shelf: Shelf, *, is_streamed: bool = False
     ) -> AsyncGenerator[Command, None]:
         """The commands of one run, the last of them a Finish."""
         speech = backend.speech.to(plain.body.get("model"))
         for number in range(CALLS_MAX):
-            machine, call, reader = self._call(plain, speech, number)
+            machine, call, reader = self._call(plain, speech, number, shelf)
             async with aclosing(backend.stream(call)) as items, _first(items) as first:
                 began = machine.receive(Started(), now_s=self._clock.now_s())
                 wait_s = self._head_wait_s if is_streamed else None
@@ -159,7 +165,9 @@ class Foreground:
                     item = await anext(items)
                     commands = machine.receive(item, now_s=self._clock.now_s())
 
-    def _call(self, plain: Plain, speech: Speech, number: int) -> tuple[JobMachine, BackendCall, Reader]:
+    def _call(
+        self, plain: Plain, speech: Speech, number: int, shelf: Shelf
+    ) -> tuple[JobMachine, BackendCall, Reader]:
         """A run of the request, and the call that it is of."""
         job = foreground_job(
             plain.body,
@@ -170,7 +178,8 @@ class Foreground:
         )
         reader = speech.reader(plain.response_id, plain.body, plain.input)
         sealing = self._thoughts.sealing(reader, plain.body, speech.api, plain.tenant)
-        machine = JobMachine(job, events_bytes_max=self._settings.events_bytes_max, reader=sealing)
+        events_bytes_max = self._settings.events_bytes_max
+        machine = JobMachine(job, events_bytes_max=events_bytes_max, reader=sealing, shelf=shelf)
         call = BackendCall(
             plain.response_id,
             speech.target(plain.target),

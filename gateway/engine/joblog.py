@@ -51,8 +51,9 @@ class Unflushed:
         return self._bytes * 2 >= self._bytes_max
 
     async def room(self) -> None:
-        """Wait until there is some."""
-        await self._has_room.wait()
+        """Wait until there is some: whoever is woken first may take it all."""
+        while not self._has_room.is_set():
+            await self._has_room.wait()
 
 
 class JobLog:
@@ -98,6 +99,10 @@ class JobLog:
         if self._waiting_bytes >= self._settings.unflushed_bytes_max:
             self._has_room.clear()
             await self._has_room.wait()
+        await self.room()
+
+    async def room(self) -> None:
+        """Wait while too much of all runs is not yet committed, a large ending included."""
         await self._unflushed.room()
 
     async def run(self) -> None:
@@ -182,7 +187,12 @@ class JobLog:
             )
             now_ms = self._clock.now_ms()
             expires_at_ms = now_ms + int(self._settings.retention_s * 1000)
-            await self._store.finish(self._claim, whole, now_ms=now_ms, expires_at_ms=expires_at_ms)
+            size = len(outcome.events) + len(outcome.final)
+            self._unflushed.add(size)
+            try:
+                await self._store.finish(self._claim, whole, now_ms=now_ms, expires_at_ms=expires_at_ms)
+            finally:
+                self._unflushed.remove(size)
             self._forget(len(waiting), len(events))
         self._observer.events.inc(whole.event_count)
         self._followers.committed(

@@ -27,6 +27,7 @@ from gateway.engine.closer import Closer
 from gateway.engine.credentials import CallerHeaders, Credentials
 from gateway.engine.followers import Followers
 from gateway.engine.intake import Intake
+from gateway.engine.outputs import Outputs
 from gateway.engine.refusals import refusal_of, refusing
 from gateway.engine.runner import Runner
 from gateway.engine.thoughts import Thoughts
@@ -108,6 +109,7 @@ class Jobs:
         thoughts: Thoughts,
         conversations: ConversationSettings,
         tiers: TiersAllowed,
+        outputs: Outputs,
     ) -> None:
         self._store = store
         self._backends = backends
@@ -123,6 +125,7 @@ class Jobs:
         self._streams_any = settings.resume == "any" or dialect.streams_any
         self._unacked = unacked
         self._tiers = tiers
+        self._outputs = outputs
         self._adopts = settings.adopt_unacked_retry
         self._is_draining = False
         self.turns = Turns(store, clock, settings, conversations, dialect, self.find, thoughts)
@@ -259,14 +262,20 @@ class Jobs:
         """JSON of the Response as its client sees it now."""
         if job.final is not None:
             return job.final
-        output = None
         # `is_followable`: the settings may have been others when it was accepted: it may yet be run again.
         if self._settings.partial_output and job.is_followable and job.status is Status.IN_PROGRESS:
             with refusing():
-                stored = await self._store.all_events(job.id)
-            with suppress(Unreadable):  # whoever ends it will say so
-                bytes_max = self._settings.events_bytes_max
-                output = JobMachine.restored(job, stored, events_bytes_max=bytes_max).output()
+                size = await self._store.events_bytes(job.id)
+                async with self._outputs.reading(size):
+                    return await self._show_output(job)
+        return responses.running(job.response, job.status)
+
+    async def _show_output(self, job: Job) -> bytes:
+        output = None
+        stored = await self._store.all_events(job.id)
+        with suppress(Unreadable):  # whoever ends it will say so
+            bytes_max = self._settings.events_bytes_max
+            output = JobMachine.restored(job, stored, events_bytes_max=bytes_max).output()
         return responses.running(job.response, job.status, output)
 
     async def cancel(self, job: Job) -> Job:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from contextlib import aclosing
+from contextlib import aclosing, closing
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,6 +27,7 @@ from gateway.core.retry import PUT_OFF, Again, Failed, again
 from gateway.engine.clock import Clock
 from gateway.engine.credentials import Credentials
 from gateway.engine.joblog import JobLog
+from gateway.engine.outputs import Outputs
 from gateway.engine.sealing import Unsealable
 from gateway.engine.thoughts import Thoughts
 from gateway.observe import Observer
@@ -37,6 +38,7 @@ from gateway.wire.calls import NO_SUCH_ROUTE, Speech
 from gateway.wire.chat.tools import Tools
 from gateway.wire.errors import Refusal
 from gateway.wire.failures import failure
+from gateway.wire.output import Shelf
 
 _LOST_CREDENTIAL = Abandoned(
     "The caller's credential was kept in memory only and was lost when the gateway restarted; "
@@ -64,6 +66,7 @@ class Run:
 
     claim: Claim
     log: JobLog
+    outputs: Outputs
     store: JobStore
     backend: Backend
     credentials: Credentials
@@ -87,17 +90,19 @@ class Run:
                 committing.cancel()
         finally:
             self.log.discard()
+            self.outputs.drops(self.claim.id)
 
     async def _call(self) -> None:
         stored = await self.store.call_of(self.claim.id)
         if stored is None:  # deleted since
             raise ClaimLost
-        number, speech = 0, await self._attempt(stored, self.backend.speech, 0)
-        while speech is not None:
-            number += 1
-            speech = await self._attempt(stored, speech, number)
+        with closing(self.outputs.shelf()) as shelf:
+            number, speech = 0, await self._attempt(stored, self.backend.speech, 0, shelf)
+            while speech is not None:
+                number += 1
+                speech = await self._attempt(stored, speech, number, shelf)
 
-    async def _attempt(self, stored: Call, speech: Speech, number: int) -> Speech | None:
+    async def _attempt(self, stored: Call, speech: Speech, number: int, shelf: Shelf) -> Speech | None:
         """Make the call, obey the machine to the end. How to make it otherwise, if it did not come to that:
         the backend speaks the other API, or has refused the call and said what it wants."""
         claim = self.claim
@@ -118,7 +123,8 @@ class Run:
         if number:
             job = replace(job, next_seq=FIRST_OUTPUT_SEQ)
         sealing = self.thoughts.sealing(reader, request, speech.api, job.tenant)
-        machine = JobMachine(job, events_bytes_max=self.settings.events_bytes_max, reader=sealing)
+        events_bytes_max = self.settings.events_bytes_max
+        machine = JobMachine(job, events_bytes_max=events_bytes_max, reader=sealing, shelf=shelf)
         if not number:
             await self._obey(machine, Started())
         try:
@@ -154,6 +160,7 @@ class Run:
                             return found
                     if held is None and self.backend.sees_callers and item.status in (401, 403):
                         item = _LOST_CREDENTIAL
+                await self.log.room()
                 commands = machine.receive(item, now_s=self.clock.now_s())
                 is_silent = number + 1 < CALLS_MAX and not self.log.has_output
                 said = refusal(item, commands) if is_silent else None
@@ -164,6 +171,8 @@ class Run:
                     self.backend.remember(request.get("model"), learned)
                 if await self._perform(machine, commands, item):
                     return None
+                self.outputs.holds(claim.id, machine.held_bytes)
+                await self.outputs.room(claim.id)
                 if started is not None and self.log.has_output:
                     self.observer.job_first_output(claim.job.backend, time.monotonic() - started)
                     started = None

@@ -19,6 +19,7 @@ from gateway.engine.credentials import Credentials
 from gateway.engine.followers import Followers
 from gateway.engine.intake import Intake
 from gateway.engine.joblog import JobLog, Unflushed
+from gateway.engine.outputs import Outputs
 from gateway.engine.run import Run, RunAgain
 from gateway.engine.slots import Slots
 from gateway.engine.thoughts import Thoughts
@@ -61,6 +62,7 @@ class Runner:
         settings: BackgroundSettings,
         observer: Observer,
         unsettled: dict[str, Input],
+        outputs: Outputs,
         thoughts: Thoughts,
     ) -> None:
         self._store = store
@@ -79,6 +81,7 @@ class Runner:
         self._claiming = asyncio.Lock()
         self._is_draining = False
         self._unsettled = unsettled
+        self._outputs = outputs
         self._thoughts = thoughts
 
     def ring(self) -> None:
@@ -186,6 +189,7 @@ class Runner:
         run = Run(
             claim,
             log,
+            self._outputs,
             self._store,
             backend,
             self._credentials,

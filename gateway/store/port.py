@@ -152,6 +152,9 @@ class JobStore(Protocol):
     async def all_events(self, response_id: str) -> bytes:
         """Every stored event of a job, encoded."""
 
+    async def events_bytes(self, response_id: str) -> int:
+        """How much that is."""
+
     async def claim(
         self,
         limit: int,

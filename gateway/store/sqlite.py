@@ -127,6 +127,10 @@ class SqliteStore:
         rows = await self._all("all_events", id=response_id)
         return b"".join(row["events"] for row in rows)
 
+    async def events_bytes(self, response_id: str) -> int:
+        row = await self._one("events_bytes", id=response_id)
+        return 0 if row is None else int(row["bytes"])
+
     async def backlog(self, *, now_ms: int, barred: Mapping[tuple[str, bytes], str] = _NOBODY) -> Backlog:
         return await self._read(lambda raw: census.backlog(raw, now_ms, barred))
 

@@ -24,6 +24,7 @@ from gateway.wire.output import (
     Item,
     Items,
     OutputItem,
+    Shelf,
     TextKind,
     is_thought,
     kind_of,
@@ -106,6 +107,11 @@ class Normaliser:
     def output(self, open_status: str = "incomplete") -> list[Item]:
         """All items so far, in the order in which they were announced."""
         return [item.shown(open_status) for item in self._items.shown]
+
+    def shelve(self, shelf: Shelf) -> int:
+        """Put what is not done yet and is long where it takes no memory. Returns bytes saved."""
+        open_items = (item for item in self._items.all() if not item.is_done)
+        return sum(text.shelve(shelf) for item in open_items for text in item.texts() if not text.is_done)
 
     def has_cut_call(self) -> bool:
         """Whether some call is not whole, whatever the backend says."""

@@ -7,6 +7,7 @@ JSON without any framing); writes one form only: `event:` line, one `data:` line
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 KEEP_ALIVE = b": keep-alive\n\n"
@@ -177,6 +178,14 @@ def encode(event_type: str, json: bytes) -> bytes:
 def split_frames(block: bytes) -> list[bytes]:
     """The single events in bytes made by `encode`, each with its blank line."""
     return [part + b"\n\n" for part in block.split(b"\n\n")[:-1]]
+
+
+def each_frame(block: bytes) -> Iterator[bytes]:
+    """The same, of a large block: never all of them at once."""
+    start = 0
+    while (end := block.find(b"\n\n", start)) >= 0:
+        yield block[start : end + 2]
+        start = end + 2
 
 
 def data_of(frame: bytes) -> bytes:

@@ -66,7 +66,7 @@ async def test_the_admin_port_tells_health_readiness_and_metrics(
         'backburner_jobs{status="failed"}': 1,
         'backburner_jobs_accepted_total{backend="default"}': 2,
         'backburner_jobs_finished_total{backend="default",code="",outcome="completed"}': 1,
-        'backburner_jobs_finished_total{backend="default",code="invalid_prompt",outcome="failed"}': 1,
+        'backburner_jobs_finished_total{backend="default",code="model_not_found",outcome="failed"}': 1,
         'backburner_run_seconds_count{backend="default",outcome="completed"}': 1,
         'backburner_replays_total{position="create"}': 1,
         'backburner_passthrough_requests_total{method="POST",status="200"}': 1,

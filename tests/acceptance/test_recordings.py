@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import orjson
@@ -18,6 +19,9 @@ def _ask(found: Recording) -> dict[str, Any]:
     """What the real server was asked, made a background request."""
     asked = orjson.loads(found.asked or b'{"model": "tiny", "input": "Go on."}')
     return {**asked, "background": True, "stream": True, "store": True}
+
+
+_WEB_ADDRESS = re.compile(r"https://\S+")
 
 
 def _texts(response: dict[str, Any]) -> list[str]:
@@ -95,7 +99,8 @@ async def test_a_server_that_answers_a_background_call_with_one_object_is_stream
         events = frames(created.body)
         final = payload(events[-1])["response"]
         assert final["status"] == answer["status"], name
-        assert _texts(final) == _texts(answer), name
+        # A message that says nothing is none: transformers sends one before each call.
+        assert _texts(final) == [text for text in _texts(answer) if text], name
         async with client.responses.stream(response_id=final["id"]) as stream:
             assert [event.sequence_number async for event in stream] == numbers(events), name
 
@@ -124,7 +129,7 @@ async def test_every_recorded_refusal_becomes_a_failed_response_with_the_servers
         final = await client.responses.retrieve(payload(events[-1])["response"]["id"])
         assert final.status == "failed", name
         assert final.error is not None, name
-        assert _words(found) in final.error.message, name
+        assert _WEB_ADDRESS.sub("***", _words(found)) in final.error.message, name
 
 
 def _words(found: Recording) -> str:

@@ -189,12 +189,13 @@ async def test_a_kept_answer_is_byte_for_byte_the_backends_own(
 
 async def test_nothing_is_kept_by_default(gateway: Gateway, replay_server: ReplayServer) -> None:
     for kind in ("plain", "plain-stream"):
-        answer = await gateway.call("POST", "/responses", _body(kind, NAME))
+        mine = {"Accept-Encoding": "gzip"}
+        answer = await gateway.call("POST", "/responses", _body(kind, NAME), more=mine)
         assert answer.body == await _direct(replay_server, _body(kind, NAME))
         shown = await gateway.call("GET", f"/responses/{_final(answer)['id']}")
         assert shown.status == 404
     assert _kept(gateway) == 0
-    assert replay_server.creates[0].header("accept-encoding") == "gzip, deflate"
+    assert replay_server.creates[0].header("accept-encoding") == "gzip"
 
 
 @pytest.mark.parametrize("kind", ["plain", "plain-stream"])

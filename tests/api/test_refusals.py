@@ -60,9 +60,10 @@ def test_the_first_refusal_is_told_at_once_and_the_others_are_counted(
     ]
     looks.pop(0)()
     assert told.lines[3:] == [("rate_limit_exceeded", tenant, "team-a", 999)]
-    looks.pop()()  # nothing came since
-    log.note(caller(1, "team-a"), FULL)
+    looks.pop()()  # nothing came since: the next one is told at once again
     assert len(told.lines) == 4
+    log.note(caller(1, "team-a"), FULL)
+    assert told.lines[4:] == [("rate_limit_exceeded", tenant, "team-a", 1)]
 
 
 def test_callers_without_end_are_told_of_together(

@@ -16,6 +16,8 @@ The script stands in the request, as JSON in `metadata.script`, so that any clie
     retry_after   a header of an answer with a faulty status [none]
     flood     what a flood is made of, again and again until the caller hangs up, and `chunk`, the bytes of
               each HTTP chunk of it [65536]
+    piece_chars   each piece is made so long [as long as it is]
+    last_word     what it says in the end that all of the text was [what it was]
 
 Every call of a job (the gateway names it in `Idempotency-Key`) has its number in every piece of its text, so
 that pieces of two generations cannot be taken for one: `expected_text` is what a whole answer says.
@@ -143,7 +145,7 @@ class Server:
             await answer.write(b"")  # aiohttp would hold the head back
             await asyncio.sleep(first_ms / 1000)
         deltas = script.get("deltas", 8)
-        for event in _events(call, deltas):
+        for event in _events(call, deltas, script.get("piece_chars", 0), script.get("last_word")):
             is_piece = event["type"] == "response.output_text.delta"
             if is_piece and call.sent == script.get("after", 0) and fault == "flood":
                 await _flood(request, answer, script["flood"].encode(), script.get("chunk", 2**16))
@@ -203,31 +205,31 @@ async def _fail(request: web.Request, answer: web.StreamResponse, fault: str, ca
             raise ValueError(f"unknown fault {fault!r} in the script of {call.tag}")
 
 
-def _events(call: Call, deltas: int) -> Iterator[dict[str, Any]]:
-    item_id, text = f"msg_{call.number}", expected_text(call.tag, call.number, deltas)
+def _events(call: Call, deltas: int, piece_chars: int, last_word: str | None) -> Iterator[dict[str, Any]]:
+    for number, event in enumerate(_unnumbered(call, deltas, piece_chars, last_word)):
+        yield {**event, "sequence_number": number}
+
+
+def _unnumbered(call: Call, deltas: int, piece_chars: int, last_word: str | None) -> Iterator[dict[str, Any]]:
+    item_id = f"msg_{call.number}"
+    text = expected_text(call.tag, call.number, deltas) if last_word is None else last_word
     part = {"type": "output_text", "text": "", "annotations": []}
     place = {"item_id": item_id, "output_index": 0, "content_index": 0}
     item: dict[str, Any] = {"id": item_id, "type": "message", "role": "assistant"}
     item |= {"status": "in_progress", "content": []}
     started = _response(call, "in_progress", None)
-    events: list[dict[str, Any]] = [
-        {"type": "response.created", "response": started},
-        {"type": "response.in_progress", "response": started},
-        {"type": "response.output_item.added", "output_index": 0, "item": item},
-        {"type": "response.content_part.added", **place, "part": part},
-    ]
+    yield {"type": "response.created", "response": started}
+    yield {"type": "response.in_progress", "response": started}
+    yield {"type": "response.output_item.added", "output_index": 0, "item": item}
+    yield {"type": "response.content_part.added", **place, "part": part}
     for number in range(deltas):
-        delta = piece(call.tag, call.number, number)
-        events.append({"type": "response.output_text.delta", **place, "delta": delta, "logprobs": []})
+        delta = piece(call.tag, call.number, number).ljust(piece_chars, ".")
+        yield {"type": "response.output_text.delta", **place, "delta": delta, "logprobs": []}
     ended = _response(call, "completed", text)
-    events += [
-        {"type": "response.output_text.done", **place, "text": text, "logprobs": []},
-        {"type": "response.content_part.done", **place, "part": {**part, "text": text}},
-        {"type": "response.output_item.done", "output_index": 0, "item": ended["output"][0]},
-        {"type": "response.completed", "response": ended},
-    ]
-    for number, event in enumerate(events):
-        yield {**event, "sequence_number": number}
+    yield {"type": "response.output_text.done", **place, "text": text, "logprobs": []}
+    yield {"type": "response.content_part.done", **place, "part": {**part, "text": text}}
+    yield {"type": "response.output_item.done", "output_index": 0, "item": ended["output"][0]}
+    yield {"type": "response.completed", "response": ended}
 
 
 def _response(call: Call, status: str, text: str | None) -> dict[str, Any]:

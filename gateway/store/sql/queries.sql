@@ -141,6 +141,11 @@ FROM job JOIN segment ON segment.job = job.pk
 WHERE job.id = :id
 ORDER BY segment.first_seq;
 
+-- name: events_bytes
+SELECT coalesce(sum(length(segment.events)), 0) AS bytes
+FROM job JOIN segment ON segment.job = job.pk
+WHERE job.id = :id;
+
 -- name: next_job
 -- Whose turn it is at a backend, in the order of temp.waiting, and the job to start: the oldest that no backend has
 -- accepted yet, or that is silent and whose run was lost. A tenant's higher tier always comes before its lower ones.

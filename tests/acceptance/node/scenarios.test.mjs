@@ -208,10 +208,9 @@ test('turns go on from each other, in background and not', options, async () => 
 
 test('errors are typed and say which parameter', options, async () => {
   const cases = [
-    [{ model: undefined }, 'model', 'missing_required_parameter'],
     [{ input: undefined }, 'input', 'missing_required_parameter'],
     [{ temperature: 'hot' }, 'temperature', 'invalid_type'],
-    [{ store: false }, 'store', 'unsupported_parameter'],
+    [{ store: false }, 'background', 'unsupported_parameter'],
     [{ previous_response_id: UNKNOWN }, 'previous_response_id', 'previous_response_not_found'],
     [{ include: ['nothing'] }, 'include', 'invalid_value'],
   ];
