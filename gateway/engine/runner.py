@@ -9,6 +9,7 @@ import math
 from contextlib import suppress
 from dataclasses import dataclass
 
+from gateway import loop
 from gateway.config import BackgroundSettings
 from gateway.core.call import Backends
 from gateway.core.job import Claim, ClaimLost, NewJob, StoreUnavailable
@@ -251,7 +252,7 @@ class Runner:
         async with self._claiming:  # what is being claimed just now is a run, too
             tasks = [run.task for run in self._runs.values()]
         if tasks:
-            await asyncio.wait(tasks, timeout=timeout_s)
+            await loop.are_done(tasks, timeout_s)
         stopped = [run.claim for run in self._runs.values()]
         tasks = [run.task for run in self._runs.values()]
         for task in tasks:
