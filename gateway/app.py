@@ -16,7 +16,7 @@ import uvloop
 from aiohttp import http_parser, web
 from yarl import URL
 
-from gateway import __version__
+from gateway import __version__, loop
 from gateway.api.asking import Asker
 from gateway.api.callers import Callers
 from gateway.api.choosing import Chooser
@@ -87,9 +87,8 @@ def _refused(reason: str, status: int) -> int:
 
 async def _serve(settings: Settings) -> int:
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, _stop_or_exit, stop, number)
+        asyncio.get_running_loop().add_signal_handler(number, _stop_or_exit, stop, number)
     open_files_max = raise_file_limit()
     async with running(settings) as gateway:
         line(
@@ -220,7 +219,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         deadline = asyncio.get_running_loop().time() + server.drain_timeout_s
         await engine.drain(server.drain_timeout_s)
         with suppress(TimeoutError):
-            async with asyncio.timeout_at(deadline):
+            async with loop.timeout(deadline - asyncio.get_running_loop().time()):
                 await router.idle()
 
 

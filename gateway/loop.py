@@ -2,42 +2,52 @@
 fault.
 
 A process that was stopped (SIGSTOP, a paused container, a machine without time for it) finds its timers due
-and its sockets full. Whoever was waited for may have answered long ago: so a timer that comes late judges
-nothing, until what has arrived was read. All timeouts that blame somebody are made of what is here.
+and its sockets full. Whoever was waited for may have answered long ago: so no timer judges before the sockets
+have been read. All timeouts that blame somebody are made of what is here; those that only say how long
+nothing was to be done (rounds, heartbeats, breakers that are open) are asyncio's own.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Collection
+from contextlib import suppress
 from types import TracebackType
-from typing import Final
+from typing import Any, ClassVar, Final
+from weakref import WeakKeyDictionary
 
-LATE_S: Final = 0.1
+_LATE_S: Final = 0.1
 """Lateness of a timer that is no more than work of the loop."""
-GRACE_S: Final = 1.0
-"""For reading, after a timer that was later than that."""
+_GRACE_S: Final = 1.0
+"""After a timer that was later than that: for reading, and for what has to go to and fro, as a handshake."""
+_TURNS: Final = 4
+"""Of the loop, before any timer judges, the first of which reads the sockets: the others take what was read
+through the tasks to whoever waits for it. A halt may have ended just before a timer was due."""
 
 _PIECE_BYTES: Final = 2**10
-_TURN_S: Final = 0.002
-
-
-def lost_s(due_s: float) -> float:
-    """Seconds that the loop has lost, where a timer that was due then comes only now; 0 if it is about in
-    time."""
-    late_s = asyncio.get_running_loop().time() - due_s
-    return late_s if late_s > LATE_S else 0.0
+TURN_S: Final = 0.002
+"""For so long one goes on before it is somebody else's turn."""
 
 
 async def sleep(seconds: float) -> None:
-    """Sleep, and on after a halt, until the sockets have been read."""
-    loop = asyncio.get_running_loop()
-    due_s = loop.time() + seconds
-    await asyncio.sleep(seconds)
-    while lost_s(due_s) > 0:
-        due_s = loop.time() + GRACE_S
-        await asyncio.sleep(GRACE_S)
+    """Sleep, and on until the sockets have been read: for whoever then looks at a clock."""
+    over = asyncio.get_running_loop().create_future()
+    alarm = Alarm(seconds, functools.partial(over.set_result, None))
+    try:
+        await over
+    finally:
+        alarm.stop()
+
+
+async def are_done(tasks: Collection[asyncio.Future[Any]], seconds: float | None) -> bool:
+    """Wait until all of them are done, for so long at most; None: for as long as it takes."""
+    with suppress(TimeoutError):
+        async with timeout(seconds):
+            await asyncio.wait(tasks)
+    return all(task.done() for task in tasks)
 
 
 async def pieces(chunk: bytes) -> AsyncGenerator[bytes, None]:
@@ -49,13 +59,54 @@ async def pieces(chunk: bytes) -> AsyncGenerator[bytes, None]:
     since_s = time.perf_counter()
     for start in range(0, len(chunk), _PIECE_BYTES):
         yield chunk[start : start + _PIECE_BYTES]
-        if time.perf_counter() - since_s > _TURN_S:
-            await asyncio.sleep(0)
+        if time.perf_counter() - since_s > TURN_S:
+            await turn()
             since_s = time.perf_counter()
 
 
+def turn() -> asyncio.Future[None]:
+    """Stand in line with all others who have more to work off; done when it is one's turn."""
+    return _Line.of_loop().stand()
+
+
+class _Line:
+    """Who has more to work off stands in line: one gets on in each turn of the loop, so that a hundred of
+    them take no more of it than one."""
+
+    _lines: ClassVar[WeakKeyDictionary[asyncio.AbstractEventLoop, _Line]] = WeakKeyDictionary()
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._is_moving = False
+
+    @classmethod
+    def of_loop(cls) -> _Line:
+        """That of the running loop."""
+        loop = asyncio.get_running_loop()
+        if (line := cls._lines.get(loop)) is None:
+            line = cls._lines[loop] = cls(loop)
+        return line
+
+    def stand(self) -> asyncio.Future[None]:
+        mine: asyncio.Future[None] = self._loop.create_future()
+        self._waiting.append(mine)
+        if not self._is_moving:
+            self._is_moving = True
+            self._loop.call_soon(self._move)
+        return mine
+
+    def _move(self) -> None:
+        while self._waiting:
+            if not (first := self._waiting.popleft()).done():
+                first.set_result(None)
+                self._loop.call_soon(self._move)
+                return
+        self._is_moving = False
+
+
 class Alarm:
-    """Rings once when so much time has passed, unless it is stopped or started anew.
+    """Rings once when so much time has passed and the sockets were read, unless stopped or started anew.
 
     One timer that looks at a clock: to start it anew costs next to nothing, as for each of thousands of
     reads.
@@ -66,8 +117,8 @@ class Alarm:
     def __init__(self, seconds: float, ring: Callable[[], None]) -> None:
         self._loop = asyncio.get_running_loop()
         self._ring = ring
-        self._bearable_s = LATE_S
-        self._timer: asyncio.TimerHandle | None = None
+        self._bearable_s = _LATE_S
+        self._timer: asyncio.Handle | None = None
         self.start(seconds)
 
     def start(self, seconds: float) -> None:
@@ -95,15 +146,23 @@ class Alarm:
         self._timer = self._loop.call_at(at_s, self._look)
 
     def _look(self) -> None:
-        self._timer = None
         now_s = self._loop.time()
         if now_s - self._look_at_s > self._bearable_s:
             # While the loop goes on to be late, at most by the grace, the second look is the last.
-            self._bearable_s = GRACE_S
-            self._due_s = max(self._due_s, now_s + min(GRACE_S, self._seconds))
-        if now_s < self._due_s:
+            self._bearable_s = _GRACE_S
+            self._due_s = max(self._due_s, now_s + min(_GRACE_S, self._seconds))
             self._look_when(self._due_s)
         else:
+            self._look_again(_TURNS)
+
+    def _look_again(self, turns: int) -> None:
+        if self._loop.time() < self._due_s:  # it was started anew
+            self._bearable_s = _LATE_S
+            self._look_when(self._due_s)
+        elif turns:
+            self._timer = self._loop.call_soon(self._look_again, turns - 1)
+        else:
+            self._timer = None
             self._ring()
 
 

@@ -71,6 +71,13 @@ class Observer:
             ["backend", "reason"],
             registry=r,
         )
+        self._silent: set[str] = set()
+        self.silent = Gauge(
+            "backburner_running_silent",
+            "Running responses whose backend has sent nothing for `background.silent_after_s`",
+            ["backend"],
+            registry=r,
+        )
         self.oldest_waiting = Gauge(
             "backburner_jobs_waiting_oldest_seconds",
             "Since the longest-waiting of them was accepted",
@@ -387,6 +394,17 @@ class Observer:
         """It goes on being `in_progress`: nobody is told that it will be run again."""
         facts = self._facts.of(response_id)
         line("job", id=response_id, to="waiting", reason=reason, after_s=round(after_s, 3), **facts)
+
+    def job_silent(self, response_id: str, silence_s: float) -> None:
+        """Its backend has sent nothing for so long; the job goes on to wait."""
+        facts = self._facts.of(response_id)
+        line("job", id=response_id, to="silent", waited_s=round(silence_s, 1), **facts)
+
+    def jobs_silent(self, backends: Mapping[str, int]) -> None:
+        """How many of those there are, by backend."""
+        for backend in {*self._silent, *backends}:
+            self.silent.labels(backend).set(backends.get(backend, 0))
+        self._silent |= backends.keys()
 
     def claim_lost(self, response_id: str) -> None:
         line("claim_lost", id=response_id, level=logging.DEBUG)

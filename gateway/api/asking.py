@@ -16,6 +16,7 @@ from aiohttp import hdrs, web
 from multidict import CIMultiDict
 from yarl import URL
 
+from gateway import loop
 from gateway.api.upload import Upload
 from gateway.observe import Observer
 from gateway.outbound.backend import HttpBackend
@@ -172,9 +173,9 @@ class Asker:
     ) -> aiohttp.ClientResponse:
         started = asyncio.get_running_loop().time()
         try:
-            async with asyncio.timeout(limit_s) as limit:
+            async with loop.timeout(limit_s) as limit:
                 if upload is not None:
-                    upload.postpone(limit, limit_s)
+                    upload.limit = limit
                 # A dead pooled connection is tried once more by aiohttp, for idempotent methods without
                 # a started body only (RFC 9112 §9.3.1).
                 answer = await self._session.request(
@@ -190,7 +191,7 @@ class Asker:
             self._observer.upstream_failed(kind, reason)
             raise refusal from error
         if upload is not None:
-            upload.postpone(None, 0)
+            upload.limit = None
         if answer.status < 200:  # a switch of protocols that nobody asked for: what follows is not HTTP
             answer.close()
             tries.failed(replica, Reason.CUT)

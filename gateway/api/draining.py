@@ -8,9 +8,12 @@ import struct
 
 from aiohttp import web
 
+from gateway import loop
+
 _UNSENT_BYTES_MAX = 16 * 2**10
 _LOOKS = 10
-"""At a client that takes nothing, in the time it has: it goes at most so much of it late."""
+"""At a client that takes nothing, in the time it has: it goes at most so much of it late, and a halt of ours
+counts for one look."""
 
 
 def hold_little(request: web.BaseRequest) -> None:
@@ -49,15 +52,15 @@ async def drained(request: web.BaseRequest, stall_s: float) -> None:
         ConnectionError: It is gone.
         TimeoutError: It has stalled.
     """
-    loop = asyncio.get_running_loop()
     # A task, as aiohttp cannot wait for the same thing again once a timeout has cancelled it.
     draining = asyncio.ensure_future(request.writer.drain())
-    left, since = _unsent(request), loop.time()
+    left, looks = _unsent(request), 0
     try:
-        while not (await asyncio.wait({draining}, timeout=stall_s / _LOOKS))[0]:
+        while not await loop.are_done([draining], stall_s / _LOOKS):
+            looks += 1
             if (now_left := _unsent(request)) < left:
-                left, since = now_left, loop.time()
-            elif loop.time() - since >= stall_s:
+                left, looks = now_left, 0
+            elif looks >= _LOOKS:
                 raise TimeoutError
         draining.result()
     finally:

@@ -6,12 +6,11 @@ backend that dies in mid-answer ends the client's connection, and neither can be
 
 from __future__ import annotations
 
-import asyncio
-
 import aiohttp
 from aiohttp import hdrs, web
 from aiohttp.http import HttpVersion11, StreamWriter
 
+from gateway import loop
 from gateway.api.asking import Asker
 from gateway.api.draining import drained, keep_little_unsent, reset
 from gateway.api.errors import error_response
@@ -146,14 +145,10 @@ class Passthrough:
         if answer.content_length is None and not answer.content.total_bytes:
             await writer.write(b"")  # aiohttp would hold the head back until a stream's first event
         connection = answer.connection.protocol if answer.connection else None
-        loop, stall_s = asyncio.get_running_loop(), self._stall_s
         try:
-            async with asyncio.timeout(None) as silence:
+            async with loop.timeout(idle_s) as silence:
                 while True:
-                    # The timer moves in steps of a tenth: a stream of small events would otherwise
-                    # spend more on timers than on bytes.
-                    if (silence.when() or 0) < (due := loop.time() + idle_s):
-                        silence.reschedule(due + idle_s / 10)
+                    silence.start(idle_s)
                     try:
                         chunk, begun = begun or await answer.content.readany(), b""
                     except aiohttp.ClientError as error:
@@ -167,16 +162,16 @@ class Passthrough:
                     if is_end:
                         break
                     if request.protocol.writing_paused:
-                        silence.reschedule(None)  # not the backend is silent, the client is slow
+                        silence.start(None)  # not the backend is silent, the client is slow
                         keep_little_unsent(request)
-                        await drained(request, stall_s)
+                        await drained(request, self._stall_s)
         except TimeoutError as error:
             if request.protocol.writing_paused:
                 raise
             raise _Cut("timeout") from error
         if connection is not None and isinstance(connection.exception(), aiohttp.ClientOSError):
             raise _Cut("cut")  # reset within a body that only the connection's end would have ended
-        async with asyncio.timeout(stall_s):
+        async with loop.timeout(self._stall_s):
             await response.write_eof()
 
 
@@ -184,7 +179,7 @@ async def _beginning(answer: aiohttp.ClientResponse, idle_s: float) -> bytes:
     """The first part of an answer; all of it, if it is an error as servers send them."""
     begun = b""
     try:
-        async with asyncio.timeout(idle_s):
+        async with loop.timeout(idle_s):
             while len(begun) < _ERROR_BYTES_MAX and (chunk := await answer.content.readany()):
                 begun += chunk
     except (aiohttp.ClientError, TimeoutError):

@@ -12,12 +12,14 @@ from typing import Final, Protocol
 
 from aiohttp.streams import StreamReader
 
+from gateway import loop
 from gateway.api.admission import head_too_large
 from gateway.config import ServerSettings
 from gateway.wire.errors import Fault, Refusal
 
 _TICK_S: Final = 1.0
-"""Limits are met this much late at most: one timer for a body, not one for each piece of it."""
+"""Limits are met this much late at most: one timer for a body, not one for each piece of it. Ticks are
+counted, and no time looked at: a halt of ours is one tick, and all of its time is not the client's."""
 
 _TCP_INFO: Final = getattr(socket, "TCP_INFO", None)  # Linux; its first byte is the state
 _ESTABLISHED: Final = 1
@@ -43,22 +45,31 @@ class Sender(Protocol):
 class Patience:
     """Watches one connection, which tells it after each read what the client is in the middle of."""
 
-    __slots__ = ("_body", "_deadline_s", "_head_bytes", "_loop", "_moved_s", "_sender", "_settings", "_timer")
+    __slots__ = (
+        "_alarm",
+        "_body",
+        "_has_moved",
+        "_head_bytes",
+        "_left_s",
+        "_sender",
+        "_settings",
+        "_still_s",
+    )
 
-    def __init__(self, sender: Sender, settings: ServerSettings, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, sender: Sender, settings: ServerSettings) -> None:
         self._sender = sender
         self._settings = settings
-        self._loop = loop
-        self._timer: asyncio.TimerHandle | None = None
+        self._alarm: loop.Alarm | None = None
         self._body: StreamReader | None = None
         self._head_bytes = 0
-        self._moved_s = self._deadline_s = 0.0
+        self._has_moved = False
+        self._still_s = self._left_s = 0.0
 
     def wait_for_head(self, arrived_bytes: int) -> None:
         """A piece of a head has come, and its end has not."""
-        if self._timer is None:
+        if self._alarm is None:
             self._head_bytes = 0
-            self._timer = self._loop.call_later(self._settings.head_timeout_s, self._head_is_late)
+            self._alarm = loop.Alarm(self._settings.head_timeout_s, self._head_is_late)
         self._head_bytes += arrived_bytes
         if self._head_bytes > self._settings.head_bytes_max:
             self.end()
@@ -66,18 +77,22 @@ class Patience:
 
     def wait_for_body(self, body: StreamReader) -> None:
         """A head or a piece of a body has come, and the body's end has not."""
-        self._moved_s = self._loop.time()
+        self._has_moved = True
         if self._body is not body:
             self.end()
             self._body = body
-            self._deadline_s = self._moved_s + self._settings.body_timeout_s
-            self._tick()
+            self._still_s, self._left_s = 0.0, self._settings.body_timeout_s
+            self._alarm = loop.Alarm(self._tick_s, self._tick)
 
     def end(self) -> None:
         """All that was begun has come; or nothing more will."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = self._body = None
+        if self._alarm is not None:
+            self._alarm.stop()
+            self._alarm = self._body = None
+
+    @property
+    def _tick_s(self) -> float:
+        return min(_TICK_S, self._settings.body_idle_timeout_s)
 
     def _head_is_late(self) -> None:
         self.end()
@@ -85,18 +100,22 @@ class Patience:
 
     def _tick(self) -> None:
         assert self._body is not None
-        now_s, step_s = self._loop.time(), min(_TICK_S, self._settings.body_idle_timeout_s)
+        assert self._alarm is not None
         if self._sender.is_held:  # not the client is slow but the backend: the client's clock stands
-            self._moved_s, self._deadline_s = now_s, self._deadline_s + step_s
+            self._still_s = 0.0
             if _has_hung_up(self._sender.transport):
                 self._sender.give_up()
                 return
-        elif now_s >= min(self._moved_s + self._settings.body_idle_timeout_s, self._deadline_s):
+        else:
+            self._still_s = 0.0 if self._has_moved else self._still_s + self._tick_s
+            self._left_s -= self._tick_s
+        self._has_moved = False
+        if self._still_s >= self._settings.body_idle_timeout_s or self._left_s <= 0:
             body = self._body
             self.end()
             body.set_exception(_too_slow("The request's body took too long."))
-            return
-        self._timer = self._loop.call_later(step_s, self._tick)
+        else:
+            self._alarm.restart()
 
 
 def _too_slow(message: str) -> Refusal:

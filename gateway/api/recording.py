@@ -8,14 +8,18 @@ at once.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from contextlib import aclosing
+from typing import Any, Final, Protocol
 
 import aiohttp
 
+from gateway import loop
 from gateway.wire import echo
 from gateway.wire import events as wire_events
 from gateway.wire.events import TERMINAL
 from gateway.wire.sse import Frame, FrameTooLarge, SseDecoder
+
+_TERMINAL_NAMES: Final = tuple(name.encode() for name in TERMINAL)
 
 Keep = Callable[[dict[str, Any]], Awaitable[None]]
 
@@ -76,7 +80,8 @@ class EchoTap:
         if self._is_off:
             return chunk
         if self._stream is not None:
-            return self._stream.feed(chunk)
+            async with aclosing(loop.pieces(chunk)) as pieces:
+                return b"".join([self._stream.feed(piece) async for piece in pieces])
         self._held += chunk
         if len(self._held) <= self._bytes_max:
             return b""
@@ -131,11 +136,12 @@ class ResponseTap:
 
     async def _look(self, decoder: SseDecoder, chunk: bytes) -> None:
         try:
-            frames = decoder.feed(chunk)
+            async with aclosing(loop.pieces(chunk)) as pieces:
+                async for piece in pieces:
+                    if self._is_readable and (frames := decoder.feed(piece)):
+                        await self._look_at(frames)
         except FrameTooLarge:
             self._is_readable = False
-            return
-        await self._look_at(frames)
 
     async def _look_at(self, frames: list[Frame]) -> None:
         for frame in frames:
@@ -167,5 +173,5 @@ def _is_stream(answer: aiohttp.ClientResponse) -> bool:
 def _may_be_terminal(frame: Frame) -> bool:
     """Without parsing every delta."""
     return frame.event in TERMINAL or (
-        not frame.event and any(name.encode() in frame.data for name in TERMINAL)
+        not frame.event and any(name in frame.data for name in _TERMINAL_NAMES)
     )

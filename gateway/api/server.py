@@ -21,6 +21,7 @@ from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import RequestHandler
 from multidict import CIMultiDict
 
+from gateway import loop
 from gateway.api.admission import admit, bad_version, head_too_large, unknown_method
 from gateway.api.errors import STATUS, error_bytes, error_response, set_own_headers
 from gateway.api.patience import Patience
@@ -97,7 +98,7 @@ class _Connection(RequestHandler):
         )
         self._server = server
         self._observer = observer
-        self._patience = Patience(self, settings, self._loop)
+        self._patience = Patience(self, settings)
         self._body: StreamReader = EMPTY_PAYLOAD  # of the last head that has come
         self._is_deaf = False  # what still comes is dropped
 
@@ -180,6 +181,10 @@ class _Connection(RequestHandler):
             raise ConnectionError("The answer had begun: it cannot be turned into an error.")
         self._is_deaf = status < 500
         return _refused(_malformed(exc) if self._is_deaf else _FAILED, self._observer)
+
+    def _process_keepalive(self) -> None:
+        """aiohttp's hook for a connection not used for long: its next request may have come by now."""
+        loop.Alarm(0, super()._process_keepalive)
 
     def log_exception(self, *args: Any, **kwargs: Any) -> None:
         error = kwargs.get("exc_info")

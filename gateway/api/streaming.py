@@ -9,6 +9,7 @@ from contextlib import aclosing, asynccontextmanager
 from aiohttp import web
 from aiohttp.http import StreamWriter
 
+from gateway import loop
 from gateway.api.draining import drained, hold_as_usual, hold_little, reset
 from gateway.wire.sse import KEEP_ALIVE
 
@@ -58,7 +59,7 @@ async def stream_events(
                 while block is not None:
                     await reader.tell(block)
                     block = await anext(blocks, None)
-            async with asyncio.timeout(stall_timeout_s):
+            async with loop.timeout(stall_timeout_s):
                 await response.write_eof()
             hold_as_usual(request)
         except TimeoutError:

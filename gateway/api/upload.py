@@ -11,6 +11,7 @@ from aiohttp import hdrs, web
 from aiohttp.http import HttpVersion11
 from aiohttp.streams import StreamReader
 
+from gateway import loop
 from gateway.wire.codings import Decoding, codings_of
 from gateway.wire.errors import too_large
 
@@ -25,24 +26,22 @@ class Upload:
 
     Each read moves the deadline of the answer's head: the backend's time runs from the end of the
     request, and an upload may take as long as it moves.
+
+    Attributes:
+        limit: The deadline to move; None once the head is there, as the upload may go on after it.
     """
 
     def __init__(self, request: web.BaseRequest, body: bytes | None) -> None:
         self.failure: Exception | None = None
         self._request = request
         self._body = body
-        self._limit: asyncio.Timeout | None = None
-        self._limit_s = 0.0
+        self.limit: loop.timeout | None = None
         self._has_begun = False
 
     @property
     def is_whole(self) -> bool:
         """Whether all of it is still here, and could be sent to somebody else."""
         return self._body is not None or not self._has_begun
-
-    def postpone(self, limit: asyncio.Timeout | None, limit_s: float) -> None:
-        """Name the deadline to move; None once the head is there, as the upload may go on after it."""
-        self._limit, self._limit_s = limit, limit_s
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         if self._body is not None:
@@ -57,8 +56,8 @@ class Upload:
             # the backend can refuse an upload before it has begun.
             yield b""
         while chunk := await self._read():
-            if self._limit is not None:
-                self._limit.reschedule(asyncio.get_running_loop().time() + self._limit_s)
+            if self.limit is not None:
+                self.limit.restart()
             yield chunk
 
     async def _read(self) -> bytes:

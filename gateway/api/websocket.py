@@ -13,6 +13,7 @@ from typing import Final, TypeAlias
 import aiohttp
 from aiohttp import WSCloseCode, WSMsgType, hdrs, web
 
+from gateway import loop
 from gateway.api.errors import STATUS, error_response
 from gateway.config import ServerSettings
 from gateway.observe import Observer
@@ -71,7 +72,7 @@ async def tunnel(
         return error_response(Refusal(Fault.UNAVAILABLE, "The backend cannot be reached at the moment."))
     started, limit_s = asyncio.get_running_loop().time(), backend.settings.plain_head_timeout_s
     try:
-        async with asyncio.timeout(limit_s):
+        async with loop.timeout(limit_s):
             peer = await _connect(request, session, backend, replica, settings, request_id, offered)
     except Refusal as no_path:
         return error_response(no_path)
@@ -190,7 +191,7 @@ class _Tunnel:
                 has for that, must not be sent (RFC 6455 §7.4.1).
         """
         while (message := await source.receive()).type in _RELAYED:
-            async with asyncio.timeout(self._stall_s):
+            async with loop.timeout(self._stall_s):
                 await sink.send_frame(message.data, message.type)
         if self._is_ending:
             return  # by the other pump, whose close has woken us
@@ -208,7 +209,7 @@ class _Tunnel:
         if end is self._backend:
             await _hang_up(self._backend, self._code, self._reason)
         else:
-            async with asyncio.timeout(self._stall_s):  # behind what the client has yet to read
+            async with loop.timeout(self._stall_s):  # behind what the client has yet to read
                 await self._client.close(code=self._code, message=self._reason)
 
 

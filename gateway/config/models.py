@@ -101,6 +101,8 @@ class BackgroundSettings(Section):
     output_total_bytes_max: Bytes = 96 * 2**20
     """Output of all running responses in memory: above this, those with more than their share wait for others
     to end, all but the largest."""
+    silent_after_s: Annotated[float, Field(gt=0, le=3600)] = 30
+    """A running job whose backend sends nothing for this long is named in the log, and counted."""
     store_wait_s: Annotated[float, Field(ge=0, le=3600)] = 30
     """A running job keeps its events for this long while the store cannot take them; then it fails."""
     attempts_max: Annotated[int, Field(ge=1, le=10)] = 2

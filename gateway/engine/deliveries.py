@@ -16,6 +16,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable
 from contextlib import suppress
 
+from gateway import loop
 from gateway.config import EndpointSettings, Settings
 from gateway.core.job import Status, StoreUnavailable
 from gateway.core.webhooks import (
@@ -151,7 +152,7 @@ class Deliveries:
             await self._look(self._clock.now_ms())
         await self._looking.acquire()  # for good
         if self._under_way:
-            await asyncio.wait(list(self._under_way.values()), timeout=timeout_s)
+            await loop.are_done(list(self._under_way.values()), timeout_s)
 
     async def _deliver(self, delivery: Delivery) -> None:
         try:

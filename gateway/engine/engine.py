@@ -25,6 +25,7 @@ from gateway.engine.outputs import Outputs
 from gateway.engine.receivers import Receivers
 from gateway.engine.runner import Runner
 from gateway.engine.sealing import Sealer
+from gateway.engine.silence import Silence
 from gateway.engine.sweeper import Sweeper
 from gateway.engine.thoughts import Thoughts
 from gateway.engine.unacked import Unacked
@@ -78,6 +79,7 @@ class Engine:
         self._outputs = outputs = Outputs(
             background.output_total_bytes_max, settings.store.database.absolute().parent
         )
+        self._silence = silence = Silence(background.silent_after_s, observer)
         self.followers = followers = Followers(store, clock, settings.stream, observer)
         self._runner = runner = Runner(
             store,
@@ -91,6 +93,7 @@ class Engine:
             unsettled,
             outputs,
             thoughts,
+            silence,
         )
         self._closer = Closer(
             store,
@@ -160,7 +163,7 @@ class Engine:
                 self._observer.task_died(task.get_name(), error)
                 failed.set()
 
-        own = [self._run(is_taken), self._sweeper.run(), self.deliveries.run()]
+        own = [self._run(is_taken), self._sweeper.run(), self.deliveries.run(), self._silence.run()]
         if self._settings.adopt_unacked_retry:
             own.append(self._unacked.run())
         for number, work in enumerate((*own, *others)):

@@ -12,6 +12,7 @@ from contextlib import aclosing, asynccontextmanager, closing
 from dataclasses import dataclass, replace
 from typing import Any
 
+from gateway import loop
 from gateway.config import BackgroundSettings
 from gateway.core.acceptance import foreground_job
 from gateway.core.call import Backend, BackendCall
@@ -132,7 +133,7 @@ class Foreground:
             async with aclosing(backend.stream(call)) as items, _first(items) as first:
                 began = machine.receive(Started(), now_s=self._clock.now_s())
                 wait_s = self._head_wait_s if is_streamed else None
-                has_begun = not (await asyncio.wait({first}, timeout=wait_s))[0]
+                has_begun = not await loop.are_done([first], wait_s)
                 if has_begun:
                     for command in began:
                         yield command

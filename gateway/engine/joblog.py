@@ -11,6 +11,7 @@ import functools
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
+from gateway import loop
 from gateway.config import BackgroundSettings
 from gateway.core.job import Claim, Outcome, StoreUnavailable
 from gateway.core.machine import Append
@@ -131,17 +132,21 @@ class JobLog:
             timer.cancel()
 
     async def _until_stored(self, attempt: Callable[[], Awaitable[None]]) -> None:
-        """Make attempts until one succeeds, for as long as the settings say. Raises: as the attempt."""
-        deadline_s: float | None = None
-        while True:
-            try:
-                return await attempt()
-            except StoreUnavailable:
-                now_s = asyncio.get_running_loop().time()
-                deadline_s = deadline_s or now_s + self._settings.store_wait_s
-                if now_s >= deadline_s:
-                    raise
-            await asyncio.sleep(_RETRY_S)
+        """Make attempts until one succeeds, for as long as the settings say. Raises: as the last attempt,
+        which is made when the time is up: it may have been the process that stood still."""
+        alarm, is_over = None, asyncio.Event()
+        try:
+            while True:
+                try:
+                    return await attempt()
+                except StoreUnavailable:
+                    if is_over.is_set():
+                        raise
+                alarm = alarm or loop.Alarm(self._settings.store_wait_s, is_over.set)
+                await asyncio.sleep(_RETRY_S)
+        finally:
+            if alarm is not None:
+                alarm.stop()
 
     async def flush(self) -> None:
         """Commit what is waiting, now.

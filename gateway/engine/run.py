@@ -29,6 +29,7 @@ from gateway.engine.credentials import Credentials
 from gateway.engine.joblog import JobLog
 from gateway.engine.outputs import Outputs
 from gateway.engine.sealing import Unsealable
+from gateway.engine.silence import Silence, Waiting
 from gateway.engine.thoughts import Thoughts
 from gateway.observe import Observer
 from gateway.store.port import Call, JobStore
@@ -75,6 +76,7 @@ class Run:
     observer: Observer
     attempts_max: int
     thoughts: Thoughts
+    silence: Silence
 
     async def to_its_end(self) -> None:
         """Run the job to an ending that is stored.
@@ -96,13 +98,16 @@ class Run:
         stored = await self.store.call_of(self.claim.id)
         if stored is None:  # deleted since
             raise ClaimLost
-        with closing(self.outputs.shelf()) as shelf:
-            number, speech = 0, await self._attempt(stored, self.backend.speech, 0, shelf)
+        watched = self.silence.watched(self.claim.id, self.claim.job.backend)
+        with closing(self.outputs.shelf()) as shelf, watched as waiting:
+            number, speech = 0, await self._attempt(stored, self.backend.speech, 0, shelf, waiting)
             while speech is not None:
                 number += 1
-                speech = await self._attempt(stored, speech, number, shelf)
+                speech = await self._attempt(stored, speech, number, shelf, waiting)
 
-    async def _attempt(self, stored: Call, speech: Speech, number: int, shelf: Shelf) -> Speech | None:
+    async def _attempt(
+        self, stored: Call, speech: Speech, number: int, shelf: Shelf, waiting: Waiting
+    ) -> Speech | None:
         """Make the call, obey the machine to the end. How to make it otherwise, if it did not come to that:
         the backend speaks the other API, or has refused the call and said what it wants."""
         claim = self.claim
@@ -151,8 +156,10 @@ class Run:
             version=number,
         )
         started: float | None = time.monotonic()
+        waiting.since_s = started
         async with aclosing(self.backend.stream(call)) as items:
             async for item in items:
+                waiting.since_s = None
                 if isinstance(item, UpstreamFailed):
                     if item.status in NO_SUCH_ROUTE and not speech.is_certain:
                         found = await self.backend.ask(credential)
@@ -173,6 +180,7 @@ class Run:
                     return None
                 self.outputs.holds(claim.id, machine.held_bytes)
                 await self.outputs.room(claim.id)
+                waiting.since_s = time.monotonic()
                 if started is not None and self.log.has_output:
                     self.observer.job_first_output(claim.job.backend, time.monotonic() - started)
                     started = None

@@ -9,6 +9,7 @@ import math
 from contextlib import suppress
 from dataclasses import dataclass
 
+from gateway import loop
 from gateway.config import BackgroundSettings
 from gateway.core.call import Backends
 from gateway.core.job import Claim, ClaimLost, NewJob, StoreUnavailable
@@ -20,6 +21,7 @@ from gateway.engine.intake import Intake
 from gateway.engine.joblog import JobLog, Unflushed
 from gateway.engine.outputs import Outputs
 from gateway.engine.run import Run, RunAgain
+from gateway.engine.silence import Silence
 from gateway.engine.slots import Slots
 from gateway.engine.thoughts import Thoughts
 from gateway.observe import Observer, line
@@ -63,6 +65,7 @@ class Runner:
         unsettled: dict[str, Input],
         outputs: Outputs,
         thoughts: Thoughts,
+        silence: Silence,
     ) -> None:
         self._store = store
         self._backends = backends
@@ -82,6 +85,7 @@ class Runner:
         self._unsettled = unsettled
         self._outputs = outputs
         self._thoughts = thoughts
+        self._silence = silence
 
     def ring(self) -> None:
         """There may be work."""
@@ -197,6 +201,7 @@ class Runner:
             self._observer,
             self._attempts_max,
             self._thoughts,
+            self._silence,
         )
         try:
             await run.to_its_end()
@@ -247,7 +252,7 @@ class Runner:
         async with self._claiming:  # what is being claimed just now is a run, too
             tasks = [run.task for run in self._runs.values()]
         if tasks:
-            await asyncio.wait(tasks, timeout=timeout_s)
+            await loop.are_done(tasks, timeout_s)
         stopped = [run.claim for run in self._runs.values()]
         tasks = [run.task for run in self._runs.values()]
         for task in tasks:

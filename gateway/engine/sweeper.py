@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator
 
+from gateway import loop
 from gateway.config import BackgroundSettings, StoreSettings
 from gateway.core.call import Backends
 from gateway.core.job import StoreUnavailable
@@ -68,7 +69,7 @@ class Sweeper:
                 await work()
             except StoreUnavailable as error:
                 line("store_unavailable", level=logging.DEBUG, doing=work.__name__, reason=str(error))
-            await asyncio.sleep(_TICK_S)
+            await loop.sleep(_TICK_S)  # what has come by the deadline is read before it is judged
 
     async def end(self) -> None:
         """End the jobs that are late, lost, or could not be ended before."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import aiohttp
 
+from gateway import loop
 from gateway.observe import line
 from gateway.outbound.client import FAILURES, make_session, read_up_to, url_at
 
@@ -83,7 +84,7 @@ class Backfill:
         settings = self._backend.settings
         try:
             async with (
-                asyncio.timeout(settings.lookup_timeout_s),
+                loop.timeout(settings.lookup_timeout_s),
                 session.get(
                     url_at(replica.origin, settings.backfill_metrics_path), allow_redirects=False
                 ) as answer,

@@ -14,6 +14,7 @@ from enum import StrEnum
 import aiohttp
 from yarl import URL
 
+from gateway import loop
 from gateway.config import UpstreamSettings
 from gateway.observe import Observer, line
 from gateway.outbound.client import FAILURES, make_session, url_at
@@ -66,7 +67,7 @@ async def status_of(
     """How a server answers a GET, or a POST of an empty object, which nobody can run; None if it does not."""
     try:
         async with (
-            asyncio.timeout(settings.lookup_timeout_s),
+            loop.timeout(settings.lookup_timeout_s),
             session.request(
                 "POST" if is_post else "GET",
                 url_at(replica.origin, target),

@@ -6,20 +6,27 @@ follows a redirect or keeps a cookie.
 
 from __future__ import annotations
 
+import asyncio
 import errno
+import functools
 import os
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
 import aiohttp
 from aiohttp import hdrs
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.connector import Connection
+from aiohttp.tracing import Trace
 from yarl import URL
 
+from gateway import loop
 from gateway.config import UpstreamSettings
+from gateway.outbound.arrivals import Arrivals
 from gateway.outbound.headers import is_sendable
 from gateway.wire.errors import Fault, Refusal, invalid
 
@@ -42,9 +49,11 @@ def make_session(settings: UpstreamSettings, *, keeps_connections: bool = True) 
     return aiohttp.ClientSession(
         # limit=0: pass-through has no cap of its own, and background calls are capped in the engine;
         # aiohttp's 100 would let long streams starve everybody else.
-        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_CONNECTION_S)
-        if keeps_connections
-        else aiohttp.TCPConnector(limit=0, force_close=True),
+        connector=_Connector(
+            settings.connect_timeout_s,
+            limit=0,
+            **{"keepalive_timeout": IDLE_CONNECTION_S} if keeps_connections else {"force_close": True},
+        ),
         # A shared jar would send the cookie that was set for one tenant with the next one's request.
         cookie_jar=aiohttp.DummyCookieJar(),
         # No HTTP_PROXY and no ~/.netrc: a request and its key go to the configured origin only.
@@ -53,14 +62,32 @@ def make_session(settings: UpstreamSettings, *, keeps_connections: bool = True) 
         auto_decompress=False,
         # Headers that the caller did not send are not ours to invent.
         skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
-        timeout=aiohttp.ClientTimeout(
-            total=None,  # a stream may run for hours
-            connect=settings.connect_timeout_s,  # with name resolution, which sock_connect leaves out
-            sock_connect=settings.connect_timeout_s,
-            sock_read=None,  # each call has its own
-        ),
+        timeout=aiohttp.ClientTimeout(total=None),  # a stream may run for hours; each call has its own
         middlewares=(_no_websocket_redirect,),
     )
+
+
+def _arrivals(loop: asyncio.AbstractEventLoop) -> ResponseHandler:
+    return Arrivals(loop)
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Gives up a connection that is too long in coming, its name's look-up included. aiohttp's own timer
+    would take a halt of ours for one of the network."""
+
+    def __init__(self, limit_s: float, **options: Any) -> None:
+        super().__init__(**options)
+        self._limit_s = limit_s
+        self._factory = functools.partial(_arrivals, self._loop)
+
+    async def connect(
+        self,
+        req: aiohttp.ClientRequest,
+        traces: list[Trace],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109  aiohttp's signature
+    ) -> Connection:
+        async with loop.timeout(self._limit_s):
+            return await super().connect(req, traces, timeout)
 
 
 def url_at(origin: URL, raw_path_and_query: str) -> URL:

@@ -29,7 +29,8 @@ class Replica:
         breaker: Trips by failures, for all calls.
         rest: Trips when the server says that it has no time, for background calls.
         put_offs: How often in a row it said so.
-        unreached_since_s: Of the first call that could not be made, with none since that could.
+        unreached_since_s, unreached_until_s: Of the first and the last call that could not be made, with none
+            since that could.
     """
 
     def __init__(self, url: str, settings: UpstreamSettings) -> None:
@@ -40,6 +41,7 @@ class Replica:
         self.rest = Breaker(settings.breaker_open_s)
         self.put_offs = 0
         self.unreached_since_s: float | None = None
+        self.unreached_until_s = 0.0
         self.plain = 0
         self.background = 0
         self.is_healthy = True
@@ -109,10 +111,13 @@ class Pool:
 
     @property
     def unreached_s(self) -> float:
-        """For how long none of them could be reached; 0 if one was, or none was tried."""
+        """For how long none of them could be reached; 0 if one was, or none was tried. What nobody has tried
+        since is not known: while the process is stopped, nobody does."""
         since = [replica.unreached_since_s for replica in self.replicas]
         known = [since_s for since_s in since if since_s is not None]
-        return self._now_s() - max(known) if len(known) == len(since) else 0.0
+        if len(known) < len(since):
+            return 0.0
+        return max(replica.unreached_until_s for replica in self.replicas) - max(known)
 
     def _up(self) -> list[Replica]:
         """Those that jobs may be sent to.
@@ -183,8 +188,10 @@ class Pool:
             was_reached: There was a connection.
         """
         now_s = self._now_s()
-        if not was_reached and replica.unreached_since_s is None:
-            replica.unreached_since_s = now_s
+        if not was_reached:
+            replica.unreached_until_s = now_s
+            if replica.unreached_since_s is None:
+                replica.unreached_since_s = now_s
         replica.failures.unanswered(now_s)
         self._judge(replica, now_s)
 
@@ -212,6 +219,8 @@ class Pool:
             if replica.breaker.state(now_s) is BreakerState.PROBING:
                 replica.breaker.close()
                 replica.failures.forgive(but_one=True)
+        else:
+            replica.unreached_until_s = now_s
         self._bell.set()
 
     def _judge(self, replica: Replica, now_s: float) -> None:

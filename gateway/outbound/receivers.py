@@ -19,7 +19,7 @@ import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
-from gateway import __version__
+from gateway import __version__, loop
 from gateway.config import Settings
 from gateway.core.webhooks import Attempt, Delivery, Verdict
 from gateway.outbound.client import FAILURES, read_up_to
@@ -92,17 +92,18 @@ class HttpSender:
         headers = webhooks.signed_headers(
             delivery.response_id, body, receiver.secrets, sent_at_s=int(time.time())
         )
+        answer = None
         try:
-            async with asyncio.timeout(self._timeout_s) as limit:
+            async with loop.timeout(self._timeout_s):
                 answer = await session.post(receiver.url, data=body, headers=headers, allow_redirects=False)
+                await read_up_to(answer, _ANSWER_BYTES_MAX)
         except FAILURES as error:
-            return Attempt(Verdict.DOWN, _reason(error))
+            if answer is None:
+                return Attempt(Verdict.DOWN, _reason(error))
         except ValueError:  # a host name that TLS cannot spell
             return Attempt(Verdict.DOWN, "invalid_url")
-        with suppress(*FAILURES):  # whatever becomes of its body, it has said what counts
-            async with asyncio.timeout_at(limit.when()):
-                await read_up_to(answer, _ANSWER_BYTES_MAX)
         answer.close()
+        # Whatever became of its body: the status is what counts.
         return Attempt(_verdict(answer.status, is_own_url=delivery.url is not None), f"http_{answer.status}")
 
 

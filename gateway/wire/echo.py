@@ -12,6 +12,7 @@ from gateway.wire import events
 from gateway.wire.events import LIFECYCLE, TERMINAL
 
 _KEY = "previous_response_id"
+_EMBEDS = b'"response"'
 
 
 def in_answer(body: bytes, previous_id: str) -> bytes:
@@ -41,9 +42,12 @@ class EchoInStream:
         seen = len(self._line)
         self._line += chunk
         if not self._is_off and b"\n" in chunk:
-            *lines, rest = bytes(self._line).split(b"\n")
-            self._line = bytearray(rest)
-            return b"".join(self._echoed(line) + b"\n" for line in lines)
+            end = self._line.rfind(b"\n") + 1
+            whole = bytes(self._line[:end])
+            del self._line[:end]
+            if _EMBEDS not in whole:  # most events, and all lines that say nothing
+                return whole
+            return b"".join(self._echoed(line) + b"\n" for line in whole.split(b"\n")[:-1])
         has_lone_cr = self._line.find(b"\r", max(0, seen - 1), len(self._line) - 1) >= 0
         if has_lone_cr or len(self._line) > self._line_bytes_max:
             self._is_off = True
@@ -57,7 +61,7 @@ class EchoInStream:
 
     def _echoed(self, line: bytes) -> bytes:
         data = line.removeprefix(b"data:")
-        if data == line or b'"response"' not in data:
+        if data == line or _EMBEDS not in data:
             return line
         event = events.parse(data)
         if event is None or event.get("type") not in LIFECYCLE | TERMINAL:

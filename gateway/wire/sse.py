@@ -148,6 +148,8 @@ class SseDecoder:
 
     def _end(self, frames: list[Frame]) -> None:
         data = b"\n".join(self._data)
+        if data == b"{}" and not (self._event or self._is_json):
+            data = b""  # as good as none, in every API
         if data or self._event == b"error":
             frames.append(Frame(self._event.decode("utf-8", "replace"), data))
         self._event, self._data = b"", []

@@ -13,6 +13,7 @@ from openai import NotFoundError
 from gateway import process
 from gateway.config import Settings
 from tests.acceptance.conftest import StartGateway
+from tests.acceptance.fleet import until
 from tests.acceptance.harness import KEY, WAIT_S, Gateway, within
 from tests.acceptance.replay import ReplayServer, json_answer, replay
 
@@ -297,3 +298,37 @@ async def test_the_database_is_readable_by_its_owner_only(gateway: Gateway) -> N
 def _deadline() -> asyncio.Timeout:
     """Around polling: each turn of it is a request, and the last one ends it."""
     return asyncio.timeout(WAIT_S)
+
+
+async def test_a_dead_backend_a_flooding_caller_and_a_hanging_response_are_each_named(
+    start_gateway: StartGateway, replay_server: ReplayServer
+) -> None:
+    """What an SRE sees of them without anything but the log and the metrics."""
+    limits = {"BACKBURNER_BACKGROUND__QUEUE_PER_TENANT_MAX": 2, "BACKBURNER_BACKGROUND__SILENT_AFTER_S": 0.3}
+    gateway = await start_gateway(**limits, BACKBURNER_UPSTREAM__HEALTH_INTERVAL_S=0.2)
+    held = replay_server.script(replay("vllm/responses-stream", hold_after=6))
+    client = gateway.client()
+    hanging = await client.responses.create(model="tiny", input="A", background=True)
+    await within(held.held.wait())
+    said = await gateway.line(event="job", id=hanging.id, to="silent")
+    assert (said["backend"], said["model"], said["upstream_status"]) == ("default", "tiny", 200)
+    silent = 'backburner_running_silent{backend="default"}'
+    assert await gateway.metric(silent) == 1
+    held.release.set()
+    await gateway.ended(hanging.id)
+
+    async def is_over() -> bool:
+        return await gateway.metric(silent) == 0
+
+    await until(is_over)
+    await replay_server.stop()
+    said = await gateway.line(event="replica", check="unreachable")
+    assert (said["backend"], said["healthy"]) == ("default", False)
+    assert await gateway.metric('backburner_replica_up{backend="default",replica="0"}') == 0
+
+    ask = {"model": "tiny", "input": "A", "background": True}
+    statuses = [(await gateway.call("POST", "/responses", ask)).status for _ in range(8)]
+    assert statuses[-1] == 429
+    said = await gateway.line(event="caller_refused", code="rate_limit_exceeded")
+    assert len(said["tenant"]) == 8
+    assert await gateway.metric('backburner_creates_refused_total{reason="tenant_queue_full"}') >= 1

@@ -219,6 +219,8 @@ def test_a_backend_is_out_of_reach_only_if_no_replica_could_be_reached(time: Tim
     assert pool.unreached_s == 0
     pool.failed(one, was_reached=False)
     time.now_s += 5
+    assert pool.unreached_s == 0, "nobody has tried since: this process may have been stopped"
+    pool.checked(one, is_healthy=False)
     assert pool.unreached_s == 5
     pool.checked(two, is_healthy=True)
     assert pool.unreached_s == 0

@@ -7,13 +7,15 @@ The script stands in the request, as JSON in `metadata.script`, so that any clie
     pace_ms   between two pieces [5]
     head_ms   before the head of the answer [0]
     first_ms  after the head of a stream, before its first event [0]
-    fault     "" | "cut" (connection closed) | "reset" | "hang" | "error" (an error event) | "incomplete" (the
-              terminal event) | "status:503"
+    fault     "" | "cut" (connection closed) | "reset" | "hang" | "flood" | "error" (an error event) |
+              "incomplete" (the terminal event) | "status:503"
     after     the fault comes after so many pieces [0]; `status` comes in place of the head
     needs_key no Authorization header, and the answer is 401 [false]
     calls     the fault comes in so many first calls of a job [all]
     filler    bytes more in the event of each piece, which then has the time at which it was sent as well [0]
     retry_after   a header of an answer with a faulty status [none]
+    flood     what a flood is made of, again and again until the caller hangs up, and `chunk`, the bytes of
+              each HTTP chunk of it [65536]
     piece_chars   each piece is made so long [as long as it is]
     last_word     what it says in the end that all of the text was [what it was]
 
@@ -145,6 +147,8 @@ class Server:
         deltas = script.get("deltas", 8)
         for event in _events(call, deltas, script.get("piece_chars", 0), script.get("last_word")):
             is_piece = event["type"] == "response.output_text.delta"
+            if is_piece and call.sent == script.get("after", 0) and fault == "flood":
+                await _flood(request, answer, script["flood"].encode(), script.get("chunk", 2**16))
             if is_piece and call.sent == script.get("after", 0) and fault:
                 await _fail(request, answer, fault, call)
                 return answer
@@ -163,6 +167,17 @@ def _error(status: int, retry_after: str | None = None) -> web.Response:
     error = {"message": "As scripted.", "type": "server_error", "code": None, "param": None}
     headers = {} if retry_after is None else {"Retry-After": retry_after}
     return web.json_response({"error": error}, status=status, headers=headers)
+
+
+async def _flood(request: web.Request, answer: web.StreamResponse, unit: bytes, chunk_bytes: int) -> None:
+    await answer.write(b"")
+    body = unit * (2**16 // len(unit))
+    chunks = (body[start : start + chunk_bytes] for start in range(0, len(body), chunk_bytes))
+    framed = b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks)
+    assert request.transport is not None
+    while True:
+        request.transport.write(framed)  # past aiohttp, which would make one call of each chunk
+        await request.protocol._drain_helper()
 
 
 async def _fail(request: web.Request, answer: web.StreamResponse, fault: str, call: Call) -> None:

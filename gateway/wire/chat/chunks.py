@@ -24,6 +24,10 @@ _DULL_CHUNK = SILENT["chunk"] - _READ
 _DULL_CHOICE = (SILENT["choice"] - _READ) | {"delta"}
 """What a chunk, or a choice, may have beside a piece that says all."""
 
+_NAMES = frozenset({"id", "object", "created", "model", "system_fingerprint", "choices"})
+_PLACES = frozenset({"index", "delta"})
+"""What every chunk, or choice, has."""
+
 _PLAIN = {"content": Kind.TEXT, "reasoning_content": Kind.THOUGHT, "reasoning": Kind.THOUGHT}
 
 
@@ -54,15 +58,18 @@ class Chunk(NamedTuple):
     beside: list[Piece]
 
 
-def piece_alone(sent: dict[str, Any], shown: int | None) -> Piece | None:
-    """The text or the thought of a chunk that has nothing else to say, as nearly all have; None of any other.
+def pieces_alone(sent: dict[str, Any], shown: int | None) -> tuple[Piece, ...] | None:
+    """The text or the thought of a chunk that has nothing else to say, as nearly all have; nothing, if it
+    says nothing, as those that keep a connection alive; None of any other.
 
     A shortcut past the tables: it must not see anything otherwise than they do.
     """
     choices = sent.get("choices")
+    if not choices and shown is not None and _says_no_more_than(_NAMES, sent):
+        return ()
     if not isinstance(choices, list) or len(choices) != 1 or not isinstance(choice := choices[0], dict):
         return None
-    if not isinstance(delta := choice.get("delta"), dict) or choice.get("index", 0) != shown:
+    if not isinstance(delta := choice.get("delta", {}), dict) or choice.get("index", 0) != shown:
         return None
     for name, value in sent.items():
         if value and name not in _DULL_CHUNK:
@@ -71,9 +78,15 @@ def piece_alone(sent: dict[str, Any], shown: int | None) -> Piece | None:
         if value and name not in _DULL_CHOICE:
             return None
     said = [(name, value) for name, value in delta.items() if value and name != "role"]
+    if not said and _says_no_more_than(_NAMES, sent) and _says_no_more_than(_PLACES, choice):
+        return ()
     if len(said) != 1 or (kind := _PLAIN.get(said[0][0])) is None or not isinstance(said[0][1], str):
         return None
-    return Piece(kind, said[0][1], said[0][0])
+    return (Piece(kind, said[0][1], said[0][0]),)
+
+
+def _says_no_more_than(names: frozenset[str], sent: dict[str, Any]) -> bool:
+    return all(name in names for name, value in sent.items() if value)
 
 
 def chunk_of(sent: dict[str, Any], shown: int | None) -> Chunk:

@@ -6,12 +6,12 @@ The ending waits for the end of the stream, since usage comes after the finish r
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from gateway.wire.chat.call_items import CallItems
 from gateway.wire.chat.calls import fragments_of
-from gateway.wire.chat.chunks import Choice, chunk_of, piece_alone
+from gateway.wire.chat.chunks import Choice, chunk_of, pieces_alone
 from gateway.wire.chat.content import pieces_of
 from gateway.wire.chat.endings import DONE, Ending, Meaning
 from gateway.wire.chat.heard import TEXTS, Heard
@@ -58,9 +58,9 @@ class ChatStream:
 
     def feed(self, sent: dict[str, Any]) -> list[Event]:
         """The events of one chunk."""
-        if (piece := piece_alone(sent, self._shown)) is not None:
-            self._heard.in_deltas.add(piece.kind)
-            return self._told([piece], [])
+        if (pieces := pieces_alone(sent, self._shown)) is not None:
+            self._heard.in_deltas.update(piece.kind for piece in pieces)
+            return self._told(pieces, []) if pieces else []
         chunk = chunk_of(sent, self._shown)
         self._shown = chunk.shown
         self._answer |= chunk.about
@@ -103,7 +103,7 @@ class ChatStream:
 
     # -- pieces
 
-    def _told(self, pieces: list[Piece], logprobs: list[Any], *, is_whole: bool = False) -> list[Event]:
+    def _told(self, pieces: Sequence[Piece], logprobs: list[Any], *, is_whole: bool = False) -> list[Event]:
         """Tell pieces to the items; the logprobs are those of the first text."""
         events: list[Event] = []
         for piece in pieces:
