@@ -28,8 +28,7 @@ _TURNS: Final = 4
 through the tasks to whoever waits for it. A halt may have ended just before a timer was due."""
 
 _PIECE_BYTES: Final = 2**10
-TURN_S: Final = 0.002
-"""For so long one goes on before it is somebody else's turn."""
+_TURN_S: Final = 0.002
 
 
 async def sleep(seconds: float) -> None:
@@ -59,14 +58,9 @@ async def pieces(chunk: bytes) -> AsyncGenerator[bytes, None]:
     since_s = time.perf_counter()
     for start in range(0, len(chunk), _PIECE_BYTES):
         yield chunk[start : start + _PIECE_BYTES]
-        if time.perf_counter() - since_s > TURN_S:
-            await turn()
+        if time.perf_counter() - since_s > _TURN_S:
+            await _Line.of_loop().turn()
             since_s = time.perf_counter()
-
-
-def turn() -> asyncio.Future[None]:
-    """Stand in line with all others who have more to work off; done when it is one's turn."""
-    return _Line.of_loop().stand()
 
 
 class _Line:
@@ -88,13 +82,14 @@ class _Line:
             line = cls._lines[loop] = cls(loop)
         return line
 
-    def stand(self) -> asyncio.Future[None]:
-        mine: asyncio.Future[None] = self._loop.create_future()
+    async def turn(self) -> None:
+        """Wait for one of one's own."""
+        mine = self._loop.create_future()
         self._waiting.append(mine)
         if not self._is_moving:
             self._is_moving = True
             self._loop.call_soon(self._move)
-        return mine
+        await mine
 
     def _move(self) -> None:
         while self._waiting:

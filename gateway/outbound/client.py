@@ -6,9 +6,7 @@ follows a redirect or keeps a cookie.
 
 from __future__ import annotations
 
-import asyncio
 import errno
-import functools
 import os
 import re
 from collections.abc import Mapping
@@ -19,14 +17,12 @@ from typing import Any, Final
 
 import aiohttp
 from aiohttp import hdrs
-from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
 from aiohttp.tracing import Trace
 from yarl import URL
 
 from gateway import loop
 from gateway.config import UpstreamSettings
-from gateway.outbound.arrivals import Arrivals
 from gateway.outbound.headers import is_sendable
 from gateway.wire.errors import Fault, Refusal, invalid
 
@@ -67,10 +63,6 @@ def make_session(settings: UpstreamSettings, *, keeps_connections: bool = True) 
     )
 
 
-def _arrivals(loop: asyncio.AbstractEventLoop) -> ResponseHandler:
-    return Arrivals(loop)
-
-
 class _Connector(aiohttp.TCPConnector):
     """Gives up a connection that is too long in coming, its name's look-up included. aiohttp's own timer
     would take a halt of ours for one of the network."""
@@ -78,7 +70,6 @@ class _Connector(aiohttp.TCPConnector):
     def __init__(self, limit_s: float, **options: Any) -> None:
         super().__init__(**options)
         self._limit_s = limit_s
-        self._factory = functools.partial(_arrivals, self._loop)
 
     async def connect(
         self,

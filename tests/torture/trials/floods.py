@@ -19,7 +19,6 @@ _DELTA = (
 _KINDS: dict[str, dict[str, Any]] = {
     "blank lines": {"flood": "\n"},
     "blank lines of two bytes": {"flood": "\r\n"},
-    "blank lines in chunks of a byte": {"flood": "\n", "chunk": 1},
     "comments": {"flood": ": keep-alive\n\n"},
     "unknown fields": {"flood": "progress: 10\n"},
     "event names": {"flood": "event: ping\n\n"},
