@@ -21,6 +21,8 @@ LOCKED  := $(PIP) --require-hashes --only-binary :all:
 demo: $(VENV)/.demo
 	@$(BIN)/python -m demo.play $(if $(UPSTREAM),--upstream $(UPSTREAM)) $(if $(MODEL),--model $(MODEL)) $(ARGS)
 
+# The tests start some thousand processes; without bytecode each of them would compile everything anew.
+test: export PYTHONDONTWRITEBYTECODE :=
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal $(ARGS)
 
