@@ -3,6 +3,7 @@
 #   make demo                                  see it work, against a bundled simulation
 #   make demo UPSTREAM=http://host:8000/v1 MODEL=name     ... against a real server
 #   make test                                  set up and run all tests, two at a time; WORKERS=0 one by one
+#   make clients                               whole sessions of real clients, those too that are large to install
 #   make torture                               break it in every way, and see what holds; SHORT=1 in six minutes,
 #                                              ONLY=T1 RUNS=200 one trial, as often as you like
 #   make check                                 format, lint, imports, types (CI runs it too)
@@ -15,7 +16,7 @@ BIN     := $(VENV)/bin
 PIP     := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 LOCKED  := $(PIP) --require-hashes --only-binary :all:
 
-.PHONY: demo test torture figures check lock clean
+.PHONY: demo test clients torture figures check lock clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
@@ -25,6 +26,10 @@ demo: $(VENV)/.demo
 test: export PYTHONDONTWRITEBYTECODE :=
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal $(ARGS)
+
+clients: export PYTHONDONTWRITEBYTECODE :=
+clients: $(VENV)/.dev
+	CLIENTS=all $(BIN)/python -m pytest -rs tests/clients $(ARGS)
 
 torture: $(VENV)/.dev
 	@$(BIN)/python -m tests.torture

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import os
 import shutil
 import socket
 import subprocess
@@ -21,10 +22,14 @@ import pytest
 HERE = Path(__file__).parent
 PROGRAMS, NODE = HERE / "programs", HERE / "node"
 INSTALL_TIMEOUT_S = 420
+LARGE = frozenset({"langchain", "litellm", "llama_index", "microsoft"})
+"""Hundreds of megabytes together, and five minutes of a core to install and import."""
 
 
 def python_with(name: str, shared: Path) -> str:
     """The Python of an environment with what `requirements/NAME.txt` lists."""
+    if name in LARGE and os.environ.get("CLIENTS") != "all":
+        pytest.skip(f"{name} is large: `make clients` installs it and runs its tests")
     locked = HERE / "requirements" / f"{name}.txt"
     place = shared / f"client-{name}-{_digest(locked)}"
     python = place / "bin" / "python"
