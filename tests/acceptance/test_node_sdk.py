@@ -7,12 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import hashlib
 import json
 import os
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -22,42 +19,17 @@ from tests.acceptance.conftest import StartGateway
 from tests.acceptance.harness import Gateway, within
 from tests.acceptance.receivers import Receiver
 from tests.acceptance.replay import ReplayServer, json_answer, recorded, replay
+from tests.clients.installing import node_place
 
 SCENARIOS = Path(__file__).parent / "node"
 SERVERS = ("vllm", "vllm-store", "llama-slow", "transformers")
-INSTALL_TIMEOUT_S = 90
 RUN_TIMEOUT_S = 100
 
 
 @pytest.fixture(scope="session")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the scenarios and the locked client, installed once for each lock file."""
-    for program in ("node", "npm"):
-        if shutil.which(program) is None:
-            pytest.skip(f"{program} is not installed: the Node client cannot be tried")
-    digest = hashlib.sha256((SCENARIOS / "package-lock.json").read_bytes()).hexdigest()[:16]
-    place = tmp_path_factory.getbasetemp().parent / f"node-sdk-{digest}"
-    place.mkdir(exist_ok=True)
-    for source in SCENARIOS.iterdir():
-        if source.is_file():
-            shutil.copy(source, place)
-    if not (place / "node_modules" / ".package-lock.json").exists():  # npm writes it last
-        _install(place)
-    return place
-
-
-def _install(place: Path) -> None:
-    command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
-    try:
-        done = subprocess.run(
-            command, cwd=place, capture_output=True, text=True, timeout=INSTALL_TIMEOUT_S, check=False
-        )
-    except subprocess.TimeoutExpired:
-        pytest.skip(f"npm ci took more than {INSTALL_TIMEOUT_S} s: the Node client cannot be tried")
-    if "EINTEGRITY" in done.stderr:
-        pytest.fail(f"npm ci: {done.stderr[-2000:]}")
-    if done.returncode != 0:
-        pytest.skip(f"npm ci failed, perhaps without a network: {done.stderr[-300:]}")
+    return node_place(tmp_path_factory.getbasetemp().parent, SCENARIOS)
 
 
 async def test_the_node_sdk_plays_every_scenario(

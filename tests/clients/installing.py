@@ -43,15 +43,15 @@ def python_with(name: str, shared: Path) -> str:
     return str(python)
 
 
-def node_place(shared: Path) -> Path:
-    """A folder with the npm packages and the programs that use them."""
+def node_place(shared: Path, of: Path = NODE) -> Path:
+    """A folder with the locked npm packages, and the programs that use them, of a folder of the tests."""
     for program in ("node", "npm"):
         if shutil.which(program) is None:
             pytest.skip(f"{program} is not installed")
-    place = shared / f"clients-node-{_digest(NODE / 'package-lock.json')}"
+    place = shared / f"{of.parent.name}-node-{_digest(of / 'package-lock.json')}"
     with _alone(place):
         place.mkdir(exist_ok=True)
-        for source in NODE.iterdir():
+        for source in of.iterdir():
             if source.is_file():
                 shutil.copy(source, place)
         if not (place / "done").exists():
