@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,8 @@ from gateway.config import StoreSettings
 from gateway.core.job import NewJob
 from gateway.observe import Observer
 from gateway.store.sqlite import SqliteStore
-from gateway.wire.sse import encode
+from tests.store.jobs import NOW, TENANT, new_job
 from tests.torture.disk import Disk, Faults, break_disk, mend_disk
-
-NOW = 1_000_000
-TENANT = b"t" * 32
 
 OpenStore = Callable[..., Awaitable[SqliteStore]]
 
@@ -44,24 +40,7 @@ class StoreKit:
 
     @staticmethod
     def job(name: str, *, size: int = 0, **changes: Any) -> NewJob:
-        job = NewJob(
-            id=name,
-            tenant=TENANT,
-            previous_id=None,
-            created_at_ms=NOW,
-            deadline_ms=NOW + 3_600_000,
-            response=b"{}",
-            request=b"{}",
-            input=b"x" * size,
-            target="/v1/responses",
-            headers=b"{}",
-            is_streamed=False,
-            is_followable=False,
-            is_rerunnable=True,
-            events=encode("response.created", b"{}") + encode("response.queued", b"{}"),
-            next_seq=2,
-        )
-        return replace(job, **changes)
+        return new_job(name, **{"input": b"x" * size, **changes})
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import random
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -33,11 +32,11 @@ from gateway.observe import Observer
 from gateway.store.port import JobStore, Page, QueueLimits, WaitingJobs
 from gateway.store.sqlite import SqliteStore
 from gateway.wire.sse import encode, split_frames
+from tests.store.jobs import NOW, TENANT, new_job
 
-NOW = 1_000_000
 EXPIRY = NOW + 600_000
 FLEX, DEFAULT, PRIORITY = range(3)
-TENANT, OTHER = b"t" * 32, b"o" * 32
+OTHER = b"o" * 32
 PLENTY = QueueLimits(10_000, 10_000)
 TERMINAL = [Status.COMPLETED, Status.FAILED, Status.INCOMPLETE, Status.CANCELLED]
 
@@ -89,24 +88,8 @@ def block(first: int, count: int, text: str = "") -> bytes:
 
 
 def job_named(name: str, **changes: Any) -> NewJob:
-    job = NewJob(
-        id=name,
-        tenant=TENANT,
-        previous_id=None,
-        created_at_ms=NOW,
-        deadline_ms=NOW + 3_600_000,
-        response=b'{"id":"%b"}' % name.encode(),
-        request=b'{"model":"m"}',
-        input=b'"input of %b"' % name.encode(),
-        target="/v1/responses",
-        headers=b"{}",
-        is_streamed=False,
-        is_followable=False,
-        is_rerunnable=True,
-        events=block(0, 2),
-        next_seq=2,
-    )
-    return replace(job, **changes)
+    shown = {"response": b'{"id":"%b"}' % name.encode(), "request": b'{"model":"m"}', "events": block(0, 2)}
+    return new_job(name, **{**shown, **changes})
 
 
 def ending(

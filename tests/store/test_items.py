@@ -5,7 +5,6 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +17,10 @@ from gateway.store.port import JobStore, QueueLimits
 from gateway.store.sqlite import SqliteStore
 from gateway.wire.item_ids import FIRST_INPUT, FIRST_OUTPUT, id_of
 from gateway.wire.sse import encode
+from tests.store.jobs import NOW, TENANT, new_job
 
-NOW = 1_000_000
 EXPIRY = NOW + 600_000
-TENANT, OTHER = b"t" * 32, b"o" * 32
+OTHER = b"o" * 32
 PLENTY = QueueLimits(10_000, 10_000)
 OURS = "resp_" + "ab12" * 12
 
@@ -34,25 +33,7 @@ async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
 
 
 def job(name: str, *item_ids: str, **changes: Any) -> NewJob:
-    made = NewJob(
-        id=name,
-        tenant=TENANT,
-        previous_id=None,
-        created_at_ms=NOW,
-        deadline_ms=NOW + 3_600_000,
-        response=b"{}",
-        request=b"{}",
-        input=b'"input of %b"' % name.encode(),
-        target="/v1/responses",
-        headers=b"{}",
-        is_streamed=False,
-        is_followable=False,
-        is_rerunnable=True,
-        events=encode("response.created", b"{}") + encode("response.queued", b"{}"),
-        next_seq=2,
-        item_ids=item_ids,
-    )
-    return replace(made, **changes)
+    return new_job(name, item_ids=item_ids, **changes)
 
 
 async def ended(store: JobStore, new: NewJob, *item_ids: str, expires_at_ms: int = EXPIRY) -> None:
