@@ -141,6 +141,10 @@ class Call:
         return next((value for key, value in self.headers if key.lower() == name), None)
 
 
+_TURNS_TO_ACCEPT = 3
+"""Of the loop, from an accepted connection to its transport."""
+
+
 class ReplayServer:
     """Answers POSTs from its script, and everything else (or without one) by what was asked.
 
@@ -160,6 +164,7 @@ class ReplayServer:
         self.calls: list[Call] = []
         self.known: dict[str, Answer] = {}
         self.url = ""
+        self._listener: socket.socket | None = None
         self._script: deque[Answer] = deque()
         self._answers: list[Answer] = []
         self._news = asyncio.Event()
@@ -169,11 +174,18 @@ class ReplayServer:
 
     async def start(self, port: int = 0) -> None:
         await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", port).start()
-        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}/v1"
+        self._listener = socket.create_server(("127.0.0.1", port))
+        await web.SockSite(self._runner, self._listener).start()
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}/v1"
 
     async def stop(self) -> None:
         self.release_all()
+        if self._listener is not None:
+            # What asyncio has accepted in the turn in which its server is closed, it loses, open.
+            asyncio.get_running_loop().remove_reader(self._listener)
+            for _ in range(_TURNS_TO_ACCEPT):
+                await asyncio.sleep(0)
+            self._listener = None
         await self._runner.cleanup()
 
     def script(self, *answers: Answer) -> Answer:
