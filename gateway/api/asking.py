@@ -20,7 +20,7 @@ from gateway import loop
 from gateway.api.upload import Upload
 from gateway.observe import Observer
 from gateway.outbound.backend import HttpBackend
-from gateway.outbound.client import FAILURES, Reason, explain, read_up_to, url_at
+from gateway.outbound.client import FAILURES, Method, Reason, explain, read_up_to, url_at
 from gateway.outbound.headers import to_backend
 from gateway.outbound.pool import Replica
 from gateway.outbound.tries import Tries
@@ -179,7 +179,7 @@ class Asker:
                 # A dead pooled connection is tried once more by aiohttp, for idempotent methods without
                 # a started body only (RFC 9112 §9.3.1).
                 answer = await self._session.request(
-                    method, url, headers=headers, data=upload, allow_redirects=False
+                    Method(method), url, headers=headers, data=upload, allow_redirects=False
                 )
         except FAILURES as error:
             if upload is not None and upload.failure is not None:

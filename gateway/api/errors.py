@@ -42,7 +42,7 @@ METHODS = (
     "MKCALENDAR, MKCOL, MOVE, NOTIFY, OPTIONS, PATCH, POST, PROPFIND, PROPPATCH, PURGE, PUT, QUERY, "
     "REBIND, REPORT, SEARCH, SOURCE, SUBSCRIBE, UNBIND, UNLINK, UNLOCK, UNSUBSCRIBE"
 )
-"""Those that are passed on: all that the parser knows but `CONNECT` and `TRACE`."""
+"""All that aiohttp's parser knows but `CONNECT` and `TRACE`. Others are passed on, too (see `methods`)."""
 
 _RETRY_AFTER_MAX_S = 24 * 3600
 _OF_REASON = {

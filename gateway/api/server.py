@@ -24,6 +24,7 @@ from multidict import CIMultiDict
 from gateway import loop
 from gateway.api.admission import admit, bad_version, head_too_large, unknown_method
 from gateway.api.errors import STATUS, error_bytes, error_response, set_own_headers
+from gateway.api.methods import Methods
 from gateway.api.patience import Patience
 from gateway.config import ServerSettings
 from gateway.observe import Observer, line
@@ -85,7 +86,7 @@ class Server(web.Server):
 class _Connection(RequestHandler):
     """One client's connection."""
 
-    __slots__ = ("_body", "_is_deaf", "_observer", "_patience", "_server")
+    __slots__ = ("_body", "_is_deaf", "_observer", "_patience", "_server", "methods")
 
     def __init__(self, server: Server, settings: ServerSettings, observer: Observer) -> None:
         super().__init__(
@@ -101,6 +102,7 @@ class _Connection(RequestHandler):
         self._patience = Patience(self, settings)
         self._body: StreamReader = EMPTY_PAYLOAD  # of the last head that has come
         self._is_deaf = False  # what still comes is dropped
+        self.methods = Methods(self._parse)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         if self._server.is_full:
@@ -119,7 +121,7 @@ class _Connection(RequestHandler):
         if self._is_deaf:
             return
         body, was_whole, heads = self._body, self._body.is_eof(), self._request_count
-        super().data_received(data)
+        self.methods.receive(data)
         if self._request_count != heads:
             message, self._body = self._messages[-1]
             if not was_whole and not isinstance(message, RawRequestMessage):
@@ -131,6 +133,12 @@ class _Connection(RequestHandler):
             self._patience.wait_for_head(len(data))
         else:
             self._patience.end()
+
+    def _parse(self, data: bytes) -> RawRequestMessage | None:
+        heads = self._request_count
+        super().data_received(data)
+        head = self._messages[-1][0] if self._request_count == heads + 1 else None
+        return head if isinstance(head, RawRequestMessage) else None
 
     def settle(self, request: web.BaseRequest, headers: CIMultiDict[str]) -> None:
         if self._server.settle is not None:
@@ -199,6 +207,7 @@ def _request(
     task: asyncio.Task[None],
 ) -> web.BaseRequest:
     assert isinstance(protocol, _Connection)
+    message = protocol.methods.own(message)
     if message.upgrade or message.chunked or protocol.is_leaving:
         # What follows a declined upgrade may be of the other protocol. After chunks aiohttp's parser (3.14)
         # takes the last line of a trailer, which may say anything, for the next request's first header.

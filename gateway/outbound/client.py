@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import aiohttp
 from aiohttp import hdrs
@@ -61,6 +61,15 @@ def make_session(settings: UpstreamSettings, *, keeps_connections: bool = True) 
         timeout=aiohttp.ClientTimeout(total=None),  # a stream may run for hours; each call has its own
         middlewares=(_no_websocket_redirect,),
     )
+
+
+class Method(str):
+    """A method as it was sent: aiohttp would turn it to upper case, and `get` is not GET (RFC 9110 §9.1)."""
+
+    __slots__ = ()
+
+    def upper(self) -> Self:
+        return self
 
 
 class _Connector(aiohttp.TCPConnector):
