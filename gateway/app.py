@@ -199,6 +199,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             observer,
             contract,
             engine.measure,
+            engine.answers,
             backends.state,
             store.state,
             receivers,

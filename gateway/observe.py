@@ -20,7 +20,6 @@ from prometheus_client import (
     Histogram,
     ProcessCollector,
     disable_created_metrics,
-    generate_latest,
 )
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
@@ -32,6 +31,7 @@ __all__ = ["Observer", "configure_logging", "line"]
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each, which nobody graphs
 
 _SECONDS = (0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600)
+_ESCAPES = str.maketrans({"\\": r"\\", "\n": r"\n", '"': r"\""})
 _NOT_OF_A_NAME = re.compile(r"[^A-Za-z0-9_.-]")
 _NAME_CHARS_MAX = 64
 _NOTICES_MAX = 50
@@ -286,8 +286,18 @@ class Observer:
         self.draining = Gauge("backburner_draining", "1 while shutting down", registry=r)
 
     def exposition(self) -> bytes:
-        """The Prometheus text format."""
-        return generate_latest(self.registry)
+        """The Prometheus text format. The library takes twice as long: it looks every name over again."""
+        text: list[str] = []
+        for metric in self.registry.collect():
+            name = f"{metric.name}_total" if metric.type == "counter" else metric.name
+            text.append(f"# HELP {name} {metric.documentation}\n# TYPE {name} {metric.type}\n")
+            for sample in metric.samples:
+                labels = ",".join(
+                    f'{key}="{value.translate(_ESCAPES)}"' for key, value in sample.labels.items()
+                )
+                text.append(f"{sample.name}{{{labels}}} " if labels else f"{sample.name} ")
+                text.append(f"{float(sample.value)}\n")
+        return "".join(text).encode()
 
     # One method for each thing that happens: counters move and lines are written here only.
 

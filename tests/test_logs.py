@@ -14,6 +14,8 @@ from pathlib import Path
 
 import orjson
 import pytest
+from prometheus_client import generate_latest
+from prometheus_client.parser import text_string_to_metric_families
 
 import gateway
 from gateway import logs
@@ -254,3 +256,16 @@ def test_what_was_dropped_is_a_metric(told: Callable[[], str]) -> None:
     assert b"backburner_log_lines_dropped_total 1.0" in observer.exposition()
     [line] = [orjson.loads(line) for line in told().splitlines()]
     assert (line["event"], line["level"], line["dropped"]) == ("log_lines_dropped", "warning", 1)
+
+
+def test_the_metrics_page_reads_as_the_librarys_own() -> None:
+    observer = Observer()
+    observer.jobs_waiting([('a"b\\c\nd', {"slot": 2}, 1.5)])
+    observer.committed(3, 0.002)
+    found, expected = (
+        {family.name: family for family in text_string_to_metric_families(text.decode())}
+        for text in (observer.exposition(), generate_latest(observer.registry))
+    )
+    assert found.keys() == expected.keys()
+    for name in found.keys() - {"process_cpu_seconds", "process_resident_memory_bytes"}:
+        assert found[name] == expected[name]

@@ -22,6 +22,7 @@ class Ops:
     Args:
         contract: The OpenAPI document of the public port.
         measure: Brings the gauges up to date before a scrape; raises if the store does not answer.
+        answers: Raises if the store does not answer.
         backends: How they are, for `/readyz`. A backend that is down does not make the gateway unready: it
             still takes jobs, and answers for those it has.
         token: What a caller must bring to change anything, or to see an address; None: nobody has one.
@@ -35,6 +36,7 @@ class Ops:
         observer: Observer,
         contract: bytes,
         measure: Callable[[], Awaitable[None]],
+        answers: Callable[[], Awaitable[None]],
         backends: Callable[[], Mapping[str, object]],
         store: Callable[[], str],
         receivers: Receivers,
@@ -47,6 +49,7 @@ class Ops:
         self._backends = backends
         self._receivers = receivers
         self._measure = measure
+        self._answers = answers
         self._store = store
         self._token = token
         self._is_on_loopback = is_on_loopback
@@ -65,7 +68,7 @@ class Ops:
             case "/readyz":
                 return await self._ready(shows_addresses=self._is_trusted(request))
             case "/metrics":
-                await self._try_measure()
+                await _succeeds(self._measure)
                 self._backends()
                 text = "text/plain; version=0.0.4; charset=utf-8"
                 return web.Response(body=self._observer.exposition(), headers={"Content-Type": text})
@@ -95,7 +98,7 @@ class Ops:
         return _json(405, {"error": "only GET and POST"})
 
     async def _ready(self, *, shows_addresses: bool) -> web.Response:
-        store = self._store() if await self._try_measure() else "unavailable"
+        store = self._store() if await _succeeds(self._answers) else "unavailable"
         is_ready = store != "unavailable" and not self.is_draining
         state = {
             "status": "not ready" if not is_ready else "ready" if store == "ok" else "degraded",
@@ -105,12 +108,13 @@ class Ops:
         }
         return _json(200 if is_ready else 503, state)
 
-    async def _try_measure(self) -> bool:
-        try:
-            await self._measure()
-        except Exception:  # whatever it is, the store does not answer; the page must
-            return False
-        return True
+
+async def _succeeds(ask_store: Callable[[], Awaitable[None]]) -> bool:
+    try:
+        await ask_store()
+    except Exception:  # whatever it is, the store does not answer; the page must
+        return False
+    return True
 
 
 def _json(status: int, body: Mapping[str, object]) -> web.Response:

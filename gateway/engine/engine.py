@@ -199,6 +199,10 @@ class Engine:
         if self._settings.adopt_unacked_retry:
             await self._unacked.try_to_forget()
 
+    async def answers(self) -> None:
+        """Raises, if the store does not answer."""
+        await self._store.overdue(now_ms=self._clock.now_ms(), limit=1)
+
     async def measure(self) -> None:
         """Bring the gauges up to date. Raises, if the store does not answer."""
         now_ms = self._clock.now_ms()

@@ -53,7 +53,7 @@ async def test_nothing_of_a_malformed_head_comes_back_or_is_logged(start_gateway
             b"GET /v1/x?key=" + canary + b" HTTP/7.7\r\nHost: g\r\n\r\n",
             b"GET http://" + canary + b"/ HTTP/1.1\r\nHost: g\r\n\r\n",
             b"GET /v1/../" + canary + b" HTTP/1.1\r\nHost: g\r\n\r\n",
-            canary + b" /v1/x HTTP/1.1\r\nHost: g\r\n\r\n",
+            canary * 2 + b" /v1/x HTTP/1.1\r\nHost: g\r\n\r\n",
             b"POST /v1/x HTTP/1.1\r\nHost: g\r\nTransfer-Encoding: chunked\r\n\r\n" + canary + b"\r\n",
         ]
         for raw in requests:
