@@ -18,6 +18,8 @@ _JSON = (b"{", b"[")
 _KNOWN = (b"event", b"data", b"error", *_JSON)
 """What a line begins with that may mean something, comments and the standard's `id` and `retry` being
 nothing."""
+_NOTHING = frozenset((b"{}", b'{"type":"ping"}', b'{"type": "ping"}', b'{"choices":[]}', b'{"choices": []}'))
+"""Data that is as good as none, in every API. What keeps a connection alive costs no parse."""
 _FIELDS = (*_KNOWN, b"id", b"retry", b":")
 _FIELD_BYTES_MAX = max(map(len, _FIELDS))
 
@@ -148,8 +150,8 @@ class SseDecoder:
 
     def _end(self, frames: list[Frame]) -> None:
         data = b"\n".join(self._data)
-        if data == b"{}" and not (self._event or self._is_json):
-            data = b""  # as good as none, in every API
+        if data in _NOTHING and not (self._event or self._is_json):
+            data = b""
         if data or self._event == b"error":
             frames.append(Frame(self._event.decode("utf-8", "replace"), data))
         self._event, self._data = b"", []

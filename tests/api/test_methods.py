@@ -10,7 +10,7 @@ from aiohttp.base_protocol import BaseProtocol
 from aiohttp.http import HttpRequestParser, RawRequestMessage
 from aiohttp.http_exceptions import BadStatusLine
 from aiohttp.streams import StreamReader
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.api.methods import Methods
@@ -35,6 +35,7 @@ def _bytes(request: _Request) -> bytes:
     return f"{method} /v1 HTTP/1.1\r\n{fields}\r\n\r\n".encode() + body
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(_TOKENS, _VALUES, _BODIES), min_size=1, max_size=4), st.data())
 def test_every_request_comes_out_as_it_was_sent_in_whatever_pieces(
     requests: list[_Request], data: st.DataObject
@@ -46,6 +47,7 @@ def test_every_request_comes_out_as_it_was_sent_in_whatever_pieces(
     assert asyncio.run(_play(pieces)) == requests
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(_TOKENS, _VALUES, _BODIES), min_size=1, max_size=4), st.data())
 def test_of_requests_in_one_piece_none_is_changed(requests: list[_Request], data: st.DataObject) -> None:
     raw = b"".join(map(_bytes, requests))

@@ -125,6 +125,8 @@ def test_lone_carriage_return_waits_for_what_follows() -> None:
         (b"event: \xff\ndata: \xff\n\n", [Frame("\ufffd", b"\xff")]),
         (b"\n\n\n\ndata: x\n\n\n\n", [Frame("", b"x")]),
         (b"data: {}\n\ndata:{}\n\ndata: x\n\n", [Frame("", b"x")]),
+        (b'data: {"type": "ping"}\n\ndata: {"choices":[]}\n\ndata: x\n\n', [Frame("", b"x")]),
+        (b'event: error\ndata: {"type":"ping"}\n\n', [Frame("error", b'{"type":"ping"}')]),
         (b"data: {}\ndata: x\n\n", [Frame("", b"{}\nx")]),
         (b"event: error\ndata: {}\n\n", [Frame("error", b"{}")]),
         (b"event: named\ndata: {}\n\n", [Frame("named", b"{}")]),
