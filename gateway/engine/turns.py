@@ -16,7 +16,6 @@ from gateway.engine.thoughts import Thoughts
 from gateway.observe import line
 from gateway.store.port import JobStore
 from gateway.wire import items, queries, references, responses
-from gateway.wire.calls import Api
 from gateway.wire.dialects import Dialect
 from gateway.wire.errors import Fault, Refusal, invalid, not_found
 from gateway.wire.item_ids import NAMED_MAX
@@ -186,4 +185,4 @@ class Turns:
 
 def _may_know_items(backend: Backend | None) -> bool:
     """Whether an item may be in a backend's own store, and is shown to its caller only."""
-    return backend is None or (backend.speech.api is Api.RESPONSES and backend.sees_callers)
+    return backend is None or (backend.sees_callers and not backend.speech.is_translated)

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any
 
-from gateway.wire.chat.ways import THOUGHT_DATA, VENDOR_DATA, System
+from gateway.wire.chat.fields import THOUGHT_FIELDS, VENDOR_FIELDS
+from gateway.wire.chat.ways import System
 from gateway.wire.plain_words import CIPHER, CUSTOM, PLAIN, Item, for_chat, in_plain_words, said, type_of
 
 _NOISE = {
@@ -97,7 +98,7 @@ def carried(items: list[Item], maker: str, to: Receiver) -> list[Item]:
     for item in items:
         known = {k: v for k, v in item.items() if v is not None or k not in _NOISE}
         if is_foreign:
-            known = _without(known, CIPHER, *VENDOR_DATA, *THOUGHT_DATA)
+            known = _without(known, CIPHER, *VENDOR_FIELDS, *THOUGHT_FIELDS)
         if not are_named and type_of(item) != "item_reference":
             known = _without(known, "id")
         if to.is_chat:

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from gateway.core.machine import UpstreamClosed, UpstreamFrames
 from gateway.wire.chat import calls
 from gateway.wire.chat.arguments import Arguments
-from gateway.wire.chat.calls import RULES, VENDOR_FIELDS, Rule
+from gateway.wire.chat.calls import RULES, Rule
+from gateway.wire.chat.fields import VENDOR_FIELDS
 from gateway.wire.chat.request import ChatOptions, chat_body
 from gateway.wire.chat.tools import Tools
 from gateway.wire.readers import ChatReader

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.wire.calls import Api, Speech
+from gateway.wire.calls import Api, ChatSpeech, ResponsesSpeech, Speech
 from gateway.wire.errors import Fault, Refusal
 from gateway.wire.queries import INCLUDE
 from gateway.wire.requests import (
@@ -118,12 +118,15 @@ def test_is_refused(more: dict[str, Any], param: str, code: str, words: str) -> 
     }
 
 
+SPEECHES: dict[Api, type[Speech]] = {Api.RESPONSES: ResponsesSpeech, Api.CHAT: ChatSpeech}
+
+
 def test_a_request_may_leave_the_model_to_the_backend() -> None:
     validate({"input": "Hello", "background": True}, accept_store_false=False)
     for api in Api:
         for model in ({}, {"model": None}):
             assert "model" not in orjson.loads(
-                Speech(api=api).body({"input": "Hello", **model}, "Hello", b"")
+                SPEECHES[api]().body({"input": "Hello", **model}, "Hello", b"")
             )
 
 
@@ -180,7 +183,7 @@ def test_backend_gets_the_vendor_fields_streamed_in_the_foreground_and_not_store
     }
 
 
-CHAT = Speech(api=Api.CHAT)
+CHAT = ChatSpeech()
 
 
 def called(speech: Speech, **request: Any) -> dict[str, Any]:
@@ -206,19 +209,19 @@ def called(speech: Speech, **request: Any) -> dict[str, Any]:
     ],
 )
 def test_what_the_settings_drop_is_not_judged(api: Api, name: str, value: Any) -> None:
-    dropping = Speech(api=api, drop=frozenset({name}))
-    assert called(dropping, **{name: value}) == called(Speech(api=api))
+    dropping = SPEECHES[api](drop=frozenset({name}))
+    assert called(dropping, **{name: value}) == called(SPEECHES[api]())
 
 
 @pytest.mark.parametrize("api", Api)
 def test_what_the_settings_set_is_said_whatever_the_client_said(api: Api) -> None:
-    setting = Speech(api=api, force={"temperature": 0.5, "top_k": 7})
+    setting = SPEECHES[api](force={"temperature": 0.5, "top_k": 7})
     call = called(setting, temperature="hot", top_k={"odd": True})
-    assert call == {**called(Speech(api=api)), "temperature": 0.5, "top_k": 7}
+    assert call == {**called(SPEECHES[api]()), "temperature": 0.5, "top_k": 7}
 
 
 def test_what_means_something_to_the_gateway_is_heard_though_the_backend_is_not_sent_it() -> None:
-    dropping = Speech(drop=frozenset({"metadata", "store", "service_tier", "user"}))
+    dropping = ResponsesSpeech(drop=frozenset({"metadata", "store", "service_tier", "user"}))
     said = {**VALID, "metadata": {"a": "b"}, "service_tier": "flex", "store": True, "user": "u"}
     assert dropping.heard(said) == {name: value for name, value in said.items() if name != "user"}
     assert called(dropping, **said) == {"model": "tiny", "input": "Hello", "stream": True}
@@ -241,12 +244,12 @@ def test_what_means_something_to_the_gateway_is_heard_though_the_backend_is_not_
 def test_what_the_settings_set_may_be_in_the_words_of_either_api(
     name: str, value: Any, said: dict[str, Any]
 ) -> None:
-    assert called(Speech(api=Api.CHAT, force={name: value})) == {**called(CHAT), **said}
+    assert called(ChatSpeech(force={name: value})) == {**called(CHAT), **said}
 
 
 def test_tools_that_the_settings_set_are_those_of_the_request() -> None:
     tool = {"type": "function", "name": "look"}
-    setting = Speech(api=Api.CHAT, force={"tools": [tool], "tool_choice": "required"})
+    setting = ChatSpeech(force={"tools": [tool], "tool_choice": "required"})
     call = called(setting, tools=[{"type": "mcp"}], tool_choice={"type": "mcp"})
     assert call["tools"] == [{"type": "function", "function": {"name": "look"}}]
     assert call["tool_choice"] == "required"
@@ -256,7 +259,7 @@ def test_tools_that_the_settings_set_are_those_of_the_request() -> None:
 @pytest.mark.parametrize("api", Api)
 def test_callers_do_not_name_the_backends_calls(api: Api) -> None:
     request = {**VALID, "request_id": "resp_of_another", "top_k": 1}
-    call = orjson.loads(Speech(api=api).body(request, "Hello", b""))
+    call = orjson.loads(SPEECHES[api]().body(request, "Hello", b""))
     assert "request_id" not in call
     assert call["top_k"] == 1
 

@@ -14,13 +14,9 @@ from typing import Any
 import orjson
 
 from gateway.wire.chat.arguments import Arguments
-from gateway.wire.chat.fields import index_of, kept, text_of
+from gateway.wire.chat.fields import VENDOR_FIELDS, index_of, kept, text_of
 from gateway.wire.chat.known import unsaid
 from gateway.wire.events import is_writable
-
-VENDOR_FIELDS = ("extra_content", "provider_specific_fields", "thought_signature", "thoughtSignature")
-"""What of a call a backend wants back with it, as it was sent: Gemini; LiteLLM; some gateways; Databricks.
-The item of the call has each under its own name."""
 
 _FUNCTIONS = ("function", "custom", "functionCall")
 _ARGUMENTS = ("arguments", "parameters", "input", "args")

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from gateway.wire.chat.citations import FIELDS as CITATIONS
-from gateway.wire.chat.fields import kept, object_of, objects_of
+from gateway.wire.chat.fields import THOUGHT_FIELDS, kept, object_of, objects_of
 from gateway.wire.chat.known import has_text, telling, texts_in
 from gateway.wire.chat.parts import audio, content, image, sources, words
 from gateway.wire.chat.pieces import Kind, Piece, unknown, unmapped
@@ -35,9 +35,6 @@ _FIELDS: dict[str, Kind] = {
     "function_call": Kind.CALL,  # before there were several
 }
 _RANKS = {name: rank for rank, name in enumerate(_FIELDS)}
-
-_KEPT = ("reasoning_details", "thinking_blocks")
-"""Thoughts with what belongs to them, which some backends want back as it was."""
 
 
 def pieces_of(holder: dict[str, Any], where: str) -> Iterator[Piece]:
@@ -98,7 +95,7 @@ def _thought(name: str, value: Any, place: str, thoughts: set[str]) -> Iterator[
     if is_new:
         thoughts.add(text.strip())
         yield Piece(Kind.THOUGHT, text, name)
-    if name in _KEPT and isinstance(value, list):
+    if name in THOUGHT_FIELDS and isinstance(value, list):
         yield Piece(Kind.THOUGHT_DATA, text if is_new else "", name, value)
     else:
         yield from unmapped(value, place, said)

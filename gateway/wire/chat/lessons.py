@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 
-from gateway.wire.chat.ways import VENDOR_DATA, System, Thoughts, Ways
+from gateway.wire.chat.fields import VENDOR_FIELDS
+from gateway.wire.chat.ways import System, Thoughts, Ways
 from gateway.wire.lessons import LATE_SYSTEM, Refusal, Row, objects_in, system_first
 from gateway.wire.plain_words import Item
 
@@ -105,7 +106,7 @@ CHAT: tuple[Row[Ways], ...] = (
     Row(
         "broken_signatures",
         r"(?:invalid|corrupted) thought.?signature",
-        lambda ways, refusal: replace(ways, needs_signatures=True, refused=ways.refused | {*VENDOR_DATA}),
+        lambda ways, refusal: replace(ways, needs_signatures=True, refused=ways.refused | {*VENDOR_FIELDS}),
         "Gemini, of signatures from another route or project",
         is_lasting=False,
     ),
