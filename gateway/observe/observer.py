@@ -24,7 +24,7 @@ _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
 
 
 class Noticed(Protocol):
-    """Something unusual in a backend's answer, as `gateway.wire.notices` reports it."""
+    """Something unusual in a backend's answer, as `gateway.wire.answers.notices` reports it."""
 
     @property
     def what(self) -> str:
@@ -106,7 +106,7 @@ class Observer(Metrics):
         line("job", id=response_id, to="in_progress", waited_s=round(waited_s, 3), **facts)
 
     def lesson_learned(self, backend: str, lesson: str) -> None:
-        """lesson: the name of a row in `wire.lessons`."""
+        """lesson: the name of a row in `wire.conversation.lessons`."""
         self.lessons.labels(backend, lesson).inc()
         line("lesson", backend=backend, reason=lesson)
 

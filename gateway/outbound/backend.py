@@ -34,9 +34,9 @@ from gateway.outbound.redact import Redactor
 from gateway.outbound.tries import Tries
 from gateway.wire.calls import Api, ChatSpeech, ResponsesSpeech, Speech
 from gateway.wire.chat.request import ChatOptions
-from gateway.wire.chat.ways import System, Thoughts, Ways
+from gateway.wire.chat.ways import System, ThoughtReplay, Ways
+from gateway.wire.conversation.replay import Forms
 from gateway.wire.failures import failure
-from gateway.wire.replay import Forms
 
 
 class HttpBackend:
@@ -299,7 +299,7 @@ class HttpBackend:
 def _speeches(name: str, settings: UpstreamSettings) -> dict[Api, Speech]:
     """How to talk to the backend in each API that it may turn out to speak."""
     field, system = settings.reasoning_field, System(settings.system_messages)
-    thoughts = {"auto": Thoughts.RUNNING, "none": Thoughts.NEVER}.get(field, Thoughts.ALL)
+    thoughts = {"auto": ThoughtReplay.RUNNING, "none": ThoughtReplay.NEVER}.get(field, ThoughtReplay.ALL)
     chat = ChatOptions(
         max_tokens_field=settings.max_tokens_field,
         refuses_tools=settings.unsupported_tools == "refuse",
@@ -308,7 +308,7 @@ def _speeches(name: str, settings: UpstreamSettings) -> dict[Api, Speech]:
             has_developer_role=settings.developer_role,
             system=system,
             thoughts=thoughts,
-            reasoning_field=field if thoughts is Thoughts.ALL else None,
+            reasoning_field=field if thoughts is ThoughtReplay.ALL else None,
         ),
     )
     common: dict[str, Any] = {

@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 
 from gateway.wire.chat.speech import ChatSpeech
-from gateway.wire.items import Turn, context
+from gateway.wire.conversation.items import Turn, context
 from gateway.wire.speech import Api, Speech
 from gateway.wire.speech_responses import SEALED_THOUGHTS, ResponsesSpeech
 
@@ -28,7 +28,7 @@ def input_of(stored: bytes, turns: list[Turn], to: Speech) -> Any:
     if not to.is_translated and not turns:
         return None if stored == b"null" else orjson.Fragment(stored)
     new_input = orjson.loads(stored)
-    return context(turns, new_input, to.receiver) if turns else new_input
+    return context(turns, new_input, to.replay_target) if turns else new_input
 
 
 def private_bytes(credential: tuple[str, str] | None, headers: dict[str, str]) -> bytes:

@@ -15,11 +15,11 @@ from typing import Any, ClassVar, Self
 
 import orjson
 
-from gateway.wire import salt as salts
+from gateway.wire.answers.readers import Reader
+from gateway.wire.bodies import cache_salt as salts
 from gateway.wire.chat.tools import Tools
 from gateway.wire.chat.ways import Ways
-from gateway.wire.readers import Reader
-from gateway.wire.replay import Forms, Receiver
+from gateway.wire.conversation.replay import Forms, ReplayTarget
 
 Request = dict[str, Any]
 Known = Forms | Ways
@@ -40,8 +40,8 @@ _GATEWAY_FIELDS = frozenset(
 RENAMED_FIELDS = frozenset(
     {"include", "instructions", "max_output_tokens", "text", "tool_choice", "tools", "top_logprobs"}
 )
-"""Fields that another API has under another name or in another form. If the settings set one of them, it is set
-in the request, and the translation carries it over."""
+"""Fields that another API has under another name or in another form. If the settings set one of them, it is
+set in the request, and the translation carries it over."""
 
 _SHARED_FIELDS = frozenset({"reasoning"})
 """The same, and the field is set in the call as well: OpenRouter has it in both of its APIs."""
@@ -86,7 +86,7 @@ class Speech(ABC):
 
     @property
     @abstractmethod
-    def receiver(self) -> Receiver:
+    def replay_target(self) -> ReplayTarget:
         """The backend as the receiver of earlier turns."""
 
     @abstractmethod

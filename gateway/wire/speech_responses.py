@@ -8,13 +8,13 @@ from typing import Any, Self
 
 import orjson
 
+from gateway.wire.answers.readers import Reader, ResponsesReader
 from gateway.wire.chat.tools import Tools
 from gateway.wire.chat.ways import System
-from gateway.wire.item_lessons import ITEMS
-from gateway.wire.lessons import lessons
-from gateway.wire.plain_words import CIPHER
-from gateway.wire.readers import Reader, ResponsesReader
-from gateway.wire.replay import Forms, Receiver, accepted, is_empty_thought, system_first
+from gateway.wire.conversation.item_lessons import ITEMS
+from gateway.wire.conversation.lessons import lessons
+from gateway.wire.conversation.plain_words import CIPHER
+from gateway.wire.conversation.replay import Forms, ReplayTarget, accepted, is_empty_thought, system_first
 from gateway.wire.requests import backend_body
 from gateway.wire.speech import Api, Known, Request, Speech
 
@@ -32,8 +32,8 @@ class ResponsesSpeech(Speech):
     forms: Forms = field(default_factory=Forms)
 
     @property
-    def receiver(self) -> Receiver:
-        return Receiver(self.backend, is_chat=False, forms=self.forms)
+    def replay_target(self) -> ReplayTarget:
+        return ReplayTarget(self.backend, is_chat=False, forms=self.forms)
 
     def check(self, request: Request, tenant: bytes) -> None:
         pass

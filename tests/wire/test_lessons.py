@@ -11,13 +11,13 @@ from typing import Any, TypeVar
 import orjson
 import pytest
 
+from gateway.wire.answers.readers import ChatReader
 from gateway.wire.calls import ChatSpeech, ResponsesSpeech, Speech
 from gateway.wire.chat.lessons import CHAT
 from gateway.wire.chat.request import ChatOptions
-from gateway.wire.chat.ways import System, Thoughts, Ways
-from gateway.wire.item_lessons import ITEMS
-from gateway.wire.readers import ChatReader
-from gateway.wire.replay import Forms, Ids
+from gateway.wire.chat.ways import System, ThoughtReplay, Ways
+from gateway.wire.conversation.item_lessons import ITEMS
+from gateway.wire.conversation.replay import Forms, Ids
 from gateway.wire.sse import Frame
 
 Item = dict[str, Any]
@@ -92,16 +92,16 @@ TURNS = Ways(system=System.FIRST, alternates=True)
         ),
         (
             error("The `reasoning_content` in the thinking mode must be passed back to the API."),
-            Ways(thoughts=Thoughts.CALLS, reasoning_field="reasoning_content"),
+            Ways(thoughts=ThoughtReplay.CALLS, reasoning_field="reasoning_content"),
         ),
         (
             b'{"code":20015,"message":"thinking is enabled but reasoning_content is missing in assistant '
             b'tool call message at index 32","data":null}',
-            Ways(thoughts=Thoughts.CALLS, reasoning_field="reasoning_content"),
+            Ways(thoughts=ThoughtReplay.CALLS, reasoning_field="reasoning_content"),
         ),
         (
             error("Missing `reasoning_content` field in the assistant message at message index 2"),
-            Ways(thoughts=Thoughts.CALLS, reasoning_field="reasoning_content"),
+            Ways(thoughts=ThoughtReplay.CALLS, reasoning_field="reasoning_content"),
         ),
         (
             orjson.dumps(
@@ -146,19 +146,19 @@ def test_chat_backends_say_how_they_want_a_conversation(said: bytes, expected: W
     assert not taught.is_for_now
 
 
-KNOWN = Ways(thoughts=Thoughts.ALL, reasoning_field="reasoning_content")
+KNOWN = Ways(thoughts=ThoughtReplay.ALL, reasoning_field="reasoning_content")
 NAMED: list[Item] = [{**ASKED, "name": "ann"}, THOUGHT, {**CALL, "extra_content": {"google": {}}}, OUTPUT]
 
 
 @pytest.mark.parametrize(
     ("said", "thoughts", "refused"),
     [
-        (error("'messages.1' : property 'reasoning_content' is unsupported"), Thoughts.NEVER, set()),
+        (error("'messages.1' : property 'reasoning_content' is unsupported"), ThoughtReplay.NEVER, set()),
         (
             error(
                 "property 'messages.1.assistant.reasoning_content' is unsupported", code="wrong_api_format"
             ),
-            Thoughts.NEVER,
+            ThoughtReplay.NEVER,
             set(),
         ),
         (
@@ -173,20 +173,20 @@ NAMED: list[Item] = [{**ASKED, "name": "ann"}, THOUGHT, {**CALL, "extra_content"
                     ]
                 }
             ),
-            Thoughts.NEVER,
+            ThoughtReplay.NEVER,
             set(),
         ),
-        (error("Unknown parameter: 'messages[0].name'."), Thoughts.ALL, {"name"}),
+        (error("Unknown parameter: 'messages[0].name'."), ThoughtReplay.ALL, {"name"}),
         (
             error('Invalid JSON payload received. Unknown name "extra_content" at messages'),
-            Thoughts.ALL,
+            ThoughtReplay.ALL,
             {"extra_content"},
         ),
-        (error("unrecognized field `name`, additional properties"), Thoughts.ALL, {"name"}),
+        (error("unrecognized field `name`, additional properties"), ThoughtReplay.ALL, {"name"}),
     ],
 )
 def test_chat_backends_say_which_fields_they_do_not_take(
-    said: bytes, thoughts: Thoughts, refused: set[str]
+    said: bytes, thoughts: ThoughtReplay, refused: set[str]
 ) -> None:
     taught = after(chat_speech(KNOWN), said, NAMED)
     assert taught is not None
@@ -219,7 +219,7 @@ def test_what_the_settings_say_of_system_messages_stands(system: System) -> None
 
 
 def test_what_the_settings_say_of_thoughts_stands() -> None:
-    ways = Ways(thoughts=Thoughts.NEVER)
+    ways = Ways(thoughts=ThoughtReplay.NEVER)
     assert after(chat_speech(ways), error("The `reasoning_content` must be passed back"), TALK) is None
 
 
@@ -444,7 +444,7 @@ def test_an_answer_shows_under_which_name_thoughts_come() -> None:
     thought = b'{"choices": [{"index": 0, "delta": {"reasoning": "Hm."}}]}'
     reader.read(Frame("", thought))
     assert chat_speech().after_answer(reader, []).chat.ways == Ways(reasoning_field="reasoning")
-    fixed = Ways(reasoning_field="reasoning_content", thoughts=Thoughts.ALL)
+    fixed = Ways(reasoning_field="reasoning_content", thoughts=ThoughtReplay.ALL)
     assert chat_speech(fixed).after_answer(reader, []).chat.ways == fixed
 
 

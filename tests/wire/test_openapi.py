@@ -7,7 +7,8 @@ from typing import Any
 import orjson
 import pytest
 
-from gateway.wire import events, normalise, queries, responses, retries, shapes, tools
+from gateway.wire import events, query_strings, requests, responses, shapes, tools
+from gateway.wire.answers import normalise
 from gateway.wire.dialects import Dialect
 from gateway.wire.openapi import document
 from gateway.wire.requests import CreateRequest
@@ -64,16 +65,18 @@ def test_every_event_that_is_shown_is_documented() -> None:
 def test_the_limits_of_queries_and_headers_are_documented() -> None:
     paths = _PAGE["paths"]
     (key,) = paths["/responses"]["post"]["parameters"]
-    assert key["schema"]["pattern"] == retries.KEY_PATTERN
+    assert key["schema"]["pattern"] == requests.KEY_PATTERN
     assert tools.OMITTED_HEADER in paths["/responses"]["post"]["responses"]["200"]["headers"]
     retrieve = {one["name"]: one for one in paths["/responses/{response_id}"]["get"]["parameters"]}
-    assert retrieve["starting_after"]["schema"]["maximum"] == 10**queries.CURSOR_DIGITS_MAX - 1
+    assert retrieve["starting_after"]["schema"]["maximum"] == 10**query_strings.CURSOR_DIGITS_MAX - 1
     listed = {one["name"]: one for one in paths["/responses/{response_id}/input_items"]["get"]["parameters"]}
     limit, order = listed["limit"]["schema"], listed["order"]["schema"]
-    assert (limit["maximum"], limit["default"]) == (queries.LIMIT_MAX, queries.LIMIT_DEFAULT)
-    assert order["enum"] == list(queries.ORDERS)
+    assert (limit["maximum"], limit["default"]) == (query_strings.LIMIT_MAX, query_strings.LIMIT_DEFAULT)
+    assert order["enum"] == list(query_strings.ORDERS)
     for one in (retrieve["include"], listed["include[]"]):
-        assert one["schema"]["items"]["enum"] == sorted(queries.INCLUDE - {"reasoning.encrypted_content"})
+        assert one["schema"]["items"]["enum"] == sorted(
+            query_strings.INCLUDE - {"reasoning.encrypted_content"}
+        )
 
 
 def test_what_depends_on_the_settings_is_filled_in() -> None:

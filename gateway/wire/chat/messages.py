@@ -27,8 +27,8 @@ from gateway.wire.chat.order import ordered
 from gateway.wire.chat.spoken import Message, Spoken, Thought
 from gateway.wire.chat.tools import CUSTOM_TOOL_ARGUMENT, Tools
 from gateway.wire.chat.ways import Ways
+from gateway.wire.conversation.plain_words import HOSTED, in_plain_words
 from gateway.wire.errors import invalid
-from gateway.wire.plain_words import HOSTED, in_plain_words
 
 __all__ = ["expect", "messages_of", "unsupported"]
 

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
+from gateway.wire.answers.readers import ChatReader, Reader
 from gateway.wire.chat.lessons import CHAT
 from gateway.wire.chat.request import ChatOptions, chat_body, offered_tools
 from gateway.wire.chat.tools import Tools, tools_of
 from gateway.wire.chat.ways import Ways
-from gateway.wire.lessons import lessons
-from gateway.wire.readers import ChatReader, Reader
-from gateway.wire.replay import Receiver
+from gateway.wire.conversation.lessons import lessons
+from gateway.wire.conversation.replay import ReplayTarget
 from gateway.wire.speech import RENAMED_FIELDS, Api, Known, Request, Speech
 
 
@@ -26,8 +26,8 @@ class ChatSpeech(Speech):
     chat: ChatOptions = field(default_factory=ChatOptions)
 
     @property
-    def receiver(self) -> Receiver:
-        return Receiver(self.backend, is_chat=True)
+    def replay_target(self) -> ReplayTarget:
+        return ReplayTarget(self.backend, is_chat=True)
 
     def check(self, request: Request, tenant: bytes) -> None:
         self.body(request, request.get("input"), tenant)

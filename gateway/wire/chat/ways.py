@@ -19,7 +19,7 @@ class System(StrEnum):
     """Into the first user message: the model's template knows no such role."""
 
 
-class Thoughts(Enum):
+class ThoughtReplay(Enum):
     """Which reasoning of earlier messages goes back."""
 
     NEVER = auto()
@@ -49,7 +49,7 @@ class Ways:
     system: System = System.AUTO
     alternates: bool = False
     refuses_empty: bool = False
-    thoughts: Thoughts = Thoughts.RUNNING
+    thoughts: ThoughtReplay = ThoughtReplay.RUNNING
     reasoning_field: str | None = None
     has_short_ids: bool = False
     needs_signatures: bool = False

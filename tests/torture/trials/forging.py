@@ -11,7 +11,8 @@ from typing import Any
 import aiohttp
 import orjson
 
-from gateway.wire import events, normalise
+from gateway.wire import events
+from gateway.wire.answers import normalise
 from tests.torture import eventsource
 from tests.torture.gateway import HEADERS, Gateway
 from tests.torture.hostile import Hostile
