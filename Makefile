@@ -2,6 +2,7 @@
 #
 #   make demo                                  see it work, against a bundled simulation
 #   make demo UPSTREAM=http://host:8000/v1 MODEL=name     ... against a real server
+#   make quick                                 the fast loop: the pure rooms, without sockets and property tests
 #   make test                                  set up and run all tests, two at a time; WORKERS=0 one by one
 #   make clients                               whole sessions of real clients, those too that are large to install
 #   make torture                               break it in every way, and see what holds; SHORT=1 in six minutes,
@@ -16,11 +17,18 @@ BIN     := $(VENV)/bin
 PIP     := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 LOCKED  := $(PIP) --require-hashes --only-binary :all:
 
-.PHONY: demo test clients torture figures check lock clean
+.PHONY: demo quick test clients torture figures check lock clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
 	@$(BIN)/python -m demo.play $(if $(UPSTREAM),--upstream $(UPSTREAM)) $(if $(MODEL),--model $(MODEL)) $(ARGS)
+
+# Property tests (hypothesis) and bodies of a million values take minutes; `make test` runs them.
+QUICK := tests/wire tests/core tests/config tests/observe tests/test_docs.py tests/test_layout.py \
+         $(addprefix tests/outbound/test_,breaker.py budget.py headers.py redact.py)
+
+quick: $(VENV)/.dev
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) -m "not hypothesis" -k "not a_million" $(QUICK) $(ARGS)
 
 # The tests start some thousand processes; without bytecode each of them would compile everything anew.
 test: export PYTHONDONTWRITEBYTECODE :=

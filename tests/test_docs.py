@@ -67,3 +67,17 @@ def test_every_room_is_in_the_architecture() -> None:
     page = (ROOT / "ARCHITECTURE.md").read_text()
     for room in (path.name for path in (ROOT / "gateway").iterdir() if (path / "__init__.py").exists()):
         assert f"{room}/" in page, room
+
+
+def test_every_path_that_a_document_names_exists() -> None:
+    for page in DOCUMENTS:
+        for path in re.findall(r"`((?:gateway|tests|docs|demo)/[\w./-]+)`", page.read_text()):
+            is_there = (ROOT / path).exists() or (ROOT / f"{path}.txt").exists()  # recordings, by their stem
+            assert is_there, f"{page.name} names {path}"
+
+
+def test_the_glossary_has_each_word_once() -> None:
+    page = (ROOT / "docs" / "glossary.md").read_text()
+    words = [word for row in re.findall(r"^\| ([^|]+) \|", page, re.MULTILINE) for word in row.split(", ")]
+    words = [word for word in words if word not in ("word", "---")]
+    assert len(words) == len(set(words))

@@ -10,8 +10,8 @@ from aiohttp import web
 from gateway.api.upload import looked_over, read_body
 from gateway.outbound.backend import HttpBackend
 from gateway.outbound.backends import HttpBackends
+from gateway.wire.bodies.json_scan import may_be_parsed
 from gateway.wire.errors import Fault, Refusal
-from gateway.wire.outline import may_be_parsed
 from gateway.wire.requests import written
 
 

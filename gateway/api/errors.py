@@ -9,7 +9,7 @@ from http import HTTPStatus
 import orjson
 from aiohttp import web
 
-from gateway.wire import codings
+from gateway.wire.bodies import codings
 from gateway.wire.errors import Fault, Refusal
 from gateway.wire.failures import Failure
 

@@ -28,14 +28,15 @@ from gateway.engine.refusals import previous_not_found
 from gateway.engine.turns import CHAINABLE
 from gateway.observe import Observer
 from gateway.outbound.backend import HttpBackend
-from gateway.wire import classify, requests, responses
+from gateway.wire import requests, responses
+from gateway.wire.bodies import classify
+from gateway.wire.bodies.cache_salt import salted
+from gateway.wire.bodies.json_scan import may_be_parsed
 from gateway.wire.calls import NO_SUCH_ROUTE, Api
+from gateway.wire.conversation.items import Turn
 from gateway.wire.errors import Refusal, invalid
 from gateway.wire.item_ids import FIRST_OUTPUT, to_be_looked_up
-from gateway.wire.items import Turn
-from gateway.wire.outline import may_be_parsed
 from gateway.wire.response_ids import id_of, is_own
-from gateway.wire.salt import salted
 
 
 class PlainCreate:
@@ -154,7 +155,7 @@ class PlainCreate:
         if previous_id is not None:
             if await self._jobs.find(previous_id, caller.tenant) is None:
                 raise previous_not_found(previous_id)
-            to = backend.speech.receiver
+            to = backend.speech.replay_target
             items = await self._jobs.turns.expand(previous_id, caller.tenant, items, to)
         stored, held = split_headers(request, caller, backend)
         headers = CallerHeaders(held.credential, {**stored, **held.others})

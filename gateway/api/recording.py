@@ -14,8 +14,8 @@ from typing import Any, Final, Protocol
 import aiohttp
 
 from gateway import loop
-from gateway.wire import echo
 from gateway.wire import events as wire_events
+from gateway.wire.bodies import previous_ids
 from gateway.wire.events import TERMINAL
 from gateway.wire.sse import Frame, FrameTooLarge, SseDecoder
 
@@ -70,7 +70,7 @@ class EchoTap:
         self.may_change = _is_readable(answer)
         self._is_off = not self.may_change
         self._stream = (
-            echo.EchoInStream(previous_id, line_bytes_max=bytes_max) if _is_stream(answer) else None
+            previous_ids.EchoInStream(previous_id, line_bytes_max=bytes_max) if _is_stream(answer) else None
         )
         self._previous_id = previous_id
         self._bytes_max = bytes_max
@@ -94,7 +94,7 @@ class EchoTap:
         return (
             self._stream.close()
             if self._stream is not None
-            else echo.in_answer(bytes(self._held), self._previous_id)
+            else previous_ids.in_answer(bytes(self._held), self._previous_id)
         )
 
 

@@ -27,9 +27,9 @@ from gateway.engine.refusals import previous_not_found
 from gateway.engine.unacked import Delivery
 from gateway.observe import Observer
 from gateway.outbound.backend import HttpBackend
-from gateway.wire import queries, requests, responses, retries, webhooks
+from gateway.wire import query_strings, requests, responses, webhooks
+from gateway.wire.bodies.classify import Background, classify
 from gateway.wire.calls import NO_SUCH_ROUTE, Api
-from gateway.wire.classify import Background, classify
 from gateway.wire.errors import Fault, Refusal, invalid, not_found, too_large
 from gateway.wire.response_ids import id_of, is_own
 
@@ -79,13 +79,13 @@ class Responses:
 
     def _repeat(self, request: web.BaseRequest, body: bytes) -> tuple[Idempotency | None, Delivery | None]:
         """By what a create can be known again: its key; else, where that is wanted, by itself."""
-        key = retries.idempotency_key(request.headers.getall("Idempotency-Key", []))
+        key = requests.idempotency_key(request.headers.getall("Idempotency-Key", []))
         if key is not None:  # by its hash: a client may make it of what is not for the disk
             digest = hashlib.sha256(key.encode()).hexdigest()
             return Idempotency(digest, _fingerprint(request, body)), None
         if not self._settings.background.adopt_unacked_retry:
             return None, None
-        is_retry = retries.is_retry(request.headers.get("X-Stainless-Retry-Count"))
+        is_retry = requests.is_retry(request.headers.get("X-Stainless-Retry-Count"))
         return None, Delivery(_fingerprint(request, body), is_retry, TcpArrival(request))
 
     async def _create_background(
@@ -170,7 +170,7 @@ class Responses:
         job = await self._jobs.find(response_id, caller.tenant)
         if job is None:
             return await self._ask_backend(request, caller, response_id)
-        query = queries.parse_retrieve(_query(request))
+        query = query_strings.parse_retrieve(_query(request))
         if not query.is_stream:
             return self._json(await self._jobs.show(job), job.status)
         if not job.is_background:
@@ -240,7 +240,7 @@ class Responses:
         job = await self._jobs.find(response_id, caller.tenant)
         if job is None:
             return await self._ask_backend(request, caller, response_id)
-        query = queries.parse_list_items(_query(request))
+        query = query_strings.parse_list_items(_query(request))
         with _naming(response_id):
             page = await self._jobs.turns.input_items(job, query)
         return web.Response(body=page, content_type="application/json")

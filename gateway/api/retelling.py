@@ -8,8 +8,9 @@ from typing import Any
 
 from gateway.core.refusal import CALLS_MAX, STATUSES
 from gateway.outbound.backend import HttpBackend
-from gateway.wire import items, requests
+from gateway.wire import requests
 from gateway.wire.calls import Speech
+from gateway.wire.conversation import items
 
 
 class Retelling:
@@ -40,7 +41,7 @@ class Retelling:
         return await self._adapt(self._told(self._speech))
 
     def _told(self, speech: Speech) -> bytes:
-        told = items.context(self._turns, self._request.get("input"), speech.receiver)
+        told = items.context(self._turns, self._request.get("input"), speech.replay_target)
         request, told = speech.formed(self._request, told)
         return requests.chained_body(request, input=told)
 

@@ -26,9 +26,9 @@ from gateway.api.websocket import tunnel
 from gateway.config import ServerSettings
 from gateway.observe import Observer, line
 from gateway.outbound.backends import HttpBackends
+from gateway.wire.bodies.cache_salt import salted
 from gateway.wire.calls import Api
 from gateway.wire.errors import Fault, Refusal, no_websocket
-from gateway.wire.salt import salted
 
 CONTRACT_PATH = "/openapi.json"
 

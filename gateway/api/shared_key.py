@@ -13,7 +13,7 @@ from aiohttp import web
 
 from gateway.api.upload import looked_over, read_body
 from gateway.outbound.backend import HttpBackend
-from gateway.wire.classify import may_name_previous
+from gateway.wire.bodies.classify import may_name_previous
 from gateway.wire.errors import Fault, Refusal, invalid
 
 COMPUTING = frozenset({"input_tokens", "compact"})

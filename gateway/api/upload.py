@@ -12,7 +12,7 @@ from aiohttp.http import HttpVersion11
 from aiohttp.streams import StreamReader
 
 from gateway import loop
-from gateway.wire.codings import Decoding, codings_of
+from gateway.wire.bodies.codings import Decoding, codings_of
 from gateway.wire.errors import too_large
 
 T = TypeVar("T")

@@ -10,8 +10,8 @@ import orjson
 from gateway.core import tiers
 from gateway.core.job import Idempotency, Job, NewJob, Status
 from gateway.wire import events, responses
+from gateway.wire.conversation.items import as_list
 from gateway.wire.item_ids import FIRST_INPUT, to_be_looked_up
-from gateway.wire.items import as_list
 from gateway.wire.requests import is_rerunnable
 
 

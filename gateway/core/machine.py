@@ -15,16 +15,17 @@ import orjson
 
 from gateway.core import retry
 from gateway.core.job import Job, Outcome, Status
-from gateway.wire import endings, failures, responses
 from gateway.wire import events as wire_events
-from gateway.wire.endings import Ending
+from gateway.wire import failures, responses
+from gateway.wire.answers import endings
+from gateway.wire.answers.endings import Ending
+from gateway.wire.answers.normalise import Normaliser
+from gateway.wire.answers.notices import Notice
+from gateway.wire.answers.output import Shelf, memory_of
+from gateway.wire.answers.readers import NotAnEvent, Reader, ResponsesReader
 from gateway.wire.events import LIFECYCLE, TERMINAL, Event
 from gateway.wire.failures import Failure, Told, failure
 from gateway.wire.item_ids import FIRST_OUTPUT, to_be_looked_up
-from gateway.wire.normalise import Normaliser
-from gateway.wire.notices import Notice
-from gateway.wire.output import Shelf, memory_of
-from gateway.wire.readers import NotAnEvent, Reader, ResponsesReader
 from gateway.wire.sse import Frame, data_of, each_frame
 
 

@@ -25,9 +25,9 @@ from gateway.engine.credentials import CallerHeaders
 from gateway.engine.outputs import Outputs
 from gateway.engine.thoughts import Thoughts
 from gateway.observe import Observer
+from gateway.wire.answers.output import Shelf
+from gateway.wire.answers.readers import Reader
 from gateway.wire.calls import Speech
-from gateway.wire.output import Shelf
-from gateway.wire.readers import Reader
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,9 +36,9 @@ from gateway.engine.unacked import Delivery, Unacked
 from gateway.observe import Observer
 from gateway.store.port import JobStore
 from gateway.wire import responses
-from gateway.wire.blotting import name_shown
 from gateway.wire.dialects import Dialect
 from gateway.wire.errors import Fault, Refusal, not_found
+from gateway.wire.failures.blotting import name_shown
 
 
 @dataclass(frozen=True, slots=True)

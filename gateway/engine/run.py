@@ -34,12 +34,12 @@ from gateway.engine.thoughts import Thoughts
 from gateway.observe import Observer
 from gateway.store.port import Call, JobStore
 from gateway.wire import calls, responses
-from gateway.wire.blotting import name_shown
+from gateway.wire.answers.output import Shelf
 from gateway.wire.calls import NO_SUCH_ROUTE, Speech
 from gateway.wire.chat.tools import Tools
 from gateway.wire.errors import Refusal
 from gateway.wire.failures import failure
-from gateway.wire.output import Shelf
+from gateway.wire.failures.blotting import name_shown
 
 _LOST_CREDENTIAL = Abandoned(
     "The caller's credential was kept in memory only and was lost when the gateway restarted; "

@@ -15,12 +15,12 @@ from gateway.engine.refusals import previous_not_found, refusing
 from gateway.engine.thoughts import Thoughts
 from gateway.observe import line
 from gateway.store.port import JobStore
-from gateway.wire import items, queries, references, responses
-from gateway.wire.calls import Api
+from gateway.wire import query_strings, responses
+from gateway.wire.conversation import items, references
+from gateway.wire.conversation.replay import ReplayTarget
 from gateway.wire.dialects import Dialect
 from gateway.wire.errors import Fault, Refusal, invalid, not_found
 from gateway.wire.item_ids import NAMED_MAX
-from gateway.wire.replay import Receiver
 
 CHAINABLE = frozenset({Status.COMPLETED, Status.INCOMPLETE})
 
@@ -51,7 +51,7 @@ class Turns:
         self._find = find
         self._thoughts = thoughts
 
-    async def input_items(self, job: Job, query: queries.ListItems) -> bytes:
+    async def input_items(self, job: Job, query: query_strings.ListItems) -> bytes:
         """One page of the input items, those of earlier turns included."""
         with refusing():
             call = await self._store.call_of(job.id)
@@ -147,7 +147,7 @@ class Turns:
             return False
         return True
 
-    async def expand(self, previous_id: str, tenant: bytes, new_input: Any, to: Receiver) -> list[Any]:
+    async def expand(self, previous_id: str, tenant: bytes, new_input: Any, to: ReplayTarget) -> list[Any]:
         """The `input` of a plain request that goes on from one of our responses. Raises: Refusal."""
         return items.context(await self.up_to(previous_id, tenant), new_input, to)
 
@@ -186,4 +186,4 @@ class Turns:
 
 def _may_know_items(backend: Backend | None) -> bool:
     """Whether an item may be in a backend's own store, and is shown to its caller only."""
-    return backend is None or (backend.speech.api is Api.RESPONSES and backend.sees_callers)
+    return backend is None or (backend.sees_callers and not backend.speech.is_translated)

@@ -16,7 +16,7 @@ from gateway.core.machine import Input, UpstreamAnswer, UpstreamClosed, Upstream
 from gateway.core.retry import reason_of
 from gateway.observe import Observer
 from gateway.outbound.client import FAILURES
-from gateway.wire.body import Body, NeitherOne
+from gateway.wire.answers.body import Body, NeitherOne
 from gateway.wire.failures import failure, of_status
 from gateway.wire.sse import FrameTooLarge
 

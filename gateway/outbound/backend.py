@@ -32,11 +32,11 @@ from gateway.outbound.headers import CREDENTIALS
 from gateway.outbound.pool import Pool, Replica
 from gateway.outbound.redact import Redactor
 from gateway.outbound.tries import Tries
-from gateway.wire.calls import Api, Speech
+from gateway.wire.calls import Api, ChatSpeech, ResponsesSpeech, Speech
 from gateway.wire.chat.request import ChatOptions
-from gateway.wire.chat.ways import System, Thoughts, Ways
+from gateway.wire.chat.ways import System, ThoughtReplay, Ways
+from gateway.wire.conversation.replay import Forms
 from gateway.wire.failures import failure
-from gateway.wire.replay import Forms
 
 
 class HttpBackend:
@@ -99,26 +99,13 @@ class HttpBackend:
         self._under_way: dict[str, tuple[Replica, Credential | None]] = {}  # by job
         self._event_bytes_max = event_bytes_max
         self._observer = observer
-        self.speech = Speech(
-            backend=name,
-            api=Api.RESPONSES if settings.api == "auto" else Api(settings.api),
-            is_certain=settings.api != "auto",
-            chat=ChatOptions(
-                max_tokens_field=settings.max_tokens_field,
-                refuses_tools=settings.unsupported_tools == "refuse",
-                think_tags=settings.think_tags,
-                ways=_ways(settings),
-            ),
-            forms=Forms(system=System(settings.system_messages)),
-            rename=settings.rename,
-            drop=frozenset(settings.drop_fields),
-            force=settings.set_fields,
-            salts=settings.cache_salt,
-        )
+        self._speeches = _speeches(name, settings)
+        self.speech = self._speeches[Api.RESPONSES if settings.api == "auto" else Api(settings.api)]
 
     def learn(self, api: Api) -> None:
-        """It has shown which API it speaks."""
-        self.speech = replace(self.speech, api=api, is_certain=True)
+        """The backend has shown which API it speaks."""
+        speech = self.speech if api is self.speech.api else self._speeches[api]
+        self.speech = replace(speech, is_certain=True)
 
     async def ask(self, credential: Credential | None) -> Speech:
         if not self.speech.is_certain and (replica := self.pool.pick()) is not None:
@@ -309,15 +296,33 @@ class HttpBackend:
         return Redactor([*secrets, *self.own_headers.values()], call.headers)
 
 
-def _ways(settings: UpstreamSettings) -> Ways:
-    field = settings.reasoning_field
-    thoughts = {"auto": Thoughts.RUNNING, "none": Thoughts.NEVER}.get(field, Thoughts.ALL)
-    return Ways(
-        has_developer_role=settings.developer_role,
-        system=System(settings.system_messages),
-        thoughts=thoughts,
-        reasoning_field=field if thoughts is Thoughts.ALL else None,
+def _speeches(name: str, settings: UpstreamSettings) -> dict[Api, Speech]:
+    """How to talk to the backend in each API that it may turn out to speak."""
+    field, system = settings.reasoning_field, System(settings.system_messages)
+    thoughts = {"auto": ThoughtReplay.RUNNING, "none": ThoughtReplay.NEVER}.get(field, ThoughtReplay.ALL)
+    chat = ChatOptions(
+        max_tokens_field=settings.max_tokens_field,
+        refuses_tools=settings.unsupported_tools == "refuse",
+        think_tags=settings.think_tags,
+        ways=Ways(
+            has_developer_role=settings.developer_role,
+            system=system,
+            thoughts=thoughts,
+            reasoning_field=field if thoughts is ThoughtReplay.ALL else None,
+        ),
     )
+    common: dict[str, Any] = {
+        "backend": name,
+        "is_certain": settings.api != "auto",
+        "rename": settings.rename,
+        "drop": frozenset(settings.drop_fields),
+        "force": settings.set_fields,
+        "salts": settings.cache_salt,
+    }
+    return {
+        Api.RESPONSES: ResponsesSpeech(forms=Forms(system=system), **common),
+        Api.CHAT: ChatSpeech(chat=chat, **common),
+    }
 
 
 def _better(earlier: UpstreamFailed, later: UpstreamFailed) -> UpstreamFailed:

@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 
 from gateway.core.machine import Input, UpstreamAnswer, UpstreamFailed, UpstreamFrames
-from gateway.wire.blotting import BLOT, CHARS_MAX, blotted
+from gateway.wire.failures.blotting import BLOT, CHARS_MAX, blotted
 from gateway.wire.sse import Frame
 
 _SECRET_CHARS_MIN = 6

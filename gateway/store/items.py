@@ -11,8 +11,8 @@ from contextlib import closing
 
 from gateway.core.job import TooMuchNamed
 from gateway.store.queries import QUERIES
+from gateway.wire.conversation.items import Turn
 from gateway.wire.item_ids import Place, place_of
-from gateway.wire.items import Turn
 
 _SEARCHED_MAX = 100_000
 """So many of a tenant's responses are searched, the newest: some tenths of a second."""

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from gateway.core.job import Claim, Idempotency, Job, NewJob, Outcome, Sealed, Status
 from gateway.store.outbox_port import Outbox
-from gateway.wire.items import Turn
+from gateway.wire.conversation.items import Turn
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from gateway.store.outbox import SqliteOutbox
 from gateway.store.port import Backlog, Call, Page, QueueLimits
 from gateway.store.queries import QUERIES
 from gateway.store.upkeep import Upkeep
-from gateway.wire.items import Turn
+from gateway.wire.conversation.items import Turn
 
 T = TypeVar("T")
 Row = sqlite3.Row

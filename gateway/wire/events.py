@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from gateway.wire.halves import Halves
+from gateway.wire.answers.halves import Halves
 from gateway.wire.sse import encode
 
 LIFECYCLE = frozenset({"response.created", "response.queued", "response.in_progress"})

@@ -1,7 +1,8 @@
-"""What a client asks for in a body: whether it is valid, what the backend is sent."""
+"""A create request: its body, whether it is valid, what the backend is sent; and whether it is sent again."""
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 import orjson
@@ -18,9 +19,12 @@ from pydantic import (
 
 from gateway.wire.errors import Refusal, invalid
 from gateway.wire.events import is_writable
-from gateway.wire.queries import INCLUDE, check_include
+from gateway.wire.query_strings import INCLUDE, check_include
 from gateway.wire.shapes import judge, wrong_type
 from gateway.wire.tools import CALLED, SIDE_EFFECTS, declared
+
+KEY_PATTERN = r"^[ -~]{1,255}$"
+"""The characters of a structured field's string (RFC 8941 §3.3.3), for `Idempotency-Key`."""
 
 _PAIRS_MAX, _KEY_CHARS_MAX, _VALUE_CHARS_MAX = 16, 64, 512
 _METADATA = {
@@ -250,3 +254,28 @@ def chained_body(body: dict[str, Any], *, input: Any) -> bytes:
     """
     call = {name: value for name, value in body.items() if name != "previous_response_id"}
     return written({**call, "input": input})
+
+
+# -- a create that is sent again
+
+
+def idempotency_key(given: list[str]) -> str | None:
+    """The `Idempotency-Key` (draft-ietf-httpapi-idempotency-key-header-07), as it is, quotes included.
+
+    Raises:
+        Refusal: It was given more than once, or has other characters.
+    """
+    if not given:
+        return None
+    if len(given) > 1 or not re.fullmatch(KEY_PATTERN, given[0]):
+        raise invalid(
+            "'Idempotency-Key' must be given once, with 1 to 255 printable ASCII characters.",
+            param="Idempotency-Key",
+            code="invalid_idempotency_key",
+        )
+    return given[0]
+
+
+def is_retry(count: str | None) -> bool:
+    """Whether the client retries: `X-Stainless-Retry-Count` of the official SDKs says so."""
+    return count is not None and re.fullmatch(r"0*[1-9][0-9]{0,3}", count) is not None

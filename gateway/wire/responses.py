@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from gateway.wire import endings
+from gateway.wire.answers import endings
 from gateway.wire.events import is_writable
 from gateway.wire.usage import usage_of
 

@@ -25,7 +25,7 @@ from gateway.core.machine import (
     UpstreamFailed,
     UpstreamFrames,
 )
-from gateway.wire.readers import Reader
+from gateway.wire.answers.readers import Reader
 from gateway.wire.sse import SseDecoder, data_of, split_frames
 
 Event = dict[str, Any]

@@ -11,7 +11,7 @@ import pytest
 
 from gateway.core import machine as machine_module
 from gateway.core.machine import CancelRequested, JobMachine, Started, UpstreamClosed, UpstreamFrames
-from gateway.wire import output
+from gateway.wire.answers import output
 from gateway.wire.sse import SseDecoder
 
 

@@ -25,7 +25,7 @@ from gateway.engine.jobs import Submission
 from gateway.observe import Observer
 from gateway.store.port import JobStore
 from gateway.store.sqlite import SqliteStore
-from gateway.wire.calls import Speech
+from gateway.wire.calls import ResponsesSpeech, Speech
 from gateway.wire.sse import KEEP_ALIVE, SseDecoder, data_of, split_frames
 
 PATIENCE_S = 20
@@ -86,7 +86,7 @@ class ScriptedBackend:
 
     @property
     def speech(self) -> Speech:
-        return Speech()
+        return ResponsesSpeech()
 
     async def ask(self, credential: Credential | None) -> Speech:
         return self.speech

@@ -13,9 +13,9 @@ import pytest
 from gateway.core.call import Credential
 from gateway.core.job import Status, StoreUnavailable
 from gateway.core.machine import CancelRequested, UpstreamAnswer, UpstreamClosed, UpstreamFailed
+from gateway.wire.conversation.replay import ReplayTarget
 from gateway.wire.errors import Fault, Refusal
 from gateway.wire.failures import failure
-from gateway.wire.replay import Receiver
 
 TEXT = "one two three four five"
 
@@ -593,11 +593,11 @@ async def test_a_later_turn_carries_the_earlier_ones_but_not_their_instructions(
 async def test_a_plain_request_is_expanded_with_the_earlier_turns(house: Any, kit: Any) -> None:
     first = await house.submit(input="first question")
     answer = await house.ended(first)
-    expanded = await house.jobs.turns.expand(first, kit.TENANT, "now", Receiver())
+    expanded = await house.jobs.turns.expand(first, kit.TENANT, "now", ReplayTarget())
     question = {"role": "user", "content": "first question"}
     assert expanded == [question, *sent_back(answer["output"]), {"role": "user", "content": "now"}]
     with pytest.raises(Refusal):
-        await house.jobs.turns.expand(first, kit.OTHER, "now", Receiver())
+        await house.jobs.turns.expand(first, kit.OTHER, "now", ReplayTarget())
 
 
 async def test_a_turn_whose_context_only_the_backend_has_cannot_be_continued(house: Any, kit: Any) -> None:
@@ -606,7 +606,7 @@ async def test_a_turn_whose_context_only_the_backend_has_cannot_be_continued(hou
     with pytest.raises(Refusal, match="backend's own"):
         await house.submit(previous=first)
     with pytest.raises(Refusal, match="backend's own"):
-        await house.jobs.turns.expand(first, kit.TENANT, "now", Receiver())
+        await house.jobs.turns.expand(first, kit.TENANT, "now", ReplayTarget())
 
 
 @pytest.mark.parametrize("state", ["queued", "in_progress"])

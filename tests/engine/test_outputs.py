@@ -15,7 +15,7 @@ from gateway.core import machine
 from gateway.core.machine import UpstreamFrames
 from gateway.engine.outputs import Outputs
 from gateway.engine.shelf import FileShelf
-from gateway.wire import output
+from gateway.wire.answers import output
 from gateway.wire.sse import SseDecoder
 
 PIECE = "x" * 20_000

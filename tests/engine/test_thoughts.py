@@ -8,11 +8,11 @@ import orjson
 import pytest
 
 from gateway.engine.thoughts import Thoughts
-from gateway.wire import thoughts as wire
+from gateway.wire.answers.readers import ChatReader
 from gateway.wire.calls import Api
+from gateway.wire.conversation import thoughts as wire
 from gateway.wire.errors import Refusal
 from gateway.wire.events import Event
-from gateway.wire.readers import ChatReader
 from gateway.wire.sse import Frame
 
 PEPPER = b"p" * 32

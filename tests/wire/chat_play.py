@@ -10,8 +10,8 @@ import orjson
 from openai.types.responses import Response, ResponseStreamEvent
 
 from gateway.core.machine import Started, UpstreamAnswer, UpstreamClosed, UpstreamFrames
+from gateway.wire.answers.readers import ChatReader
 from gateway.wire.chat.tools import tools_of
-from gateway.wire.readers import ChatReader
 from gateway.wire.sse import SseDecoder
 from tests.core.conftest import TRANSCRIPTS, Played, StrictReader, accepted
 

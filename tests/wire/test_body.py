@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.wire.body import Body, NeitherOne
+from gateway.wire.answers.body import Body, NeitherOne
 from gateway.wire.sse import Frame, FrameTooLarge
 
 CHUNK, OTHER = b'{"choices":[{"delta":{"content":"Hi"}}]}', b'{"choices":[{"finish_reason":"stop"}]}'

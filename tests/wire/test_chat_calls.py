@@ -11,12 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.core.machine import UpstreamClosed, UpstreamFrames
+from gateway.wire.answers.readers import ChatReader
 from gateway.wire.chat import calls
 from gateway.wire.chat.arguments import Arguments
-from gateway.wire.chat.calls import RULES, VENDOR_FIELDS, Rule
+from gateway.wire.chat.calls import RULES, Rule
+from gateway.wire.chat.fields import VENDOR_FIELDS
 from gateway.wire.chat.request import ChatOptions, chat_body
 from gateway.wire.chat.tools import Tools
-from gateway.wire.readers import ChatReader
 from gateway.wire.sse import Frame, SseDecoder
 from tests.core.conftest import Played, StrictReader
 from tests.wire.chat_play import begin, chunk, run, shape, stream, validate

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gateway.wire.chat import stream as chat_stream
 from gateway.wire.chat.chunks import pieces_alone
-from gateway.wire.chat.pieces import Kind, Piece
+from gateway.wire.chat.pieces import Piece, PieceKind
 from tests.wire.chat_play import chunk, run, stream
 
 NOTHING: list[dict[str, Any]] = [
@@ -33,14 +33,14 @@ def test_a_chunk_that_says_nothing_is_nothing(sent: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("delta", "kind"),
     [
-        ({"content": "Hi"}, Kind.TEXT),
-        ({"role": "assistant", "content": "Hi", "refusal": None}, Kind.TEXT),
-        ({"content": "", "reasoning_content": "Hi"}, Kind.THOUGHT),
-        ({"reasoning": "Hi"}, Kind.THOUGHT),
+        ({"content": "Hi"}, PieceKind.TEXT),
+        ({"role": "assistant", "content": "Hi", "refusal": None}, PieceKind.TEXT),
+        ({"content": "", "reasoning_content": "Hi"}, PieceKind.THOUGHT),
+        ({"reasoning": "Hi"}, PieceKind.THOUGHT),
     ],
     ids=repr,
 )
-def test_a_chunk_that_says_one_thing_is_its_piece(delta: dict[str, Any], kind: Kind) -> None:
+def test_a_chunk_that_says_one_thing_is_its_piece(delta: dict[str, Any], kind: PieceKind) -> None:
     name = next(name for name, value in delta.items() if value == "Hi")
     assert pieces_alone(chunk(delta), 0) == (Piece(kind, "Hi", name),)
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway.wire.answers.readers import ChatReader
 from gateway.wire.chat.citations import FIELDS as CITATIONS
-from gateway.wire.readers import ChatReader
 from gateway.wire.sse import Frame
 from tests.core.conftest import Played
 from tests.wire.chat_play import call, chunk, run, run_answer, shape, stream, validate

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from gateway.wire.answers.notices import Notable
 from gateway.wire.chat.endings import Meaning, ending_of
-from gateway.wire.notices import Notable
 from tests.core.conftest import Played
 from tests.wire.chat_play import call, chunk, run, shape, stream, validate
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from gateway.wire.chat.messages import messages_of
 from gateway.wire.chat.spoken import BLANK_THOUGHT, NO_OUTPUT, NO_SIGNATURE
 from gateway.wire.chat.tools import Tools
-from gateway.wire.chat.ways import System, Thoughts, Ways
+from gateway.wire.chat.ways import System, ThoughtReplay, Ways
 from gateway.wire.errors import Refusal
 from tests.wire.chat_play import call, chunk, run, stream
 
@@ -25,7 +25,7 @@ def messages(
     instructions: Any = None,
     developer: bool = False,
     field: str | None = None,
-    thoughts: Thoughts = Thoughts.ALL,
+    thoughts: ThoughtReplay = ThoughtReplay.ALL,
     **ways: Any,
 ) -> Any:
     told = Ways(has_developer_role=developer, reasoning_field=field, thoughts=thoughts, **ways)
@@ -368,14 +368,16 @@ ROUNDS = [
 @pytest.mark.parametrize(
     ("thoughts", "field", "expected"),
     [
-        (Thoughts.RUNNING, None, [None] * 4),
-        (Thoughts.RUNNING, "reasoning", [None, None, "new", None]),
-        (Thoughts.NEVER, "reasoning", [None] * 4),
-        (Thoughts.CALLS, "reasoning", ["old", None, "new", BLANK_THOUGHT]),
-        (Thoughts.ALL, "reasoning", ["old", "older", "new", None]),
+        (ThoughtReplay.RUNNING, None, [None] * 4),
+        (ThoughtReplay.RUNNING, "reasoning", [None, None, "new", None]),
+        (ThoughtReplay.NEVER, "reasoning", [None] * 4),
+        (ThoughtReplay.CALLS, "reasoning", ["old", None, "new", BLANK_THOUGHT]),
+        (ThoughtReplay.ALL, "reasoning", ["old", "older", "new", None]),
     ],
 )
-def test_which_thoughts_go_back(thoughts: Thoughts, field: str | None, expected: list[str | None]) -> None:
+def test_which_thoughts_go_back(
+    thoughts: ThoughtReplay, field: str | None, expected: list[str | None]
+) -> None:
     made = messages(*ROUNDS, thoughts=thoughts, field=field)
     assert [m.get("reasoning") for m in made if m["role"] == "assistant"] == expected
 
@@ -385,14 +387,14 @@ def test_what_belongs_to_thoughts_goes_back_with_them_as_it_was() -> None:
     signed = {**reasoning("Hm."), "reasoning_details": details}
     sealed = {"type": "reasoning", "summary": [], "reasoning_details": details}
     turn = [said("user", "A"), signed, sealed, function_call("c"), function_output("c")]
-    told = messages(*turn, thoughts=Thoughts.RUNNING)[1]
+    told = messages(*turn, thoughts=ThoughtReplay.RUNNING)[1]
     assert told == said("assistant", "", reasoning_details=[*details, *details], tool_calls=[made_call("c")])
-    told = messages(*turn, thoughts=Thoughts.RUNNING, field="reasoning")[1]
+    told = messages(*turn, thoughts=ThoughtReplay.RUNNING, field="reasoning")[1]
     assert (told["reasoning"], len(told["reasoning_details"])) == ("Hm.", 2)
     # where the words came in the details, they go back there and nowhere else
-    told = messages(*turn, thoughts=Thoughts.RUNNING, field="reasoning_details")[1]
+    told = messages(*turn, thoughts=ThoughtReplay.RUNNING, field="reasoning_details")[1]
     assert told["reasoning_details"] == [*details, *details]
-    old = messages(*turn, said("user", "B"), thoughts=Thoughts.RUNNING, field="reasoning")[1]
+    old = messages(*turn, said("user", "B"), thoughts=ThoughtReplay.RUNNING, field="reasoning")[1]
     assert old == said("assistant", "", tool_calls=[made_call("c")])
 
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from gateway.wire.chat.request import ChatOptions, chat_body
 from gateway.wire.chat.tools import TOOLS_MAX, tools_of
-from gateway.wire.chat.ways import System, Thoughts, Ways
+from gateway.wire.chat.ways import System, ThoughtReplay, Ways
 from gateway.wire.errors import Fault, Refusal
-from gateway.wire.queries import INCLUDE
+from gateway.wire.query_strings import INCLUDE
 from gateway.wire.requests import validate
 
 FUNCTION = {
@@ -591,7 +591,7 @@ FIELDS += ["top_logprobs", "max_output_tokens", "truncation", "temperature", "x"
             system=st.sampled_from(System),
             alternates=st.booleans(),
             refuses_empty=st.booleans(),
-            thoughts=st.sampled_from(Thoughts),
+            thoughts=st.sampled_from(ThoughtReplay),
             reasoning_field=st.sampled_from([None, "reasoning_content", "content"]),
             needs_signatures=st.booleans(),
             refused=st.sampled_from([frozenset(), frozenset({"name", "extra_content"})]),

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.core.job import Status
-from gateway.wire.readers import ChatReader, NotAnEvent
+from gateway.wire.answers.readers import ChatReader, NotAnEvent
 from gateway.wire.sse import Frame
 from tests.core.conftest import Played
 from tests.wire.chat_play import DONE, call, chunk, run, run_answer, shape, stream, validate

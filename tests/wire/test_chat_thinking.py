@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.core.machine import Started, UpstreamClosed, UpstreamFrames
-from gateway.wire.calls import Api, Speech
+from gateway.wire.calls import ChatSpeech
 from gateway.wire.chat.request import ChatOptions
 from gateway.wire.chat.thinking import HELD_CHARS_MAX, TAGS, ThinkTags
 from gateway.wire.sse import SseDecoder
@@ -21,7 +21,7 @@ STOP = chunk(finish="stop")
 
 def play(*chunks: dict[str, Any], is_done: bool = True) -> Played:
     """The run of a stream whose backend has `think_tags`."""
-    speech = Speech(api=Api.CHAT, chat=ChatOptions(think_tags=True))
+    speech = ChatSpeech(chat=ChatOptions(think_tags=True))
     body = {"model": "tiny", "input": "2+2?", "background": True, "stream": True}
     played = accepted(body, reader=lambda name, asked: speech.reader(name, asked, asked["input"]))
     frames = SseDecoder(2**20).feed(stream(chunks, is_done=is_done))

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.wire.classify import Background, Chained, Kind, Plain
-from gateway.wire.classify import classify as classifying
+from gateway.wire.bodies.classify import Background, Chained, Kind, Plain
+from gateway.wire.bodies.classify import classify as classifying
+from gateway.wire.bodies.json_scan import DEPTH_MAX, PLAIN_VALUES_MAX, VALUES_MAX, look_over, may_be_parsed
 from gateway.wire.errors import Fault, Refusal
-from gateway.wire.outline import DEPTH_MAX, PLAIN_VALUES_MAX, VALUES_MAX, look_over, may_be_parsed
 
 TEXT = st.text(st.characters(codec="utf-8"))
 

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.wire.codings import ACCEPTED, CODED_MAX, PARTS_MAX, Decoding, codings_of
+from gateway.wire.bodies.codings import ACCEPTED, CODED_MAX, PARTS_MAX, Decoding, codings_of
 from gateway.wire.errors import Fault, Refusal
 
 if sys.version_info >= (3, 14):

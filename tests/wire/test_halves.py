@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.wire import events
-from gateway.wire.halves import Halves
+from gateway.wire.answers.halves import Halves
 from tests.wire.chat_play import DONE, call, chunk, run, shape, validate
 
 STOP = chunk(finish="stop")

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.wire.answers.normalise import Normaliser
 from gateway.wire.item_ids import (
     FIRST_INPUT,
     FIRST_OUTPUT,
@@ -17,7 +18,6 @@ from gateway.wire.item_ids import (
     place_of,
     to_be_looked_up,
 )
-from gateway.wire.normalise import Normaliser
 
 OURS = "resp_" + "0123456789abcdef" * 3
 THEIRS = "resp_5d1"

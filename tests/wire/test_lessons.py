@@ -6,18 +6,18 @@ Rebuilt from public reports: the words are the servers' own, the conversations a
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 import pytest
 
-from gateway.wire.calls import Api, Speech
+from gateway.wire.answers.readers import ChatReader
+from gateway.wire.calls import ChatSpeech, ResponsesSpeech, Speech
 from gateway.wire.chat.lessons import CHAT
 from gateway.wire.chat.request import ChatOptions
-from gateway.wire.chat.ways import System, Thoughts, Ways
-from gateway.wire.item_lessons import ITEMS
-from gateway.wire.readers import ChatReader
-from gateway.wire.replay import Forms, Ids
+from gateway.wire.chat.ways import System, ThoughtReplay, Ways
+from gateway.wire.conversation.item_lessons import ITEMS
+from gateway.wire.conversation.replay import Forms, Ids
 from gateway.wire.sse import Frame
 
 Item = dict[str, Any]
@@ -28,13 +28,18 @@ def error(message: str, **fields: Any) -> bytes:
     return orjson.dumps({"error": {"message": message, "type": "invalid_request_error", **fields}})
 
 
-def speech(ways: Ways | None = None, forms: Forms | None = None) -> Speech:
-    if forms is not None:
-        return Speech(forms=forms)
-    return Speech(api=Api.CHAT, chat=ChatOptions(ways=ways or Ways()))
+S = TypeVar("S", bound=Speech)
 
 
-def after(told: Speech, said: bytes, input: list[Item]) -> Speech | None:
+def chat_speech(ways: Ways | None = None) -> ChatSpeech:
+    return ChatSpeech(chat=ChatOptions(ways=ways or Ways()))
+
+
+def item_speech(forms: Forms | None = None) -> ResponsesSpeech:
+    return ResponsesSpeech(forms=forms or Forms())
+
+
+def after(told: S, said: bytes, input: list[Item]) -> S | None:
     """How it is told otherwise, as a run finds it out."""
     request = {"model": "m", "reasoning": {"effort": "low"}}
     sent = told.body(request, input, TENANT)
@@ -87,16 +92,16 @@ TURNS = Ways(system=System.FIRST, alternates=True)
         ),
         (
             error("The `reasoning_content` in the thinking mode must be passed back to the API."),
-            Ways(thoughts=Thoughts.CALLS, reasoning_field="reasoning_content"),
+            Ways(thoughts=ThoughtReplay.CALLS, reasoning_field="reasoning_content"),
         ),
         (
             b'{"code":20015,"message":"thinking is enabled but reasoning_content is missing in assistant '
             b'tool call message at index 32","data":null}',
-            Ways(thoughts=Thoughts.CALLS, reasoning_field="reasoning_content"),
+            Ways(thoughts=ThoughtReplay.CALLS, reasoning_field="reasoning_content"),
         ),
         (
             error("Missing `reasoning_content` field in the assistant message at message index 2"),
-            Ways(thoughts=Thoughts.CALLS, reasoning_field="reasoning_content"),
+            Ways(thoughts=ThoughtReplay.CALLS, reasoning_field="reasoning_content"),
         ),
         (
             orjson.dumps(
@@ -135,25 +140,25 @@ TURNS = Ways(system=System.FIRST, alternates=True)
     ],
 )
 def test_chat_backends_say_how_they_want_a_conversation(said: bytes, expected: Ways) -> None:
-    taught = after(speech(), said, TALK)
+    taught = after(chat_speech(), said, TALK)
     assert taught is not None
     assert taught.chat.ways == expected
     assert not taught.is_for_now
 
 
-KNOWN = Ways(thoughts=Thoughts.ALL, reasoning_field="reasoning_content")
+KNOWN = Ways(thoughts=ThoughtReplay.ALL, reasoning_field="reasoning_content")
 NAMED: list[Item] = [{**ASKED, "name": "ann"}, THOUGHT, {**CALL, "extra_content": {"google": {}}}, OUTPUT]
 
 
 @pytest.mark.parametrize(
     ("said", "thoughts", "refused"),
     [
-        (error("'messages.1' : property 'reasoning_content' is unsupported"), Thoughts.NEVER, set()),
+        (error("'messages.1' : property 'reasoning_content' is unsupported"), ThoughtReplay.NEVER, set()),
         (
             error(
                 "property 'messages.1.assistant.reasoning_content' is unsupported", code="wrong_api_format"
             ),
-            Thoughts.NEVER,
+            ThoughtReplay.NEVER,
             set(),
         ),
         (
@@ -168,28 +173,28 @@ NAMED: list[Item] = [{**ASKED, "name": "ann"}, THOUGHT, {**CALL, "extra_content"
                     ]
                 }
             ),
-            Thoughts.NEVER,
+            ThoughtReplay.NEVER,
             set(),
         ),
-        (error("Unknown parameter: 'messages[0].name'."), Thoughts.ALL, {"name"}),
+        (error("Unknown parameter: 'messages[0].name'."), ThoughtReplay.ALL, {"name"}),
         (
             error('Invalid JSON payload received. Unknown name "extra_content" at messages'),
-            Thoughts.ALL,
+            ThoughtReplay.ALL,
             {"extra_content"},
         ),
-        (error("unrecognized field `name`, additional properties"), Thoughts.ALL, {"name"}),
+        (error("unrecognized field `name`, additional properties"), ThoughtReplay.ALL, {"name"}),
     ],
 )
 def test_chat_backends_say_which_fields_they_do_not_take(
-    said: bytes, thoughts: Thoughts, refused: set[str]
+    said: bytes, thoughts: ThoughtReplay, refused: set[str]
 ) -> None:
-    taught = after(speech(KNOWN), said, NAMED)
+    taught = after(chat_speech(KNOWN), said, NAMED)
     assert taught is not None
     assert (taught.chat.ways.thoughts, set(taught.chat.ways.refused)) == (thoughts, refused)
 
 
 def test_a_signature_of_another_route_is_taken_for_none_in_this_conversation_only() -> None:
-    taught = after(speech(), error("Corrupted thought signature."), NAMED)
+    taught = after(chat_speech(), error("Corrupted thought signature."), NAMED)
     assert taught is not None
     assert taught.is_for_now
     body = orjson.loads(taught.body({}, NAMED, TENANT))
@@ -198,7 +203,7 @@ def test_a_signature_of_another_route_is_taken_for_none_in_this_conversation_onl
 
 
 def test_one_refusal_after_the_other_is_understood() -> None:
-    told = after(speech(), error("System message must be at the beginning."), TALK)
+    told = after(chat_speech(), error("System message must be at the beginning."), TALK)
     assert told is not None
     told = after(told, error("System role not supported"), TALK)
     assert told is not None
@@ -207,17 +212,20 @@ def test_one_refusal_after_the_other_is_understood() -> None:
 
 @pytest.mark.parametrize("system", [System.IN_PLACE, System.FIRST])
 def test_what_the_settings_say_of_system_messages_stands(system: System) -> None:
-    assert after(speech(Ways(system=system)), error("System message must be at the beginning."), TALK) is None
+    assert (
+        after(chat_speech(Ways(system=system)), error("System message must be at the beginning."), TALK)
+        is None
+    )
 
 
 def test_what_the_settings_say_of_thoughts_stands() -> None:
-    ways = Ways(thoughts=Thoughts.NEVER)
-    assert after(speech(ways), error("The `reasoning_content` must be passed back"), TALK) is None
+    ways = Ways(thoughts=ThoughtReplay.NEVER)
+    assert after(chat_speech(ways), error("The `reasoning_content` must be passed back"), TALK) is None
 
 
 def test_a_developer_role_that_is_not_known_after_all_is_not_used() -> None:
     taught = after(
-        speech(Ways(has_developer_role=True)),
+        chat_speech(Ways(has_developer_role=True)),
         error("unknown variant `developer`, expected one of `user`"),
         TALK,
     )
@@ -239,8 +247,8 @@ def test_a_developer_role_that_is_not_known_after_all_is_not_used() -> None:
     ],
 )
 def test_what_has_nothing_to_do_with_the_form_teaches_nothing(said: bytes) -> None:
-    assert after(speech(), said, TALK) is None
-    assert after(speech(forms=Forms()), said, ITEMS_SENT) is None
+    assert after(chat_speech(), said, TALK) is None
+    assert after(item_speech(Forms()), said, ITEMS_SENT) is None
 
 
 # -- the Responses API
@@ -340,7 +348,7 @@ VLLM = (
     ],
 )
 def test_responses_backends_say_what_they_do_not_take(said: bytes, expected: Forms) -> None:
-    taught = after(speech(forms=Forms()), said, ITEMS_SENT)
+    taught = after(item_speech(Forms()), said, ITEMS_SENT)
     assert taught is not None
     assert taught.forms == expected
     assert not taught.is_for_now
@@ -356,7 +364,7 @@ def test_responses_backends_say_what_they_do_not_take(said: bytes, expected: For
     ],
 )
 def test_seals_of_somebody_else_are_left_out_of_this_conversation_only(said: bytes) -> None:
-    taught = after(speech(forms=Forms()), said, ITEMS_SENT)
+    taught = after(item_speech(Forms()), said, ITEMS_SENT)
     assert taught is not None
     assert taught.forms == Forms(takes_ciphers=False)
     assert taught.is_for_now
@@ -364,7 +372,7 @@ def test_seals_of_somebody_else_are_left_out_of_this_conversation_only(said: byt
 
 def test_a_seal_that_is_not_taken_at_all_is_left_out_for_good() -> None:
     taught = after(
-        speech(forms=Forms(asks_ciphers=False)), error("Encrypted content is not supported."), ITEMS_SENT
+        item_speech(Forms(asks_ciphers=False)), error("Encrypted content is not supported."), ITEMS_SENT
     )
     assert taught is not None
     assert taught.forms == Forms(asks_ciphers=False, takes_ciphers=False)
@@ -372,7 +380,7 @@ def test_a_seal_that_is_not_taken_at_all_is_left_out_for_good() -> None:
 
 
 def test_thoughts_go_last_where_nothing_is_named() -> None:
-    told = speech(forms=Forms())
+    told = item_speech(Forms())
     refused = []
     for _ in range(2):
         told = after(told, error("Invalid input", code="invalid_union"), ITEMS_SENT) or told
@@ -385,14 +393,14 @@ def test_what_a_refusal_says_there_would_be_is_not_blamed() -> None:
     said = error(
         "input: unknown variant `shell_call`, expected one of `message`, `reasoning`, `web_search_call`"
     )
-    taught = after(speech(forms=Forms()), said, ITEMS_SENT)
+    taught = after(item_speech(Forms()), said, ITEMS_SENT)
     assert taught is not None
     assert taught.forms.refused == SHELLS
 
 
 def test_an_id_that_must_be_there_goes_back() -> None:
     said = error("Missing required parameter: 'input[1].id'.", param="input[1].id")
-    names = [name for name, _ in speech(forms=Forms()).after_refusal(said, b'{"input":[]}')]
+    names = [name for name, _ in item_speech(Forms()).after_refusal(said, b'{"input":[]}')]
     assert names[0] == "ids_missing"
 
 
@@ -406,7 +414,7 @@ def test_every_row_says_who_refuses_so() -> None:
 
 
 def test_lessons_are_kept_by_model() -> None:
-    base = speech()
+    base = chat_speech()
     taught = replace(base, chat=ChatOptions(ways=TURNS))
     base = base.remembering("strict", taught)
     assert base.to("strict").chat.ways == TURNS
@@ -416,7 +424,7 @@ def test_lessons_are_kept_by_model() -> None:
 
 
 def test_no_more_models_are_remembered_than_a_backend_can_have() -> None:
-    base = speech()
+    base = chat_speech()
     taught = replace(base, chat=ChatOptions(ways=TURNS))
     for number in range(300):
         base = base.remembering(f"m{number}", taught)
@@ -425,19 +433,19 @@ def test_no_more_models_are_remembered_than_a_backend_can_have() -> None:
 
 
 def test_what_is_true_of_one_conversation_is_not_remembered() -> None:
-    base = speech(forms=Forms())
+    base = item_speech(Forms())
     passing = replace(base, forms=Forms(takes_ciphers=False), is_for_now=True)
     assert base.remembering("m", passing) is base
 
 
 def test_an_answer_shows_under_which_name_thoughts_come() -> None:
     reader = ChatReader("resp_1")
-    assert speech().after_answer(reader, []).chat.ways.reasoning_field is None
+    assert chat_speech().after_answer(reader, []).chat.ways.reasoning_field is None
     thought = b'{"choices": [{"index": 0, "delta": {"reasoning": "Hm."}}]}'
     reader.read(Frame("", thought))
-    assert speech().after_answer(reader, []).chat.ways == Ways(reasoning_field="reasoning")
-    fixed = Ways(reasoning_field="reasoning_content", thoughts=Thoughts.ALL)
-    assert speech(fixed).after_answer(reader, []).chat.ways == fixed
+    assert chat_speech().after_answer(reader, []).chat.ways == Ways(reasoning_field="reasoning")
+    fixed = Ways(reasoning_field="reasoning_content", thoughts=ThoughtReplay.ALL)
+    assert chat_speech(fixed).after_answer(reader, []).chat.ways == fixed
 
 
 # -- asking for sealed thoughts
@@ -451,7 +459,7 @@ SEAL = "reasoning.encrypted_content"
 
 
 def test_who_asks_for_thinking_is_given_sealed_thoughts_to_come_back_with() -> None:
-    told = speech(forms=Forms())
+    told = item_speech(Forms())
     assert included(told) is None
     assert included(told, reasoning={"effort": "low"}) == [SEAL]
     assert included(told, reasoning={}, include=["a"]) == ["a", SEAL]
@@ -459,7 +467,7 @@ def test_who_asks_for_thinking_is_given_sealed_thoughts_to_come_back_with() -> N
 
 
 def test_thoughts_that_came_empty_are_asked_for_sealed() -> None:
-    told = speech(forms=Forms())
+    told = item_speech(Forms())
     reader = ChatReader("resp_1")
     assert (
         included(told.after_answer(reader, [{"type": "reasoning", "summary": [], "content": ["x"]}])) is None
@@ -468,7 +476,7 @@ def test_thoughts_that_came_empty_are_asked_for_sealed() -> None:
 
 
 def test_a_backend_that_does_not_know_the_word_is_not_asked() -> None:
-    told = speech(forms=Forms(asks_ciphers=False))
+    told = item_speech(Forms(asks_ciphers=False))
     assert included(told, reasoning={}) is None
     assert included(told, include=[SEAL]) is None
     assert included(told, include=[SEAL, "a"]) == ["a"]

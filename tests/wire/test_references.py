@@ -8,11 +8,11 @@ from typing import Any, TypeVar
 import orjson
 import pytest
 
-from gateway.wire.classify import Chained, Kind, Plain, classify, may_name_previous
+from gateway.wire.bodies.classify import Chained, Kind, Plain, classify, may_name_previous
+from gateway.wire.conversation.items import Turn
+from gateway.wire.conversation.references import found_in, may_be_in, named_in, not_found, put_in
+from gateway.wire.conversation.thoughts import MARK
 from gateway.wire.errors import Fault
-from gateway.wire.items import Turn
-from gateway.wire.references import found_in, may_be_in, named_in, not_found, put_in
-from gateway.wire.thoughts import MARK
 
 T = TypeVar("T")
 

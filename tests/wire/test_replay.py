@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 from gateway.wire.chat.ways import System
-from gateway.wire.plain_words import in_plain_words
-from gateway.wire.replay import Forms, Ids, Receiver, accepted, carried, system_first
+from gateway.wire.conversation.plain_words import in_plain_words
+from gateway.wire.conversation.replay import Forms, Ids, ReplayTarget, accepted, carried, system_first
 
 Item = dict[str, Any]
 
-HERE = Receiver("here")
-CHAT = Receiver("here", is_chat=True)
+HERE = ReplayTarget("here")
+CHAT = ReplayTarget("here", is_chat=True)
 
 
 def said(text: str, **fields: Any) -> Item:
@@ -83,7 +83,7 @@ def test_thoughts_that_only_a_store_knows_stay_behind_with_the_ids_that_belong_t
 def test_sealed_thoughts_go_back_with_the_ids_of_their_turn() -> None:
     items = [SEALED, called(), {"type": "item_reference", "id": "msg_0"}]
     assert carried(items, "here", HERE) == items
-    assert carried(items, "here", Receiver("here", forms=Forms(ids=Ids.KEPT))) == items
+    assert carried(items, "here", ReplayTarget("here", forms=Forms(ids=Ids.KEPT))) == items
 
 
 # -- to another backend
@@ -92,7 +92,7 @@ def test_sealed_thoughts_go_back_with_the_ids_of_their_turn() -> None:
 @pytest.mark.parametrize("to", ["", "here"])
 @pytest.mark.parametrize("maker", ["", "here"])
 def test_a_turn_whose_backend_is_not_known_counts_as_the_same_one(maker: str, to: str) -> None:
-    assert carried([PLAIN, said("A")], maker, Receiver(to)) == [PLAIN, said("A")]
+    assert carried([PLAIN, said("A")], maker, ReplayTarget(to)) == [PLAIN, said("A")]
 
 
 def test_another_backend_gets_what_was_said_without_ids_seals_and_thoughts() -> None:

@@ -7,8 +7,7 @@ from typing import Any
 import orjson
 import pytest
 
-from gateway.wire.errors import Fault
-from gateway.wire.thoughts import (
+from gateway.wire.conversation.thoughts import (
     MARK,
     are_wanted,
     opened,
@@ -18,6 +17,7 @@ from gateway.wire.thoughts import (
     to_seal,
     unreadable,
 )
+from gateway.wire.errors import Fault
 
 THOUGHT: dict[str, Any] = {
     "type": "reasoning",

@@ -11,8 +11,8 @@ from typing import Any
 import orjson
 
 from gateway.wire.chat.arguments import is_json
-from gateway.wire.chat.calls import Call, Calls, Fragment
-from gateway.wire.chat.items import Items
+from gateway.wire.chat.calls import Calls, Fragment, ToolCall
+from gateway.wire.chat.items import ChatItems
 from gateway.wire.chat.tools import CUSTOM_TOOL_ARGUMENT, Tools
 from gateway.wire.events import Event
 
@@ -25,11 +25,11 @@ class CallItems:
         has_nameless: Some call never got a name.
     """
 
-    def __init__(self, items: Items, tools: Tools) -> None:
+    def __init__(self, items: ChatItems, tools: Tools) -> None:
         self._items = items
         self._tools = tools
         self._calls = Calls(lambda name: name in tools.items)
-        self._open: list[Call] = []
+        self._open: list[ToolCall] = []
         self.are_broken = False
         self.has_nameless = False
 
@@ -63,7 +63,7 @@ class CallItems:
         """
         return [event for call in list(self._open) for event in self._close(call, status)]
 
-    def _announce(self, call: Call) -> list[Event]:
+    def _announce(self, call: ToolCall) -> list[Event]:
         if call.item_id is not None:
             return []
         item = self._tools.item_of(call.name)
@@ -73,7 +73,7 @@ class CallItems:
         call.item_id, added = self._items.open("ctc" if call.is_custom else "fc", {**item, **call.vendor})
         return [added]
 
-    def _send(self, call: Call) -> list[Event]:
+    def _send(self, call: ToolCall) -> list[Event]:
         if call.item_id is None or call.is_custom or not call.unsent:
             return []
         event = {
@@ -84,7 +84,7 @@ class CallItems:
         call.unsent = ""
         return [event]
 
-    def _close(self, call: Call, status: str) -> list[Event]:
+    def _close(self, call: ToolCall, status: str) -> list[Event]:
         self._open.remove(call)
         if not call.name:
             self.has_nameless = self.has_nameless or bool(call.id or call.arguments)
@@ -104,7 +104,7 @@ class CallItems:
         return [*events, {"type": "response.output_item.done", "item": item}]
 
 
-def _final(call: Call, status: str) -> tuple[str, bool]:
+def _final(call: ToolCall, status: str) -> tuple[str, bool]:
     """The text of a call in the end, and whether it was cut."""
     text = call.arguments.final()
     is_cut = status != "completed"

@@ -14,13 +14,9 @@ from typing import Any
 import orjson
 
 from gateway.wire.chat.arguments import Arguments
-from gateway.wire.chat.fields import index_of, kept, text_of
+from gateway.wire.chat.fields import VENDOR_FIELDS, index_of, kept, text_of
 from gateway.wire.chat.known import unsaid
 from gateway.wire.events import is_writable
-
-VENDOR_FIELDS = ("extra_content", "provider_specific_fields", "thought_signature", "thoughtSignature")
-"""What of a call a backend wants back with it, as it was sent: Gemini; LiteLLM; some gateways; Databricks.
-The item of the call has each under its own name."""
 
 _FUNCTIONS = ("function", "custom", "functionCall")
 _ARGUMENTS = ("arguments", "parameters", "input", "args")
@@ -55,7 +51,7 @@ class Fragment:
 
 
 @dataclass(slots=True)
-class Call:
+class ToolCall:
     """A call that is being streamed.
 
     Attributes:
@@ -80,11 +76,11 @@ class Rule:
 
     says: str
     who: str
-    fits: Callable[[Call, Fragment, Known], bool]
+    fits: Callable[[ToolCall, Fragment, Known], bool]
     is_same: bool
 
 
-def _has_other_id(call: Call, it: Fragment) -> bool:
+def _has_other_id(call: ToolCall, it: Fragment) -> bool:
     return bool(it.id and call.id and it.id != call.id)
 
 
@@ -183,19 +179,19 @@ class Calls:
 
     def __init__(self, known: Known) -> None:
         self._known = known
-        self._by_index: dict[int, Call] = {}
-        self._row: dict[int, Call] = {}
+        self._by_index: dict[int, ToolCall] = {}
+        self._row: dict[int, ToolCall] = {}
         """By its place in the chunk: those of the last chunk that began several without an index."""
-        self.all: list[Call] = []
+        self.all: list[ToolCall] = []
 
-    def take(self, it: Fragment) -> tuple[Call, bool]:
+    def take(self, it: Fragment) -> tuple[ToolCall, bool]:
         """The call that a fragment belongs to, which has it now; and whether it begins with it."""
         call = self._place_of(it)
         is_new = call is None or not self._is_same(call, it)
         if is_new:
             if call is not None:
                 call.is_over = True
-            call = Call()
+            call = ToolCall()
             self.all.append(call)
             if it.index is not None:
                 self._by_index[it.index] = call
@@ -214,7 +210,7 @@ class Calls:
             for call in self.all
         )
 
-    def _place_of(self, it: Fragment) -> Call | None:
+    def _place_of(self, it: Fragment) -> ToolCall | None:
         """The call that stands where a fragment is: by index, else by id, else by its place in the chunk."""
         still = [call for call in self.all if not call.is_over]
         named = next((call for call in still if it.id and call.id == it.id), None)
@@ -226,10 +222,10 @@ class Calls:
             return self._row.get(it.position)
         return still[-1] if still else None
 
-    def _is_same(self, call: Call, it: Fragment) -> bool:
+    def _is_same(self, call: ToolCall, it: Fragment) -> bool:
         return next(rule.is_same for rule in RULES if rule.fits(call, it, self._known))
 
-    def _add(self, call: Call, it: Fragment) -> None:
+    def _add(self, call: ToolCall, it: Fragment) -> None:
         is_early = not call.arguments and not it.arguments and call.item_id is None
         if it.id and not call.id:
             call.id = it.id

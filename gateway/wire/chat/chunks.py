@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from gateway.wire.chat.content import beside_in
-from gateway.wire.chat.endings import Ending, ending_of
+from gateway.wire.chat.endings import ChatEnding, ending_of
 from gateway.wire.chat.fields import index_of, logprobs_of, object_of, objects_of
 from gateway.wire.chat.known import SILENT
-from gateway.wire.chat.pieces import Kind, Piece, unknown, unmapped
+from gateway.wire.chat.pieces import Piece, PieceKind, unknown, unmapped
 from gateway.wire.usage import Usage, usage_in
 
 _TIERS = ("default", "flex", "scale", "priority", "fast", "ultrafast", "auto")
@@ -28,7 +28,7 @@ _NAMES = frozenset({"id", "object", "created", "model", "system_fingerprint", "c
 _PLACES = frozenset({"index", "delta"})
 """What every chunk, or choice, has."""
 
-_PLAIN = {"content": Kind.TEXT, "reasoning_content": Kind.THOUGHT, "reasoning": Kind.THOUGHT}
+_PLAIN = {"content": PieceKind.TEXT, "reasoning_content": PieceKind.THOUGHT, "reasoning": PieceKind.THOUGHT}
 
 
 class Choice(NamedTuple):
@@ -37,7 +37,7 @@ class Choice(NamedTuple):
     delta: dict[str, Any]
     message: dict[str, Any]
     logprobs: list[Any]
-    ending: Ending | None
+    ending: ChatEnding | None
 
 
 class Chunk(NamedTuple):

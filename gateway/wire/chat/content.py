@@ -10,34 +10,31 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from gateway.wire.chat.citations import FIELDS as CITATIONS
-from gateway.wire.chat.fields import kept, object_of, objects_of
+from gateway.wire.chat.fields import THOUGHT_FIELDS, kept, object_of, objects_of
 from gateway.wire.chat.known import has_text, telling, texts_in
 from gateway.wire.chat.parts import audio, content, image, sources, words
-from gateway.wire.chat.pieces import Kind, Piece, unknown, unmapped
+from gateway.wire.chat.pieces import Piece, PieceKind, unknown, unmapped
 
-_FIELDS: dict[str, Kind] = {
+_FIELDS: dict[str, PieceKind] = {
     # Thoughts. Several of these in one delta say the same: the first counts.
-    "reasoning_content": Kind.THOUGHT,  # DeepSeek, older vLLM, SGLang, llama.cpp, Qwen, GLM, LiteLLM
-    "reasoning": Kind.THOUGHT,  # vLLM, OpenRouter, Groq, Ollama, Cerebras, LM Studio
-    "reasoning_text": Kind.THOUGHT,  # GitHub Copilot
-    "thinking": Kind.THOUGHT,  # Ollama's own API and what was made after it
-    "thought": Kind.THOUGHT,
-    "reasoning_details": Kind.THOUGHT,  # OpenRouter, MiniMax
-    "thinking_blocks": Kind.THOUGHT,  # LiteLLM
-    "content": Kind.TEXT,
-    "refusal": Kind.REFUSAL,
-    "images": Kind.IMAGE,  # OpenRouter, LiteLLM, Gemini-like
-    "image": Kind.IMAGE,
-    "audio": Kind.AUDIO,  # OpenAI
-    **dict.fromkeys(CITATIONS, Kind.SOURCE),
-    "extra_content": Kind.VENDOR,  # Gemini
-    "tool_calls": Kind.CALL,
-    "function_call": Kind.CALL,  # before there were several
+    "reasoning_content": PieceKind.THOUGHT,  # DeepSeek, older vLLM, SGLang, llama.cpp, Qwen, GLM, LiteLLM
+    "reasoning": PieceKind.THOUGHT,  # vLLM, OpenRouter, Groq, Ollama, Cerebras, LM Studio
+    "reasoning_text": PieceKind.THOUGHT,  # GitHub Copilot
+    "thinking": PieceKind.THOUGHT,  # Ollama's own API and what was made after it
+    "thought": PieceKind.THOUGHT,
+    "reasoning_details": PieceKind.THOUGHT,  # OpenRouter, MiniMax
+    "thinking_blocks": PieceKind.THOUGHT,  # LiteLLM
+    "content": PieceKind.TEXT,
+    "refusal": PieceKind.REFUSAL,
+    "images": PieceKind.IMAGE,  # OpenRouter, LiteLLM, Gemini-like
+    "image": PieceKind.IMAGE,
+    "audio": PieceKind.AUDIO,  # OpenAI
+    **dict.fromkeys(CITATIONS, PieceKind.SOURCE),
+    "extra_content": PieceKind.VENDOR,  # Gemini
+    "tool_calls": PieceKind.CALL,
+    "function_call": PieceKind.CALL,  # before there were several
 }
 _RANKS = {name: rank for rank, name in enumerate(_FIELDS)}
-
-_KEPT = ("reasoning_details", "thinking_blocks")
-"""Thoughts with what belongs to them, which some backends want back as it was."""
 
 
 def pieces_of(holder: dict[str, Any], where: str) -> Iterator[Piece]:
@@ -53,12 +50,12 @@ def pieces_of(holder: dict[str, Any], where: str) -> Iterator[Piece]:
     for name in names:
         value, place = holder[name], f"{where}.{name}"
         match _FIELDS.get(name):
-            case Kind.THOUGHT:
+            case PieceKind.THOUGHT:
                 yield from _thought(name, value, place, thoughts)
-            case Kind.TEXT:
+            case PieceKind.TEXT:
                 is_marked = "extra_content" in holder and _is_thought(holder["extra_content"])
-                yield from content(value, place, Kind.MARKED_TEXT if is_marked else Kind.TEXT)
-            case Kind.CALL if name == "function_call" and holder.get("tool_calls"):
+                yield from content(value, place, PieceKind.MARKED_TEXT if is_marked else PieceKind.TEXT)
+            case PieceKind.CALL if name == "function_call" and holder.get("tool_calls"):
                 yield from unmapped(value, place, texts_in(holder["tool_calls"]))  # the same, said as of old
             case None:
                 yield from unknown(value, place)
@@ -97,9 +94,9 @@ def _thought(name: str, value: Any, place: str, thoughts: set[str]) -> Iterator[
     is_new = bool(text) and text.strip() not in thoughts
     if is_new:
         thoughts.add(text.strip())
-        yield Piece(Kind.THOUGHT, text, name)
-    if name in _KEPT and isinstance(value, list):
-        yield Piece(Kind.THOUGHT_DATA, text if is_new else "", name, value)
+        yield Piece(PieceKind.THOUGHT, text, name)
+    if name in THOUGHT_FIELDS and isinstance(value, list):
+        yield Piece(PieceKind.THOUGHT_DATA, text if is_new else "", name, value)
     else:
         yield from unmapped(value, place, said)
 
@@ -111,7 +108,7 @@ def _is_thought(extra: Any) -> bool:
 
 def _refusal(name: str, value: Any, place: str) -> Iterator[Piece]:
     said = list(words(value))
-    yield from (Piece(Kind.REFUSAL, text, name) for text in said)
+    yield from (Piece(PieceKind.REFUSAL, text, name) for text in said)
     yield from unmapped(value, place, said)
 
 
@@ -127,7 +124,7 @@ def _audio(name: str, value: Any, place: str) -> Iterator[Piece]:
 def _vendor(name: str, value: Any, place: str) -> Iterator[Piece]:
     if isinstance(value, dict) and (fields := kept(value)):
         if has_text(fields):
-            yield Piece(Kind.VENDOR, name=name, data=fields)
+            yield Piece(PieceKind.VENDOR, name=name, data=fields)
     else:
         yield from unmapped(value, place)
 
@@ -135,17 +132,17 @@ def _vendor(name: str, value: Any, place: str) -> Iterator[Piece]:
 def _calls(name: str, value: Any, place: str) -> Iterator[Piece]:
     calls = objects_of(value)
     if calls:
-        yield Piece(Kind.CALL, name=name, data=calls)
+        yield Piece(PieceKind.CALL, name=name, data=calls)
     yield from unmapped(
         [each for each in (value if isinstance(value, list) else [value]) if each not in calls], place
     )
 
 
-_READINGS: dict[Kind, Callable[[str, Any, str], Iterator[Piece]]] = {
-    Kind.REFUSAL: _refusal,
-    Kind.IMAGE: _images,
-    Kind.AUDIO: _audio,
-    Kind.SOURCE: sources,
-    Kind.VENDOR: _vendor,
-    Kind.CALL: _calls,
+_READINGS: dict[PieceKind, Callable[[str, Any, str], Iterator[Piece]]] = {
+    PieceKind.REFUSAL: _refusal,
+    PieceKind.IMAGE: _images,
+    PieceKind.AUDIO: _audio,
+    PieceKind.SOURCE: sources,
+    PieceKind.VENDOR: _vendor,
+    PieceKind.CALL: _calls,
 }

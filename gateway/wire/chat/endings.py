@@ -80,7 +80,7 @@ _REASONS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
+class ChatEnding:
     """What a finish reason means.
 
     Attributes:
@@ -99,11 +99,11 @@ class Ending:
         return {**details, "finish_reason": self.word} if self.meaning is Meaning.CUT else details
 
 
-DONE = Ending(Meaning.WHOLE, "stop")
+DONE = ChatEnding(Meaning.WHOLE, "stop")
 """Of an answer that is whole, whether or not it says so."""
 
 
-def ending_of(finish_reason: object, native: object = None) -> Ending | None:
+def ending_of(finish_reason: object, native: object = None) -> ChatEnding | None:
     """What a choice says of its end; None if it says nothing.
 
     Args:
@@ -122,7 +122,7 @@ def ending_of(finish_reason: object, native: object = None) -> Ending | None:
 _WORD_CHARS_MAX = 64
 
 
-def _ending(word: object) -> Ending | None:
+def _ending(word: object) -> ChatEnding | None:
     if not isinstance(word, str) or not word.strip():
         return None
     shown = word.strip()[:_WORD_CHARS_MAX]
@@ -134,5 +134,5 @@ def _ending(word: object) -> Ending | None:
             .removeprefix("finishreason_")
         )
         if (meaning := _MEANINGS.get(key)) is not None:
-            return None if meaning is Meaning.UNSAID else Ending(meaning, shown)
-    return Ending(Meaning.CUT, shown, is_known=False)
+            return None if meaning is Meaning.UNSAID else ChatEnding(meaning, shown)
+    return ChatEnding(Meaning.CUT, shown, is_known=False)

@@ -8,6 +8,13 @@ from typing import Any
 
 from gateway.wire.events import is_writable
 
+VENDOR_FIELDS = ("extra_content", "provider_specific_fields", "thought_signature", "thoughtSignature")
+"""Fields of a call, or of a message, that go back as they came: Gemini's signatures, by its own API, LiteLLM,
+Databricks and other gateways. The item has each under its own name."""
+
+THOUGHT_FIELDS = ("reasoning_details", "thinking_blocks")
+"""Fields of thoughts that go back as they came, with their signatures: OpenRouter and MiniMax, LiteLLM."""
+
 
 def object_of(value: Any) -> dict[str, Any]:
     """The value, if it is an object; else an empty one."""

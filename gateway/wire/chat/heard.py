@@ -6,9 +6,9 @@ Some send a whole `message` after their deltas (MiniMax, at the end), or beside 
 
 from __future__ import annotations
 
-from gateway.wire.chat.pieces import Kind
+from gateway.wire.chat.pieces import PieceKind
 
-TEXTS = (Kind.THOUGHT, Kind.TEXT, Kind.REFUSAL)
+TEXTS = (PieceKind.THOUGHT, PieceKind.TEXT, PieceKind.REFUSAL)
 
 
 class Heard:
@@ -19,14 +19,14 @@ class Heard:
     """
 
     def __init__(self) -> None:
-        self.in_deltas: set[Kind] = set()
-        self._pieces: dict[Kind, list[str]] = {}
+        self.in_deltas: set[PieceKind] = set()
+        self._pieces: dict[PieceKind, list[str]] = {}
 
-    def add(self, kind: Kind, text: str) -> None:
+    def add(self, kind: PieceKind, text: str) -> None:
         """One more piece."""
         self._pieces.setdefault(kind, []).append(text)
 
-    def rest(self, kind: Kind, text: str, *, is_last: bool) -> str | None:
+    def rest(self, kind: PieceKind, text: str, *, is_last: bool) -> str | None:
         """What is new in the text of a message; None if it says something else than the deltas did.
 
         Args:

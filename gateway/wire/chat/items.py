@@ -43,7 +43,7 @@ class _Message:
     transcript: list[str] = field(default_factory=list)
 
 
-class Items:
+class ChatItems:
     """Opens and closes the items of one answer.
 
     Attributes:

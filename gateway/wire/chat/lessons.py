@@ -6,38 +6,39 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 
-from gateway.wire.chat.ways import VENDOR_DATA, System, Thoughts, Ways
-from gateway.wire.lessons import LATE_SYSTEM, Refusal, Row, objects_in, system_first
-from gateway.wire.plain_words import Item
+from gateway.wire.chat.fields import VENDOR_FIELDS
+from gateway.wire.chat.ways import System, ThoughtReplay, Ways
+from gateway.wire.conversation.lessons import LATE_SYSTEM, RefusedCall, Row, objects_in, system_first
+from gateway.wire.conversation.plain_words import Item
 
 
-def _system_in_user(ways: Ways, refusal: Refusal) -> Ways:
+def _system_in_user(ways: Ways, refusal: RefusedCall) -> Ways:
     return ways if ways.system is System.IN_PLACE else replace(ways, system=System.USER)
 
 
-def _system_nowhere_else(ways: Ways, refusal: Refusal) -> Ways:
+def _system_nowhere_else(ways: Ways, refusal: RefusedCall) -> Ways:
     """Said of a late one, and also by those that know no such role: found out in two steps."""
     return (system_first if ways.system is System.AUTO else _system_in_user)(ways, refusal)
 
 
-def _take_turns(ways: Ways, refusal: Refusal) -> Ways:
+def _take_turns(ways: Ways, refusal: RefusedCall) -> Ways:
     return replace(system_first(ways, refusal), alternates=True)
 
 
-def _bring_thoughts(ways: Ways, refusal: Refusal) -> Ways:
-    if ways.thoughts is Thoughts.NEVER:
+def _bring_thoughts(ways: Ways, refusal: RefusedCall) -> Ways:
+    if ways.thoughts is ThoughtReplay.NEVER:
         return ways
     field = refusal.found["field"] or refusal.found["missing"]
-    return replace(ways, thoughts=Thoughts.CALLS, reasoning_field=field.lower())
+    return replace(ways, thoughts=ThoughtReplay.CALLS, reasoning_field=field.lower())
 
 
-def _leave_fields(ways: Ways, refusal: Refusal) -> Ways:
+def _leave_fields(ways: Ways, refusal: RefusedCall) -> Ways:
     """Fields that it names, of those that it was sent beside what every server takes."""
     sent = {name for message in refusal.items for name in _names_in(message)} - _IN_EVERY_MESSAGE
     named = {name for name in sent if re.search(rf"""["'`.]{re.escape(name)}\b""", refusal.words)}
     field = "thinking" if ways.reasoning_field == "content" else ways.reasoning_field
     if field in named:
-        return replace(ways, thoughts=Thoughts.NEVER)
+        return replace(ways, thoughts=ThoughtReplay.NEVER)
     return replace(ways, refused=ways.refused | named)
 
 
@@ -105,7 +106,7 @@ CHAT: tuple[Row[Ways], ...] = (
     Row(
         "broken_signatures",
         r"(?:invalid|corrupted) thought.?signature",
-        lambda ways, refusal: replace(ways, needs_signatures=True, refused=ways.refused | {*VENDOR_DATA}),
+        lambda ways, refusal: replace(ways, needs_signatures=True, refused=ways.refused | {*VENDOR_FIELDS}),
         "Gemini, of signatures from another route or project",
         is_lasting=False,
     ),

@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 
+from gateway.wire.chat.fields import THOUGHT_FIELDS, VENDOR_FIELDS
 from gateway.wire.chat.message_parts import (
     Content,
     content_of,
@@ -25,9 +26,9 @@ from gateway.wire.chat.message_parts import (
 from gateway.wire.chat.order import ordered
 from gateway.wire.chat.spoken import Message, Spoken, Thought
 from gateway.wire.chat.tools import CUSTOM_TOOL_ARGUMENT, Tools
-from gateway.wire.chat.ways import THOUGHT_DATA, VENDOR_DATA, Ways
+from gateway.wire.chat.ways import Ways
+from gateway.wire.conversation.plain_words import HOSTED, in_plain_words
 from gateway.wire.errors import invalid
-from gateway.wire.plain_words import HOSTED, in_plain_words
 
 __all__ = ["expect", "messages_of", "unsupported"]
 
@@ -97,7 +98,7 @@ class _Conversation:
             case "function_call_output" | "custom_tool_call_output":
                 self._call_output(item, param)
             case "reasoning":
-                data = {name: item[name] for name in THOUGHT_DATA if isinstance(item.get(name), list)}
+                data = {name: item[name] for name in THOUGHT_FIELDS if isinstance(item.get(name), list)}
                 thought = Thought("\n".join(thoughts_of(item)), data)
                 self._thoughts += [thought] if thought.text or data else []
             case kind if kind in HOSTED:
@@ -208,7 +209,7 @@ class _Conversation:
 
 
 def _vendor_data(item: Message) -> Message:
-    return {name: item[name] for name in VENDOR_DATA if item.get(name)}
+    return {name: item[name] for name in VENDOR_FIELDS if item.get(name)}
 
 
 def _kind_of(item: Message, param: str) -> str:

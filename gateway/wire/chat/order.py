@@ -1,7 +1,7 @@
 """The order of messages that strict chat templates and servers insist on.
 
 Each is for a backend that has refused the plain order, or whose settings say so. Who insists on it stands
-with the rows of `gateway.wire.lessons`.
+with the rows of `gateway.wire.conversation.lessons`.
 """
 
 from __future__ import annotations

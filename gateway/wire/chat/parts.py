@@ -9,48 +9,48 @@ from gateway.wire.chat.citations import FIELDS as CITATIONS
 from gateway.wire.chat.citations import sources_of
 from gateway.wire.chat.fields import kept, object_of
 from gateway.wire.chat.images import image_of
-from gateway.wire.chat.pieces import Kind, Piece, unmapped
+from gateway.wire.chat.pieces import Piece, PieceKind, unmapped
 
-_PARTS: dict[str, Kind] = {
-    "text": Kind.TEXT,  # OpenAI, Mistral, Databricks
-    "output_text": Kind.TEXT,
-    "text_delta": Kind.TEXT,  # Anthropic-like
-    "reference": Kind.TEXT,  # Mistral: words with their sources
-    "thinking": Kind.THOUGHT,  # Mistral, Anthropic-like
-    "thinking_delta": Kind.THOUGHT,
-    "redacted_thinking": Kind.THOUGHT,
-    "reasoning": Kind.THOUGHT,  # Databricks, Cohere-like
-    "reasoning_text": Kind.THOUGHT,
-    "reasoning_content": Kind.THOUGHT,
-    "summary_text": Kind.THOUGHT,
-    "reasoning.text": Kind.THOUGHT,  # OpenRouter
-    "reasoning.summary": Kind.THOUGHT,
-    "refusal": Kind.REFUSAL,
-    "image_url": Kind.IMAGE,
-    "image": Kind.IMAGE,  # Anthropic-like
-    "output_image": Kind.IMAGE,
-    "input_image": Kind.IMAGE,
-    "audio": Kind.AUDIO,
-    "output_audio": Kind.AUDIO,
-    "input_audio": Kind.AUDIO,
-    "tool_use": Kind.CALL,  # Anthropic-like
-    "tool_call": Kind.CALL,
-    "function_call": Kind.CALL,
+_PARTS: dict[str, PieceKind] = {
+    "text": PieceKind.TEXT,  # OpenAI, Mistral, Databricks
+    "output_text": PieceKind.TEXT,
+    "text_delta": PieceKind.TEXT,  # Anthropic-like
+    "reference": PieceKind.TEXT,  # Mistral: words with their sources
+    "thinking": PieceKind.THOUGHT,  # Mistral, Anthropic-like
+    "thinking_delta": PieceKind.THOUGHT,
+    "redacted_thinking": PieceKind.THOUGHT,
+    "reasoning": PieceKind.THOUGHT,  # Databricks, Cohere-like
+    "reasoning_text": PieceKind.THOUGHT,
+    "reasoning_content": PieceKind.THOUGHT,
+    "summary_text": PieceKind.THOUGHT,
+    "reasoning.text": PieceKind.THOUGHT,  # OpenRouter
+    "reasoning.summary": PieceKind.THOUGHT,
+    "refusal": PieceKind.REFUSAL,
+    "image_url": PieceKind.IMAGE,
+    "image": PieceKind.IMAGE,  # Anthropic-like
+    "output_image": PieceKind.IMAGE,
+    "input_image": PieceKind.IMAGE,
+    "audio": PieceKind.AUDIO,
+    "output_audio": PieceKind.AUDIO,
+    "input_audio": PieceKind.AUDIO,
+    "tool_use": PieceKind.CALL,  # Anthropic-like
+    "tool_call": PieceKind.CALL,
+    "function_call": PieceKind.CALL,
 }
 """By the type of a part of `content`."""
 
-_UNTYPED: dict[str, Kind] = {
-    "functionCall": Kind.CALL,  # Gemini-like
-    "function_call": Kind.CALL,
-    "inlineData": Kind.IMAGE,
-    "inline_data": Kind.IMAGE,
-    "image_url": Kind.IMAGE,
-    "input_audio": Kind.AUDIO,
-    "audio": Kind.AUDIO,
-    "thinking": Kind.THOUGHT,
-    "reasoning": Kind.THOUGHT,
-    "refusal": Kind.REFUSAL,
-    "text": Kind.TEXT,
+_UNTYPED: dict[str, PieceKind] = {
+    "functionCall": PieceKind.CALL,  # Gemini-like
+    "function_call": PieceKind.CALL,
+    "inlineData": PieceKind.IMAGE,
+    "inline_data": PieceKind.IMAGE,
+    "image_url": PieceKind.IMAGE,
+    "input_audio": PieceKind.AUDIO,
+    "audio": PieceKind.AUDIO,
+    "thinking": PieceKind.THOUGHT,
+    "reasoning": PieceKind.THOUGHT,
+    "refusal": PieceKind.REFUSAL,
+    "text": PieceKind.TEXT,
 }
 """By what a part without a type has."""
 
@@ -74,7 +74,7 @@ _SOUNDS = ("audio", "input_audio")
 _DEPTH_MAX = 12
 
 
-def content(value: Any, place: str, kind: Kind) -> Iterator[Piece]:
+def content(value: Any, place: str, kind: PieceKind) -> Iterator[Piece]:
     """What `content` says: a text, a list of typed parts, or one of these alone.
 
     Args:
@@ -111,7 +111,7 @@ def image(entry: Any, place: str) -> Iterator[Piece]:
     """An image, as a part or as an entry of a list of images."""
     found = image_of(entry)
     if found is not None:
-        yield Piece(Kind.IMAGE, data=found)
+        yield Piece(PieceKind.IMAGE, data=found)
     yield from unmapped(entry, place, [found.given] if found is not None else [])
 
 
@@ -119,7 +119,7 @@ def audio(value: Any, place: str) -> Iterator[Piece]:
     """A piece of speech."""
     fields = kept(object_of(value))
     if fields:
-        yield Piece(Kind.AUDIO, data=fields)
+        yield Piece(PieceKind.AUDIO, data=fields)
     else:
         yield from unmapped(value, place)
 
@@ -127,7 +127,7 @@ def audio(value: Any, place: str) -> Iterator[Piece]:
 def sources(name: str, value: Any, place: str) -> Iterator[Piece]:
     """The sources in a field of `CITATIONS`, whether it stands in a part, a delta, a choice or a chunk."""
     found, rest = sources_of(name, value)
-    yield from (Piece(Kind.SOURCE, data=source) for source in found)
+    yield from (Piece(PieceKind.SOURCE, data=source) for source in found)
     yield from unmapped(rest, place)
 
 
@@ -136,30 +136,30 @@ def _part(part: dict[str, Any], place: str) -> Iterator[Piece]:
     kind = _PARTS.get(named) if isinstance(named, str) else _untyped(part)
     place = f"{place}.{named}" if isinstance(named, str) else place
     match kind:
-        case Kind.TEXT | Kind.THOUGHT | Kind.REFUSAL:
+        case PieceKind.TEXT | PieceKind.THOUGHT | PieceKind.REFUSAL:
             yield from _said(part, kind, place)
-        case Kind.IMAGE:
+        case PieceKind.IMAGE:
             yield from image(part, place)
-        case Kind.AUDIO:
+        case PieceKind.AUDIO:
             yield from audio(next((part[name] for name in _SOUNDS if part.get(name)), part), place)
-        case Kind.CALL:
-            yield Piece(Kind.CALL, data=next((part[name] for name in _CALLS if name in part), part))
+        case PieceKind.CALL:
+            yield Piece(PieceKind.CALL, data=next((part[name] for name in _CALLS if name in part), part))
         case _:
             yield from unmapped(part, place)
 
 
-def _untyped(part: dict[str, Any]) -> Kind | None:
+def _untyped(part: dict[str, Any]) -> PieceKind | None:
     kind = next((kind for name, kind in _UNTYPED.items() if part.get(name)), None)
-    return Kind.THOUGHT if kind is Kind.TEXT and part.get("thought") is True else kind
+    return PieceKind.THOUGHT if kind is PieceKind.TEXT and part.get("thought") is True else kind
 
 
-def _said(part: dict[str, Any], kind: Kind, place: str) -> Iterator[Piece]:
+def _said(part: dict[str, Any], kind: PieceKind, place: str) -> Iterator[Piece]:
     said = list(words(part))
     yield from (Piece(kind, text, "content") for text in said)
     rest = {name: item for name, item in part.items() if name not in CITATIONS}
-    if kind is Kind.THOUGHT and (part.get("signature") or part.get("data")):
+    if kind is PieceKind.THOUGHT and (part.get("signature") or part.get("data")):
         yield Piece(
-            Kind.THOUGHT_DATA, name="thinking_blocks", data=[part]
+            PieceKind.THOUGHT_DATA, name="thinking_blocks", data=[part]
         )  # Anthropic-like: for the next turn
     else:
         yield from unmapped(rest, place, said)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from gateway.wire.chat.known import unsaid
 
 
-class Kind(Enum):
+class PieceKind(Enum):
     """What a piece is, in the order in which the pieces of one delta are told."""
 
     THOUGHT = auto()
@@ -37,7 +37,7 @@ class Piece(NamedTuple):
         data: What is no text: an image, a source, a call as chat completions have it.
     """
 
-    kind: Kind
+    kind: PieceKind
     text: str = ""
     name: str = ""
     data: Any = None
@@ -46,10 +46,10 @@ class Piece(NamedTuple):
 def unknown(value: Any, place: str) -> Iterator[Piece]:
     """A field that is in no table, if it has any content: one name, however much there is in it."""
     if next(unsaid(value, place), None) is not None:
-        yield Piece(Kind.UNMAPPED, name=place)
+        yield Piece(PieceKind.UNMAPPED, name=place)
 
 
 def unmapped(value: Any, place: str, said: Collection[str] = ()) -> Iterator[Piece]:
     """What of a value has content, and is not among what was said of it."""
     for found in unsaid(value, place, said):
-        yield Piece(Kind.UNMAPPED, name=found)
+        yield Piece(PieceKind.UNMAPPED, name=found)

@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from gateway.wire.chat.fields import THOUGHT_FIELDS
 from gateway.wire.chat.message_parts import Content, Part, joined, split
-from gateway.wire.chat.ways import THOUGHT_DATA, Thoughts, Ways
+from gateway.wire.chat.ways import ThoughtReplay, Ways
 
 Message = dict[str, Any]
 
@@ -84,10 +85,10 @@ class Spoken:
 
     def _goes(self, ways: Ways) -> bool:
         return {
-            Thoughts.NEVER: False,
-            Thoughts.RUNNING: self.is_running,
-            Thoughts.CALLS: self.is_running or bool(self.calls),
-            Thoughts.ALL: True,
+            ThoughtReplay.NEVER: False,
+            ThoughtReplay.RUNNING: self.is_running,
+            ThoughtReplay.CALLS: self.is_running or bool(self.calls),
+            ThoughtReplay.ALL: True,
         }[ways.thoughts]
 
     def _think(self, message: Message, ways: Ways) -> bool:
@@ -99,9 +100,9 @@ class Spoken:
                 message[key] = [*message.get(key, []), *entries]
                 has_some = True
         text = "\n".join(thought.text for thought in self.thoughts if thought.text)
-        if not text and self.calls and ways.thoughts is Thoughts.CALLS:
+        if not text and self.calls and ways.thoughts is ThoughtReplay.CALLS:
             text = BLANK_THOUGHT
-        if not text or name is None or name in THOUGHT_DATA:
+        if not text or name is None or name in THOUGHT_FIELDS:
             return has_some
         if name == "content":  # Mistral: thoughts are parts of it, before its text
             parts: list[Part] = [{"type": "thinking", "thinking": [{"type": "text", "text": text}]}]

@@ -9,18 +9,18 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
+from gateway.wire.answers.notices import NOTICES_MAX, Notable, Notice
 from gateway.wire.chat.call_items import CallItems
 from gateway.wire.chat.calls import fragments_of
 from gateway.wire.chat.chunks import Choice, chunk_of, pieces_alone
 from gateway.wire.chat.content import pieces_of
-from gateway.wire.chat.endings import DONE, Ending, Meaning
+from gateway.wire.chat.endings import DONE, ChatEnding, Meaning
 from gateway.wire.chat.heard import TEXTS, Heard
-from gateway.wire.chat.items import Items
-from gateway.wire.chat.pieces import Kind, Piece
+from gateway.wire.chat.items import ChatItems
+from gateway.wire.chat.pieces import Piece, PieceKind
 from gateway.wire.chat.thinking import ThinkTags
 from gateway.wire.chat.tools import Tools
 from gateway.wire.events import Event
-from gateway.wire.notices import NOTICES_MAX, Notable, Notice
 from gateway.wire.usage import Usage, merged, usage_of
 
 _CALLED = frozenset({"tool_calls", "tool_call", "tool_use", "function_call"})
@@ -41,12 +41,12 @@ class ChatStream:
     def __init__(self, response_id: str, tools: Tools, *, think_tags: bool = False) -> None:
         self._notices: set[Notice] = set()
         self.reasoning_field: str | None = None
-        self._items = Items(response_id)
+        self._items = ChatItems(response_id)
         self._calls = CallItems(self._items, tools)
         self._heard = Heard()
         self._tags = ThinkTags(may_close_alone=True) if think_tags else None
         self._shown: int | None = None
-        self._ending: Ending | None = None
+        self._ending: ChatEnding | None = None
         self._has_ended = False
         self._answer: dict[str, Any] = {}
         self._usage: Usage = {}
@@ -77,7 +77,7 @@ class ChatStream:
         self._ending = choice.ending or self._ending
         pieces = list(pieces_of(choice.delta, "delta"))
         events = self._told(pieces, choice.logprobs)
-        self._heard.in_deltas |= {piece.kind for piece in pieces if piece.kind is not Kind.UNMAPPED}
+        self._heard.in_deltas |= {piece.kind for piece in pieces if piece.kind is not PieceKind.UNMAPPED}
         # Perplexity has all so far beside each delta: it is enough to look at the last.
         if choice.message and not (pieces and choice.ending is None):
             events += self._message(choice, [] if pieces else choice.logprobs)
@@ -98,7 +98,7 @@ class ChatStream:
                 *(Piece(kind, text) for kind, text in fresh.items() if text),
                 *(piece for piece in pieces if _kind(piece) not in TEXTS),
             ]
-        told = self._heard.in_deltas & {Kind.THOUGHT_DATA, Kind.AUDIO}
+        told = self._heard.in_deltas & {PieceKind.THOUGHT_DATA, PieceKind.AUDIO}
         return self._told([piece for piece in pieces if piece.kind not in told], logprobs, is_whole=True)
 
     # -- pieces
@@ -109,7 +109,7 @@ class ChatStream:
         for piece in pieces:
             if (kind := _kind(piece)) in TEXTS:
                 self._heard.add(kind, piece.text)
-            if kind is Kind.TEXT:
+            if kind is PieceKind.TEXT:
                 events += self._text(piece, logprobs)
                 logprobs = []
             else:
@@ -117,7 +117,7 @@ class ChatStream:
         return events + (self._items.say("", logprobs) if logprobs else [])
 
     def _text(self, piece: Piece, logprobs: list[Any]) -> list[Event]:
-        is_marked = piece.kind is Kind.MARKED_TEXT
+        is_marked = piece.kind is PieceKind.MARKED_TEXT
         if self._tags is None and is_marked:
             self._tags = ThinkTags(may_close_alone=False)
         events = self._calls.announce()
@@ -137,30 +137,30 @@ class ChatStream:
 
     def _other(self, piece: Piece, *, is_whole: bool) -> list[Event]:
         match piece.kind:
-            case Kind.UNMAPPED:
+            case PieceKind.UNMAPPED:
                 self._note(Notable.UNMAPPED_FIELD, piece.name)
                 return []
-            case Kind.SOURCE:
+            case PieceKind.SOURCE:
                 self._items.citations.add(piece.data)
                 return []
-            case Kind.VENDOR:
+            case PieceKind.VENDOR:
                 self._items.vendor |= piece.data
                 return []
-            case Kind.THOUGHT_DATA:
+            case PieceKind.THOUGHT_DATA:
                 self._items.think_data(piece.name, piece.data, are_all=bool(piece.text))
                 return []
-            case Kind.CALL:
+            case PieceKind.CALL:
                 return self._call(piece, is_whole=is_whole)
         events = self._untagged() + self._calls.announce()
         match piece.kind:
-            case Kind.THOUGHT:
+            case PieceKind.THOUGHT:
                 self.reasoning_field = self.reasoning_field or piece.name
                 events += self._items.think(piece.text)
-            case Kind.REFUSAL:
+            case PieceKind.REFUSAL:
                 events += self._items.refuse(piece.text)
-            case Kind.IMAGE:
+            case PieceKind.IMAGE:
                 events += self._items.picture(piece.data)
-            case Kind.AUDIO:
+            case PieceKind.AUDIO:
                 events += self._items.sound(piece.data)
         return events
 
@@ -169,7 +169,9 @@ class ChatStream:
         for it in fragments_of(piece.data, "tool_calls"):
             for place in it.unmapped:
                 self._note(Notable.UNMAPPED_FIELD, place)
-            is_told = is_whole and (Kind.CALL in self._heard.in_deltas or not it.id) and self._calls.has(it)
+            is_told = (
+                is_whole and (PieceKind.CALL in self._heard.in_deltas or not it.id) and self._calls.has(it)
+            )
             if not it.is_empty and not is_told:
                 events += self._untagged() + self._calls.take(it)
         return events
@@ -204,7 +206,7 @@ class ChatStream:
         if not self._items.count and (why := self._why_empty(ending)):
             return [*events, self._failed(why)]
         if self._calls.are_broken and ending.meaning is Meaning.WHOLE:
-            ending = Ending(Meaning.CUT, ending.word)
+            ending = ChatEnding(Meaning.CUT, ending.word)
         answer = {**self._answer, "usage": usage_of(self._usage), "status": "completed"}
         if ending.meaning is not Meaning.WHOLE:
             answer |= {"status": "incomplete", "incomplete_details": ending.details}
@@ -215,7 +217,7 @@ class ChatStream:
         answer = {**self._answer, "usage": usage_of(self._usage), "status": "failed", "error": error}
         return {"type": "response.failed", "response": answer}
 
-    def _why_empty(self, ending: Ending) -> str:
+    def _why_empty(self, ending: ChatEnding) -> str:
         """Why an answer without any output is no answer; "" if the backend really had nothing to say."""
         if ending.meaning in (Meaning.LIMIT, Meaning.FILTER):
             return ""
@@ -242,5 +244,5 @@ class ChatStream:
             self._notices.add(Notice(what, name))
 
 
-def _kind(piece: Piece) -> Kind:
-    return Kind.TEXT if piece.kind is Kind.MARKED_TEXT else piece.kind
+def _kind(piece: Piece) -> PieceKind:
+    return PieceKind.TEXT if piece.kind is PieceKind.MARKED_TEXT else piece.kind

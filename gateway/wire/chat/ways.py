@@ -6,13 +6,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum, StrEnum, auto
 
-VENDOR_DATA = ("extra_content", "provider_specific_fields", "thought_signature", "thoughtSignature")
-"""Fields of a call, or of a message, that go back with it as they came: Gemini's signatures, by its own API,
-LiteLLM and other gateways."""
-
-THOUGHT_DATA = ("reasoning_details", "thinking_blocks")
-"""Fields of thoughts that go back as they came, with their signatures: OpenRouter and MiniMax, LiteLLM."""
-
 
 class System(StrEnum):
     """Where system messages go that stand after the first turn."""
@@ -26,7 +19,7 @@ class System(StrEnum):
     """Into the first user message: the model's template knows no such role."""
 
 
-class Thoughts(Enum):
+class ThoughtReplay(Enum):
     """Which reasoning of earlier messages goes back."""
 
     NEVER = auto()
@@ -56,7 +49,7 @@ class Ways:
     system: System = System.AUTO
     alternates: bool = False
     refuses_empty: bool = False
-    thoughts: Thoughts = Thoughts.RUNNING
+    thoughts: ThoughtReplay = ThoughtReplay.RUNNING
     reasoning_field: str | None = None
     has_short_ids: bool = False
     needs_signatures: bool = False

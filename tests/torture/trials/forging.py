@@ -11,7 +11,8 @@ from typing import Any
 import aiohttp
 import orjson
 
-from gateway.wire.schemas import EVENT_TYPES
+from gateway.wire import events
+from gateway.wire.answers import normalise
 from tests.torture import eventsource
 from tests.torture.gateway import HEADERS, Gateway
 from tests.torture.hostile import Hostile
@@ -50,6 +51,7 @@ _NAMES = [
     ),
 ]
 _LINE = 9 * 2**20
+_EVENT_TYPES = events.LIFECYCLE | events.ENDINGS | normalise.SHOWN
 
 
 def _event(kind: str, **fields: Any) -> bytes:
@@ -259,7 +261,7 @@ def problems(log: bytes) -> Iterator[str]:
             told = (content["type"], content["sequence_number"])
             if told != (event.type, number):
                 yield f"{how}event {number} is {event.type} with {told}"
-            if event.type not in EVENT_TYPES:
+            if event.type not in _EVENT_TYPES:
                 yield f"{how}event {number} is called {event.type!r}"
 
 

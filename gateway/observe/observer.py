@@ -1,0 +1,369 @@
+"""What happens, as counters and log lines.
+
+Rooms report what happened (`job_finished(...)`); this file alone decides which counter moves and which
+line is written. The metrics are the table in `metrics`; what may stand in a line is in `gateway.logs`.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections import Counter as Counted
+from collections.abc import Iterable, Mapping
+from typing import Protocol
+
+from gateway.logs import JobFacts, line
+from gateway.observe.metrics import Metrics
+
+_FOREIGN_TO_A_NAME = re.compile(r"[^A-Za-z0-9_.-]")
+_NAME_CHARS_MAX = 64
+_NOTICES_MAX = 50
+"""Per backend. The backend chooses the names of its fields and could make them up without end."""
+_WAITS = ("slot", "breaker", "rest", "hold", "retry", "caller", "share")
+_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
+
+
+class Noticed(Protocol):
+    """Something unusual in a backend's answer, as `gateway.wire.answers.notices` reports it."""
+
+    @property
+    def what(self) -> str:
+        """Its kind."""
+
+    @property
+    def name(self) -> str:
+        """The field, or the word."""
+
+
+class Observer(Metrics):
+    """Counts what happens and writes one line per transition."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._facts = JobFacts()
+        self._notices: dict[str, set[tuple[str, str]]] = {}
+        self._backends: set[str] = set()
+        self._silent_backends: set[str] = set()
+        self._endpoints: set[str] = set()
+
+    # One method for each thing that happens: counters move and lines are written here only.
+
+    def job_known(
+        self,
+        response_id: str,
+        *,
+        backend: str | None = None,
+        model: str | None = None,
+        request: str | None = None,
+    ) -> None:
+        """Remember facts that every later line about this job repeats.
+
+        Args:
+            request: The `X-Request-Id` of the answer to its create.
+        """
+        facts = {"backend": backend, "model": model, "request": request}
+        self._facts.learn(response_id, {name: value for name, value in facts.items() if value is not None})
+
+    def job_called(self, response_id: str, replica: int, request: str, status: int | None) -> None:
+        """A backend was called for a job; later lines say which replica and what came of it.
+
+        Args:
+            request: The `X-Request-Id` that the backend got.
+            status: The HTTP status of its answer; None if there was none.
+        """
+        called = {"replica": replica, "upstream_request": request, "upstream_status": status}
+        self._facts.learn(response_id, called)
+
+    def job_accepted(self, response_id: str, backend: str, tenant: bytes, is_streamed: bool) -> None:
+        self.accepted.labels(backend).inc()
+        facts = self._facts.of(response_id)
+        line("job", id=response_id, to="queued", tenant=tenant.hex()[:8], stream=is_streamed, **facts)
+
+    def create_refused(self, reason: str) -> None:
+        """reason: `queue_full` | `tenant_queue_full`."""
+        self.creates_refused.labels(reason).inc()
+
+    def tools_omitted(self, backend: str, kinds: Iterable[str]) -> None:
+        """kinds: Words of a closed set, one for each tool."""
+        counts = Counted(kinds)
+        if not counts:
+            return
+        for kind, count in counts.items():
+            self.omitted_tools.labels(backend, kind).inc(count)
+        line("tools_omitted", backend=backend, tools=" ".join(sorted(counts)))
+
+    def job_adopted(self, response_id: str) -> None:
+        self.adopted.inc()
+        line("adopted", id=response_id)
+
+    def job_started(
+        self, response_id: str, backend: str, attempt: int, waited_s: float, *, is_first: bool
+    ) -> None:
+        if is_first:
+            self.queue_wait.labels(backend).observe(max(0.0, waited_s))
+        self._facts.learn(response_id, {"attempt": attempt})
+        facts = self._facts.of(response_id)
+        line("job", id=response_id, to="in_progress", waited_s=round(waited_s, 3), **facts)
+
+    def lesson_learned(self, backend: str, lesson: str) -> None:
+        """lesson: the name of a row in `wire.conversation.lessons`."""
+        self.lessons.labels(backend, lesson).inc()
+        line("lesson", backend=backend, reason=lesson)
+
+    def jobs_waiting(self, backends: Iterable[tuple[str, Mapping[str, int], float]]) -> None:
+        """Per backend: its name, the number of waiting jobs by reason, and the age of the oldest in seconds.
+
+        A reason is one of `_WAITS`, or `removed`.
+        """
+        found = list(backends)
+        if (names := {backend for backend, *_ in found}) != self._backends:
+            self._backends = names  # the series of backends that are gone must not stay
+            self.waiting.clear()
+            self.oldest_waiting.clear()
+        for backend, reasons, oldest_s in found:
+            for reason in {*_WAITS, *reasons}:
+                self.waiting.labels(backend, reason).set(reasons.get(reason, 0))
+            self.oldest_waiting.labels(backend).set(oldest_s)
+
+    def job_first_output(self, backend: str, seconds: float) -> None:
+        self.ttft.labels(backend).observe(seconds)
+
+    def job_finished(
+        self, response_id: str, backend: str, outcome: str, code: str | None, reason: str, ran_s: float | None
+    ) -> None:
+        self.finished.labels(backend, outcome, code or "").inc()
+        if ran_s is not None:
+            self.run_time.labels(backend, outcome).observe(max(0.0, ran_s))
+        line(
+            "job",
+            id=response_id,
+            to=outcome,
+            code=code,
+            reason=reason,
+            ran_s=None if ran_s is None else round(ran_s, 3),
+            **self._facts.forget(response_id),
+        )
+
+    def job_deleted(self, response_id: str) -> None:
+        line("job", id=response_id, to="deleted", **self._facts.forget(response_id))
+
+    def job_released(self, response_id: str, reason: str, after_s: float) -> None:
+        """The job will run again. Clients still see `in_progress`."""
+        facts = self._facts.of(response_id)
+        line("job", id=response_id, to="waiting", reason=reason, after_s=round(after_s, 3), **facts)
+
+    def job_silent(self, response_id: str, silence_s: float) -> None:
+        """Its backend has sent nothing for `silence_s`; the job keeps waiting."""
+        facts = self._facts.of(response_id)
+        line("job", id=response_id, to="silent", waited_s=round(silence_s, 1), **facts)
+
+    def jobs_silent(self, backends: Mapping[str, int]) -> None:
+        """The number of silent jobs, by backend."""
+        for backend in {*self._silent_backends, *backends}:
+            self.silent.labels(backend).set(backends.get(backend, 0))
+        self._silent_backends |= backends.keys()
+
+    def claim_lost(self, response_id: str) -> None:
+        line("claim_lost", id=response_id, level=logging.DEBUG)
+
+    def task_died(self, name: str, error: BaseException) -> None:
+        """A defect: logged with its trace, since nobody else will see it."""
+        line("task_died", level=logging.ERROR, task=name, exc_info=error)
+
+    def request_refused(self, status: int) -> None:
+        self.refused.labels(str(status)).inc()
+
+    def caller_refused(self, code: str, tenant: str, name: str | None, count: int) -> None:
+        """The caller got 429, `count` times since the last line about it."""
+        line(
+            "caller_refused",
+            level=logging.WARNING,
+            code=code,
+            status=429,
+            tenant=tenant,
+            tenant_name=name,
+            count=count,
+        )
+
+    def passed_through(self, method: str, status: int) -> None:
+        self.passthrough.labels(method if method in _METHODS else "other", str(status)).inc()
+
+    def upstream_answered(self, kind: str, seconds: float) -> None:
+        self.upstream_latency.labels(kind).observe(seconds)
+
+    def upstream_failed(self, kind: str, reason: str) -> None:
+        """kind: `background` | `passthrough` | `lookup`; reason: `unreachable` | `timeout` | `cut`."""
+        self.upstream_errors.labels(kind, reason).inc()
+
+    def retried(self, backend: str, reason: str) -> None:
+        """reason: `unreachable` | `cut` | `put_off` | `asked_anew`, or the reason why a job runs again."""
+        self.retries.labels(backend, reason).inc()
+
+    def retry_refused(self, backend: str) -> None:
+        self.retries_refused.labels(backend).inc()
+
+    def backend_noticed(self, backend: str, notices: Iterable[Noticed]) -> None:
+        """Count what one answer had in it; log what this backend has not shown before."""
+        for notice in notices:
+            name = self._fitting(backend, notice)
+            if notice.what == "unmapped_field":
+                self.unmapped_fields.labels(backend, name).inc()
+
+    def _fitting(self, backend: str, notice: Noticed) -> str:
+        """A safe label for a notice: cleaned, cut short, and `other` once a backend has shown too many."""
+        known = self._notices.setdefault(backend, set())
+        name = _FOREIGN_TO_A_NAME.sub("_", notice.name)[:_NAME_CHARS_MAX]
+        if (notice.what, name) not in known:
+            if len(known) >= _NOTICES_MAX:
+                return "other"
+            known.add((notice.what, name))
+            line(
+                "backend_noticed",
+                level=logging.WARNING,
+                backend=backend,
+                reason=notice.what,
+                found=name or None,
+            )
+        return name
+
+    def replica(
+        self,
+        backend: str,
+        number: int,
+        *,
+        is_usable: bool,
+        is_left_alone: bool,
+        rests: bool,
+        plain: int,
+        background: int,
+    ) -> None:
+        self.replica_resting.labels(backend, str(number)).set(rests)
+        self.breaker_open.labels(backend, str(number)).set(is_left_alone)
+        self.replica_up.labels(backend, str(number)).set(is_usable)
+        self.replica_calls.labels(backend, str(number), "plain").set(plain)
+        self.replica_calls.labels(backend, str(number), "background").set(background)
+
+    def replica_checked(self, backend: str, number: int, result: str, before: str) -> None:
+        """result, before: `ok` | `unreachable` | `unavailable` | `no_api` | `key_refused` | `unknown`."""
+        self.replica_check.labels(backend, str(number), before).set(0)
+        self.replica_check.labels(backend, str(number), result).set(1)
+
+    def loop_lagged(self, seconds: float) -> None:
+        self.loop_lag.observe(max(0.0, seconds))
+
+    def store_became(self, state: str, was: str, *, is_worse: bool) -> None:
+        self.store_state.labels(was).set(0)
+        self.store_state.labels(state).set(1)
+        line("store", level=logging.ERROR if is_worse else logging.INFO, to=state, was=was)
+
+    def store_failed(self, kind: str) -> None:
+        """kind: `full` | `io` | `corrupt` | `busy` | `interrupted` | `other`."""
+        self.store_errors.labels(kind).inc()
+
+    def store_recreated(self, aside: str, reason: str) -> None:
+        self.store_recreations.inc()
+        line("store_recreated", level=logging.ERROR, aside=aside, reason=reason)
+
+    def store_taken_away(self, what: str) -> None:
+        """what: The file that is missing: `database` | `-wal` | `-shm`."""
+        line("store_taken_away", level=logging.ERROR, file=what)
+
+    def store_left(self, what: str) -> None:
+        """The file was still missing at the end. The next process will not find what was stored since."""
+        line("store_left", level=logging.ERROR, file=what)
+
+    def store_restored(self) -> None:
+        self.store_restorations.inc()
+        line("store_restored", level=logging.WARNING)
+
+    def store_not_restored(self, reason: str) -> None:
+        line("store_not_restored", level=logging.ERROR, reason=reason)
+
+    def log_too_large(self, size: int, *, is_ours: bool) -> None:
+        """is_ours: One of our own reads held the log; it was interrupted."""
+        self.log_alarms.inc()
+        line("store_log_too_large", level=logging.ERROR, bytes=size, read_broken_off=is_ours)
+
+    def clock_jumped(self, seconds: float) -> None:
+        self.clock_jumps.inc()
+        line("clock_jump", level=logging.WARNING, seconds=round(seconds, 1))
+
+    def webhook_taken(self, response_id: str, endpoint: str, attempt: int, reason: str) -> None:
+        self._webhook_attempted(endpoint, reason)
+        self.webhook_deliveries.labels(endpoint, "delivered").inc()
+        line("webhook", id=response_id, endpoint=endpoint, to="delivered", attempt=attempt, reason=reason)
+
+    def webhook_put_off(
+        self, response_id: str, endpoint: str, attempt: int, reason: str, delay_s: float, *, is_down: bool
+    ) -> None:
+        """is_down: The endpoint was reported down already, so this attempt gets no line."""
+        self._webhook_attempted(endpoint, reason)
+        if is_down:
+            return
+        line(
+            "webhook",
+            id=response_id,
+            endpoint=endpoint,
+            to="waiting",
+            attempt=attempt,
+            reason=reason,
+            after_s=round(delay_s, 1),
+        )
+
+    def webhook_given_up(self, response_id: str, endpoint: str, attempt: int, reason: str) -> None:
+        self._webhook_attempted(endpoint, reason)
+        self.webhook_deliveries.labels(endpoint, "given_up").inc()
+        line(
+            "webhook",
+            level=logging.WARNING,
+            id=response_id,
+            endpoint=endpoint,
+            to="given_up",
+            attempt=attempt,
+            reason=reason,
+        )
+
+    def webhooks_given_up(self, endpoint: str, count: int, reason: str) -> None:
+        """reason: `too_old` | `too_many`."""
+        self.webhook_deliveries.labels(endpoint, "given_up").inc(count)
+        line("webhook", level=logging.WARNING, endpoint=endpoint, to="given_up", count=count, reason=reason)
+
+    def _webhook_attempted(self, endpoint: str, reason: str) -> None:
+        """reason: A word, or `http_` and a status. Statuses are counted by class: `http_5xx`."""
+        is_status = reason.startswith("http_")
+        self.webhook_attempts.labels(endpoint, f"{reason[:6]}xx" if is_status else reason).inc()
+
+    def webhook_disabled(self, endpoint: str) -> None:
+        line("webhook_endpoint", level=logging.WARNING, endpoint=endpoint, to="disabled", reason="http_410")
+
+    def webhook_down(self, endpoint: str, reason: str) -> None:
+        """Until the endpoint accepts an event again, one event at a time is tried."""
+        line("webhook_endpoint", level=logging.WARNING, endpoint=endpoint, to="down", reason=reason)
+
+    def webhook_up(self, endpoint: str, after_s: float) -> None:
+        line("webhook_endpoint", endpoint=endpoint, to="up", after_s=round(after_s, 1))
+
+    def webhook_enabled(self, endpoint: str) -> None:
+        line("webhook_endpoint", endpoint=endpoint, to="enabled")
+
+    def webhooks_measured(self, endpoints: Iterable[tuple[str, int, float, bool, int]]) -> None:
+        """Per endpoint: its name, waiting events, the oldest one's age in seconds, disabled, hosts down."""
+        found = list(endpoints)
+        if (names := {endpoint for endpoint, *_ in found}) != self._endpoints:
+            self._endpoints = names  # the series of endpoints that are gone must not stay
+            for gauge in (
+                self.webhook_waiting,
+                self.webhook_oldest,
+                self.webhook_is_disabled,
+                self.webhook_is_down,
+            ):
+                gauge.clear()
+        for endpoint, count, oldest_s, is_disabled, down in found:
+            self.webhook_is_down.labels(endpoint).set(down)
+            self.webhook_waiting.labels(endpoint).set(count)
+            self.webhook_oldest.labels(endpoint).set(oldest_s)
+            self.webhook_is_disabled.labels(endpoint).set(is_disabled)
+
+    def committed(self, operations: int, seconds: float) -> None:
+        self.commit_ops.observe(operations)
+        self.commit.observe(seconds)

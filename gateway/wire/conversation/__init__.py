@@ -1,0 +1,1 @@
+"""Earlier turns: what a client may name, what goes back to a backend, and in which form it takes it."""

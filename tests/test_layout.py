@@ -1,0 +1,87 @@
+"""Each module of the gateway has a test file of its name, in the room of the same name.
+
+`wire/chat/calls.py` is tried in `tests/wire/test_calls.py` or `tests/wire/test_chat_calls.py`. The tables say
+where the others are tried. Neither may grow.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+TRIED_IN = {
+    # a stream is made whole by several modules together, and tried as a whole
+    "core/test_machine_inputs.py": "wire/answers: arguments lifecycle normalise parts silent",
+    "core/test_engine_shapes.py": "wire/answers: endings item_shapes lookup readers",
+    # a body is classified by what its scan has found
+    "wire/test_classify.py": "wire/bodies: json_scan",
+    # calls are compared as bytes, whichever class makes them
+    "wire/test_requests.py": "wire: calls errors speech speech_responses",
+    "wire/test_lessons.py": "wire: chat/speech conversation/item_lessons",
+    "wire/test_replay.py": "wire/conversation: plain_words",
+    # a chat answer is tried by what its client gets
+    "wire/test_chat_calls.py": "wire/chat: arguments call_items",
+    "wire/test_chat_content.py": "wire/chat: citations images parts",
+    "wire/test_chat_chunks.py": "wire/chat: fields heard pieces",
+    "wire/test_chat_unmapped.py": "wire: chat/known answers/notices",
+    "wire/test_chat_tools.py": "wire/chat: choice",
+    # a conversation, by its messages
+    "wire/test_chat_messages.py": "wire/chat: details message_parts order spoken ways",
+    # a failure, by a backend's words
+    "wire/test_failures.py": "wire/failures: causes errorbody waits",
+    "wire/test_shapes.py": "wire: tools",
+    # settings are tried as a user gives them
+    "config/test_loader.py": "config: backends conflicts environment file models names section",
+    "config/test_tenants.py": "config: keyfiles publickeys",
+    # what happens is tried by its lines; the wiring by the command itself
+    "test_logs.py": "observe/observer logpipe",
+    "test_cli.py": "app ports remote",
+}
+"""Where modules are tried that have no test file of their name; the comment above says why."""
+
+
+def _tried_elsewhere() -> set[str]:
+    found = set()
+    for modules in TRIED_IN.values():
+        room, _, names = modules.rpartition(": ")
+        found |= {f"{room}/{name}" if room else name for name in names.split()}
+    return found
+
+
+WITHOUT = {"api": 23, "core": 7, "engine": 12, "outbound": 6, "store": 16}
+"""How many modules of other rooms have none yet. Lower a number when you add one."""
+
+
+def _modules() -> list[str]:
+    gateway = ROOT / "gateway"
+    found = (path.relative_to(gateway).with_suffix("") for path in gateway.rglob("*.py"))
+    return sorted(path.as_posix() for path in found if not path.name.startswith("__"))
+
+
+def _has_its_own(module: str) -> bool:
+    *rooms, name = module.split("/")
+    folder = ROOT / "tests" / rooms[0] if rooms else ROOT / "tests"
+    names = ["_".join([*rooms[start:], name]) for start in range(1, len(rooms) + 1)] or [name]
+    return any((folder / f"test_{each}.py").exists() for each in names)
+
+
+def _without() -> list[str]:
+    return [module for module in _modules() if not _has_its_own(module)]
+
+
+def test_each_module_has_a_test_file_of_its_name() -> None:
+    others = [module for module in _without() if module.split("/")[0] not in WITHOUT]
+    assert set(others) - _tried_elsewhere() == set(), "name the test file like the module"
+
+
+def test_the_exceptions_are_needed_and_name_files_that_exist() -> None:
+    assert _tried_elsewhere() - set(_without()) == set()
+    for file in TRIED_IN:
+        assert (ROOT / "tests" / file).exists(), file
+
+
+def test_no_room_gets_more_modules_without_a_test_file() -> None:
+    for room, most in WITHOUT.items():
+        found = [module for module in _without() if module.split("/")[0] == room]
+        assert len(found) <= most, found
