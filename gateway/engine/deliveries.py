@@ -31,7 +31,7 @@ from gateway.core.webhooks import (
 )
 from gateway.engine.clock import Clock
 from gateway.observe import Observer, line
-from gateway.store.outbox_port import GivenUp, Waiting
+from gateway.store.outbox import GivenUp, Waiting
 from gateway.store.port import JobStore
 
 _LOOK_S = 0.25

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from gateway.core.job import Claim, Idempotency, Job, NewJob, Outcome, Sealed, Status
-from gateway.store.outbox_port import Outbox
+from gateway.store.outbox import Outbox
 from gateway.wire.items import Turn
 
 

@@ -24,7 +24,7 @@ from gateway.engine.engine import Engine
 from gateway.engine.jobs import Submission
 from gateway.observe import Observer
 from gateway.store.port import JobStore
-from gateway.store.sqlite import SqliteStore
+from gateway.store.sqlite.store import SqliteStore
 from gateway.wire.calls import Speech
 from gateway.wire.sse import KEEP_ALIVE, SseDecoder, data_of, split_frames
 

@@ -12,7 +12,7 @@ import pytest
 from gateway.config import StoreSettings
 from gateway.core.job import NewJob
 from gateway.observe import Observer
-from gateway.store.sqlite import SqliteStore
+from gateway.store.sqlite.store import SqliteStore
 from tests.store.jobs import NOW, TENANT, new_job
 from tests.torture.disk import Disk, Faults, break_disk, mend_disk
 

@@ -37,7 +37,7 @@ from gateway.core.job import (
 from gateway.core.webhooks import UP, Delivery, Endpoint, Standing, Verdict
 from gateway.observe import Observer
 from gateway.store.port import QueueLimits
-from gateway.store.sqlite import SqliteStore
+from gateway.store.sqlite.store import SqliteStore
 from gateway.wire.sse import encode, split_frames
 
 T = TypeVar("T")

@@ -16,7 +16,7 @@ import pytest
 
 from gateway.core.job import NewJob
 from gateway.store.port import QueueLimits
-from gateway.store.sqlite import SqliteStore
+from gateway.store.sqlite.store import SqliteStore
 from gateway.wire.sse import encode
 
 NOW = 1_000_000

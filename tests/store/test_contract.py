@@ -30,7 +30,7 @@ from gateway.core.job import (
 from gateway.core.tiers import weight
 from gateway.observe import Observer
 from gateway.store.port import JobStore, Page, QueueLimits, WaitingJobs
-from gateway.store.sqlite import SqliteStore
+from gateway.store.sqlite.store import SqliteStore
 from gateway.wire.sse import encode, split_frames
 from tests.store.jobs import NOW, TENANT, new_job
 

@@ -19,10 +19,10 @@ import pytest
 from gateway.config import StoreSettings
 from gateway.core.job import NewJob, Outcome, Status
 from gateway.observe import Observer
-from gateway.store.file import DatabaseInUse, DatabaseRefused
 from gateway.store.port import QueueLimits
-from gateway.store.sqlite import SqliteStore
-from gateway.store.writer import on_thread
+from gateway.store.sqlite.file import DatabaseInUse, DatabaseRefused
+from gateway.store.sqlite.store import SqliteStore
+from gateway.store.sqlite.writer import on_thread
 from gateway.wire.sse import encode, split_frames
 
 NOW = 1_000_000
@@ -228,7 +228,7 @@ async def test_a_kill_while_the_file_was_being_made_leaves_one_that_can_be_opene
             seen.append((suffix, file.read_bytes() if file.exists() else b""))
         return b"p" * size
 
-    monkeypatch.setattr("gateway.store.connection.secrets.token_bytes", snapshot)
+    monkeypatch.setattr("gateway.store.sqlite.connection.secrets.token_bytes", snapshot)
     await opened()
     assert seen[0][1].startswith(b"SQLite format 3")
     monkeypatch.undo()
@@ -249,7 +249,7 @@ import asyncio, sys
 from pathlib import Path
 from gateway.config import StoreSettings
 from gateway.observe import Observer
-from gateway.store.sqlite import SqliteStore
+from gateway.store.sqlite.store import SqliteStore
 
 async def main():
     settings = StoreSettings(database=Path(sys.argv[1]))
@@ -269,7 +269,7 @@ from gateway.config import StoreSettings
 from gateway.core.job import NewJob
 from gateway.store.port import QueueLimits
 from gateway.observe import Observer
-from gateway.store.sqlite import SqliteStore
+from gateway.store.sqlite.store import SqliteStore
 from gateway.wire.sse import encode
 
 def event(name, number):

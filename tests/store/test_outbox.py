@@ -15,7 +15,7 @@ from gateway.core.job import Claim, ClaimLost, NewJob, Outcome, Status
 from gateway.core.webhooks import CALLERS, Delivery, Endpoint, Judge, Standing, Verdict, owner_of
 from gateway.observe import Observer
 from gateway.store.port import JobStore, QueueLimits
-from gateway.store.sqlite import SqliteStore
+from gateway.store.sqlite.store import SqliteStore
 from gateway.wire.sse import encode
 
 NOW = 1_000_000

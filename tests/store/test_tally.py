@@ -15,7 +15,7 @@ from gateway.config import StoreSettings
 from gateway.core.job import Claim, ClaimLost, NewJob, Outcome, QueueFull, Status
 from gateway.observe import Observer
 from gateway.store.port import QueueLimits
-from gateway.store.sqlite import SqliteStore
+from gateway.store.sqlite.store import SqliteStore
 
 NOW = 1_000_000
 PLENTY = QueueLimits(100_000, 100_000)

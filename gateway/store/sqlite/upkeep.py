@@ -11,12 +11,12 @@ from contextlib import suppress
 
 from gateway.core.job import StoreUnavailable
 from gateway.observe import Observer, line
-from gateway.store.connecting import connect_reader
-from gateway.store.connection import damage, is_largely_free
-from gateway.store.database import ACCEPTING_SHARE, Database
-from gateway.store.file import DatabaseRefused, DatabaseUnreachable, Known
-from gateway.store.health import State
-from gateway.store.queries import QUERIES
+from gateway.store.sqlite.connecting import connect_reader
+from gateway.store.sqlite.connection import damage, is_largely_free
+from gateway.store.sqlite.database import ACCEPTING_SHARE, Database
+from gateway.store.sqlite.file import DatabaseRefused, DatabaseUnreachable, Known
+from gateway.store.sqlite.health import State
+from gateway.store.sqlite.queries import QUERIES
 
 _TICK_S = 1.0
 _TRUNCATION_INTERVAL_S = 5.0

@@ -12,8 +12,8 @@ from typing import TypeVar
 
 import aiosqlite
 
-from gateway.store.health import Health
-from gateway.store.writer import on_thread
+from gateway.store.sqlite.health import Health
+from gateway.store.sqlite.writer import on_thread
 
 T = TypeVar("T")
 

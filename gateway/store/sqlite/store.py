@@ -14,14 +14,14 @@ from typing import Any, TypeVar
 from gateway.config import StoreSettings
 from gateway.core.job import Claim, ClaimLost, Idempotency, IdTaken, Job, NewJob, Outcome, Sealed, Status
 from gateway.observe import Observer
-from gateway.store import census, items, operations
-from gateway.store.database import Database
-from gateway.store.health import State
-from gateway.store.opening import open_database
-from gateway.store.outbox import SqliteOutbox
 from gateway.store.port import Backlog, Call, Page, QueueLimits
-from gateway.store.queries import QUERIES
-from gateway.store.upkeep import Upkeep
+from gateway.store.sqlite import census, items, operations
+from gateway.store.sqlite.database import Database
+from gateway.store.sqlite.health import State
+from gateway.store.sqlite.opening import open_database
+from gateway.store.sqlite.outbox import SqliteOutbox
+from gateway.store.sqlite.queries import QUERIES
+from gateway.store.sqlite.upkeep import Upkeep
 from gateway.wire.items import Turn
 
 T = TypeVar("T")

@@ -22,9 +22,9 @@ import aiosqlite
 
 from gateway.core.job import StoreUnavailable
 from gateway.observe import Observer
-from gateway.store.connection import fence
-from gateway.store.file import DatabaseRefused, DatabaseUnreachable
-from gateway.store.health import Health, State, is_everybodys, state_after
+from gateway.store.sqlite.connection import fence
+from gateway.store.sqlite.file import DatabaseRefused, DatabaseUnreachable
+from gateway.store.sqlite.health import Health, State, is_everybodys, state_after
 
 T = TypeVar("T")
 Operation = Callable[[sqlite3.Connection], Any]

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from gateway.core.job import Status
 from gateway.store.port import Backlog, WaitingJobs
-from gateway.store.queries import QUERIES
+from gateway.store.sqlite.queries import QUERIES
 
 
 def backlog(raw: sqlite3.Connection, now_ms: int, barred: Mapping[tuple[str, bytes], str]) -> Backlog:

@@ -20,9 +20,9 @@ from gateway.core.job import (
     Status,
 )
 from gateway.core.webhooks import own_lane
-from gateway.store.items import note_items
 from gateway.store.port import Page, QueueLimits
-from gateway.store.queries import QUERIES
+from gateway.store.sqlite.items import note_items
+from gateway.store.sqlite.queries import QUERIES
 from gateway.wire.item_ids import Place
 from gateway.wire.sse import split_frames
 

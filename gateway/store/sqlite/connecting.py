@@ -9,9 +9,9 @@ from collections.abc import Callable
 import aiosqlite
 
 from gateway.config import StoreSettings
-from gateway.store.connection import prepare_reader, prepare_writer
-from gateway.store.file import Known
-from gateway.store.writer import on_thread
+from gateway.store.sqlite.connection import prepare_reader, prepare_writer
+from gateway.store.sqlite.file import Known
+from gateway.store.sqlite.writer import on_thread
 
 
 async def connect_writer(settings: StoreSettings, known: Known) -> aiosqlite.Connection:
