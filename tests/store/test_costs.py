@@ -14,8 +14,8 @@ from gateway.core.job import NewJob, Outcome, Status
 from gateway.core.webhooks import Endpoint
 from gateway.observe import Observer
 from gateway.store.port import QueueLimits
+from gateway.store.sqlite.connecting import on_thread
 from gateway.store.sqlite.store import SqliteStore
-from gateway.store.sqlite.writer import on_thread
 from gateway.wire.sse import encode
 
 NOW = 1_000_000

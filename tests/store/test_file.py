@@ -20,9 +20,9 @@ from gateway.config import StoreSettings
 from gateway.core.job import NewJob, Outcome, Status
 from gateway.observe import Observer
 from gateway.store.port import QueueLimits
+from gateway.store.sqlite.connecting import on_thread
 from gateway.store.sqlite.file import DatabaseInUse, DatabaseRefused
 from gateway.store.sqlite.store import SqliteStore
-from gateway.store.sqlite.writer import on_thread
 from gateway.wire.sse import encode, split_frames
 
 NOW = 1_000_000

@@ -416,7 +416,7 @@ async def test_a_read_is_broken_off_though_upkeep_itself_waits_behind_it(
             while store._database.sizes()["wal"] > MIB:
                 await asyncio.sleep(0.01)
     finally:
-        store._database.readers._all[0].connection._conn.interrupt()  # or nothing would end
+        await store._database.readers._all[0].connection.interrupt()  # or nothing would end
         tending.cancel()
         await asyncio.wait([tending, reading])
 

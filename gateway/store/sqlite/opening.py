@@ -12,7 +12,7 @@ import aiosqlite
 from gateway.config import StoreSettings
 from gateway.observe import Observer
 from gateway.store.sqlite.ballast import Ballast
-from gateway.store.sqlite.connecting import connect_reader, connect_writer
+from gateway.store.sqlite.connecting import connect_reader, connect_writer, on_thread
 from gateway.store.sqlite.connection import (
     damage,
     pepper_of,
@@ -32,7 +32,7 @@ from gateway.store.sqlite.filesystem import unfit
 from gateway.store.sqlite.health import Health, State
 from gateway.store.sqlite.place import Place
 from gateway.store.sqlite.readers import Readers
-from gateway.store.sqlite.writer import Writer, on_thread
+from gateway.store.sqlite.writer import Writer
 
 
 async def open_database(settings: StoreSettings, observer: Observer) -> Database:

@@ -89,7 +89,7 @@ class Upkeep:
             if await self._database.empty_log():
                 return
         if size > _ALARM_SHARE * settings.wal_bytes_max:
-            is_ours = self._database.readers.interrupt_oldest()
+            is_ours = await self._database.readers.interrupt_oldest()
             self._observer.log_too_large(size, is_ours=is_ours)
             # At once: the next long read may begin at any time.
             if not (is_ours and await self._database.empty_log()):
