@@ -36,6 +36,19 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
+class Work(Claim):
+    """A claim with all that a run needs: what was asked for, and the turns before it, oldest first."""
+
+    call: Call
+    turns: list[Turn]
+
+    @property
+    def size(self) -> int:
+        """About how much of it is in memory."""
+        return len(self.call.input) + sum(len(turn.input) + len(turn.final) for turn in self.turns)
+
+
+@dataclass(frozen=True, slots=True)
 class Page:
     """Events after a cursor, as many as fit.
 
@@ -164,7 +177,8 @@ class JobStore(Protocol):
         backend: str = "default",
         accepted_before_ms: int | None = None,
         resting: Collection[bytes] = (),
-    ) -> list[Claim]:
+        bytes_max: int = ...,
+    ) -> list[Work]:
         """Take up to `limit` waiting jobs of a backend. Output of a lost, silent attempt is thrown away.
 
         Tenants take turns, and share by the weights of their tiers; of one tenant the higher tier goes first,
@@ -173,6 +187,7 @@ class JobStore(Protocol):
         Args:
             accepted_before_ms: Leave later ones where they are.
             resting: Tenants of whom none is taken.
+            bytes_max: No more jobs are taken once they have this much.
         """
 
     async def append(

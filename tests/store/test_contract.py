@@ -24,12 +24,13 @@ from gateway.core.job import (
     Outcome,
     PreviousGone,
     QueueFull,
+    Sealed,
     Status,
     StoreUnavailable,
 )
 from gateway.core.tiers import weight
 from gateway.observe import Observer
-from gateway.store.port import JobStore, Page, QueueLimits, WaitingJobs
+from gateway.store.port import JobStore, Page, QueueLimits, WaitingJobs, Work
 from gateway.store.sqlite.store import SqliteStore
 from gateway.wire.sse import encode, split_frames
 from tests.store.jobs import NOW, TENANT, new_job
@@ -104,7 +105,7 @@ async def create(store: JobStore, name: str, **changes: Any) -> NewJob:
     return job
 
 
-async def claim(store: JobStore, limit: int = 1, attempts_max: int = 2, now_ms: int = NOW) -> list[Claim]:
+async def claim(store: JobStore, limit: int = 1, attempts_max: int = 2, now_ms: int = NOW) -> list[Work]:
     return await store.claim(limit, attempts_max=attempts_max, now_ms=now_ms)
 
 
@@ -472,7 +473,7 @@ async def test_waiting_for_another_s_tier_costs_no_more_than_promised(store: Job
     dice = random.Random(seed)
     slots = dice.choice([1, 1, 2, 5])
     tenants = [bytes([number]) * 32 for number in range(4)]
-    running: list[Claim] = []
+    running: list[Work] = []
     waiting: Counter[bytes] = Counter()
     owed = dict.fromkeys(tenants, 0)
     passed: dict[bytes, Counter[bytes]] = {tenant: Counter() for tenant in tenants}
@@ -1077,3 +1078,27 @@ async def test_what_was_asked_before_the_close_is_written_and_nothing_after(open
     with pytest.raises(StoreUnavailable):
         await create(store, "late")
     assert (await (await opened()).backlog(now_ms=NOW)).by_status[Status.QUEUED] == 5
+
+
+# -- what a run needs
+
+
+async def test_a_claim_brings_what_was_asked_for_and_the_turns_before(store: JobStore) -> None:
+    await ended(store, "first")
+    new = await create(store, "next", previous_id="first", sealed=Sealed("k", b"secret"))
+    (work,) = await claim(store)
+    assert work.call == await store.call_of("next")
+    assert (work.call.input, work.call.sealed) == (new.input, Sealed("k", b"secret"))
+    assert work.turns == await store.turns_before("next", TENANT) != []
+
+
+async def test_a_claim_of_large_inputs_takes_one_at_least_and_no_more_than_so_much(store: JobStore) -> None:
+    for name in "abc":
+        await create(store, name, input=b"x" * 1000)
+
+    async def taken(bytes_max: int) -> list[str]:
+        works = await store.claim(9, attempts_max=2, now_ms=NOW, bytes_max=bytes_max)
+        return [work.id for work in works]
+
+    assert await taken(10) == ["a"]
+    assert await taken(1001) == ["b", "c"]

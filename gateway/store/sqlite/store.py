@@ -12,9 +12,9 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from gateway.config import StoreSettings
-from gateway.core.job import Claim, ClaimLost, Idempotency, IdTaken, Job, NewJob, Outcome, Sealed, Status
+from gateway.core.job import Claim, ClaimLost, Idempotency, IdTaken, Job, NewJob, Outcome, Status
 from gateway.observe import Observer
-from gateway.store.port import Backlog, Call, Page, QueueLimits
+from gateway.store.port import Backlog, Call, Page, QueueLimits, Work
 from gateway.store.sqlite import census, items, operations
 from gateway.store.sqlite.database import Database
 from gateway.store.sqlite.health import State
@@ -100,14 +100,10 @@ class SqliteStore:
 
     async def call_of(self, response_id: str) -> Call | None:
         row = await self._one("call_by_id", id=response_id)
-        if row is None:
-            return None
-        sealed = None if row["sealed"] is None else Sealed(row["key_id"], row["sealed"])
-        return Call(row["request"], row["input"], row["target"], row["headers"], sealed)
+        return operations.to_call(row) if row else None
 
     async def turns_before(self, response_id: str, tenant: bytes) -> list[Turn]:
-        rows = await self._all("turns_before", id=response_id, tenant=tenant)
-        return [Turn(row["id"], row["input"], row["final"], row["backend"]) for row in rows]
+        return await self._read(lambda raw: operations.turns_before(raw, response_id, tenant))
 
     async def turns_with(
         self, item_ids: Collection[str], tenant: bytes, *, now_ms: int, bytes_max: int
@@ -148,7 +144,8 @@ class SqliteStore:
         backend: str = "default",
         accepted_before_ms: int | None = None,
         resting: Collection[bytes] = (),
-    ) -> list[Claim]:
+        bytes_max: int = 2**20,
+    ) -> list[Work]:
         wanted = {
             "backend": backend,
             "attempts_max": attempts_max,
@@ -157,7 +154,9 @@ class SqliteStore:
             "resting": json.dumps([tenant.hex() for tenant in resting]),
         }
         self._database.health.require_below(State.FULL)  # what it produced could not be stored
-        return await self._writer.ask(lambda raw: operations.claim(raw, self._owner, limit, wanted))
+        return await self._writer.ask(
+            lambda raw: operations.claim(raw, self._owner, limit, bytes_max, wanted)
+        )
 
     async def append(
         self, claim: Claim, first_seq: int, count: int, events: bytes, *, has_output: bool

@@ -107,6 +107,13 @@ SELECT job.*, call.response, result.final
 FROM job JOIN call ON call.job = job.pk LEFT JOIN result ON result.job = job.pk
 WHERE job.id = :id;
 
+-- name: work_by_id
+-- The same, with all that a run needs.
+SELECT job.*, call.response, NULL AS final, call.request, call.input, call.target, call.headers,
+       secret.key_id, secret.sealed
+FROM job JOIN call ON call.job = job.pk LEFT JOIN secret ON secret.job = job.pk
+WHERE job.id = :id;
+
 -- name: call_by_id
 SELECT call.request, call.input, call.target, call.headers, secret.key_id, secret.sealed
 FROM job JOIN call ON call.job = job.pk LEFT JOIN secret ON secret.job = job.pk
