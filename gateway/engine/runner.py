@@ -25,6 +25,7 @@ from gateway.engine.silence import Silence
 from gateway.engine.slots import Slots
 from gateway.engine.thoughts import Thoughts
 from gateway.observe import Observer, line
+from gateway.store.bells import queue
 from gateway.store.port import JobStore, Work
 
 _POLL_S = 1.0
@@ -95,7 +96,6 @@ class Runner:
     def sent(self, job: NewJob) -> None:
         """A job was accepted, and waits."""
         self._slots.sent(job.backend, job.tenant, job.priority, self._clock.now_ms())
-        self._bell.set()
 
     def barred(self, now_ms: int) -> dict[tuple[str, bytes], str]:
         """Backends, and the callers of whom no job may be started there now, with the reason."""
@@ -124,6 +124,11 @@ class Runner:
 
     async def run(self) -> None:
         """Claim and run, until cancelled."""
+        topics = map(queue, self._backends.names)
+        with self._store.bells.listen(self._bell.set, *topics):
+            await self._run()
+
+    async def _run(self) -> None:
         async with asyncio.TaskGroup() as group:
             while True:
                 self._bell.clear()

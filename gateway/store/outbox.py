@@ -36,32 +36,33 @@ class GivenUp:
     lane: str
 
 
+@dataclass(frozen=True, slots=True)
+class Due:
+    """Events that are ours to send now, and when to look again if no bell rings (None: no time is known)."""
+
+    deliveries: list[Delivery]
+    next_at_ms: int | None
+
+
 class Outbox(Protocol):
     """Events that are still to be told. The ending of a background job puts them there, in its transaction:
     one for each endpoint that wants to know of it, and one for a URL of the caller's own."""
 
     async def set_endpoints(self, endpoints: Collection[Endpoint], *, due_by_ms: int = ...) -> None:
         """From now on, these are told. One that was disabled is so still, if it is the same receiver.
-        Whoever is down is tried at once.
+        Whoever is down is tried at once, and what a replica that is dead was sending is nobody's.
 
         Args:
             due_by_ms: Nothing is put off for longer: it may have been by another clock.
         """
 
-    async def due(
-        self,
-        *,
-        now_ms: int,
-        under_way: Collection[tuple[str, str]],
-        per_lane_max: int,
-        own_url_max: int,
-    ) -> list[Delivery]:
-        """What may be sent now: to endpoints that there are and that are not disabled, and to callers'
-        URLs. Of a receiver that is down one event, when it is time for that.
+    async def claim(self, *, now_ms: int, lease_ms: int, per_lane_max: int, own_url_max: int) -> Due:
+        """Take what may be sent now: to endpoints that there are and that are not disabled, and to callers'
+        URLs. Of a receiver that is down one event, when it is time for that. It is not taken again until
+        `put_off`, or the end of the lease.
 
         Args:
-            under_way: Keys of what is being sent already.
-            per_lane_max: So many to one endpoint, or to one caller's URLs, at once, those under way included.
+            per_lane_max: So many to one endpoint, or to one caller's URLs, at once, by all replicas.
             own_url_max: The same, of all callers' URLs together.
         """
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from gateway.core.job import Claim, Idempotency, Job, NewJob, Outcome, Sealed, Status
+from gateway.store.bells import Bells
 from gateway.store.outbox import Outbox
 from gateway.wire.items import Turn
 
@@ -94,6 +95,10 @@ class JobStore(Protocol):
     @property
     def outbox(self) -> Outbox:
         """What is to be told about jobs that have ended."""
+
+    @property
+    def bells(self) -> Bells:
+        """What rings when something of this has changed."""
 
     async def create(self, job: NewJob, limits: QueueLimits) -> str:
         """Accept a job. Returns its id; for a repeated create, that of the first, and nothing was written.

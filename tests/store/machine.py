@@ -386,8 +386,8 @@ class StoreMachine(RuleBasedStateMachine):
             self.put_off_until[delivery.response_id] = due_at_ms
 
     def _due(self) -> list[Delivery]:
-        find = self.store.outbox.due(now_ms=self.now_ms, under_way=(), per_lane_max=1000, own_url_max=0)
-        return self.run(find)
+        find = self.store.outbox.claim(now_ms=self.now_ms, lease_ms=0, per_lane_max=1000, own_url_max=0)
+        return self.run(find).deliveries
 
     @rule(passed_ms=st.sampled_from([1, 60, 150]))
     def time_passes(self, passed_ms: int) -> None:

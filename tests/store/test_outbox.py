@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from gateway.config import StoreSettings
 from gateway.core.job import Claim, ClaimLost, NewJob, Outcome, Status
 from gateway.core.webhooks import CALLERS, Delivery, Endpoint, Judge, Standing, Verdict, owner_of
 from gateway.observe import Observer
+from gateway.store.bells import OUTBOX
 from gateway.store.port import JobStore, QueueLimits
 from gateway.store.sqlite.store import SqliteStore
 from gateway.wire.sse import encode
@@ -21,6 +22,8 @@ from gateway.wire.sse import encode
 NOW = 1_000_000
 LATER = NOW + 1000
 TENANT, OTHER = b"t" * 32, b"o" * 32
+OVER = -(10**10)
+"""A lease that has ended: a look takes nothing away."""
 PLENTY = QueueLimits(10_000, 10_000)
 ENDINGS = [Status.COMPLETED, Status.FAILED, Status.INCOMPLETE, Status.CANCELLED]
 URL = "https://hooks.test/secret-path"
@@ -99,13 +102,15 @@ async def due(
     store: JobStore,
     *,
     now_ms: int = LATER,
-    under_way: Collection[tuple[str, str]] = (),
+    lease_ms: int = OVER,
     per_lane_max: int = 100,
     own_url_max: int = 100,
 ) -> list[Delivery]:
-    return await store.outbox.due(
-        now_ms=now_ms, under_way=under_way, per_lane_max=per_lane_max, own_url_max=own_url_max
+    """What is due; with a lease, it is under way from now on."""
+    taken = await store.outbox.claim(
+        now_ms=now_ms, lease_ms=lease_ms, per_lane_max=per_lane_max, own_url_max=own_url_max
     )
+    return taken.deliveries
 
 
 async def told(store: JobStore) -> set[tuple[str, str, str]]:
@@ -248,17 +253,68 @@ async def test_what_is_under_way_is_not_due_and_counts(store: JobStore) -> None:
     await store.outbox.set_endpoints([endpoint("x"), endpoint("y")])
     for name in "abcde":
         await ended(store, name)
-    first = await due(store, per_lane_max=2)
+    first = await due(store, per_lane_max=2, lease_ms=50)
     assert sorted(each.lane for each in first) == ["x", "x", "y", "y"]
     under_way = {each.key for each in first}
-    assert await due(store, per_lane_max=2, under_way=under_way) == []
-    more = await due(store, per_lane_max=3, under_way=under_way)
+    assert await due(store, per_lane_max=2) == []
+    more = await due(store, per_lane_max=3)
     assert sorted(each.lane for each in more) == ["x", "y"]
     assert not under_way & {each.key for each in more}
     done = next(each for each in first if each.lane == "x")
     await store.outbox.remove(done)
-    (next_one,) = await due(store, per_lane_max=2, under_way=under_way - {done.key})
+    (next_one,) = await due(store, per_lane_max=2)
     assert next_one.lane == "x"
+
+
+async def test_what_was_taken_and_not_told_is_due_again_when_its_lease_ends(store: JobStore) -> None:
+    await store.outbox.set_endpoints([endpoint("x")])
+    await ended(store, "a")
+    (taken_once,) = await due(store, lease_ms=50)
+    assert await due(store, now_ms=LATER + 49) == []
+    assert await due(store, now_ms=LATER + 50) == [taken_once]
+
+
+async def test_what_a_dead_process_was_sending_is_due_at_once_after_the_next_start(opened: Open) -> None:
+    first = await opened()
+    await first.outbox.set_endpoints([endpoint("x")])
+    await ended(first, "a")
+    assert len(await due(first, lease_ms=10**6)) == 1
+    await first.close()
+    second = await opened()
+    await second.outbox.set_endpoints([endpoint("x")])
+    assert len(await due(second)) == 1
+
+
+async def test_a_look_says_when_the_next_one_is_due(store: JobStore) -> None:
+    async def next_at_ms() -> int | None:
+        look = await store.outbox.claim(now_ms=LATER, lease_ms=0, per_lane_max=9, own_url_max=9)
+        return look.next_at_ms
+
+    await store.outbox.set_endpoints([endpoint("x"), endpoint("y")])
+    assert await next_at_ms() is None
+    await ended(store, "a")
+    for delivery in await due(store):
+        due_at_ms = LATER + (70 if delivery.lane == "x" else 30)
+        await store.outbox.put_off(delivery, due_at_ms=due_at_ms, failure="timeout")
+    assert await next_at_ms() == LATER + 30
+
+
+async def test_the_bell_of_the_outbox_rings_when_something_may_be_due(store: JobStore) -> None:
+    rung: list[str] = []
+    with store.bells.listen(lambda: rung.append("!"), OUTBOX):
+        claim = await started(store, "a")
+        await started(store, "b")
+        assert rung == []
+        await finish(store, claim)
+        assert len(rung) == 1
+        await store.delete("b", TENANT, now_ms=NOW)
+        assert len(rung) == 2
+        await store.outbox.hurry("a")
+        assert len(rung) == 3
+        await store.outbox.enable("x")
+        assert len(rung) == 4
+    await ended(store, "c")
+    assert len(rung) == 4, "nobody listens any more"
 
 
 async def test_callers_urls_share_a_limit_and_each_caller_has_one(store: JobStore) -> None:
@@ -266,19 +322,20 @@ async def test_callers_urls_share_a_limit_and_each_caller_has_one(store: JobStor
         for tenant in (TENANT, OTHER):
             await ended(store, f"{tenant.hex()[:2]}{number}", tenant=tenant, webhook=URL)
     assert len(await due(store)) == 8
-    shared = await due(store, per_lane_max=2, own_url_max=10)
-    assert sorted(each.lane[1:3] for each in shared) == ["6f", "6f", "74", "74"]
     assert len(await due(store, per_lane_max=2, own_url_max=3)) == 3
-    under_way = {each.key for each in shared}
-    assert await due(store, per_lane_max=3, own_url_max=4, under_way=under_way) == []
+    shared = await due(store, per_lane_max=2, own_url_max=10, lease_ms=50)
+    assert sorted(each.lane[1:3] for each in shared) == ["6f", "6f", "74", "74"]
+    assert await due(store, per_lane_max=3, own_url_max=4) == []
 
 
 async def test_a_full_lane_leaves_the_others_alone(store: JobStore) -> None:
     await store.outbox.set_endpoints([endpoint("dead"), endpoint("well")])
     for number in range(20):
         await ended(store, f"a{number}")
-    under_way = {each.key for each in await due(store, per_lane_max=4) if each.lane == "dead"}
-    assert {each.lane for each in await due(store, per_lane_max=4, under_way=under_way)} == {"well"}
+    for each in await due(store, per_lane_max=4, lease_ms=50):
+        if each.lane == "well":
+            await store.outbox.remove(each)
+    assert {each.lane for each in await due(store, per_lane_max=4)} == {"well"}
 
 
 # -- endpoints that come and go
@@ -419,10 +476,10 @@ async def test_of_a_receiver_that_is_down_one_event_is_due_at_a_time_and_not_the
         await ended(store, f"a{number}", now_ms=NOW + number)
     first = await put_down(store, "x")
     assert {each.lane for each in await due(store, now_ms=LATER + 99)} == {"y"}
-    (probe,) = [each for each in await due(store, now_ms=LATER + 100) if each.lane == "x"]
+    taken_now = await due(store, now_ms=LATER + 100, per_lane_max=2, lease_ms=50)
+    (probe,) = [each for each in taken_now if each.lane == "x"]
     assert (first.response_id, probe.response_id) == ("a0", "a1")
-    under_way = {probe.key}
-    assert {each.lane for each in await due(store, now_ms=LATER + 100, under_way=under_way)} == {"y"}
+    assert {each.lane for each in await due(store, now_ms=LATER + 100)} == {"y"}
     before, after = await store.outbox.remove(probe, taken)
     assert (before.down_since_ms, after.down_since_ms) == (LATER, None)
     left = [each.response_id for each in await due(store, now_ms=LATER + 100) if each.lane == "x"]
@@ -510,12 +567,11 @@ async def test_a_caller_with_many_hosts_has_as_many_attempts_as_one_with_one(sto
     for number in range(6):
         await ended(store, f"a{number}", webhook=f"https://{number}.test/")
     await ended(store, "b", tenant=OTHER, webhook="https://well.test/")
-    found = await due(store, per_lane_max=2)
+    found = await due(store, per_lane_max=2, lease_ms=50)
     assert sorted(owner_of(each.lane)[1:3] for each in found) == ["6f", "74", "74"]
-    mine = [each.key for each in found if each.response_id != "b"]
-    assert [each.key for each in await due(store, per_lane_max=2, own_url_max=3, under_way=mine)] == [
-        each.key for each in found if each.response_id == "b"
-    ]
+    (others,) = [each for each in found if each.response_id == "b"]
+    await store.outbox.put_off(others, due_at_ms=LATER, failure="timeout")
+    assert [each.key for each in await due(store, per_lane_max=2, own_url_max=3)] == [others.key]
 
 
 async def test_no_url_of_a_caller_stays_in_the_files(store: JobStore, tmp_path: Path) -> None:

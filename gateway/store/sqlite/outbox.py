@@ -25,7 +25,8 @@ from gateway.core.webhooks import (
     owner_of,
     unchanged,
 )
-from gateway.store.outbox import Disabled, GivenUp, Waiting
+from gateway.store.bells import OUTBOX, Bells
+from gateway.store.outbox import Disabled, Due, GivenUp, Waiting
 from gateway.store.sqlite.database import Database
 from gateway.store.sqlite.queries import QUERIES
 
@@ -37,13 +38,15 @@ _PIECE = 500
 class SqliteOutbox:
     """One file's."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, bells: Bells) -> None:
         self._database = database
+        self._bells = bells
 
     async def set_endpoints(self, endpoints: Collection[Endpoint], *, due_by_ms: int = _NEVER_MS) -> None:
         def operation(raw: sqlite3.Connection) -> None:
             raw.execute(QUERIES["due_by"], {"due_by_ms": due_by_ms})
             raw.execute(QUERIES["probe_all"])
+            raw.execute(QUERIES["free_deliveries"])
             names = json.dumps([endpoint.name for endpoint in endpoints])
             raw.execute(QUERIES["drop_other_endpoints"], {"names": names})
             for endpoint in endpoints:
@@ -59,17 +62,15 @@ class SqliteOutbox:
 
         await self._database.writer.ask(operation)
 
-    async def due(
-        self,
-        *,
-        now_ms: int,
-        under_way: Collection[tuple[str, str]],
-        per_lane_max: int,
-        own_url_max: int,
-    ) -> list[Delivery]:
-        return await self._database.readers.read(
-            lambda raw: _due(raw, now_ms, under_way, per_lane_max, own_url_max)
-        )
+    async def claim(self, *, now_ms: int, lease_ms: int, per_lane_max: int, own_url_max: int) -> Due:
+        def operation(raw: sqlite3.Connection) -> Due:
+            rows = _due(raw, now_ms, per_lane_max, own_url_max)
+            for row in rows:
+                raw.execute(QUERIES["lease_delivery"], {"pk": row["pk"], "until_ms": now_ms + lease_ms})
+            (next_at_ms,) = raw.execute(QUERIES["next_due"], {"now_ms": now_ms}).fetchone()
+            return Due([_delivery(row) for row in rows], next_at_ms)
+
+        return await self._database.writer.ask(operation)
 
     async def remove(self, delivery: Delivery, judge: Judge = unchanged) -> tuple[Standing, Standing]:
         def operation(raw: sqlite3.Connection, _bytes_max: int = 0) -> tuple[Standing, Standing]:
@@ -113,7 +114,9 @@ class SqliteOutbox:
                 raw.execute(QUERIES["hurry_lane"], {"lane": name})
             return is_there
 
-        return await self._database.writer.ask(operation)
+        is_there = await self._database.writer.ask(operation)
+        self._bells.ring(OUTBOX)
+        return is_there
 
     async def hurry(self, response_id: str) -> list[str]:
         def operation(raw: sqlite3.Connection) -> list[str]:
@@ -121,7 +124,9 @@ class SqliteOutbox:
             raw.execute(QUERIES["probe_lanes_of"], {"response": response_id})
             return [row["lane"] for row in rows]
 
-        return await self._database.writer.ask(operation)
+        lanes = await self._database.writer.ask(operation)
+        self._bells.ring(OUTBOX)
+        return lanes
 
     async def give_up_old(self, *, ended_before_ms: int) -> list[GivenUp]:
         values = {"ended_before_ms": ended_before_ms, "limit": _PIECE}
@@ -167,13 +172,13 @@ def _judge(raw: sqlite3.Connection, lane: str, judge: Judge) -> tuple[Standing, 
 class _Room:
     """How many attempts may be begun, beside those that are under way."""
 
-    def __init__(self, under_way: Collection[tuple[str, str]], per_owner_max: int, own_url_max: int) -> None:
+    def __init__(self, in_lane: Mapping[str, int], per_owner_max: int, own_url_max: int) -> None:
         self._per_owner_max = per_owner_max
-        self.in_lane = Counter(lane for _, lane in under_way)
-        self._of_owner = Counter(owner_of(lane) for _, lane in under_way)
-        self.own_free = own_url_max - sum(
-            count for owner, count in self._of_owner.items() if owner.startswith(OWN_URL)
-        )
+        self._in_lane = in_lane
+        self._of_owner: Counter[str] = Counter()
+        self.own_free = own_url_max
+        for lane, count in in_lane.items():
+            self.take(lane, count)
 
     def busy(self) -> list[str]:
         """Owners of lanes who have none left."""
@@ -183,52 +188,39 @@ class _Room:
         free = self._per_owner_max - self._of_owner[owner_of(lane)]
         if lane.startswith(OWN_URL):
             free = min(free, self.own_free)
-        return min(free, 1 - self.in_lane[lane]) if is_down else free
+        return min(free, 1 - self._in_lane.get(lane, 0)) if is_down else free
 
     def take(self, lane: str, count: int) -> None:
         self._of_owner[owner_of(lane)] += count
         self.own_free -= count if lane.startswith(OWN_URL) else 0
 
 
-def _due(
-    raw: sqlite3.Connection,
-    now_ms: int,
-    under_way: Collection[tuple[str, str]],
-    per_lane_max: int,
-    own_url_max: int,
-) -> list[Delivery]:
-    room = _Room(under_way, per_lane_max, own_url_max)
+def _due(raw: sqlite3.Connection, now_ms: int, per_lane_max: int, own_url_max: int) -> list[sqlite3.Row]:
+    in_lane = dict(raw.execute(QUERIES["leased_by_lane"], {"now_ms": now_ms}).fetchall())
+    room = _Room(in_lane, per_lane_max, own_url_max)
     lanes = raw.execute(QUERIES["due_lanes_of_endpoints"], {"now_ms": now_ms}).fetchall()
     if room.own_free > 0:
         # Of so many, some have room: each of the others has an attempt under way.
         values = {"now_ms": now_ms, "busy": json.dumps(room.busy()), "limit": own_url_max}
         lanes += raw.execute(QUERIES["due_lanes_of_callers"], values).fetchall()
-    found: list[Delivery] = []
+    found: list[sqlite3.Row] = []
     for name, down_since_ms in lanes:
         is_down = down_since_ms is not None
-        if (free := room.at(name, is_down=is_down)) <= 0:
-            continue
-        # What is under way is still due, and comes first.
-        first = _first_due(raw, name, now_ms, room.in_lane[name] + free, is_down=is_down)
-        fresh = [each for each in first if each.key not in under_way][:free]
-        room.take(name, len(fresh))
-        found += fresh
+        if (free := room.at(name, is_down=is_down)) > 0:
+            first = _first_due(raw, {"lane": name, "now_ms": now_ms, "limit": free}, is_down=is_down)[:free]
+            room.take(name, len(first))
+            found += first
     return found
 
 
-def _first_due(
-    raw: sqlite3.Connection, lane: str, now_ms: int, limit: int, *, is_down: bool
-) -> list[Delivery]:
+def _first_due(raw: sqlite3.Connection, values: Mapping[str, Any], *, is_down: bool) -> list[sqlite3.Row]:
     """What was put off until now, and the oldest of the rest. Of a receiver that is down the other way
     round: an event that it will never take must not be all that it is ever tried with."""
-    values = {"lane": lane, "now_ms": now_ms, "limit": limit}
-    put_off, fresh = (
-        [_delivery(row) for row in raw.execute(QUERIES[query], values).fetchall()]
-        for query in ("due_put_off", "due_fresh")
-    )
+    put_off = raw.execute(QUERIES["due_put_off"], values).fetchall()
+    fresh = raw.execute(QUERIES["due_fresh"], values).fetchall()
     if is_down:
-        put_off.sort(key=lambda each: each.due_at_ms != HURRIED)
-        hurried = sum(each.due_at_ms == HURRIED for each in put_off)
+        put_off.sort(key=lambda row: row["due_at_ms"] != HURRIED)
+        hurried = sum(row["due_at_ms"] == HURRIED for row in put_off)
         return [*put_off[:hurried], *fresh, *put_off[hurried:]]
     return [*put_off, *fresh]
 

@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 from gateway.config import StoreSettings
 from gateway.core.job import Claim, ClaimLost, Idempotency, IdTaken, Job, NewJob, Outcome, Status
 from gateway.observe import Observer
+from gateway.store import bells
+from gateway.store.bells import OUTBOX, LocalBells
 from gateway.store.port import Backlog, Call, Page, QueueLimits, Work
 from gateway.store.sqlite import census, items, operations
 from gateway.store.sqlite.database import Database
@@ -39,7 +41,8 @@ class SqliteStore:
         self._writer = database.writer
         self._upkeep = Upkeep(database, observer)
         self._owner = secrets.token_hex(8)
-        self.outbox = SqliteOutbox(database)
+        self.bells = LocalBells()
+        self.outbox = SqliteOutbox(database, self.bells)
         self.pepper = database.pepper
         """Random bytes of this file, from which tenants are derived."""
 
@@ -63,7 +66,9 @@ class SqliteStore:
         def operation(raw: sqlite3.Connection) -> str:
             return operations.create(raw, job, limits)
 
-        return await self._database.accept(operation, _size(job))
+        accepted_id = await self._database.accept(operation, _size(job))
+        self.bells.ring(bells.queue(job.backend))
+        return accepted_id
 
     async def record(
         self,
@@ -198,13 +203,16 @@ class SqliteStore:
             operations.insert_result(raw, row["pk"], claim.job.tenant, outcome.final, outcome.item_ids)
 
         await self._writer.ask(operation, len(outcome.events) + len(outcome.final))
+        self.bells.ring(OUTBOX)
 
     async def take_over(self, response_id: str) -> Claim | None:
         def operation(raw: sqlite3.Connection) -> Claim | None:
             taken = raw.execute(QUERIES["take_over"], {"id": response_id, "owner": self._owner}).fetchone()
             return Claim(operations.job_by_id(raw, response_id)) if taken else None
 
-        return await self._writer.ask(operation)
+        taken = await self._writer.ask(operation)
+        self.bells.ring(bells.claim(response_id))
+        return taken
 
     async def release(
         self, claim: Claim, *, attempts_returned: int, put_offs: int = 0, not_before_ms: int = 0
@@ -254,7 +262,10 @@ class SqliteStore:
             live = raw.execute(QUERIES["delete_live"], values).fetchone()
             return live is not None or raw.execute(QUERIES["delete_ended"], values).fetchone() is not None
 
-        return await self._database.delete(operation)
+        is_gone = await self._database.delete(operation)
+        for topic in (bells.claim(response_id), OUTBOX):
+            self.bells.ring(topic)
+        return is_gone
 
     async def sweep(self, *, now_ms: int) -> int:
         await self._purge("expired_segments", "purge_segment", now_ms)

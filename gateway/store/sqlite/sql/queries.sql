@@ -385,15 +385,32 @@ LIMIT :limit;
 
 -- name: due_put_off
 SELECT * FROM delivery INDEXED BY delivery_put_off
-WHERE lane = :lane AND due_at_ms > 0 AND due_at_ms <= :now_ms
+WHERE lane = :lane AND due_at_ms > 0 AND due_at_ms <= :now_ms AND leased_until_ms <= :now_ms
 ORDER BY due_at_ms
 LIMIT :limit;
 
 -- name: due_fresh
 SELECT * FROM delivery INDEXED BY delivery_fresh
-WHERE lane = :lane AND due_at_ms = 0
+WHERE lane = :lane AND due_at_ms = 0 AND leased_until_ms <= :now_ms
 ORDER BY ended_at_ms, pk
 LIMIT :limit;
+
+-- name: leased_by_lane
+-- Events that are being sent.
+SELECT lane, count(*)
+FROM delivery INDEXED BY delivery_leased
+WHERE leased_until_ms > 0 AND leased_until_ms > :now_ms
+GROUP BY lane;
+
+-- name: lease_delivery
+UPDATE delivery SET leased_until_ms = :until_ms WHERE pk = :pk;
+
+-- name: free_deliveries
+-- At a start: whoever was sending is dead.
+UPDATE delivery SET leased_until_ms = 0 WHERE leased_until_ms > 0;
+
+-- name: next_due
+SELECT min(due_at_ms) FROM lane WHERE due_at_ms > :now_ms;
 
 -- name: standing
 SELECT strikes, probes, probe_at_ms, down_since_ms FROM lane WHERE name = :lane;
@@ -408,7 +425,7 @@ DELETE FROM delivery WHERE response = :response AND lane = :lane;
 
 -- name: put_off_delivery
 UPDATE delivery
-SET attempts = attempts + 1, due_at_ms = :due_at_ms, failure = :failure
+SET attempts = attempts + 1, due_at_ms = :due_at_ms, failure = :failure, leased_until_ms = 0
 WHERE response = :response AND lane = :lane;
 
 -- name: disable_endpoint

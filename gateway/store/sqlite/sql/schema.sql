@@ -194,12 +194,15 @@ CREATE TABLE delivery (
     due_at_ms   INTEGER NOT NULL DEFAULT 0,
     attempts    INTEGER NOT NULL DEFAULT 0,
     failure     TEXT,
+    -- Until then somebody is sending it. 0: nobody is.
+    leased_until_ms INTEGER NOT NULL DEFAULT 0,
     UNIQUE (response, lane)
 ) STRICT;
 
 -- An event that was never put off stands in one of these only: most are taken at once, or wait behind a few.
 CREATE INDEX delivery_fresh ON delivery (lane, ended_at_ms) WHERE due_at_ms = 0;
 CREATE INDEX delivery_put_off ON delivery (lane, due_at_ms) WHERE due_at_ms > 0;
+CREATE INDEX delivery_leased ON delivery (leased_until_ms, lane) WHERE leased_until_ms > 0;
 CREATE INDEX delivery_put_off_age ON delivery (lane, ended_at_ms) WHERE due_at_ms > 0;
 
 -- The lanes in which something waits: how much, and how it is with the receiver (gateway/core/webhooks.py:
