@@ -112,6 +112,11 @@ class Runner:
         if run := self._runs.get(response_id):
             run.task.cancel()
 
+    def abort_all(self) -> None:
+        """Stop every run of ours: others may have their jobs."""
+        for run in self._runs.values():
+            run.task.cancel()
+
     async def flush(self, response_id: str) -> None:
         """Commit what a run of ours has received: it is about to be ended, and this much was generated.
 

@@ -2,7 +2,7 @@
 
 Every write is one transaction, and has happened when the call returns. Reads give whole results. Any call
 may raise `StoreUnavailable`.
-All times are Unix milliseconds, given by the caller.
+Times are Unix milliseconds, given by the caller, whose clock follows the store's (`wall_ns`).
 """
 
 from __future__ import annotations
@@ -99,6 +99,13 @@ class JobStore(Protocol):
     @property
     def bells(self) -> Bells:
         """What rings when something of this has changed."""
+
+    @property
+    def pepper(self) -> bytes:
+        """Random bytes of this store, from which tenants are derived."""
+
+    def wall_ns(self) -> int:
+        """Unix nanoseconds by the clock that all replicas share."""
 
     async def create(self, job: NewJob, limits: QueueLimits) -> str:
         """Accept a job. Returns its id; for a repeated create, that of the first, and nothing was written.
@@ -230,8 +237,14 @@ class JobStore(Protocol):
     async def delete(self, response_id: str, tenant: bytes, *, now_ms: int) -> bool:
         """Make a job vanish, running or not. False if there was none."""
 
-    async def void_owners(self) -> None:
-        """Take every job from its owner: all of them are dead."""
+    async def beat(self) -> bool:
+        """Say that this replica lives. False if others took it for dead: what it runs is not its own now."""
+
+    async def abandon(self, *, dead_after_s: float) -> None:
+        """Take live jobs from owners that have not said for so long that they live; at 0 from all owners.
+
+        Where one process alone can open the store, all owners of before are dead at once.
+        """
 
     async def orphans(self, *, attempts_max: int, limit: int) -> list[str]:
         """Live jobs without an owner that must not be run again."""

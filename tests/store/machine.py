@@ -421,7 +421,7 @@ class StoreMachine(RuleBasedStateMachine):
                 shutil.copy(left, self.path.with_name(self.path.name + suffix))
         self.run(self.store.close())
         self.open()
-        self.run(self.store.void_owners())
+        self.run(self.store.abandon(dead_after_s=0))
         for job in self.model.values():
             if job.is_owned and not job.status.is_terminal:
                 job.is_owned, job.epoch = False, job.epoch + 1

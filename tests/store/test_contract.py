@@ -622,7 +622,7 @@ async def test_live_jobs_of_backends_that_are_gone_are_found(store: JobStore) ->
     assert await store.of_other_backends(["default", "kept"], limit=2) == ["a", "c"]
     assert await claimed_names(store, backend="gone") == ["a"]
     assert await store.of_other_backends(["default", "kept"], limit=9) == ["c", "d"]  # its owner lives
-    await store.void_owners()
+    await store.abandon(dead_after_s=0)
     assert await store.of_other_backends(["default", "kept"], limit=9) == ["a", "c", "d"]
     assert await store.of_other_backends([], limit=9) == ["a", "b", "c", "d"]
 
@@ -709,7 +709,7 @@ async def test_a_terminal_status_never_changes(store: JobStore, status: Status) 
     with pytest.raises(ClaimLost):
         await store.release(claimed, attempts_returned=1)
     assert await store.take_over("a") is None
-    await store.void_owners()
+    await store.abandon(dead_after_s=0)
     assert await claim(store, attempts_max=99) == []
     assert await store.orphans(attempts_max=1, limit=10) == []
     assert (await found(store, "a"), await page(store, "a")) == before
@@ -821,7 +821,7 @@ async def test_the_rerun_of_a_silent_job_keeps_what_came_before_its_output(
     for first, count in segments:
         await store.append(lost, first, count, block(first, count, "lost"), has_output=first + count > 3)
     kept = split_frames(await store.all_events("a"))[:3]
-    await store.void_owners()
+    await store.abandon(dead_after_s=0)
     assert await store.orphans(attempts_max=2, limit=10) == []
     assert (await found(store, "a")).status is Status.IN_PROGRESS
     (again,) = await claim(store)
@@ -844,7 +844,7 @@ async def test_a_lost_job_that_may_not_run_again_is_an_orphan_with_its_output(
     claimed = await started(store, "a", **changes)
     await store.append(claimed, 3, 2, block(3, 2, "kept"), has_output=True)
     assert await store.orphans(attempts_max=attempts_max, limit=10) == []  # its owner lives
-    await store.void_owners()
+    await store.abandon(dead_after_s=0)
     assert await claim(store, attempts_max=attempts_max) == []
     assert await store.orphans(attempts_max=attempts_max, limit=10) == ["a"]
     assert await store.all_events("a") == block(0, 3) + block(3, 2, "kept")
@@ -862,7 +862,7 @@ async def test_orphans_come_oldest_first_up_to_the_limit(store: JobStore) -> Non
     for name in "abc":
         await started(store, name, is_rerunnable=False)
     await create(store, "queued")
-    await store.void_owners()
+    await store.abandon(dead_after_s=0)
     assert await store.orphans(attempts_max=2, limit=2) == ["a", "b"]
     assert await store.orphans(attempts_max=2, limit=9) == ["a", "b", "c"]
 
@@ -870,7 +870,7 @@ async def test_orphans_come_oldest_first_up_to_the_limit(store: JobStore) -> Non
 async def test_queued_jobs_outlive_their_owner_s_death(store: JobStore) -> None:
     await create(store, "a")
     assert await store.take_over("a") is not None
-    await store.void_owners()
+    await store.abandon(dead_after_s=0)
     assert [claimed.id for claimed in await claim(store)] == ["a"]
 
 

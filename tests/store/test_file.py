@@ -389,7 +389,7 @@ async def test_what_was_acknowledged_survives_a_kill_at_any_moment(
             job = await store.find(name, TENANT, now_ms=NOW)
             assert job is not None
             assert job.next_seq == len(stored)
-        await store.void_owners()
+        await store.abandon(dead_after_s=0)
         for name in await store.overdue(now_ms=10**13, limit=100):  # all: claims are to go to new jobs
             if taken := await store.take_over(name):
                 last = expected_event(name, taken.job.next_seq)

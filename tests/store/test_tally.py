@@ -122,7 +122,7 @@ async def test_the_tally_is_what_a_count_would_give_after_any_moves(tmp_path: Pa
         await store.close()
         store = await open_store(tmp_path)
         await assert_true(store)
-        await store.void_owners()
+        await store.abandon(dead_after_s=0)
 
     moves = [create] * 4 + [claim] * 3 + [finish, finish, release, take_over, delete, sweep, fail_to_create]
     for _ in range(150):

@@ -321,7 +321,7 @@ async def test_damage_that_shows_at_run_time_stops_all_writing(
     assert refusal.value.code == "store_corrupt"
     assert await refused(store, store_kit.job("new")) == "store_corrupt"
     with pytest.raises(StoreUnavailable):
-        await store.void_owners()
+        await store.abandon(dead_after_s=0)
     assert await round_of(store) == "corrupt"
     await store.close()
     with pytest.raises(DatabaseDamaged):  # a file of this size is not checked otherwise

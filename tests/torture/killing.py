@@ -32,7 +32,7 @@ _AFTER_STATEMENTS = {
     "mid-append": QUERIES["append"],
     "mid-finish": QUERIES["finish"],
     "mid-sweep": QUERIES["purge_segment"],
-    "mid-recovery": QUERIES["void_owners"],
+    "mid-recovery": QUERIES["abandon"],
 }
 _AFTER_CALLS: dict[str, tuple[type, str]] = {
     "before-200": (Jobs, "submit"),

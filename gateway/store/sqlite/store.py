@@ -7,6 +7,7 @@ import functools
 import json
 import secrets
 import sqlite3
+import time
 from collections.abc import Callable, Collection, Mapping
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -43,8 +44,9 @@ class SqliteStore:
         self._owner = secrets.token_hex(8)
         self.bells = LocalBells()
         self.outbox = SqliteOutbox(database, self.bells)
+        self._is_heir = False  # the jobs of owners of before are free
         self.pepper = database.pepper
-        """Random bytes of this file, from which tenants are derived."""
+        self.wall_ns = time.time_ns
 
     @classmethod
     async def open(cls, settings: StoreSettings, observer: Observer) -> SqliteStore:
@@ -230,8 +232,15 @@ class SqliteStore:
 
         await self._writer.ask(operation)
 
-    async def void_owners(self) -> None:
-        await self._writer.ask(lambda raw: raw.execute(QUERIES["void_owners"]) and None)
+    async def beat(self) -> bool:
+        return True  # whoever holds the file's lock lives
+
+    async def abandon(self, *, dead_after_s: float) -> None:
+        if self._is_heir and dead_after_s > 0:
+            return
+        values = {"owner": self._owner, "is_all": int(dead_after_s <= 0)}
+        await self._writer.ask(lambda raw: raw.execute(QUERIES["abandon"], values) and None)
+        self._is_heir = True
 
     async def orphans(self, *, attempts_max: int, limit: int) -> list[str]:
         rows = await self._all("orphans", attempts_max=attempts_max, limit=limit)

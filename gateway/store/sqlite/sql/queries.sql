@@ -231,10 +231,10 @@ SET owner = NULL, epoch = epoch + 1, attempt = max(0, attempt - :attempts_return
 WHERE id = :id AND epoch = :epoch AND status IN ('queued', 'in_progress')
 RETURNING id;
 
--- name: void_owners
--- At start, with the file lock held: whoever owned a job is dead.
+-- name: abandon
+-- With the file lock held: whoever else owned a job is dead.
 UPDATE job SET owner = NULL, epoch = epoch + 1
-WHERE status IN ('queued', 'in_progress') AND owner IS NOT NULL;
+WHERE status IN ('queued', 'in_progress') AND owner IS NOT NULL AND (owner <> :owner OR :is_all);
 
 -- name: orphans
 -- Live jobs that nobody owns and nobody may claim: their run was lost after its output was shown, or too often.
