@@ -27,7 +27,6 @@ from gateway.core.job import (
     ClaimLost,
     Idempotency,
     KeyReused,
-    NewJob,
     Outcome,
     PreviousGone,
     QueueFull,
@@ -39,6 +38,7 @@ from gateway.observe import Observer
 from gateway.store.port import QueueLimits
 from gateway.store.sqlite.store import SqliteStore
 from gateway.wire.sse import encode, split_frames
+from tests.store.jobs import new_job
 
 T = TypeVar("T")
 
@@ -149,22 +149,16 @@ class StoreMachine(RuleBasedStateMachine):
     ) -> Any:
         name = f"j{self.made + 1}"
         first = [event(0, name), event(1, name)]
-        new = NewJob(
-            id=name,
-            tenant=TENANT,
+        new = new_job(
+            name,
             previous_id=previous,
             created_at_ms=self.now_ms,
             deadline_ms=self.now_ms + deadline_ms,
-            response=b"{}",
-            request=b"{}",
             input=name.encode(),
-            target="/",
-            headers=b"{}",
             is_streamed=is_followable,
             is_followable=is_followable,
             is_rerunnable=is_rerunnable,
             events=b"".join(first),
-            next_seq=2,
             idempotency=None if key is None else Idempotency(key, fingerprint),
             sealed=Sealed("k1", name.encode()) if is_followable else None,
         )

@@ -17,8 +17,8 @@ from gateway.store.port import QueueLimits
 from gateway.store.sqlite.connecting import on_thread
 from gateway.store.sqlite.store import SqliteStore
 from gateway.wire.sse import encode
+from tests.store.jobs import NOW, new_job
 
-NOW = 1_000_000
 PLENTY = QueueLimits(100_000, 100_000)
 TENANTS = [bytes([number]) * 32 for number in range(5)]
 _STEPS = 20
@@ -33,23 +33,7 @@ async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
 
 
 def job(name: str, tenant: bytes = TENANTS[0]) -> NewJob:
-    return NewJob(
-        id=name,
-        tenant=tenant,
-        previous_id=None,
-        created_at_ms=NOW,
-        deadline_ms=NOW + 3_600_000,
-        response=b"{}",
-        request=b"{}",
-        input=b"{}",
-        target="/",
-        headers=b"{}",
-        is_streamed=True,
-        is_followable=True,
-        is_rerunnable=True,
-        events=b"",
-        next_seq=2,
-    )
+    return new_job(name, tenant=tenant, events=b"", is_streamed=True, is_followable=True)
 
 
 async def steps(store: SqliteStore, work: Awaitable[object]) -> int:
