@@ -30,7 +30,8 @@ from gateway.engine.sweeper import Sweeper
 from gateway.engine.thoughts import Thoughts
 from gateway.engine.unacked import Unacked
 from gateway.observe import Observer
-from gateway.store.port import Backlog, JobStore, WaitingJobs
+from gateway.store.insight import Backlog, WaitingJobs
+from gateway.store.port import JobStore
 from gateway.wire.dialects import Dialect
 
 
@@ -196,7 +197,7 @@ class Engine:
         """Bring the gauges up to date. Raises, if the store does not answer."""
         now_ms = self._clock.now_ms()
         backlog, sizes, _ = await asyncio.gather(
-            self._store.backlog(now_ms=now_ms, barred=self._runner.barred(now_ms)),
+            self._store.insight.backlog(now_ms=now_ms, barred=self._runner.barred(now_ms)),
             self._store.sizes(),
             self.receivers.measure(),
         )

@@ -7,12 +7,13 @@ Times are Unix milliseconds, given by the caller, whose clock follows the store'
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Protocol
 
 from gateway.core.job import Claim, Idempotency, Job, NewJob, Outcome, Sealed, Status
 from gateway.store.bells import Bells
+from gateway.store.insight import Insight
 from gateway.store.outbox import Outbox
 from gateway.wire.items import Turn
 
@@ -64,33 +65,21 @@ class Page:
     is_end: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Backlog:
-    """Jobs by status, when the longest-waiting queued one was accepted (None: none is waiting), and by
-    backend those that nobody runs."""
+class Chores(Protocol):
+    """What a store in files has to do besides."""
 
-    by_status: dict[Status, int]
-    oldest_queued_ms: int | None
-    waiting: dict[str, WaitingJobs]
+    async def reclaim_space(self) -> None:
+        """Give freed pages back, and leave no deleted byte in the files."""
 
+    async def tend(self) -> None:
+        """Keep the store in order and find out when trouble is over, until cancelled."""
 
-@dataclass(frozen=True, slots=True)
-class WaitingJobs:
-    """Jobs of a backend that nobody runs.
-
-    Attributes:
-        put_off: How many of them may not be started yet, after an attempt that failed.
-        barred: How many of the others are of callers of whom none may be started, by the reason for that.
-    """
-
-    count: int
-    put_off: int
-    oldest_ms: int
-    barred: Mapping[str, int]
+    async def sizes(self) -> dict[str, int]:
+        """Bytes on disk, by kind of file."""
 
 
-class JobStore(Protocol):
-    """A store of jobs and their events."""
+class JobStore(Chores, Protocol):
+    """A store of jobs and their events; with it come its outbox, its bells and its read side."""
 
     @property
     def outbox(self) -> Outbox:
@@ -99,6 +88,10 @@ class JobStore(Protocol):
     @property
     def bells(self) -> Bells:
         """What rings when something of this has changed."""
+
+    @property
+    def insight(self) -> Insight:
+        """What operators are shown of it."""
 
     @property
     def pepper(self) -> bytes:
@@ -268,24 +261,8 @@ class JobStore(Protocol):
             How many jobs are gone.
         """
 
-    async def reclaim_space(self) -> None:
-        """Give freed pages back, and leave no deleted byte in the files."""
-
-    async def tend(self) -> None:
-        """Keep the store in order and find out when trouble is over, until cancelled."""
-
     def state(self) -> str:
         """`ok`, or in a word what ails it."""
-
-    async def backlog(self, *, now_ms: int, barred: Mapping[tuple[str, bytes], str] = ...) -> Backlog:
-        """For the metrics: at a cost that grows with the queue only, whatever else is stored.
-
-        Args:
-            barred: Backends and callers of whom no job may be started there, and for what reason.
-        """
-
-    async def sizes(self) -> dict[str, int]:
-        """Bytes on disk, by kind of file."""
 
     async def close(self) -> None:
         """Finish what was asked for, then close. Nothing may be asked after. Again: does nothing."""

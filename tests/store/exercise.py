@@ -10,6 +10,7 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -30,7 +31,8 @@ from gateway.core.job import (
     StoreUnavailable,
 )
 from gateway.core.tiers import weight
-from gateway.store.port import JobStore, Page, QueueLimits, WaitingJobs, Work
+from gateway.store.insight import WaitingJobs, Wanted
+from gateway.store.port import JobStore, Page, QueueLimits, Work
 from gateway.wire.sse import encode, split_frames
 from tests.store.jobs import NOW, TENANT, new_job
 
@@ -195,18 +197,18 @@ async def test_the_queue_has_a_limit_for_all_and_one_for_each_tenant(store: JobS
 
 
 async def test_the_backlog_counts_by_status_and_knows_who_waits_longest(store: JobStore) -> None:
-    assert (await store.backlog(now_ms=NOW)).oldest_queued_ms is None
+    assert (await store.insight.backlog(now_ms=NOW)).oldest_queued_ms is None
     await ended(store, "a")
     await started(store, "b")
     await create(store, "c", created_at_ms=NOW + 5)
     await create(store, "d", created_at_ms=NOW + 9)
-    backlog = await store.backlog(now_ms=NOW)
+    backlog = await store.insight.backlog(now_ms=NOW)
     assert backlog.by_status[Status.COMPLETED] == backlog.by_status[Status.IN_PROGRESS] == 1
     assert backlog.by_status[Status.QUEUED] == 2
     assert backlog.oldest_queued_ms == NOW + 5
-    assert (await store.backlog(now_ms=EXPIRY)).by_status[Status.COMPLETED] == 0
+    assert (await store.insight.backlog(now_ms=EXPIRY)).by_status[Status.COMPLETED] == 0
     assert await store.delete("a", TENANT, now_ms=NOW)
-    assert (await store.backlog(now_ms=NOW)).by_status[Status.COMPLETED] == 0
+    assert (await store.insight.backlog(now_ms=NOW)).by_status[Status.COMPLETED] == 0
 
 
 # -- asked again
@@ -220,7 +222,7 @@ async def test_what_has_ended_is_counted_as_it_expires_is_swept_and_after_a_rest
     second = await opened()
 
     async def counted(now_ms: int) -> dict[str, int]:
-        by_status = (await second.backlog(now_ms=now_ms)).by_status
+        by_status = (await second.insight.backlog(now_ms=now_ms)).by_status
         return {status.value: count for status, count in by_status.items() if count}
 
     assert await counted(NOW) == {"completed": 2, "failed": 1}
@@ -235,13 +237,13 @@ async def test_the_backlog_says_of_each_backend_what_its_jobs_wait_for(store: Jo
     await create(store, "d", backend="main", tenant=OTHER, created_at_ms=NOW - 7)
     await create(store, "e", backend="other")
     (claimed,) = await store.claim(1, attempts_max=2, now_ms=NOW, backend="other")
-    assert set((await store.backlog(now_ms=NOW)).waiting) == {"main"}
+    assert set((await store.insight.backlog(now_ms=NOW)).waiting) == {"main"}
     await store.release(claimed, attempts_returned=1, not_before_ms=NOW + 5)
     barred = {("main", TENANT): "share", ("other", TENANT): "caller", ("gone", OTHER): "share"}
-    waiting = (await store.backlog(now_ms=NOW, barred=barred)).waiting
+    waiting = (await store.insight.backlog(now_ms=NOW, barred=barred)).waiting
     assert waiting["main"] == WaitingJobs(4, 0, NOW - 7, {"share": 3})
     assert waiting["other"] == WaitingJobs(1, 1, NOW, {"caller": 0})
-    waiting = (await store.backlog(now_ms=NOW + 5, barred=barred)).waiting
+    waiting = (await store.insight.backlog(now_ms=NOW + 5, barred=barred)).waiting
     assert waiting["other"] == WaitingJobs(1, 0, NOW, {"caller": 1})
 
 
@@ -893,7 +895,7 @@ async def test_a_sweep_goes_in_pieces_between_which_others_can_write(store: JobS
     assert others >= 3
     assert await sweep == 1100
     assert await store.sweep(now_ms=NOW) == 0
-    assert (await store.backlog(now_ms=0)).by_status[Status.CANCELLED] == 0
+    assert (await store.insight.backlog(now_ms=0)).by_status[Status.CANCELLED] == 0
 
 
 async def test_a_job_of_very_many_commits_is_purged_whole(store: JobStore) -> None:
@@ -1009,7 +1011,7 @@ async def test_a_create_whose_caller_has_gone_is_committed_all_the_same(opened: 
     )
     await store.close()
     again = await opened()
-    assert (await again.backlog(now_ms=NOW)).by_status[Status.QUEUED] == 20
+    assert (await again.insight.backlog(now_ms=NOW)).by_status[Status.QUEUED] == 20
 
 
 async def test_what_was_asked_before_the_close_is_written_and_nothing_after(opened: Open) -> None:
@@ -1020,7 +1022,7 @@ async def test_what_was_asked_before_the_close_is_written_and_nothing_after(open
     await asyncio.gather(*asked)
     with pytest.raises(StoreUnavailable):
         await create(store, "late")
-    assert (await (await opened()).backlog(now_ms=NOW)).by_status[Status.QUEUED] == 5
+    assert (await (await opened()).insight.backlog(now_ms=NOW)).by_status[Status.QUEUED] == 5
 
 
 # -- what a run needs
@@ -1045,3 +1047,55 @@ async def test_a_claim_of_large_inputs_takes_one_at_least_and_no_more_than_so_mu
 
     assert await taken(10) == ["a"]
     assert await taken(1001) == ["b", "c"]
+
+
+# -- what operators see
+
+
+async def test_jobs_are_listed_newest_first_by_whatever_is_wanted_of_them(store: JobStore) -> None:
+    async def names(limit: int = 9, before: int | None = None, **wanted: Any) -> list[str]:
+        listing = await store.insight.jobs(Wanted(**wanted), limit=limit, before=before)
+        return [facts.id for facts in listing.jobs]
+
+    await ended(store, "aa", model="small")
+    failed = await started(store, "ab", model="large", created_at_ms=NOW + 5)
+    error = {"code": "server_error", "message": "no"}
+    outcome = replace(ending(3, Status.FAILED), error=cast("Any", error))
+    await store.finish(failed, outcome, now_ms=NOW, expires_at_ms=EXPIRY)
+    await started(store, "ba", backend="default", tenant=OTHER, created_at_ms=NOW + 7)
+    await create(store, "bb", backend="other", model="large", created_at_ms=NOW + 9)
+    await record(store, "plain")
+    await ended(store, "deleted")
+    await store.delete("deleted", TENANT, now_ms=NOW)
+    assert await names() == ["bb", "ba", "ab", "aa"]
+    assert await names(statuses=[Status.COMPLETED, Status.FAILED]) == ["ab", "aa"]
+    assert await names(backend="other") == ["bb"]
+    assert await names(model="large") == ["bb", "ab"]
+    assert await names(model="large", backend="default") == ["ab"]
+    assert await names(error="server_error") == ["ab"]
+    assert await names(tenant=OTHER.hex()[:8]) == ["ba"]
+    assert await names(id="a") == ["ab", "aa"]
+    assert await names(id="c") == []
+    assert await names(created_since_ms=NOW + 5, created_before_ms=NOW + 9) == ["ba", "ab"]
+
+
+async def test_lists_go_on_where_they_ended_also_while_jobs_come(store: JobStore) -> None:
+    for number in range(7):
+        await create(store, f"j{number}")
+    seen: list[str] = []
+    before = None
+    while True:
+        listing = await store.insight.jobs(Wanted(), limit=3, before=before)
+        seen += [facts.id for facts in listing.jobs]
+        await create(store, f"later{len(seen)}")
+        if (before := listing.before) is None:
+            break
+    assert seen == [f"j{number}" for number in reversed(range(7))]
+
+
+async def test_what_operators_see_of_a_job_is_no_content(store: JobStore) -> None:
+    await started(store, "a", model="m", input=b"secret")
+    (facts,) = (await store.insight.jobs(Wanted(), limit=1)).jobs
+    assert (facts.id, facts.status, facts.backend, facts.model) == ("a", Status.IN_PROGRESS, "default", "m")
+    assert (facts.attempt, facts.event_count, facts.tenant) == (1, 3, TENANT.hex())
+    assert "secret" not in repr(facts)

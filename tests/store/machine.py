@@ -476,7 +476,7 @@ class StoreMachine(RuleBasedStateMachine):
         waiting = self.run(self.store.outbox.waiting())
         counted = [(each.count, each.down_since_ms) for each in waiting]
         assert counted == ([(len(self.untold), self.standing.down_since_ms)] if self.untold else [])
-        backlog = self.run(self.store.backlog(now_ms=self.now_ms))
+        backlog = self.run(self.store.insight.backlog(now_ms=self.now_ms))
         there = [job for name, job in self.model.items() if self.is_there(name)]
         assert backlog.by_status == {status: sum(job.status is status for job in there) for status in Status}
         live = [job for job in there if not job.status.is_terminal and not job.is_owned]

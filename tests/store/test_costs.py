@@ -131,7 +131,7 @@ async def test_a_scrape_and_a_look_cost_the_same_however_much_has_ended_and_wait
 
     def works() -> list[Callable[[], Awaitable[object]]]:
         return [
-            lambda: store.backlog(now_ms=NOW),
+            lambda: store.insight.backlog(now_ms=NOW),
             store.outbox.waiting,
             look,
             put_off,

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import pytest
+
 from gateway.core.job import Status
+from gateway.store.insight import Wanted
 from gateway.store.port import JobStore
 from gateway.store.sqlite.store import SqliteStore
 from tests.store.exercise import Open, chain, create, event, started
@@ -18,7 +21,7 @@ async def test_many_at_once_share_commits(store: JobStore, commits: list[int]) -
     await asyncio.gather(*(create(store, f"j{number}") for number in range(200)))
     assert sum(commits) == 200
     assert len(commits) <= 20
-    assert (await store.backlog(now_ms=NOW)).by_status[Status.QUEUED] == 200
+    assert (await store.insight.backlog(now_ms=NOW)).by_status[Status.QUEUED] == 200
 
 
 async def test_a_long_chain_is_read_without_a_commit(store: JobStore, commits: list[int]) -> None:
@@ -67,3 +70,19 @@ async def test_no_url_of_a_caller_stays_in_the_files(store: JobStore, tmp_path: 
     await store.reclaim_space()
     for file in tmp_path.iterdir():
         assert b"secret-path" not in file.read_bytes(), file.name
+
+
+async def test_a_list_goes_through_a_bounded_number_of_jobs_and_says_where_to_go_on(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.store.sqlite.census._LOOKED_AT", 4)
+    for number in range(10):
+        await create(store, f"j{number}", model="rare" if number == 0 else "m")
+    looks: list[list[str]] = []
+    before = None
+    while not looks or before is not None:
+        listing = await store.insight.jobs(Wanted(model="rare"), limit=5, before=before)
+        looks.append([facts.id for facts in listing.jobs])
+        before = listing.before
+    assert looks == [[], [], ["j0"]]
+    assert [facts.id for facts in (await store.insight.jobs(Wanted(id="j0"), limit=5)).jobs] == ["j0"]

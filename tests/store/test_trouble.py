@@ -109,7 +109,7 @@ async def test_all_of_a_batch_that_the_disk_failed_are_told_so(
     assert {type(result) for result in results} == {StoreUnavailable}
     disk.is_mended()
     assert await round_of(store) == "ok"
-    assert (await store.backlog(now_ms=store_kit.NOW)).by_status[Status.QUEUED] == 0
+    assert (await store.insight.backlog(now_ms=store_kit.NOW)).by_status[Status.QUEUED] == 0
 
 
 async def test_a_page_that_cannot_be_read_is_one_readers_trouble(

@@ -109,6 +109,7 @@ def _insert(
             "tenant": job.tenant,
             "previous_id": job.previous_id,
             "backend": job.backend,
+            "model": job.model,
             "priority": job.priority,
             "status": status.value,
             "next_seq": job.next_seq,

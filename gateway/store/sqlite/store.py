@@ -8,8 +8,7 @@ import json
 import secrets
 import sqlite3
 import time
-from collections.abc import Callable, Collection, Mapping
-from types import MappingProxyType
+from collections.abc import Callable, Collection
 from typing import Any, TypeVar
 
 from gateway.config import StoreSettings
@@ -17,8 +16,9 @@ from gateway.core.job import Claim, ClaimLost, Idempotency, IdTaken, Job, NewJob
 from gateway.observe import Observer
 from gateway.store import bells
 from gateway.store.bells import OUTBOX, LocalBells
-from gateway.store.port import Backlog, Call, Page, QueueLimits, Work
-from gateway.store.sqlite import census, items, operations
+from gateway.store.port import Call, Page, QueueLimits, Work
+from gateway.store.sqlite import items, operations
+from gateway.store.sqlite.census import SqliteInsight
 from gateway.store.sqlite.database import Database
 from gateway.store.sqlite.health import State
 from gateway.store.sqlite.opening import open_database
@@ -31,7 +31,6 @@ T = TypeVar("T")
 Row = sqlite3.Row
 
 _NEVER_MS = 2**62
-_NOBODY: Mapping[tuple[str, bytes], str] = MappingProxyType({})
 
 
 class SqliteStore:
@@ -43,6 +42,7 @@ class SqliteStore:
         self._upkeep = Upkeep(database, observer)
         self._owner = secrets.token_hex(8)
         self.bells = LocalBells()
+        self.insight = SqliteInsight(database.readers)
         self.outbox = SqliteOutbox(database, self.bells)
         self._is_heir = False  # the jobs of owners of before are free
         self.pepper = database.pepper
@@ -134,9 +134,6 @@ class SqliteStore:
         row = await self._one("events_bytes", id=response_id)
         return 0 if row is None else int(row["bytes"])
 
-    async def backlog(self, *, now_ms: int, barred: Mapping[tuple[str, bytes], str] = _NOBODY) -> Backlog:
-        return await self._read(lambda raw: census.backlog(raw, now_ms, barred))
-
     async def sizes(self) -> dict[str, int]:
         return await asyncio.to_thread(self._database.sizes)
 
@@ -193,6 +190,7 @@ class SqliteStore:
                     "id": claim.id,
                     "epoch": claim.epoch,
                     "status": outcome.status.value,
+                    "error": outcome.code,
                     "first_seq": outcome.first_seq,
                     "next_seq": outcome.first_seq + outcome.event_count,
                     "now_ms": now_ms,

@@ -2,13 +2,13 @@
 
 -- name: insert_job
 -- Queued; or, for a plain response that is kept as a turn, ended.
-INSERT INTO job (id, tenant, previous, backend, priority, status, next_seq,
+INSERT INTO job (id, tenant, previous, backend, model, priority, status, next_seq,
                  is_background, is_streamed, is_followable, is_rerunnable,
                  created_at_ms, deadline_ms, finished_at_ms, expires_at_ms)
 VALUES (:id, :tenant,
         (SELECT pk FROM job WHERE id = :previous_id AND tenant = :tenant
                               AND (expires_at_ms IS NULL OR expires_at_ms > :created_at_ms)),
-        :backend, :priority, :status, :next_seq,
+        :backend, :model, :priority, :status, :next_seq,
         :is_background, :is_streamed, :is_followable, :is_rerunnable,
         :created_at_ms, :deadline_ms, :finished_at_ms, :expires_at_ms)
 RETURNING pk, previous;
@@ -211,7 +211,7 @@ RETURNING pk;
 
 -- name: finish
 UPDATE job
-SET status = :status, next_seq = :next_seq, owner = NULL,
+SET status = :status, error = :error, next_seq = :next_seq, owner = NULL,
     finished_at_ms = :now_ms, expires_at_ms = :expires_at_ms
 WHERE id = :id AND epoch = :epoch AND status IN ('queued', 'in_progress') AND next_seq = :first_seq
 RETURNING pk;
@@ -307,6 +307,25 @@ LIMIT :limit;
 DELETE FROM job
 WHERE pk = :pk AND expires_at_ms <= :now_ms
   AND NOT EXISTS (SELECT 1 FROM job AS later WHERE later.previous = :pk);
+
+-- name: list_jobs
+-- The newest first, out of so many rows: no index is kept for it. By the beginning of an id, out of all.
+SELECT * FROM (
+    SELECT * FROM (SELECT * FROM job WHERE :id IS NULL AND pk < :before ORDER BY pk DESC LIMIT :looked_at)
+    UNION ALL
+    SELECT * FROM job WHERE id >= :id AND id < :id || '~' AND pk < :before)
+WHERE is_background = 1 AND (expires_at_ms IS NULL OR expires_at_ms > 0)
+  AND (:statuses IS NULL OR status IN (SELECT value FROM json_each(:statuses)))
+  AND (:backend IS NULL OR backend = :backend) AND (:model IS NULL OR model = :model)
+  AND (:error IS NULL OR error = :error)
+  AND (:tenant IS NULL OR lower(substr(hex(tenant), 1, length(:tenant))) = :tenant)
+  AND (:created_since_ms IS NULL OR created_at_ms >= :created_since_ms)
+  AND (:created_before_ms IS NULL OR created_at_ms < :created_before_ms)
+ORDER BY pk DESC
+LIMIT :limit;
+
+-- name: last_looked_at
+SELECT pk FROM job WHERE :id IS NULL AND pk < :before ORDER BY pk DESC LIMIT 1 OFFSET :looked_at - 1;
 
 -- name: waiting_jobs
 -- By backend, all that nobody runs: one walk through one index, which is as long as the settings let the queue be.

@@ -13,6 +13,9 @@ CREATE TABLE job (
     -- The turn before this one. Its row stays, unseen, for as long as a later turn needs it as context.
     previous       INTEGER REFERENCES job (pk),
     backend        TEXT    NOT NULL,
+    -- For operators, and so is `error`, the code of a failure.
+    model          TEXT,
+    error          TEXT,
     priority       INTEGER NOT NULL,
     status         TEXT    NOT NULL CHECK (status IN
                        ('queued', 'in_progress', 'completed', 'failed', 'incomplete', 'cancelled')),
