@@ -45,8 +45,8 @@ from gateway.process import (
     warn_of_few_files,
     watch_loop,
 )
-from gateway.store.file import DatabaseInUse, DatabaseRefused, DatabaseUnreachable
-from gateway.store.sqlite import SqliteStore
+from gateway.store.sqlite.file import DatabaseInUse, DatabaseRefused, DatabaseUnreachable
+from gateway.store.sqlite.store import SqliteStore
 from gateway.wire import openapi
 
 # sysexits.h: what a supervisor can tell apart.

@@ -11,6 +11,7 @@ from gateway.core import tiers
 from gateway.core.job import Idempotency, Job, NewJob, Status
 from gateway.wire import events, responses
 from gateway.wire.conversation.items import as_list
+from gateway.wire.failures.blotting import name_shown
 from gateway.wire.item_ids import FIRST_INPUT, to_be_looked_up
 from gateway.wire.requests import is_rerunnable
 
@@ -70,6 +71,7 @@ def new_job(
         events=b"".join(events.frame(event, number) for number, event in enumerate(first)),
         next_seq=len(first),
         item_ids=to_be_looked_up(response_id, as_list(body.get("input")), FIRST_INPUT),
+        model=name_shown(body.get("model")),
     )
 
 

@@ -83,6 +83,7 @@ class NewJob:
         unacked: Fingerprint of the request, where a retry may adopt the job until its answer has arrived.
         sealed: The caller's credential and private headers; gone from the store when the job ends.
         item_ids: Of the items by which a client may name them, if they do not tell where they are.
+        model: As the client named it, for operators.
     """
 
     id: str
@@ -108,6 +109,7 @@ class NewJob:
     sealed: Sealed | None = None
     webhook: str | None = field(default=None, repr=False)
     item_ids: tuple[str, ...] = ()
+    model: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,12 +31,16 @@ from gateway.core.webhooks import (
 )
 from gateway.engine.clock import Clock
 from gateway.observe import Observer, line
-from gateway.store.outbox_port import GivenUp, Waiting
+from gateway.store.bells import OUTBOX
+from gateway.store.outbox import GivenUp, Waiting
 from gateway.store.port import JobStore
 
-_LOOK_S = 0.25
-"""Between two looks for what is due, at most: an attempt that ends makes room, and is followed by a look at
-once. A bell at every place where a job can end would have to miss none."""
+_LOOK_S = 5.0
+"""Between two looks for what is due, at most: for a bell that was lost. One rings when a job ends; an attempt
+that ends makes room; and each look says when the next event is due."""
+
+_LEASE_MS = 60_000
+"""Beyond the time that an attempt may take: for storing its result."""
 
 _TIDY_MS = 60_000
 _AGAIN_S = 1.0
@@ -62,6 +66,7 @@ class Deliveries:
         fingerprint: Callable[[str], str],
     ) -> None:
         self._outbox = store.outbox
+        self._bells = store.bells
         self._sender = sender
         self._clock = clock
         self._settings = settings.webhooks
@@ -99,16 +104,18 @@ class Deliveries:
             await self.take_stock()
         if not (self._settings.endpoints or self._own_url_max or await self._is_owing()):
             return
-        async with asyncio.TaskGroup() as self._group:
-            while True:
-                try:
-                    await self.run_once()
-                except StoreUnavailable as error:
-                    _log(error)
-                    await asyncio.sleep(_AGAIN_S)
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(_LOOK_S):
-                        await self._bell.wait()
+        with self._bells.listen(self._bell.set, OUTBOX):
+            async with asyncio.TaskGroup() as self._group:
+                while True:
+                    quiet_s = _AGAIN_S
+                    try:
+                        quiet_s = await self.run_once()
+                    except StoreUnavailable as error:
+                        _log(error)
+                        self._bell.clear()
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(quiet_s):
+                            await self._bell.wait()
 
     async def _is_owing(self) -> bool:
         try:
@@ -117,28 +124,33 @@ class Deliveries:
             _log(error)
             return True
 
-    async def run_once(self) -> None:
-        """Send what is due, as far as there is room for it, and see to what is too old."""
+    async def run_once(self) -> float:
+        """Send what is due, as far as there is room for it, and see to what is too old. Returns how many
+        seconds later the next look is due."""
         self._bell.clear()
         now_ms = self._clock.now_ms()
         if now_ms - self._tidied_at_ms >= _TIDY_MS:
             self._tidied_at_ms = now_ms
             await self._tidy(now_ms)
-        await self._look(now_ms)
+        return await self._look(now_ms)
 
-    async def _look(self, now_ms: int) -> None:
+    async def _look(self, now_ms: int) -> float:
         assert self._group is not None, "only while it runs"
         async with self._looking:  # two at once would send the same twice
-            due = await self._outbox.due(
+            due = await self._outbox.claim(
                 now_ms=now_ms,
-                under_way=self._under_way.keys(),
+                lease_ms=int(self._settings.timeout_s * 1000) + _LEASE_MS,
                 per_lane_max=self._settings.concurrency_max,
                 own_url_max=self._own_url_max,
             )
-            for delivery in due:
+            for delivery in due.deliveries:
+                if delivery.key in self._under_way:  # the lease ended before its result could be stored
+                    continue
                 task = self._group.create_task(self._deliver(delivery), name=f"tell-{delivery.response_id}")
                 self._under_way[delivery.key] = task
                 task.add_done_callback(functools.partial(self._done, delivery.key))
+        next_at_ms = due.next_at_ms
+        return _LOOK_S if next_at_ms is None else min(_LOOK_S, (next_at_ms - now_ms) / 1000)
 
     def _done(self, key: tuple[str, str], _task: asyncio.Task[None]) -> None:
         del self._under_way[key]

@@ -18,7 +18,7 @@ from gateway.engine.credentials import Credentials
 from gateway.engine.deliveries import Deliveries
 from gateway.engine.followers import Followers
 from gateway.engine.foreground import Foreground
-from gateway.engine.handover import hand_over, take_stock
+from gateway.engine.handover import Lease, hand_over
 from gateway.engine.intake import Intake
 from gateway.engine.jobs import Jobs
 from gateway.engine.outputs import Outputs
@@ -30,10 +30,9 @@ from gateway.engine.sweeper import Sweeper
 from gateway.engine.thoughts import Thoughts
 from gateway.engine.unacked import Unacked
 from gateway.observe import Observer
-from gateway.store.port import Backlog, JobStore, WaitingJobs
+from gateway.store.insight import Backlog, WaitingJobs
+from gateway.store.port import JobStore
 from gateway.wire.dialects import Dialect
-
-_RETRY_S = 1.0
 
 
 class Engine:
@@ -73,7 +72,7 @@ class Engine:
         self._settings = background
         self._may_fail_jobs = settings.credentials.missing_key == "fail_jobs"
         self._observer = observer
-        self._clock = clock = clock or Clock()
+        self._clock = clock = clock or Clock(store.wall_ns)
         self._credentials = credentials = Credentials(Sealer(keys) if keys else None)
         intake = Intake(clock, background, observer)
         self._outputs = outputs = Outputs(
@@ -95,6 +94,7 @@ class Engine:
             thoughts,
             silence,
         )
+        self._lease = Lease(store, runner.abort_all)
         self._closer = Closer(
             store,
             followers,
@@ -154,7 +154,7 @@ class Engine:
             SealingKeyMissing: Nothing was begun.
         """
         await self._credentials.take_stock(self._store, may_fail_jobs=self._may_fail_jobs)
-        is_taken = await take_stock(self._store)
+        await self._lease.renew()
         await self.deliveries.take_stock()
         failed = asyncio.Event()
 
@@ -163,7 +163,8 @@ class Engine:
                 self._observer.task_died(task.get_name(), error)
                 failed.set()
 
-        own = [self._run(is_taken), self._sweeper.run(), self.deliveries.run(), self._silence.run()]
+        parts = (self._runner, self._lease, self._sweeper, self.deliveries, self._silence)
+        own = [part.run() for part in parts]
         if self._settings.adopt_unacked_retry:
             own.append(self._unacked.run())
         for number, work in enumerate((*own, *others)):
@@ -171,13 +172,6 @@ class Engine:
             task.add_done_callback(died)
             self._tasks.append(task)
         return failed
-
-    async def _run(self, is_taken: bool) -> None:
-        """Claim nothing before stock was taken: it takes every claim from its owner."""
-        while not is_taken:
-            await asyncio.sleep(_RETRY_S)
-            is_taken = await take_stock(self._store)
-        await self._runner.run()
 
     async def drain(self, timeout_s: float) -> None:
         """Accept nothing more, let running jobs end, hand over the rest, and end every stream."""
@@ -207,7 +201,7 @@ class Engine:
         """Bring the gauges up to date. Raises, if the store does not answer."""
         now_ms = self._clock.now_ms()
         backlog, sizes, _ = await asyncio.gather(
-            self._store.backlog(now_ms=now_ms, barred=self._runner.barred(now_ms)),
+            self._store.insight.backlog(now_ms=now_ms, barred=self._runner.barred(now_ms)),
             self._store.sizes(),
             self.receivers.measure(),
         )

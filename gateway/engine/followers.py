@@ -18,6 +18,7 @@ from gateway.core.job import StoreUnavailable
 from gateway.engine.clock import Clock
 from gateway.engine.tails import Tails
 from gateway.observe import Observer
+from gateway.store.bells import response
 from gateway.store.port import JobStore, Page
 from gateway.wire.errors import Fault, Refusal
 from gateway.wire.sse import KEEP_ALIVE
@@ -29,6 +30,7 @@ class _Watched:
 
     bells: set[asyncio.Event] = field(default_factory=set)
     is_gone: bool = False
+    pump: asyncio.Task[None] | None = None
 
     def ring(self) -> None:
         for bell in self.bells:
@@ -128,6 +130,34 @@ class Followers:
             if not page.events and not await _rang(bell, self._settings.heartbeat_s):
                 yield KEEP_ALIVE
 
+    async def _pump(self, response_id: str, tenant: bytes, watched: _Watched) -> None:
+        """Look for what others have written, for all readers at once: when it rings, and now and then. What
+        this process writes is in the tail already."""
+        bell = asyncio.Event()
+        with self._store.bells.listen(bell.set, response(response_id)):
+            while not watched.is_gone:
+                has_rung = await _rang(bell, self._settings.heartbeat_s)
+                bell.clear()
+                end = self._tails.end(response_id)
+                if end is None:  # there is no tail: each reader reads the store
+                    has_news = has_rung
+                elif has_news := await self._extend(response_id, tenant, watched, end):
+                    bell.set()  # there may be more
+                if has_news:
+                    watched.ring()
+
+    async def _extend(self, response_id: str, tenant: bytes, watched: _Watched, end: int) -> bool:
+        """Add to a tail what follows it in the store. False if nothing does."""
+        bytes_max, now_ms = self._settings.page_bytes_max, self._clock.now_ms()
+        try:
+            page = await self._store.page(response_id, tenant, after=end, bytes_max=bytes_max, now_ms=now_ms)
+        except StoreUnavailable:
+            return False
+        watched.is_gone = page is None
+        if page is not None and page.events and self._tails.end(response_id) == end:
+            self._tails.add(response_id, end + 1, page)
+        return page is None or bool(page.events)
+
     @contextmanager
     def _attached(self, response_id: str, tenant: bytes) -> Iterator[tuple[_Watched, asyncio.Event]]:
         watched = self._watched.get(response_id)
@@ -141,6 +171,7 @@ class Followers:
             raise Refusal(Fault.OVERLOADED, message, code="too_many_streams", retry_after_s=5)
         if watched is None:
             watched = self._watched[response_id] = _Watched()
+            watched.pump = asyncio.create_task(self._pump(response_id, tenant, watched))
         bell = asyncio.Event()
         watched.bells.add(bell)
         self._of_tenant[tenant] += 1
@@ -158,6 +189,9 @@ class Followers:
                 del self._of_tenant[tenant]
             watched.bells.discard(bell)
             if not watched.bells:
+                if watched.pump is not None:
+                    watched.pump.cancel()
+                    watched.pump = None  # the two would keep each other
                 del self._watched[response_id]
                 self._tails.drop(response_id)
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import time
+from collections.abc import Callable
 
 from gateway.config import BackgroundSettings
 from gateway.core.job import Claim, ClaimLost, StoreUnavailable
@@ -17,15 +20,44 @@ _SHUT_DOWN = Abandoned(
 )
 
 
-async def take_stock(store: JobStore) -> bool:
-    """At a start, with the file ours alone: no owner of before is alive. What waits will be claimed, what
-    may not run again the sweeper ends in its first round. False if the store cannot do it now."""
-    try:
-        await store.void_owners()
-    except StoreUnavailable as error:
-        line("store_unavailable", level=logging.ERROR, doing="take stock", reason=str(error))
-        return False
-    return True
+_BEAT_S = 2.0
+_STOP_AFTER_S = 6.0
+"""Without a beat: before others take over what this process runs, it stops that itself."""
+_DEAD_AFTER_S = 8.0
+
+
+class Lease:
+    """Says that this process lives, and frees the jobs of those that say so no more: what waits is claimed
+    again, what may not run again the sweeper ends.
+
+    Args:
+        lost: Stops every run: others may have their jobs.
+    """
+
+    def __init__(self, store: JobStore, lost: Callable[[], None]) -> None:
+        self._store = store
+        self._lost = lost
+        self._until_s = time.monotonic() + _STOP_AFTER_S
+
+    async def run(self) -> None:
+        """Renew it, until cancelled."""
+        while True:
+            await asyncio.sleep(_BEAT_S)
+            await self.renew()
+
+    async def renew(self) -> None:
+        """One beat."""
+        asked_s = time.monotonic()
+        try:
+            if await self._store.beat():
+                self._until_s = asked_s + _STOP_AFTER_S
+            else:
+                self._lost()
+            await self._store.abandon(dead_after_s=_DEAD_AFTER_S)
+        except StoreUnavailable as error:
+            line("store_unavailable", level=logging.ERROR, doing="renew the lease", reason=str(error))
+        if time.monotonic() > self._until_s:
+            self._lost()
 
 
 async def hand_over(

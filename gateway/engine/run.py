@@ -11,7 +11,7 @@ from typing import Any
 
 from gateway.config import BackgroundSettings
 from gateway.core.call import Backend, BackendCall
-from gateway.core.job import FIRST_OUTPUT_SEQ, Claim, ClaimLost, Outcome
+from gateway.core.job import FIRST_OUTPUT_SEQ, Outcome
 from gateway.core.machine import (
     Abandoned,
     Append,
@@ -32,7 +32,7 @@ from gateway.engine.sealing import Unsealable
 from gateway.engine.silence import Silence, Waiting
 from gateway.engine.thoughts import Thoughts
 from gateway.observe import Observer
-from gateway.store.port import Call, JobStore
+from gateway.store.port import Call, Work
 from gateway.wire import calls, responses
 from gateway.wire.answers.output import Shelf
 from gateway.wire.calls import NO_SUCH_ROUTE, Speech
@@ -65,10 +65,9 @@ class Run:
         attempts_max: Calls of a backend that one job may cost.
     """
 
-    claim: Claim
+    claim: Work
     log: JobLog
     outputs: Outputs
-    store: JobStore
     backend: Backend
     credentials: Credentials
     clock: Clock
@@ -95,9 +94,7 @@ class Run:
             self.outputs.drops(self.claim.id)
 
     async def _call(self) -> None:
-        stored = await self.store.call_of(self.claim.id)
-        if stored is None:  # deleted since
-            raise ClaimLost
+        stored = self.claim.call
         watched = self.silence.watched(self.claim.id, self.claim.job.backend)
         with closing(self.outputs.shelf()) as shelf, watched as waiting:
             number, speech = 0, await self._attempt(stored, self.backend.speech, 0, shelf, waiting)
@@ -114,10 +111,9 @@ class Run:
         request = calls.request_of(stored.request)
         self.observer.job_known(claim.id, model=name_shown(request.get("model")))
         speech = speech if number else speech.to(request.get("model"))
-        turns = await self.store.turns_before(claim.id, claim.job.tenant)
 
         def said_to(speech: Speech) -> Any:
-            return calls.input_of(stored.input, turns, speech)
+            return calls.input_of(stored.input, claim.turns, speech)
 
         def told(speech: Speech) -> bytes:
             return speech.body(request, said_to(speech), claim.job.tenant)

@@ -25,12 +25,14 @@ from gateway.engine.silence import Silence
 from gateway.engine.slots import Slots
 from gateway.engine.thoughts import Thoughts
 from gateway.observe import Observer, line
-from gateway.store.port import JobStore
+from gateway.store.bells import queue
+from gateway.store.port import JobStore, Work
 
 _POLL_S = 1.0
 """Behind the bell, for work whose bell nobody rang."""
 
 _CLAIM_MAX = 64
+_CLAIM_BYTES_MAX = 2**20
 """Of one claim: the commits of running jobs, and creates, wait behind it."""
 
 _GRACE_S = 0.005
@@ -94,7 +96,6 @@ class Runner:
     def sent(self, job: NewJob) -> None:
         """A job was accepted, and waits."""
         self._slots.sent(job.backend, job.tenant, job.priority, self._clock.now_ms())
-        self._bell.set()
 
     def barred(self, now_ms: int) -> dict[tuple[str, bytes], str]:
         """Backends, and the callers of whom no job may be started there now, with the reason."""
@@ -111,6 +112,11 @@ class Runner:
         if run := self._runs.get(response_id):
             run.task.cancel()
 
+    def abort_all(self) -> None:
+        """Stop every run of ours: others may have their jobs."""
+        for run in self._runs.values():
+            run.task.cancel()
+
     async def flush(self, response_id: str) -> None:
         """Commit what a run of ours has received: it is about to be ended, and this much was generated.
 
@@ -123,6 +129,11 @@ class Runner:
 
     async def run(self) -> None:
         """Claim and run, until cancelled."""
+        topics = map(queue, self._backends.names)
+        with self._store.bells.listen(self._bell.set, *topics):
+            await self._run()
+
+    async def _run(self) -> None:
         async with asyncio.TaskGroup() as group:
             while True:
                 self._bell.clear()
@@ -145,6 +156,7 @@ class Runner:
             try:
                 claims = await self._store.claim(
                     limit,
+                    bytes_max=_CLAIM_BYTES_MAX,
                     backend=name,
                     attempts_max=self._attempts_max,
                     now_ms=now_ms,
@@ -158,11 +170,11 @@ class Runner:
                 self._start(group, claim, now_ms)
             if claims:
                 self._intake.started(len(claims))
-            if len(claims) == limit:
+            if len(claims) == limit or sum(claim.size for claim in claims) >= _CLAIM_BYTES_MAX:
                 self._bell.set()  # there may be more, and room for it
         self._observer.running.set(len(self._runs))
 
-    def _start(self, group: asyncio.TaskGroup, claim: Claim, now_ms: int) -> None:
+    def _start(self, group: asyncio.TaskGroup, claim: Work, now_ms: int) -> None:
         self._observer.job_known(claim.id, backend=claim.job.backend)
         self._observer.job_started(
             claim.id,
@@ -186,14 +198,13 @@ class Runner:
         # Not by the coroutine: that of a task cancelled before its first step never runs.
         task.add_done_callback(functools.partial(self._ended, claim))
 
-    async def _run_one(self, claim: Claim, log: JobLog) -> None:
+    async def _run_one(self, claim: Work, log: JobLog) -> None:
         backend = self._backends.get(claim.job.backend)
         assert backend is not None, "only jobs of backends that there are get claimed"
         run = Run(
             claim,
             log,
             self._outputs,
-            self._store,
             backend,
             self._credentials,
             self._clock,

@@ -23,6 +23,11 @@ class Tail:
         self._blocks: deque[tuple[int, Page]] = deque()
         self.size = 0
 
+    @property
+    def end(self) -> int:
+        """Number of the last event."""
+        return self._blocks[-1][1].last_seq
+
     def add(self, first_seq: int, page: Page, bytes_max: int) -> None:
         if self._blocks and first_seq != self._blocks[-1][1].last_seq + 1:
             # A run that was stopped while it waited for its last commit never told of it.
@@ -86,6 +91,11 @@ class Tails:
         """As `Tail.after`."""
         tail = self._tails.get(response_id)
         return None if tail is None else tail.after(cursor, bytes_max)
+
+    def end(self, response_id: str) -> int | None:
+        """Number of the last event that is here; None if none is."""
+        tail = self._tails.get(response_id)
+        return None if tail is None else tail.end
 
     def drop(self, response_id: str) -> None:
         if (tail := self._tails.pop(response_id, None)) is not None:

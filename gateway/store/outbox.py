@@ -1,246 +1,101 @@
-"""The events that are still to be told, and to whom: the `Outbox` of the one SQLite file.
-
-Rows come into it by a trigger (sql/schema.sql), in the transaction that ends a job, and are counted by
-others. Here they are looked for, put off and removed.
-"""
+"""What the engine asks of the outbox, which is part of a store: see `gateway.store.port`."""
 
 from __future__ import annotations
 
-import json
-import sqlite3
-from collections import Counter
-from collections.abc import Collection, Mapping
-from dataclasses import asdict
-from typing import Any
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Protocol
 
-from gateway.core.job import Status
-from gateway.core.webhooks import (
-    HURRIED,
-    OWN_URL,
-    UP,
-    Delivery,
-    Endpoint,
-    Judge,
-    Standing,
-    owner_of,
-    unchanged,
-)
-from gateway.store.database import Database
-from gateway.store.outbox_port import Disabled, GivenUp, Waiting
-from gateway.store.queries import QUERIES
-
-_NEVER_MS = 2**62
-_PIECE = 500
-"""Rows deleted by one operation: other commits get their turn in between."""
+from gateway.core.webhooks import Delivery, Endpoint, Judge, Standing, unchanged
 
 
-class SqliteOutbox:
-    """One file's."""
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """How many events wait in a lane, when the response ended that has waited longest, and since when the
+    receiver is down (None: it is up)."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    lane: str
+    count: int
+    oldest_ms: int
+    down_since_ms: int | None = None
 
-    async def set_endpoints(self, endpoints: Collection[Endpoint], *, due_by_ms: int = _NEVER_MS) -> None:
-        def operation(raw: sqlite3.Connection) -> None:
-            raw.execute(QUERIES["due_by"], {"due_by_ms": due_by_ms})
-            raw.execute(QUERIES["probe_all"])
-            names = json.dumps([endpoint.name for endpoint in endpoints])
-            raw.execute(QUERIES["drop_other_endpoints"], {"names": names})
-            for endpoint in endpoints:
-                raw.execute(
-                    QUERIES["put_endpoint"],
-                    {
-                        "name": endpoint.name,
-                        "statuses": json.dumps(sorted(endpoint.statuses)),
-                        "tenants": json.dumps(sorted(endpoint.tenants)),
-                        "fingerprint": endpoint.fingerprint,
-                    },
-                )
 
-        await self._database.writer.ask(operation)
+@dataclass(frozen=True, slots=True)
+class Disabled:
+    """An endpoint that wanted no more."""
 
-    async def due(
-        self,
-        *,
-        now_ms: int,
-        under_way: Collection[tuple[str, str]],
-        per_lane_max: int,
-        own_url_max: int,
-    ) -> list[Delivery]:
-        return await self._database.readers.read(
-            lambda raw: _due(raw, now_ms, under_way, per_lane_max, own_url_max)
-        )
+    name: str
+    since_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class GivenUp:
+    """An event that will not be told any more."""
+
+    response_id: str
+    lane: str
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """Events that are ours to send now, and when to look again if no bell rings (None: no time is known)."""
+
+    deliveries: list[Delivery]
+    next_at_ms: int | None
+
+
+class Outbox(Protocol):
+    """Events that are still to be told. The ending of a background job puts them there, in its transaction:
+    one for each endpoint that wants to know of it, and one for a URL of the caller's own."""
+
+    async def set_endpoints(self, endpoints: Collection[Endpoint], *, due_by_ms: int = ...) -> None:
+        """From now on, these are told. One that was disabled is so still, if it is the same receiver.
+        Whoever is down is tried at once, and what a replica that is dead was sending is nobody's.
+
+        Args:
+            due_by_ms: Nothing is put off for longer: it may have been by another clock.
+        """
+
+    async def claim(self, *, now_ms: int, lease_ms: int, per_lane_max: int, own_url_max: int) -> Due:
+        """Take what may be sent now: to endpoints that there are and that are not disabled, and to callers'
+        URLs. Of a receiver that is down one event, when it is time for that. It is not taken again until
+        `put_off`, or the end of the lease.
+
+        Args:
+            per_lane_max: So many to one endpoint, or to one caller's URLs, at once, by all replicas.
+            own_url_max: The same, of all callers' URLs together.
+        """
 
     async def remove(self, delivery: Delivery, judge: Judge = unchanged) -> tuple[Standing, Standing]:
-        def operation(raw: sqlite3.Connection, _bytes_max: int = 0) -> tuple[Standing, Standing]:
-            values = {"response": delivery.response_id, "lane": delivery.lane}
-            standings = _judge(raw, delivery.lane, judge)
-            raw.execute(QUERIES["remove_delivery"], values)
-            return standings
-
-        if delivery.url is None:
-            return await self._database.writer.ask(operation)
-        # a caller's text: no byte of it stays in the log
-        return await self._database.delete(operation)
+        """It was taken, or is given up. Returns the receiver's standing, before and now."""
 
     async def put_off(
         self, delivery: Delivery, *, due_at_ms: int, failure: str, judge: Judge = unchanged
     ) -> tuple[Standing, Standing]:
-        values = {
-            "response": delivery.response_id,
-            "lane": delivery.lane,
-            "due_at_ms": due_at_ms,
-            "failure": failure,
-        }
-
-        def operation(raw: sqlite3.Connection) -> tuple[Standing, Standing]:
-            raw.execute(QUERIES["put_off_delivery"], values)
-            return _judge(raw, delivery.lane, judge)
-
-        return await self._database.writer.ask(operation)
+        """An attempt has failed; the next one is not before a time. Returns the receiver's standing, before
+        and now."""
 
     async def disable(self, name: str, *, now_ms: int) -> bool:
-        values = {"name": name, "now_ms": now_ms}
-        return await self._database.writer.ask(
-            lambda raw: raw.execute(QUERIES["disable_endpoint"], values).rowcount > 0
-        )
+        """Send an endpoint nothing more; its events wait. False if it was so already, or is not there."""
 
     async def enable(self, name: str) -> bool:
-        def operation(raw: sqlite3.Connection) -> bool:
-            is_there = raw.execute(QUERIES["enable_endpoint"], {"name": name}).rowcount > 0
-            if is_there:
-                _judge(raw, name, lambda _: UP)
-                raw.execute(QUERIES["hurry_lane"], {"lane": name})
-            return is_there
-
-        return await self._database.writer.ask(operation)
+        """Send to an endpoint again, and at once what waits. False if there is none of this name."""
 
     async def hurry(self, response_id: str) -> list[str]:
-        def operation(raw: sqlite3.Connection) -> list[str]:
-            rows = raw.execute(QUERIES["hurry_response"], {"response": response_id}).fetchall()
-            raw.execute(QUERIES["probe_lanes_of"], {"response": response_id})
-            return [row["lane"] for row in rows]
-
-        return await self._database.writer.ask(operation)
+        """Try again now, before all else, whatever waits about a response. Returns in which lanes: also
+        those of endpoints that want no more, where nothing is sent all the same."""
 
     async def give_up_old(self, *, ended_before_ms: int) -> list[GivenUp]:
-        values = {"ended_before_ms": ended_before_ms, "limit": _PIECE}
-        return await self._give_up("give_up_old", values)
+        """Remove events of responses that ended before a time: some of them; none when nothing is left."""
 
     async def give_up_surplus(self, lane: str, surplus: int) -> list[GivenUp]:
-        return await self._give_up("give_up_surplus", {"lane": lane, "limit": min(surplus, _PIECE)})
-
-    async def _give_up(self, query: str, values: Mapping[str, Any]) -> list[GivenUp]:
-        rows = await self._database.delete(lambda raw, _: raw.execute(QUERIES[query], values).fetchall())
-        return [GivenUp(row["response"], row["lane"]) for row in rows]
+        """Remove up to so many of a lane's events, the oldest."""
 
     async def waiting(self) -> list[Waiting]:
-        rows = await self._database.readers.read(
-            lambda raw: raw.execute(QUERIES["waiting_by_lane"]).fetchall()
-        )
-        return [Waiting(row["name"], row["waiting"], row["oldest_ms"], row["down_since_ms"]) for row in rows]
+        """What waits, by lane."""
 
     async def disabled(self) -> list[Disabled]:
-        rows = await self._database.readers.read(
-            lambda raw: raw.execute(QUERIES["disabled_endpoints"]).fetchall()
-        )
-        return [Disabled(row["name"], row["disabled_at_ms"]) for row in rows]
+        """Endpoints that get nothing."""
 
     async def failing(self, *, limit: int) -> list[Delivery]:
-        values = {"limit": limit}
-        rows = await self._database.readers.read(
-            lambda raw: raw.execute(QUERIES["failing_deliveries"], values).fetchall()
-        )
-        return [_delivery(row) for row in rows]
-
-
-def _judge(raw: sqlite3.Connection, lane: str, judge: Judge) -> tuple[Standing, Standing]:
-    """The standing of a lane's receiver, before and now. Of a lane where nothing waits none is known."""
-    row = raw.execute(QUERIES["standing"], {"lane": lane}).fetchone()
-    before = UP if row is None else Standing(*row)
-    after = judge(before)
-    if row is not None and after != before:
-        raw.execute(QUERIES["put_standing"], {**asdict(after), "lane": lane})
-    return before, after
-
-
-class _Room:
-    """How many attempts may be begun, beside those that are under way."""
-
-    def __init__(self, under_way: Collection[tuple[str, str]], per_owner_max: int, own_url_max: int) -> None:
-        self._per_owner_max = per_owner_max
-        self.in_lane = Counter(lane for _, lane in under_way)
-        self._of_owner = Counter(owner_of(lane) for _, lane in under_way)
-        self.own_free = own_url_max - sum(
-            count for owner, count in self._of_owner.items() if owner.startswith(OWN_URL)
-        )
-
-    def busy(self) -> list[str]:
-        """Owners of lanes who have none left."""
-        return [owner for owner, count in self._of_owner.items() if count >= self._per_owner_max]
-
-    def at(self, lane: str, *, is_down: bool) -> int:
-        free = self._per_owner_max - self._of_owner[owner_of(lane)]
-        if lane.startswith(OWN_URL):
-            free = min(free, self.own_free)
-        return min(free, 1 - self.in_lane[lane]) if is_down else free
-
-    def take(self, lane: str, count: int) -> None:
-        self._of_owner[owner_of(lane)] += count
-        self.own_free -= count if lane.startswith(OWN_URL) else 0
-
-
-def _due(
-    raw: sqlite3.Connection,
-    now_ms: int,
-    under_way: Collection[tuple[str, str]],
-    per_lane_max: int,
-    own_url_max: int,
-) -> list[Delivery]:
-    room = _Room(under_way, per_lane_max, own_url_max)
-    lanes = raw.execute(QUERIES["due_lanes_of_endpoints"], {"now_ms": now_ms}).fetchall()
-    if room.own_free > 0:
-        # Of so many, some have room: each of the others has an attempt under way.
-        values = {"now_ms": now_ms, "busy": json.dumps(room.busy()), "limit": own_url_max}
-        lanes += raw.execute(QUERIES["due_lanes_of_callers"], values).fetchall()
-    found: list[Delivery] = []
-    for name, down_since_ms in lanes:
-        is_down = down_since_ms is not None
-        if (free := room.at(name, is_down=is_down)) <= 0:
-            continue
-        # What is under way is still due, and comes first.
-        first = _first_due(raw, name, now_ms, room.in_lane[name] + free, is_down=is_down)
-        fresh = [each for each in first if each.key not in under_way][:free]
-        room.take(name, len(fresh))
-        found += fresh
-    return found
-
-
-def _first_due(
-    raw: sqlite3.Connection, lane: str, now_ms: int, limit: int, *, is_down: bool
-) -> list[Delivery]:
-    """What was put off until now, and the oldest of the rest. Of a receiver that is down the other way
-    round: an event that it will never take must not be all that it is ever tried with."""
-    values = {"lane": lane, "now_ms": now_ms, "limit": limit}
-    put_off, fresh = (
-        [_delivery(row) for row in raw.execute(QUERIES[query], values).fetchall()]
-        for query in ("due_put_off", "due_fresh")
-    )
-    if is_down:
-        put_off.sort(key=lambda each: each.due_at_ms != HURRIED)
-        hurried = sum(each.due_at_ms == HURRIED for each in put_off)
-        return [*put_off[:hurried], *fresh, *put_off[hurried:]]
-    return [*put_off, *fresh]
-
-
-def _delivery(row: sqlite3.Row) -> Delivery:
-    return Delivery(
-        response_id=row["response"],
-        lane=row["lane"],
-        url=row["url"],
-        status=Status(row["status"]),
-        ended_at_ms=row["ended_at_ms"],
-        attempts=row["attempts"],
-        due_at_ms=row["due_at_ms"],
-        failure=row["failure"],
-    )
+        """Events with failed attempts, those of the latest ends first."""

@@ -2,17 +2,19 @@
 
 Every write is one transaction, and has happened when the call returns. Reads give whole results. Any call
 may raise `StoreUnavailable`.
-All times are Unix milliseconds, given by the caller.
+Times are Unix milliseconds, given by the caller, whose clock follows the store's (`wall_ns`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Protocol
 
 from gateway.core.job import Claim, Idempotency, Job, NewJob, Outcome, Sealed, Status
-from gateway.store.outbox_port import Outbox
+from gateway.store.bells import Bells
+from gateway.store.insight import Insight
+from gateway.store.outbox import Outbox
 from gateway.wire.conversation.items import Turn
 
 
@@ -36,6 +38,19 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
+class Work(Claim):
+    """A claim with all that a run needs: what was asked for, and the turns before it, oldest first."""
+
+    call: Call
+    turns: list[Turn]
+
+    @property
+    def size(self) -> int:
+        """About how much of it is in memory."""
+        return len(self.call.input) + sum(len(turn.input) + len(turn.final) for turn in self.turns)
+
+
+@dataclass(frozen=True, slots=True)
 class Page:
     """Events after a cursor, as many as fit.
 
@@ -50,37 +65,40 @@ class Page:
     is_end: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Backlog:
-    """Jobs by status, when the longest-waiting queued one was accepted (None: none is waiting), and by
-    backend those that nobody runs."""
+class Chores(Protocol):
+    """What a store in files has to do besides."""
 
-    by_status: dict[Status, int]
-    oldest_queued_ms: int | None
-    waiting: dict[str, WaitingJobs]
+    async def reclaim_space(self) -> None:
+        """Give freed pages back, and leave no deleted byte in the files."""
 
+    async def tend(self) -> None:
+        """Keep the store in order and find out when trouble is over, until cancelled."""
 
-@dataclass(frozen=True, slots=True)
-class WaitingJobs:
-    """Jobs of a backend that nobody runs.
-
-    Attributes:
-        put_off: How many of them may not be started yet, after an attempt that failed.
-        barred: How many of the others are of callers of whom none may be started, by the reason for that.
-    """
-
-    count: int
-    put_off: int
-    oldest_ms: int
-    barred: Mapping[str, int]
+    async def sizes(self) -> dict[str, int]:
+        """Bytes on disk, by kind of file."""
 
 
-class JobStore(Protocol):
-    """A store of jobs and their events."""
+class JobStore(Chores, Protocol):
+    """A store of jobs and their events; with it come its outbox, its bells and its read side."""
 
     @property
     def outbox(self) -> Outbox:
         """What is to be told about jobs that have ended."""
+
+    @property
+    def bells(self) -> Bells:
+        """What rings when something of this has changed."""
+
+    @property
+    def insight(self) -> Insight:
+        """What operators are shown of it."""
+
+    @property
+    def pepper(self) -> bytes:
+        """Random bytes of this store, from which tenants are derived."""
+
+    def wall_ns(self) -> int:
+        """Unix nanoseconds by the clock that all replicas share."""
 
     async def create(self, job: NewJob, limits: QueueLimits) -> str:
         """Accept a job. Returns its id; for a repeated create, that of the first, and nothing was written.
@@ -164,7 +182,8 @@ class JobStore(Protocol):
         backend: str = "default",
         accepted_before_ms: int | None = None,
         resting: Collection[bytes] = (),
-    ) -> list[Claim]:
+        bytes_max: int = ...,
+    ) -> list[Work]:
         """Take up to `limit` waiting jobs of a backend. Output of a lost, silent attempt is thrown away.
 
         Tenants take turns, and share by the weights of their tiers; of one tenant the higher tier goes first,
@@ -173,6 +192,7 @@ class JobStore(Protocol):
         Args:
             accepted_before_ms: Leave later ones where they are.
             resting: Tenants of whom none is taken.
+            bytes_max: No more jobs are taken once they have this much.
         """
 
     async def append(
@@ -210,8 +230,14 @@ class JobStore(Protocol):
     async def delete(self, response_id: str, tenant: bytes, *, now_ms: int) -> bool:
         """Make a job vanish, running or not. False if there was none."""
 
-    async def void_owners(self) -> None:
-        """Take every job from its owner: all of them are dead."""
+    async def beat(self) -> bool:
+        """Say that this replica lives. False if others took it for dead: what it runs is not its own now."""
+
+    async def abandon(self, *, dead_after_s: float) -> None:
+        """Take live jobs from owners that have not said for so long that they live; at 0 from all owners.
+
+        Where one process alone can open the store, all owners of before are dead at once.
+        """
 
     async def orphans(self, *, attempts_max: int, limit: int) -> list[str]:
         """Live jobs without an owner that must not be run again."""
@@ -235,24 +261,8 @@ class JobStore(Protocol):
             How many jobs are gone.
         """
 
-    async def reclaim_space(self) -> None:
-        """Give freed pages back, and leave no deleted byte in the files."""
-
-    async def tend(self) -> None:
-        """Keep the store in order and find out when trouble is over, until cancelled."""
-
     def state(self) -> str:
         """`ok`, or in a word what ails it."""
-
-    async def backlog(self, *, now_ms: int, barred: Mapping[tuple[str, bytes], str] = ...) -> Backlog:
-        """For the metrics: at a cost that grows with the queue only, whatever else is stored.
-
-        Args:
-            barred: Backends and callers of whom no job may be started there, and for what reason.
-        """
-
-    async def sizes(self) -> dict[str, int]:
-        """Bytes on disk, by kind of file."""
 
     async def close(self) -> None:
         """Finish what was asked for, then close. Nothing may be asked after. Again: does nothing."""

@@ -11,7 +11,7 @@ import pytest
 from gateway.core import job
 from gateway.core.job import LIVE, TRANSITIONS, Status
 
-SCHEMA = Path(job.__file__).parent.parent / "store" / "sql" / "schema.sql"
+SCHEMA = Path(job.__file__).parent.parent / "store" / "sqlite" / "sql" / "schema.sql"
 PAIRS = list(itertools.product(Status, repeat=2))
 
 

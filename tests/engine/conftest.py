@@ -24,7 +24,7 @@ from gateway.engine.engine import Engine
 from gateway.engine.jobs import Submission
 from gateway.observe import Observer
 from gateway.store.port import JobStore
-from gateway.store.sqlite import SqliteStore
+from gateway.store.sqlite.store import SqliteStore
 from gateway.wire.calls import ResponsesSpeech, Speech
 from gateway.wire.sse import KEEP_ALIVE, SseDecoder, data_of, split_frames
 
@@ -455,3 +455,9 @@ async def build(tmp_path: Path, backend: ScriptedBackend, clock: SetClock) -> As
 @pytest.fixture
 async def house(build: Build) -> House:
     return await build()
+
+
+@pytest.fixture(autouse=True)
+def _frequent_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock of a house is moved by hand: nobody rings when it has been."""
+    monkeypatch.setattr("gateway.engine.deliveries._LOOK_S", 0.25)

@@ -107,6 +107,6 @@ async def test_a_defect_in_ending_one_job_does_not_keep_the_others_from_their_en
 async def test_however_many_runs_a_crash_broke_off_one_round_ends_them_all(build: Any, kit: Any) -> None:
     _, ids = await lost(build, kit, 130)  # more than one look at the store finds
     house = await build(is_started=False)
-    await house.store.void_owners()
+    await house.store.abandon(dead_after_s=0)
     await house.tick()
     assert {(await house.shown(response_id))["status"] for response_id in ids} == {"failed"}

@@ -134,7 +134,7 @@ async def test_what_no_attempt_can_reach_any_more_is_given_up_too(build: Any, cl
     clock.advance(1100)
     await emptied(house)
     assert len(house.sender.sent) == 1
-    assert counted(house, "webhook_deliveries", "x", "given_up") == 1
+    await until(house, lambda: counted(house, "webhook_deliveries", "x", "given_up") == 1)
 
 
 async def test_of_too_many_the_oldest_are_given_up(build: Any, clock: Any) -> None:

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from gateway.core.job import StoreUnavailable
+from gateway.core.job import Outcome, Status, StoreUnavailable
 from gateway.core.machine import UpstreamClosed
+from gateway.store.bells import response
 from gateway.wire.errors import Fault, Refusal
-from gateway.wire.sse import KEEP_ALIVE, split_frames
+from gateway.wire.sse import KEEP_ALIVE, encode, split_frames
 
 
 async def take(house: Any, response_id: str, count: int) -> bytes:
@@ -57,6 +58,10 @@ async def test_no_reader_sees_an_event_before_its_commit(build: Any, kit: Any) -
             for _ in range(20):  # readers get every chance to see too much
                 await asyncio.sleep(0)
 
+        async def create(self, job: Any, limits: Any) -> Any:
+            self.committed += job.events
+            return await self.inner.create(job, limits)
+
         async def append(self, claim: Any, first_seq: int, count: int, events: bytes, **options: Any) -> None:
             await self._slowly()
             self.committed += events  # from here on the commit may have happened
@@ -69,7 +74,6 @@ async def test_no_reader_sees_an_event_before_its_commit(build: Any, kit: Any) -
 
     house = await build(wrap=Slow)
     response_id = await house.submit(stream=True)
-    house.store.committed = await house.store.all_events(response_id)
 
     async def read() -> bytes:
         got = b""
@@ -373,3 +377,45 @@ async def test_a_store_that_does_not_answer_ends_the_stream(build: Any, kit: Any
 
     house.store.page = fails
     assert await house.stream(response_id) == b""
+
+
+@pytest.mark.parametrize(("heartbeat_s", "rings"), [(15, True), (0.05, False)], ids=["rung", "looked"])
+async def test_what_another_replica_writes_reaches_every_reader_with_one_read_of_the_store(
+    build: Any, kit: Any, heartbeat_s: float, rings: bool
+) -> None:
+    class Counting(kit.Wrapped):  # type: ignore[misc]
+        pages = 0
+
+        async def page(self, *arguments: Any, **options: Any) -> Any:
+            self.pages += 1
+            return await self.inner.page(*arguments, **options)
+
+    house = await build(wrap=Counting, stream={"heartbeat_s": heartbeat_s})
+    first, hold = kit.Hold(), kit.Hold()
+    house.backend.script = [kit.frames(0, 3), first, kit.frames(3, 9), hold]
+    response_id = await house.submit(stream=True)
+    await first.here()
+    readers = [asyncio.create_task(house.stream(response_id)) for _ in range(5)]
+    await until_watched(house, response_id, 5)
+    first.go.set()
+    await hold.here()
+    await take(house, response_id, 5)  # they are all at the end of the tail
+    taken = await house.store.take_over(response_id)
+    next_seq, before = taken.job.next_seq, house.store.pages
+    last = encode("response.completed", b'{"sequence_number":%d}' % next_seq)
+    outcome = Outcome(Status.COMPLETED, b"{}", next_seq, last, 1, None, "elsewhere")
+    await house.store.finish(taken, outcome, now_ms=house.clock.now_ms(), expires_at_ms=2**60)
+    if rings:
+        house.store.bells.ring(response(response_id))
+    async with asyncio.timeout(10):
+        for got in await asyncio.gather(*readers):
+            assert split_frames(got)[-1] == last
+    if rings:
+        assert house.store.pages - before <= 2, "one read for all, and one to see that there is no more"
+
+
+async def until_watched(house: Any, response_id: str, count: int) -> None:
+    async with asyncio.timeout(10):
+        watched = house.engine.followers._watched
+        while response_id not in watched or len(watched[response_id].bells) < count:
+            await asyncio.sleep(0.01)

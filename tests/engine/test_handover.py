@@ -10,6 +10,7 @@ import pytest
 from gateway.core.call import Credential
 from gateway.core.job import Status, StoreUnavailable
 from gateway.core.machine import UpstreamClosed, UpstreamFailed
+from gateway.engine.handover import Lease
 from gateway.wire.errors import Fault, Refusal
 from gateway.wire.failures import failure
 
@@ -352,3 +353,44 @@ async def test_a_store_that_fails_while_all_is_handed_over_does_not_stop_the_sto
     second = await build()
     assert (await second.ended(victim))["status"] == "completed"
     assert (await second.ended(other))["status"] == "completed"
+
+
+# -- the lease of a process
+
+
+class _Beating:
+    """What a store says to beats: an answer, or that it is not there."""
+
+    def __init__(self, *answers: bool) -> None:
+        self._answers = list(answers)
+
+    async def beat(self) -> bool:
+        if not self._answers:
+            raise StoreUnavailable("away")
+        return self._answers.pop(0)
+
+    async def abandon(self, *, dead_after_s: float) -> None:
+        assert dead_after_s > 0
+
+
+async def test_whoever_was_taken_for_dead_stops_what_it_runs() -> None:
+    stops: list[str] = []
+    lease = Lease(_Beating(True, False), lambda: stops.append("all"))  # type: ignore[arg-type]
+    await lease.renew()
+    assert stops == []
+    await lease.renew()
+    assert stops == ["all"]
+
+
+async def test_whoever_cannot_renew_its_lease_stops_what_it_runs_when_it_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stops: list[str] = []
+    lease = Lease(_Beating(True), lambda: stops.append("all"))  # type: ignore[arg-type]
+    await lease.renew()
+    await lease.renew()
+    assert stops == [], "others still take it for alive"
+    monkeypatch.setattr("gateway.engine.handover._STOP_AFTER_S", -1)
+    lease = Lease(_Beating(), lambda: stops.append("all"))  # type: ignore[arg-type]
+    await lease.renew()
+    assert stops == ["all"]

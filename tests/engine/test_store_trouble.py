@@ -148,7 +148,7 @@ async def test_what_has_expired_is_purged_though_nothing_can_be_ended(build: Any
 async def test_owners_of_before_are_voided_as_soon_as_the_store_can(
     build: Any, kit: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.engine.engine._RETRY_S", 0.05)
+    monkeypatch.setattr("gateway.engine.handover._BEAT_S", 0.05)
     house = await build()
     hold = kit.Hold()
     house.backend.script = [hold]
@@ -156,7 +156,7 @@ async def test_owners_of_before_are_voided_as_soon_as_the_store_can(
     await hold.here()
     await house.kill()
     house.backend.script = kit.ALL
-    house = await build(wrap=away(kit, "void_owners"), is_started=False)
+    house = await build(wrap=away(kit, "abandon"), is_started=False)
     house.store.is_away = True
     await house.start()
     assert house.store.refused == 1

@@ -12,10 +12,13 @@ import pytest
 from gateway.config import StoreSettings
 from gateway.core.job import NewJob
 from gateway.observe import Observer
-from gateway.store.sqlite import SqliteStore
+from gateway.store.sqlite.store import SqliteStore
 from tests.store.jobs import NOW, TENANT, new_job
 from tests.torture.disk import Disk, Faults, break_disk, mend_disk
 
+pytest.register_assert_rewrite("tests.store.exercise", "tests.store.exercise_outbox")
+
+Open = Callable[[], Awaitable[SqliteStore]]
 OpenStore = Callable[..., Awaitable[SqliteStore]]
 
 
@@ -57,6 +60,42 @@ def disk(tmp_path: Path) -> Iterator[BreakableDisk]:
     yield BreakableDisk(control)
     mend_disk(control)
     installed.remove()
+
+
+class Counting(Observer):
+    """Notes the number of operations of every commit."""
+
+    def __init__(self, commits: list[int]) -> None:
+        super().__init__()
+        self.commits = commits
+
+    def committed(self, operations: int, seconds: float) -> None:
+        self.commits.append(operations)
+
+
+@pytest.fixture
+def commits() -> list[int]:
+    """The number of operations of every commit so far."""
+    return []
+
+
+@pytest.fixture
+async def opened(tmp_path: Path, commits: list[int]) -> AsyncIterator[Open]:
+    """Opens the store; again on the same data if it was closed in between."""
+    async with AsyncExitStack() as stack:
+
+        async def open_sqlite() -> SqliteStore:
+            settings = StoreSettings(database=tmp_path / "test.db")
+            store = await SqliteStore.open(settings, Counting(commits))
+            stack.push_async_callback(store.close)
+            return store
+
+        yield open_sqlite
+
+
+@pytest.fixture
+async def store(opened: Open) -> SqliteStore:
+    return await opened()
 
 
 @pytest.fixture

@@ -27,7 +27,6 @@ from gateway.core.job import (
     ClaimLost,
     Idempotency,
     KeyReused,
-    NewJob,
     Outcome,
     PreviousGone,
     QueueFull,
@@ -37,8 +36,9 @@ from gateway.core.job import (
 from gateway.core.webhooks import UP, Delivery, Endpoint, Standing, Verdict
 from gateway.observe import Observer
 from gateway.store.port import QueueLimits
-from gateway.store.sqlite import SqliteStore
+from gateway.store.sqlite.store import SqliteStore
 from gateway.wire.sse import encode, split_frames
+from tests.store.jobs import new_job
 
 T = TypeVar("T")
 
@@ -149,22 +149,16 @@ class StoreMachine(RuleBasedStateMachine):
     ) -> Any:
         name = f"j{self.made + 1}"
         first = [event(0, name), event(1, name)]
-        new = NewJob(
-            id=name,
-            tenant=TENANT,
+        new = new_job(
+            name,
             previous_id=previous,
             created_at_ms=self.now_ms,
             deadline_ms=self.now_ms + deadline_ms,
-            response=b"{}",
-            request=b"{}",
             input=name.encode(),
-            target="/",
-            headers=b"{}",
             is_streamed=is_followable,
             is_followable=is_followable,
             is_rerunnable=is_rerunnable,
             events=b"".join(first),
-            next_seq=2,
             idempotency=None if key is None else Idempotency(key, fingerprint),
             sealed=Sealed("k1", name.encode()) if is_followable else None,
         )
@@ -386,8 +380,8 @@ class StoreMachine(RuleBasedStateMachine):
             self.put_off_until[delivery.response_id] = due_at_ms
 
     def _due(self) -> list[Delivery]:
-        find = self.store.outbox.due(now_ms=self.now_ms, under_way=(), per_lane_max=1000, own_url_max=0)
-        return self.run(find)
+        find = self.store.outbox.claim(now_ms=self.now_ms, lease_ms=0, per_lane_max=1000, own_url_max=0)
+        return self.run(find).deliveries
 
     @rule(passed_ms=st.sampled_from([1, 60, 150]))
     def time_passes(self, passed_ms: int) -> None:
@@ -421,7 +415,7 @@ class StoreMachine(RuleBasedStateMachine):
                 shutil.copy(left, self.path.with_name(self.path.name + suffix))
         self.run(self.store.close())
         self.open()
-        self.run(self.store.void_owners())
+        self.run(self.store.abandon(dead_after_s=0))
         for job in self.model.values():
             if job.is_owned and not job.status.is_terminal:
                 job.is_owned, job.epoch = False, job.epoch + 1
@@ -482,7 +476,7 @@ class StoreMachine(RuleBasedStateMachine):
         waiting = self.run(self.store.outbox.waiting())
         counted = [(each.count, each.down_since_ms) for each in waiting]
         assert counted == ([(len(self.untold), self.standing.down_since_ms)] if self.untold else [])
-        backlog = self.run(self.store.backlog(now_ms=self.now_ms))
+        backlog = self.run(self.store.insight.backlog(now_ms=self.now_ms))
         there = [job for name, job in self.model.items() if self.is_there(name)]
         assert backlog.by_status == {status: sum(job.status is status for job in there) for status in Status}
         live = [job for job in there if not job.status.is_terminal and not job.is_owned]

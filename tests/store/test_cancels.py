@@ -16,10 +16,10 @@ import pytest
 
 from gateway.core.job import NewJob
 from gateway.store.port import QueueLimits
-from gateway.store.sqlite import SqliteStore
+from gateway.store.sqlite.store import SqliteStore
 from gateway.wire.sse import encode
+from tests.store.jobs import NOW, new_job
 
-NOW = 1_000_000
 PLENTY = QueueLimits(100_000, 100_000)
 _JOBS = 60
 
@@ -31,22 +31,15 @@ def tenant(number: int) -> bytes:
 def job(number: int) -> NewJob:
     """One in which everything says whose it is."""
     mine = b'"%d"' % number
-    return NewJob(
-        id=f"resp_{number}",
+    same = dict.fromkeys(("response", "request", "input", "headers"), mine)
+    shown = {"is_streamed": True, "is_followable": True}
+    return new_job(
+        f"resp_{number}",
         tenant=tenant(number),
-        previous_id=None,
-        created_at_ms=NOW,
-        deadline_ms=NOW + 3_600_000,
-        response=mine,
-        request=mine,
-        input=mine,
         target=f"/{number}",
-        headers=mine,
-        is_streamed=True,
-        is_followable=True,
-        is_rerunnable=True,
         events=encode("e", mine) * 2,
-        next_seq=2,
+        **same,
+        **shown,
     )
 
 

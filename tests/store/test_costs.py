@@ -11,14 +11,14 @@ import pytest
 
 from gateway.config import StoreSettings
 from gateway.core.job import NewJob, Outcome, Status
-from gateway.core.webhooks import Endpoint
+from gateway.core.webhooks import Delivery, Endpoint
 from gateway.observe import Observer
 from gateway.store.port import QueueLimits
-from gateway.store.sqlite import SqliteStore
-from gateway.store.writer import on_thread
+from gateway.store.sqlite.connecting import on_thread
+from gateway.store.sqlite.store import SqliteStore
 from gateway.wire.sse import encode
+from tests.store.jobs import NOW, new_job
 
-NOW = 1_000_000
 PLENTY = QueueLimits(100_000, 100_000)
 TENANTS = [bytes([number]) * 32 for number in range(5)]
 _STEPS = 20
@@ -33,23 +33,7 @@ async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
 
 
 def job(name: str, tenant: bytes = TENANTS[0]) -> NewJob:
-    return NewJob(
-        id=name,
-        tenant=tenant,
-        previous_id=None,
-        created_at_ms=NOW,
-        deadline_ms=NOW + 3_600_000,
-        response=b"{}",
-        request=b"{}",
-        input=b"{}",
-        target="/",
-        headers=b"{}",
-        is_streamed=True,
-        is_followable=True,
-        is_rerunnable=True,
-        events=b"",
-        next_seq=2,
-    )
+    return new_job(name, tenant=tenant, events=b"", is_streamed=True, is_followable=True)
 
 
 async def steps(store: SqliteStore, work: Awaitable[object]) -> int:
@@ -132,16 +116,22 @@ async def test_a_scrape_and_a_look_cost_the_same_however_much_has_ended_and_wait
             outcome = Outcome(Status.COMPLETED, b"{}", 2, last, 1, None, "test")
             await store.finish(claim, outcome, now_ms=NOW + number, expires_at_ms=NOW * 2)
 
+    async def due(now_ms: int, per_lane_max: int) -> list[Delivery]:
+        taken = await store.outbox.claim(
+            now_ms=now_ms, lease_ms=-NOW * 9, per_lane_max=per_lane_max, own_url_max=8
+        )
+        return taken.deliveries
+
     async def look() -> None:
-        assert len(await store.outbox.due(now_ms=NOW * 2, under_way=(), per_lane_max=8, own_url_max=8)) == 40
+        assert len(await due(NOW * 2, 8)) == 40
 
     async def put_off() -> None:
-        (first, *_) = await store.outbox.due(now_ms=NOW, under_way=(), per_lane_max=1, own_url_max=0)
+        (first, *_) = await due(NOW, 1)
         await store.outbox.put_off(first, due_at_ms=NOW * 2, failure="x")
 
     def works() -> list[Callable[[], Awaitable[object]]]:
         return [
-            lambda: store.backlog(now_ms=NOW),
+            lambda: store.insight.backlog(now_ms=NOW),
             store.outbox.waiting,
             look,
             put_off,

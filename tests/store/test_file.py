@@ -19,14 +19,13 @@ import pytest
 from gateway.config import StoreSettings
 from gateway.core.job import NewJob, Outcome, Status
 from gateway.observe import Observer
-from gateway.store.file import DatabaseInUse, DatabaseRefused
 from gateway.store.port import QueueLimits
-from gateway.store.sqlite import SqliteStore
-from gateway.store.writer import on_thread
+from gateway.store.sqlite.connecting import on_thread
+from gateway.store.sqlite.file import DatabaseInUse, DatabaseRefused
+from gateway.store.sqlite.store import SqliteStore
 from gateway.wire.sse import encode, split_frames
+from tests.store.jobs import NOW, TENANT, new_job
 
-NOW = 1_000_000
-TENANT = b"t" * 32
 PLENTY = QueueLimits(10_000, 10_000)
 
 _FILES = ("jobs.db", "jobs.db-wal", "jobs.db-shm", "jobs.db.lock", "jobs.db.ballast")
@@ -54,23 +53,14 @@ async def opened(path: Path) -> AsyncIterator[Open]:
         yield opener
 
 
-def new_job(name: str, *, text: str = "", previous_id: str | None = None) -> NewJob:
-    return NewJob(
-        id=name,
-        tenant=TENANT,
+def job_saying(name: str, text: str = "", previous_id: str | None = None) -> NewJob:
+    said = text.encode()
+    return new_job(
+        name,
+        request=b'{"instructions":"%b"}' % said,
+        input=said,
+        events=encode("response.created", said) + encode("response.queued", said),
         previous_id=previous_id,
-        created_at_ms=NOW,
-        deadline_ms=NOW + 3_600_000,
-        response=b"{}",
-        request=b'{"instructions":"%b"}' % text.encode(),
-        input=text.encode(),
-        target="/v1/responses",
-        headers=b"{}",
-        is_streamed=False,
-        is_followable=False,
-        is_rerunnable=True,
-        events=encode("response.created", text.encode()) + encode("response.queued", text.encode()),
-        next_seq=2,
     )
 
 
@@ -85,7 +75,7 @@ async def test_nobody_but_its_owner_can_read_any_of_the_files(path: Path, opened
     before = os.umask(0)  # the kindest there is
     try:
         store = await opened()
-        await store.create(new_job("a"), PLENTY)
+        await store.create(job_saying("a"), PLENTY)
     finally:
         os.umask(before)
     files = {file.name: mode(file) for file in path.parent.iterdir()}
@@ -99,7 +89,7 @@ async def test_a_directory_that_is_missing_is_made_for_its_owner_only(tmp_path: 
 
 async def made(opened: Open) -> None:
     store = await opened()
-    await store.create(new_job("a"), PLENTY)
+    await store.create(job_saying("a"), PLENTY)
     await store.close()
 
 
@@ -180,7 +170,7 @@ async def test_garbage_is_refused_and_left_as_it_is(path: Path, opened: Open, co
 async def test_a_damaged_file_is_refused(path: Path, opened: Open) -> None:
     store = await opened()
     for number in range(50):
-        await store.create(new_job(f"j{number}", text="x" * 3000), PLENTY)
+        await store.create(job_saying(f"j{number}", text="x" * 3000), PLENTY)
     await store.close()
     content = bytearray(path.read_bytes())
     for page in range(4, len(content) // 4096, 3):
@@ -193,7 +183,7 @@ async def test_a_damaged_file_is_refused(path: Path, opened: Open) -> None:
 async def test_an_empty_file_is_made_ours(path: Path, opened: Open) -> None:
     path.touch(mode=0o600)
     store = await opened()
-    await store.create(new_job("a"), PLENTY)
+    await store.create(job_saying("a"), PLENTY)
     assert await store.find("a", TENANT, now_ms=NOW) is not None
 
 
@@ -228,7 +218,7 @@ async def test_a_kill_while_the_file_was_being_made_leaves_one_that_can_be_opene
             seen.append((suffix, file.read_bytes() if file.exists() else b""))
         return b"p" * size
 
-    monkeypatch.setattr("gateway.store.connection.secrets.token_bytes", snapshot)
+    monkeypatch.setattr("gateway.store.sqlite.connection.secrets.token_bytes", snapshot)
     await opened()
     assert seen[0][1].startswith(b"SQLite format 3")
     monkeypatch.undo()
@@ -239,7 +229,7 @@ async def test_a_kill_while_the_file_was_being_made_leaves_one_that_can_be_opene
         left.with_name(left.name + suffix).write_bytes(content)
         left.with_name(left.name + suffix).chmod(0o600)
     store = await opened(database=left)
-    await store.create(new_job("a"), PLENTY)
+    await store.create(job_saying("a"), PLENTY)
 
 
 # -- one process at a time, and kills
@@ -249,7 +239,7 @@ import asyncio, sys
 from pathlib import Path
 from gateway.config import StoreSettings
 from gateway.observe import Observer
-from gateway.store.sqlite import SqliteStore
+from gateway.store.sqlite.store import SqliteStore
 
 async def main():
     settings = StoreSettings(database=Path(sys.argv[1]))
@@ -269,7 +259,7 @@ from gateway.config import StoreSettings
 from gateway.core.job import NewJob
 from gateway.store.port import QueueLimits
 from gateway.observe import Observer
-from gateway.store.sqlite import SqliteStore
+from gateway.store.sqlite.store import SqliteStore
 from gateway.wire.sse import encode
 
 def event(name, number):
@@ -351,7 +341,7 @@ async def test_a_second_process_is_refused_and_told_who_has_the_file(
     holder.kill()
     holder.wait(timeout=10)
     store = await opened()  # a lock dies with its process
-    await store.create(new_job("a"), PLENTY)
+    await store.create(job_saying("a"), PLENTY)
 
 
 async def test_a_second_store_in_the_same_process_is_refused_too(opened: Open) -> None:
@@ -389,7 +379,7 @@ async def test_what_was_acknowledged_survives_a_kill_at_any_moment(
             job = await store.find(name, TENANT, now_ms=NOW)
             assert job is not None
             assert job.next_seq == len(stored)
-        await store.void_owners()
+        await store.abandon(dead_after_s=0)
         for name in await store.overdue(now_ms=10**13, limit=100):  # all: claims are to go to new jobs
             if taken := await store.take_over(name):
                 last = expected_event(name, taken.job.next_seq)
@@ -429,8 +419,8 @@ async def test_deleted_bytes_are_in_none_of_the_files(path: Path, opened: Open, 
     store = await opened()
     canaries = [f"canary-{where}-{random.randbytes(8).hex()}" for where in ("input", "output", "events")]
     for number in range(30):  # neighbours, before and after: the bytes lie among others
-        await store.create(new_job(f"before{number}", text="y" * 700), PLENTY)
-    await store.create(new_job("a", text=canaries[0] * 100), PLENTY)
+        await store.create(job_saying(f"before{number}", text="y" * 700), PLENTY)
+    await store.create(job_saying("a", text=canaries[0] * 100), PLENTY)
     claims = await store.claim(31, attempts_max=2, now_ms=NOW)
     claim = next(claim for claim in claims if claim.id == "a")
     for number in range(2, 60):
@@ -463,7 +453,7 @@ async def test_deleted_bytes_go_also_if_the_process_died_before_it_emptied_the_l
 ) -> None:
     store = await opened()
     canary = f"canary-{random.randbytes(8).hex()}"
-    await store.create(new_job("a", text=canary * 100), PLENTY)
+    await store.create(job_saying("a", text=canary * 100), PLENTY)
     await store.delete("a", TENANT, now_ms=NOW)
     await store.sweep(now_ms=NOW)
     left = path.with_name("left.db")
@@ -481,7 +471,7 @@ async def test_deleted_bytes_go_also_if_the_process_died_before_it_emptied_the_l
 async def test_freed_pages_are_given_back(opened: Open) -> None:
     store = await opened()
     for number in range(15):
-        await store.create(new_job(f"j{number}", text="x" * 50_000), PLENTY)
+        await store.create(job_saying(f"j{number}", text="x" * 50_000), PLENTY)
     await store.reclaim_space()
     full = (await store.sizes())["db"]
     for number in range(15):

@@ -14,7 +14,7 @@ from gateway.config import StoreSettings
 from gateway.core.job import NewJob, Outcome, Status, StoreUnavailable, TooMuchNamed
 from gateway.observe import Observer
 from gateway.store.port import JobStore, QueueLimits
-from gateway.store.sqlite import SqliteStore
+from gateway.store.sqlite.store import SqliteStore
 from gateway.wire.item_ids import FIRST_INPUT, FIRST_OUTPUT, id_of
 from gateway.wire.sse import encode
 from tests.store.jobs import NOW, TENANT, new_job

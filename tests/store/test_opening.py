@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from gateway.core.job import StoreUnavailable
-from gateway.store.file import DatabaseDamaged, DatabaseRefused, DatabaseUnreachable
-from gateway.store.filesystem import filesystem_magic
 from gateway.store.port import QueueLimits
+from gateway.store.sqlite.file import DatabaseDamaged, DatabaseRefused, DatabaseUnreachable
+from gateway.store.sqlite.filesystem import filesystem_magic
 
 PLENTY = QueueLimits(10_000, 10_000)
 NFS, FUSE, P9 = 0x6969, 0x65735546, 0x01021997
@@ -159,7 +159,7 @@ async def test_a_file_with_other_tables_under_the_same_version_is_refused(
 async def test_file_systems_whose_locks_cannot_be_relied_on_are_refused(
     path: Path, open_store: Any, monkeypatch: Any, magic: int, options: Any, reason: str
 ) -> None:
-    monkeypatch.setattr("gateway.store.filesystem.filesystem_magic", lambda _: magic)
+    monkeypatch.setattr("gateway.store.sqlite.filesystem.filesystem_magic", lambda _: magic)
     with pytest.raises(DatabaseRefused, match=reason):
         await open_store(**options)
     assert not path.exists()
@@ -169,7 +169,7 @@ async def test_file_systems_whose_locks_cannot_be_relied_on_are_refused(
 async def test_a_file_system_that_is_vouched_for_is_used(
     open_store: Any, monkeypatch: Any, magic: int
 ) -> None:
-    monkeypatch.setattr("gateway.store.filesystem.filesystem_magic", lambda _: magic)
+    monkeypatch.setattr("gateway.store.sqlite.filesystem.filesystem_magic", lambda _: magic)
     await open_store(allow_fuse=True)
 
 
@@ -365,7 +365,7 @@ async def test_a_file_that_no_longer_knows_its_tenants_is_damaged(
 async def test_what_is_set_aside_takes_the_place_of_nothing(
     path: Path, open_store: Any, store_kit: Any, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr("gateway.store.file.time.strftime", lambda *_: ".corrupt-now")
+    monkeypatch.setattr("gateway.store.sqlite.file.time.strftime", lambda *_: ".corrupt-now")
     for _ in range(3):  # in one second
         await make(open_store, store_kit)
         path.write_bytes(b"")

@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 
 from gateway.core.job import StoreUnavailable
-from gateway.store import database as database_module
-from gateway.store.file import DatabaseInUse
 from gateway.store.port import QueueLimits
-from gateway.store.sqlite import SqliteStore
+from gateway.store.sqlite import database as database_module
+from gateway.store.sqlite.file import DatabaseInUse
+from gateway.store.sqlite.store import SqliteStore
 
 PLENTY = QueueLimits(10_000, 10_000)
 FILES = ["", "-wal", "-shm"]
@@ -255,8 +255,8 @@ _SECOND = """
 import asyncio, sys
 from gateway.config import StoreSettings
 from gateway.observe import Observer
-from gateway.store.file import DatabaseInUse
-from gateway.store.sqlite import SqliteStore
+from gateway.store.sqlite.file import DatabaseInUse
+from gateway.store.sqlite.store import SqliteStore
 async def main():
     try:
         await SqliteStore.open(StoreSettings(database=sys.argv[1]), Observer())

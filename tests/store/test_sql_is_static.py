@@ -68,7 +68,7 @@ def test_the_check_finds_what_it_is_for(line: str) -> None:
 
 
 def test_named_statements_have_parameters_and_no_places_to_format() -> None:
-    text = (ROOT / "store" / "sql" / "queries.sql").read_text()
+    text = (ROOT / "store" / "sqlite" / "sql" / "queries.sql").read_text()
     code = "\n".join(line for line in text.splitlines() if not line.startswith("--"))
     assert "%s" not in code
     assert "{" not in code

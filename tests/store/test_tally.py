@@ -15,9 +15,9 @@ from gateway.config import StoreSettings
 from gateway.core.job import Claim, ClaimLost, NewJob, Outcome, QueueFull, Status
 from gateway.observe import Observer
 from gateway.store.port import QueueLimits
-from gateway.store.sqlite import SqliteStore
+from gateway.store.sqlite.store import SqliteStore
+from tests.store.jobs import NOW, new_job
 
-NOW = 1_000_000
 PLENTY = QueueLimits(100_000, 100_000)
 TENANTS = [bytes([number]) * 32 for number in range(5)]
 BACKENDS = ["one", "two"]
@@ -47,24 +47,7 @@ async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
 
 
 def job(name: str, **changes: Any) -> NewJob:
-    given: dict[str, Any] = {
-        "tenant": TENANTS[0],
-        "previous_id": None,
-        "created_at_ms": NOW,
-        "deadline_ms": NOW + 3_600_000,
-        "response": b"{}",
-        "request": b"{}",
-        "input": b"{}",
-        "target": "/",
-        "headers": b"{}",
-        "is_streamed": False,
-        "is_followable": False,
-        "is_rerunnable": True,
-        "events": b"",
-        "next_seq": 2,
-        **changes,
-    }
-    return NewJob(id=name, **given)
+    return new_job(name, **{"tenant": TENANTS[0], "events": b"", **changes})
 
 
 async def assert_true(store: SqliteStore) -> None:
@@ -122,7 +105,7 @@ async def test_the_tally_is_what_a_count_would_give_after_any_moves(tmp_path: Pa
         await store.close()
         store = await open_store(tmp_path)
         await assert_true(store)
-        await store.void_owners()
+        await store.abandon(dead_after_s=0)
 
     moves = [create] * 4 + [claim] * 3 + [finish, finish, release, take_over, delete, sweep, fail_to_create]
     for _ in range(150):

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from gateway.core.job import NewJob, Outcome, Status, StoreUnavailable
-from gateway.store.file import DatabaseDamaged
 from gateway.store.port import QueueLimits
-from gateway.store.sqlite import SqliteStore
+from gateway.store.sqlite.file import DatabaseDamaged
+from gateway.store.sqlite.store import SqliteStore
 
 PLENTY = QueueLimits(10_000, 10_000)
 MIB = 2**20
@@ -90,7 +90,7 @@ async def test_without_the_fence_a_failed_commit_would_come_back(
     disk: Any, open_store: Any, store_kit: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The tests above can fail: this is what lies in the log after a flush that failed."""
-    monkeypatch.setattr("gateway.store.writer.fence", lambda raw: None)
+    monkeypatch.setattr("gateway.store.sqlite.writer.fence", lambda raw: None)
     store = await open_store()
     await store.create(store_kit.job("kept"), PLENTY)
     disk.breaks(call="sync", file="-wal")
@@ -109,7 +109,7 @@ async def test_all_of_a_batch_that_the_disk_failed_are_told_so(
     assert {type(result) for result in results} == {StoreUnavailable}
     disk.is_mended()
     assert await round_of(store) == "ok"
-    assert (await store.backlog(now_ms=store_kit.NOW)).by_status[Status.QUEUED] == 0
+    assert (await store.insight.backlog(now_ms=store_kit.NOW)).by_status[Status.QUEUED] == 0
 
 
 async def test_a_page_that_cannot_be_read_is_one_readers_trouble(
@@ -321,7 +321,7 @@ async def test_damage_that_shows_at_run_time_stops_all_writing(
     assert refusal.value.code == "store_corrupt"
     assert await refused(store, store_kit.job("new")) == "store_corrupt"
     with pytest.raises(StoreUnavailable):
-        await store.void_owners()
+        await store.abandon(dead_after_s=0)
     assert await round_of(store) == "corrupt"
     await store.close()
     with pytest.raises(DatabaseDamaged):  # a file of this size is not checked otherwise
@@ -375,8 +375,9 @@ def long_read(raw: sqlite3.Connection) -> int:
 async def test_a_read_that_keeps_a_large_log_from_being_emptied_is_broken_off(
     open_store: Any, store_kit: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.store.readers._INTERRUPTED_AFTER_S", 0.4)  # no short one, on a busy machine
-    monkeypatch.setattr("gateway.store.upkeep._TRUNCATION_INTERVAL_S", 0)
+    # No short one, on a busy machine.
+    monkeypatch.setattr("gateway.store.sqlite.readers._INTERRUPTED_AFTER_S", 0.4)
+    monkeypatch.setattr("gateway.store.sqlite.upkeep._TRUNCATION_INTERVAL_S", 0)
     store = await open_store(wal_truncate_bytes=MIB, wal_bytes_max=2 * MIB, readers=2)
     await store.create(store_kit.job("a"), PLENTY)
     reading = asyncio.create_task(store._database.readers.read(long_read))
@@ -397,9 +398,10 @@ async def test_a_read_that_keeps_a_large_log_from_being_emptied_is_broken_off(
 async def test_a_read_is_broken_off_though_upkeep_itself_waits_behind_it(
     open_store: Any, store_kit: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.store.readers._INTERRUPTED_AFTER_S", 0.4)  # no short one, on a busy machine
-    monkeypatch.setattr("gateway.store.upkeep._TRUNCATION_INTERVAL_S", 0)
-    monkeypatch.setattr("gateway.store.upkeep._TICK_S", 0.05)
+    # No short one, on a busy machine.
+    monkeypatch.setattr("gateway.store.sqlite.readers._INTERRUPTED_AFTER_S", 0.4)
+    monkeypatch.setattr("gateway.store.sqlite.upkeep._TRUNCATION_INTERVAL_S", 0)
+    monkeypatch.setattr("gateway.store.sqlite.upkeep._TICK_S", 0.05)
     store = await open_store(wal_truncate_bytes=MIB, wal_bytes_max=2 * MIB, readers=1)
     await store.create(store_kit.job("a"), PLENTY)
     reading = asyncio.create_task(store._database.readers.read(long_read))
@@ -414,7 +416,7 @@ async def test_a_read_is_broken_off_though_upkeep_itself_waits_behind_it(
             while store._database.sizes()["wal"] > MIB:
                 await asyncio.sleep(0.01)
     finally:
-        store._database.readers._all[0].connection._conn.interrupt()  # or nothing would end
+        await store._database.readers._all[0].connection.interrupt()  # or nothing would end
         tending.cancel()
         await asyncio.wait([tending, reading])
 

@@ -16,8 +16,8 @@ from gateway.engine.joblog import JobLog
 from gateway.outbound import guard
 from gateway.outbound.backend import HttpBackend
 from gateway.outbound.redact import Redactor
-from gateway.store import connection, file
-from gateway.store.queries import QUERIES, SCHEMA
+from gateway.store.sqlite import connection, file
+from gateway.store.sqlite.queries import QUERIES, SCHEMA
 
 
 def replace(owner: Any, name: str, value: Any) -> None:

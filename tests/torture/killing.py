@@ -15,9 +15,10 @@ from typing import Any
 
 from gateway.core.machine import JobMachine
 from gateway.engine.jobs import Jobs
-from gateway.store import database, sqlite, writer
-from gateway.store.connection import truncate_wal
-from gateway.store.queries import QUERIES
+from gateway.store.sqlite import database, writer
+from gateway.store.sqlite.connection import truncate_wal
+from gateway.store.sqlite.queries import QUERIES
+from gateway.store.sqlite.store import SqliteStore
 from tests.torture.guards import replace
 
 _CHECKPOINT_S = 0.004
@@ -31,15 +32,15 @@ _AFTER_STATEMENTS = {
     "mid-append": QUERIES["append"],
     "mid-finish": QUERIES["finish"],
     "mid-sweep": QUERIES["purge_segment"],
-    "mid-recovery": QUERIES["void_owners"],
+    "mid-recovery": QUERIES["abandon"],
 }
 _AFTER_CALLS: dict[str, tuple[type, str]] = {
     "before-200": (Jobs, "submit"),
-    "claimed": (sqlite.SqliteStore, "claim"),
-    "appended": (sqlite.SqliteStore, "append"),
-    "finished": (sqlite.SqliteStore, "finish"),
-    "taken-over": (sqlite.SqliteStore, "take_over"),
-    "mid-handover": (sqlite.SqliteStore, "release"),
+    "claimed": (SqliteStore, "claim"),
+    "appended": (SqliteStore, "append"),
+    "finished": (SqliteStore, "finish"),
+    "taken-over": (SqliteStore, "take_over"),
+    "mid-handover": (SqliteStore, "release"),
 }
 
 POINTS = sorted([*_BEFORE_STATEMENTS, *_AFTER_STATEMENTS, *_AFTER_CALLS, "mid-checkpoint"])

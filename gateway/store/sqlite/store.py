@@ -7,28 +7,30 @@ import functools
 import json
 import secrets
 import sqlite3
-from collections.abc import Callable, Collection, Mapping
-from types import MappingProxyType
+import time
+from collections.abc import Callable, Collection
 from typing import Any, TypeVar
 
 from gateway.config import StoreSettings
-from gateway.core.job import Claim, ClaimLost, Idempotency, IdTaken, Job, NewJob, Outcome, Sealed, Status
+from gateway.core.job import Claim, ClaimLost, Idempotency, IdTaken, Job, NewJob, Outcome, Status
 from gateway.observe import Observer
-from gateway.store import census, items, operations
-from gateway.store.database import Database
-from gateway.store.health import State
-from gateway.store.opening import open_database
-from gateway.store.outbox import SqliteOutbox
-from gateway.store.port import Backlog, Call, Page, QueueLimits
-from gateway.store.queries import QUERIES
-from gateway.store.upkeep import Upkeep
+from gateway.store import bells
+from gateway.store.bells import OUTBOX, LocalBells
+from gateway.store.port import Call, Page, QueueLimits, Work
+from gateway.store.sqlite import items, operations
+from gateway.store.sqlite.census import SqliteInsight
+from gateway.store.sqlite.database import Database
+from gateway.store.sqlite.health import State
+from gateway.store.sqlite.opening import open_database
+from gateway.store.sqlite.outbox import SqliteOutbox
+from gateway.store.sqlite.queries import QUERIES
+from gateway.store.sqlite.upkeep import Upkeep
 from gateway.wire.conversation.items import Turn
 
 T = TypeVar("T")
 Row = sqlite3.Row
 
 _NEVER_MS = 2**62
-_NOBODY: Mapping[tuple[str, bytes], str] = MappingProxyType({})
 
 
 class SqliteStore:
@@ -39,9 +41,12 @@ class SqliteStore:
         self._writer = database.writer
         self._upkeep = Upkeep(database, observer)
         self._owner = secrets.token_hex(8)
-        self.outbox = SqliteOutbox(database)
+        self.bells = LocalBells()
+        self.insight = SqliteInsight(database.readers)
+        self.outbox = SqliteOutbox(database, self.bells)
+        self._is_heir = False  # the jobs of owners of before are free
         self.pepper = database.pepper
-        """Random bytes of this file, from which tenants are derived."""
+        self.wall_ns = time.time_ns
 
     @classmethod
     async def open(cls, settings: StoreSettings, observer: Observer) -> SqliteStore:
@@ -63,7 +68,9 @@ class SqliteStore:
         def operation(raw: sqlite3.Connection) -> str:
             return operations.create(raw, job, limits)
 
-        return await self._database.accept(operation, _size(job))
+        accepted_id = await self._database.accept(operation, _size(job))
+        self.bells.ring(bells.queue(job.backend))
+        return accepted_id
 
     async def record(
         self,
@@ -100,14 +107,10 @@ class SqliteStore:
 
     async def call_of(self, response_id: str) -> Call | None:
         row = await self._one("call_by_id", id=response_id)
-        if row is None:
-            return None
-        sealed = None if row["sealed"] is None else Sealed(row["key_id"], row["sealed"])
-        return Call(row["request"], row["input"], row["target"], row["headers"], sealed)
+        return operations.to_call(row) if row else None
 
     async def turns_before(self, response_id: str, tenant: bytes) -> list[Turn]:
-        rows = await self._all("turns_before", id=response_id, tenant=tenant)
-        return [Turn(row["id"], row["input"], row["final"], row["backend"]) for row in rows]
+        return await self._read(lambda raw: operations.turns_before(raw, response_id, tenant))
 
     async def turns_with(
         self, item_ids: Collection[str], tenant: bytes, *, now_ms: int, bytes_max: int
@@ -131,9 +134,6 @@ class SqliteStore:
         row = await self._one("events_bytes", id=response_id)
         return 0 if row is None else int(row["bytes"])
 
-    async def backlog(self, *, now_ms: int, barred: Mapping[tuple[str, bytes], str] = _NOBODY) -> Backlog:
-        return await self._read(lambda raw: census.backlog(raw, now_ms, barred))
-
     async def sizes(self) -> dict[str, int]:
         return await asyncio.to_thread(self._database.sizes)
 
@@ -148,7 +148,8 @@ class SqliteStore:
         backend: str = "default",
         accepted_before_ms: int | None = None,
         resting: Collection[bytes] = (),
-    ) -> list[Claim]:
+        bytes_max: int = 2**20,
+    ) -> list[Work]:
         wanted = {
             "backend": backend,
             "attempts_max": attempts_max,
@@ -157,7 +158,9 @@ class SqliteStore:
             "resting": json.dumps([tenant.hex() for tenant in resting]),
         }
         self._database.health.require_below(State.FULL)  # what it produced could not be stored
-        return await self._writer.ask(lambda raw: operations.claim(raw, self._owner, limit, wanted))
+        return await self._writer.ask(
+            lambda raw: operations.claim(raw, self._owner, limit, bytes_max, wanted)
+        )
 
     async def append(
         self, claim: Claim, first_seq: int, count: int, events: bytes, *, has_output: bool
@@ -187,6 +190,7 @@ class SqliteStore:
                     "id": claim.id,
                     "epoch": claim.epoch,
                     "status": outcome.status.value,
+                    "error": outcome.code,
                     "first_seq": outcome.first_seq,
                     "next_seq": outcome.first_seq + outcome.event_count,
                     "now_ms": now_ms,
@@ -199,13 +203,16 @@ class SqliteStore:
             operations.insert_result(raw, row["pk"], claim.job.tenant, outcome.final, outcome.item_ids)
 
         await self._writer.ask(operation, len(outcome.events) + len(outcome.final))
+        self.bells.ring(OUTBOX)
 
     async def take_over(self, response_id: str) -> Claim | None:
         def operation(raw: sqlite3.Connection) -> Claim | None:
             taken = raw.execute(QUERIES["take_over"], {"id": response_id, "owner": self._owner}).fetchone()
             return Claim(operations.job_by_id(raw, response_id)) if taken else None
 
-        return await self._writer.ask(operation)
+        taken = await self._writer.ask(operation)
+        self.bells.ring(bells.claim(response_id))
+        return taken
 
     async def release(
         self, claim: Claim, *, attempts_returned: int, put_offs: int = 0, not_before_ms: int = 0
@@ -223,8 +230,15 @@ class SqliteStore:
 
         await self._writer.ask(operation)
 
-    async def void_owners(self) -> None:
-        await self._writer.ask(lambda raw: raw.execute(QUERIES["void_owners"]) and None)
+    async def beat(self) -> bool:
+        return True  # whoever holds the file's lock lives
+
+    async def abandon(self, *, dead_after_s: float) -> None:
+        if self._is_heir and dead_after_s > 0:
+            return
+        values = {"owner": self._owner, "is_all": int(dead_after_s <= 0)}
+        await self._writer.ask(lambda raw: raw.execute(QUERIES["abandon"], values) and None)
+        self._is_heir = True
 
     async def orphans(self, *, attempts_max: int, limit: int) -> list[str]:
         rows = await self._all("orphans", attempts_max=attempts_max, limit=limit)
@@ -255,7 +269,10 @@ class SqliteStore:
             live = raw.execute(QUERIES["delete_live"], values).fetchone()
             return live is not None or raw.execute(QUERIES["delete_ended"], values).fetchone() is not None
 
-        return await self._database.delete(operation)
+        is_gone = await self._database.delete(operation)
+        for topic in (bells.claim(response_id), OUTBOX):
+            self.bells.ring(topic)
+        return is_gone
 
     async def sweep(self, *, now_ms: int) -> int:
         await self._purge("expired_segments", "purge_segment", now_ms)

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from contextlib import closing
 
 from gateway.core.job import TooMuchNamed
-from gateway.store.queries import QUERIES
+from gateway.store.sqlite.queries import QUERIES
 from gateway.wire.conversation.items import Turn
 from gateway.wire.item_ids import Place, place_of
 

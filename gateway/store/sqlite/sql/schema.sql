@@ -13,6 +13,9 @@ CREATE TABLE job (
     -- The turn before this one. Its row stays, unseen, for as long as a later turn needs it as context.
     previous       INTEGER REFERENCES job (pk),
     backend        TEXT    NOT NULL,
+    -- For operators, and so is `error`, the code of a failure.
+    model          TEXT,
+    error          TEXT,
     priority       INTEGER NOT NULL,
     status         TEXT    NOT NULL CHECK (status IN
                        ('queued', 'in_progress', 'completed', 'failed', 'incomplete', 'cancelled')),
@@ -194,12 +197,15 @@ CREATE TABLE delivery (
     due_at_ms   INTEGER NOT NULL DEFAULT 0,
     attempts    INTEGER NOT NULL DEFAULT 0,
     failure     TEXT,
+    -- Until then somebody is sending it. 0: nobody is.
+    leased_until_ms INTEGER NOT NULL DEFAULT 0,
     UNIQUE (response, lane)
 ) STRICT;
 
 -- An event that was never put off stands in one of these only: most are taken at once, or wait behind a few.
 CREATE INDEX delivery_fresh ON delivery (lane, ended_at_ms) WHERE due_at_ms = 0;
 CREATE INDEX delivery_put_off ON delivery (lane, due_at_ms) WHERE due_at_ms > 0;
+CREATE INDEX delivery_leased ON delivery (leased_until_ms, lane) WHERE leased_until_ms > 0;
 CREATE INDEX delivery_put_off_age ON delivery (lane, ended_at_ms) WHERE due_at_ms > 0;
 
 -- The lanes in which something waits: how much, and how it is with the receiver (gateway/core/webhooks.py:

@@ -7,7 +7,7 @@ from importlib import resources
 
 
 def _load(name: str) -> str:
-    return resources.files("gateway.store").joinpath("sql", name).read_text(encoding="utf-8")
+    return resources.files("gateway.store.sqlite").joinpath("sql", name).read_text(encoding="utf-8")
 
 
 def _by_name(text: str) -> dict[str, str]:

@@ -11,12 +11,12 @@ from contextlib import suppress
 
 from gateway.core.job import StoreUnavailable
 from gateway.observe import Observer, line
-from gateway.store.connecting import connect_reader
-from gateway.store.connection import damage, is_largely_free
-from gateway.store.database import ACCEPTING_SHARE, Database
-from gateway.store.file import DatabaseRefused, DatabaseUnreachable, Known
-from gateway.store.health import State
-from gateway.store.queries import QUERIES
+from gateway.store.sqlite.connecting import connect_reader
+from gateway.store.sqlite.connection import damage, is_largely_free
+from gateway.store.sqlite.database import ACCEPTING_SHARE, Database
+from gateway.store.sqlite.file import DatabaseRefused, DatabaseUnreachable, Known
+from gateway.store.sqlite.health import State
+from gateway.store.sqlite.queries import QUERIES
 
 _TICK_S = 1.0
 _TRUNCATION_INTERVAL_S = 5.0
@@ -89,7 +89,7 @@ class Upkeep:
             if await self._database.empty_log():
                 return
         if size > _ALARM_SHARE * settings.wal_bytes_max:
-            is_ours = self._database.readers.interrupt_oldest()
+            is_ours = await self._database.readers.interrupt_oldest()
             self._observer.log_too_large(size, is_ours=is_ours)
             # At once: the next long read may begin at any time.
             if not (is_ours and await self._database.empty_log()):

@@ -15,11 +15,11 @@ from pathlib import Path
 import aiosqlite
 
 from gateway.config import StoreSettings
-from gateway.store.connecting import connect_reader, connect_writer
-from gateway.store.file import DatabaseLock, Known, beside, sync_directory
-from gateway.store.place import Place
-from gateway.store.readers import Readers
-from gateway.store.writer import Writer, on_thread
+from gateway.store.sqlite.connecting import connect_reader, connect_writer, on_thread
+from gateway.store.sqlite.file import DatabaseLock, Known, beside, sync_directory
+from gateway.store.sqlite.place import Place
+from gateway.store.sqlite.readers import Readers
+from gateway.store.sqlite.writer import Writer
 
 
 async def restore(

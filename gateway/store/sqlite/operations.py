@@ -10,19 +10,20 @@ from typing import Any
 
 from gateway.core.job import (
     FIRST_OUTPUT_SEQ,
-    Claim,
     Idempotency,
     Job,
     KeyReused,
     NewJob,
     PreviousGone,
     QueueFull,
+    Sealed,
     Status,
 )
 from gateway.core.webhooks import own_lane
-from gateway.store.items import note_items
-from gateway.store.port import Page, QueueLimits
-from gateway.store.queries import QUERIES
+from gateway.store.port import Call, Page, QueueLimits, Work
+from gateway.store.sqlite.items import note_items
+from gateway.store.sqlite.queries import QUERIES
+from gateway.wire.conversation.items import Turn
 from gateway.wire.item_ids import Place
 from gateway.wire.sse import split_frames
 
@@ -108,6 +109,7 @@ def _insert(
             "tenant": job.tenant,
             "previous_id": job.previous_id,
             "backend": job.backend,
+            "model": job.model,
             "priority": job.priority,
             "status": status.value,
             "next_seq": job.next_seq,
@@ -145,19 +147,39 @@ def insert_segment(raw: sqlite3.Connection, pk: int, first_seq: int, count: int,
     raw.execute(QUERIES["insert_segment"], values)
 
 
-def claim(raw: sqlite3.Connection, owner: str, limit: int, wanted: dict[str, Any]) -> list[Claim]:
+def claim(
+    raw: sqlite3.Connection, owner: str, limit: int, bytes_max: int, wanted: dict[str, Any]
+) -> list[Work]:
     """Take waiting jobs, one turn after the other (sql/tally.sql has their order)."""
-    claims: list[Claim] = []
-    while len(claims) < limit and (turn := raw.execute(QUERIES["next_job"], wanted).fetchone()) is not None:
+    works: list[Work] = []
+    while limit > 0 and bytes_max > 0 and (turn := raw.execute(QUERIES["next_job"], wanted).fetchone()):
         values = {**dict(turn), "backend": wanted["backend"], "owner": owner, "now_ms": wanted["now_ms"]}
         raw.execute(QUERIES["take_turn"], values)
         claimed = raw.execute(QUERIES["claim"], values).fetchone()
         if claimed["next_seq"] > FIRST_OUTPUT_SEQ:
             _rewind(raw, turn["pk"])
-        claims.append(Claim(job_by_id(raw, claimed["id"])))
-    if claims:
+        works.append(_work(raw, claimed["id"]))
+        limit, bytes_max = limit - 1, bytes_max - works[-1].size
+    if works:
         raw.execute(QUERIES["forget_turns"], {"backend": wanted["backend"]})
-    return claims
+    return works
+
+
+def _work(raw: sqlite3.Connection, response_id: str) -> Work:
+    row = raw.execute(QUERIES["work_by_id"], {"id": response_id}).fetchone()
+    job = to_job(row)
+    return Work(job, to_call(row), turns_before(raw, response_id, job.tenant) if job.has_previous else [])
+
+
+def turns_before(raw: sqlite3.Connection, response_id: str, tenant: bytes) -> list[Turn]:
+    """The turns that a job goes on from, oldest first."""
+    rows = raw.execute(QUERIES["turns_before"], {"id": response_id, "tenant": tenant}).fetchall()
+    return [Turn(row["id"], row["input"], row["final"], row["backend"]) for row in rows]
+
+
+def to_call(row: sqlite3.Row) -> Call:
+    sealed = None if row["sealed"] is None else Sealed(row["key_id"], row["sealed"])
+    return Call(row["request"], row["input"], row["target"], row["headers"], sealed)
 
 
 def _rewind(raw: sqlite3.Connection, pk: int) -> None:

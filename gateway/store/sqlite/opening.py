@@ -11,15 +11,15 @@ import aiosqlite
 
 from gateway.config import StoreSettings
 from gateway.observe import Observer
-from gateway.store.ballast import Ballast
-from gateway.store.connecting import connect_reader, connect_writer
-from gateway.store.connection import (
+from gateway.store.sqlite.ballast import Ballast
+from gateway.store.sqlite.connecting import connect_reader, connect_writer, on_thread
+from gateway.store.sqlite.connection import (
     damage,
     pepper_of,
     refused,
 )
-from gateway.store.database import Database
-from gateway.store.file import (
+from gateway.store.sqlite.database import Database
+from gateway.store.sqlite.file import (
     DatabaseDamaged,
     DatabaseLock,
     DatabaseRefused,
@@ -28,11 +28,11 @@ from gateway.store.file import (
     make_file,
     set_aside,
 )
-from gateway.store.filesystem import unfit
-from gateway.store.health import Health, State
-from gateway.store.place import Place
-from gateway.store.readers import Readers
-from gateway.store.writer import Writer, on_thread
+from gateway.store.sqlite.filesystem import unfit
+from gateway.store.sqlite.health import Health, State
+from gateway.store.sqlite.place import Place
+from gateway.store.sqlite.readers import Readers
+from gateway.store.sqlite.writer import Writer
 
 
 async def open_database(settings: StoreSettings, observer: Observer) -> Database:

@@ -7,7 +7,7 @@ import os
 import time
 from pathlib import Path
 
-from gateway.store.file import beside
+from gateway.store.sqlite.file import beside
 
 _SUFFIXES = ("", "-wal", "-shm")
 

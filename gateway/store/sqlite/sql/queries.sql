@@ -2,13 +2,13 @@
 
 -- name: insert_job
 -- Queued; or, for a plain response that is kept as a turn, ended.
-INSERT INTO job (id, tenant, previous, backend, priority, status, next_seq,
+INSERT INTO job (id, tenant, previous, backend, model, priority, status, next_seq,
                  is_background, is_streamed, is_followable, is_rerunnable,
                  created_at_ms, deadline_ms, finished_at_ms, expires_at_ms)
 VALUES (:id, :tenant,
         (SELECT pk FROM job WHERE id = :previous_id AND tenant = :tenant
                               AND (expires_at_ms IS NULL OR expires_at_ms > :created_at_ms)),
-        :backend, :priority, :status, :next_seq,
+        :backend, :model, :priority, :status, :next_seq,
         :is_background, :is_streamed, :is_followable, :is_rerunnable,
         :created_at_ms, :deadline_ms, :finished_at_ms, :expires_at_ms)
 RETURNING pk, previous;
@@ -105,6 +105,13 @@ WHERE job.id = :id AND job.tenant = :tenant AND (job.expires_at_ms IS NULL OR jo
 -- For the gateway's own work (run, recover, expire), where no client is asking.
 SELECT job.*, call.response, result.final
 FROM job JOIN call ON call.job = job.pk LEFT JOIN result ON result.job = job.pk
+WHERE job.id = :id;
+
+-- name: work_by_id
+-- The same, with all that a run needs.
+SELECT job.*, call.response, NULL AS final, call.request, call.input, call.target, call.headers,
+       secret.key_id, secret.sealed
+FROM job JOIN call ON call.job = job.pk LEFT JOIN secret ON secret.job = job.pk
 WHERE job.id = :id;
 
 -- name: call_by_id
@@ -204,7 +211,7 @@ RETURNING pk;
 
 -- name: finish
 UPDATE job
-SET status = :status, next_seq = :next_seq, owner = NULL,
+SET status = :status, error = :error, next_seq = :next_seq, owner = NULL,
     finished_at_ms = :now_ms, expires_at_ms = :expires_at_ms
 WHERE id = :id AND epoch = :epoch AND status IN ('queued', 'in_progress') AND next_seq = :first_seq
 RETURNING pk;
@@ -224,10 +231,10 @@ SET owner = NULL, epoch = epoch + 1, attempt = max(0, attempt - :attempts_return
 WHERE id = :id AND epoch = :epoch AND status IN ('queued', 'in_progress')
 RETURNING id;
 
--- name: void_owners
--- At start, with the file lock held: whoever owned a job is dead.
+-- name: abandon
+-- With the file lock held: whoever else owned a job is dead.
 UPDATE job SET owner = NULL, epoch = epoch + 1
-WHERE status IN ('queued', 'in_progress') AND owner IS NOT NULL;
+WHERE status IN ('queued', 'in_progress') AND owner IS NOT NULL AND (owner <> :owner OR :is_all);
 
 -- name: orphans
 -- Live jobs that nobody owns and nobody may claim: their run was lost after its output was shown, or too often.
@@ -300,6 +307,25 @@ LIMIT :limit;
 DELETE FROM job
 WHERE pk = :pk AND expires_at_ms <= :now_ms
   AND NOT EXISTS (SELECT 1 FROM job AS later WHERE later.previous = :pk);
+
+-- name: list_jobs
+-- The newest first, out of so many rows: no index is kept for it. By the beginning of an id, out of all.
+SELECT * FROM (
+    SELECT * FROM (SELECT * FROM job WHERE :id IS NULL AND pk < :before ORDER BY pk DESC LIMIT :looked_at)
+    UNION ALL
+    SELECT * FROM job WHERE id >= :id AND id < :id || '~' AND pk < :before)
+WHERE is_background = 1 AND (expires_at_ms IS NULL OR expires_at_ms > 0)
+  AND (:statuses IS NULL OR status IN (SELECT value FROM json_each(:statuses)))
+  AND (:backend IS NULL OR backend = :backend) AND (:model IS NULL OR model = :model)
+  AND (:error IS NULL OR error = :error)
+  AND (:tenant IS NULL OR lower(substr(hex(tenant), 1, length(:tenant))) = :tenant)
+  AND (:created_since_ms IS NULL OR created_at_ms >= :created_since_ms)
+  AND (:created_before_ms IS NULL OR created_at_ms < :created_before_ms)
+ORDER BY pk DESC
+LIMIT :limit;
+
+-- name: last_looked_at
+SELECT pk FROM job WHERE :id IS NULL AND pk < :before ORDER BY pk DESC LIMIT 1 OFFSET :looked_at - 1;
 
 -- name: waiting_jobs
 -- By backend, all that nobody runs: one walk through one index, which is as long as the settings let the queue be.
@@ -378,15 +404,32 @@ LIMIT :limit;
 
 -- name: due_put_off
 SELECT * FROM delivery INDEXED BY delivery_put_off
-WHERE lane = :lane AND due_at_ms > 0 AND due_at_ms <= :now_ms
+WHERE lane = :lane AND due_at_ms > 0 AND due_at_ms <= :now_ms AND leased_until_ms <= :now_ms
 ORDER BY due_at_ms
 LIMIT :limit;
 
 -- name: due_fresh
 SELECT * FROM delivery INDEXED BY delivery_fresh
-WHERE lane = :lane AND due_at_ms = 0
+WHERE lane = :lane AND due_at_ms = 0 AND leased_until_ms <= :now_ms
 ORDER BY ended_at_ms, pk
 LIMIT :limit;
+
+-- name: leased_by_lane
+-- Events that are being sent.
+SELECT lane, count(*)
+FROM delivery INDEXED BY delivery_leased
+WHERE leased_until_ms > 0 AND leased_until_ms > :now_ms
+GROUP BY lane;
+
+-- name: lease_delivery
+UPDATE delivery SET leased_until_ms = :until_ms WHERE pk = :pk;
+
+-- name: free_deliveries
+-- At a start: whoever was sending is dead.
+UPDATE delivery SET leased_until_ms = 0 WHERE leased_until_ms > 0;
+
+-- name: next_due
+SELECT min(due_at_ms) FROM lane WHERE due_at_ms > :now_ms;
 
 -- name: standing
 SELECT strikes, probes, probe_at_ms, down_since_ms FROM lane WHERE name = :lane;
@@ -401,7 +444,7 @@ DELETE FROM delivery WHERE response = :response AND lane = :lane;
 
 -- name: put_off_delivery
 UPDATE delivery
-SET attempts = attempts + 1, due_at_ms = :due_at_ms, failure = :failure
+SET attempts = attempts + 1, due_at_ms = :due_at_ms, failure = :failure, leased_until_ms = 0
 WHERE response = :response AND lane = :lane;
 
 -- name: disable_endpoint

@@ -12,8 +12,8 @@ from typing import TypeVar
 
 import aiosqlite
 
-from gateway.store.health import Health
-from gateway.store.writer import on_thread
+from gateway.store.sqlite.connecting import on_thread
+from gateway.store.sqlite.health import Health
 
 T = TypeVar("T")
 
@@ -62,7 +62,7 @@ class Readers:
             return await self._read(reader, operation)
         finally:
             self._apart.remove(reader)
-            connection._conn.interrupt()  # whoever waited for it may have been cancelled
+            await connection.interrupt()  # whoever waited for it may have been cancelled
             await connection.close()
 
     async def _read(self, reader: _Reader, operation: Callable[[sqlite3.Connection], T]) -> T:
@@ -74,14 +74,14 @@ class Readers:
         finally:
             reader.waiting -= 1
 
-    def interrupt_oldest(self) -> bool:
+    async def interrupt_oldest(self) -> bool:
         """Break off the read that has been under way for longest; False if none has been for long."""
         oldest, since_s = None, time.monotonic() - _INTERRUPTED_AFTER_S
         for reader in (*self._all, *self._apart):
             if reader.since_s is not None and reader.since_s < since_s:
                 oldest, since_s = reader, reader.since_s
         if oldest is not None:
-            oldest.connection._conn.interrupt()
+            await oldest.connection.interrupt()
         return oldest is not None
 
     async def replace(self, connections: list[aiosqlite.Connection]) -> None:

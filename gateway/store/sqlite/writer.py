@@ -22,9 +22,10 @@ import aiosqlite
 
 from gateway.core.job import StoreUnavailable
 from gateway.observe import Observer
-from gateway.store.connection import fence
-from gateway.store.file import DatabaseRefused, DatabaseUnreachable
-from gateway.store.health import Health, State, is_everybodys, state_after
+from gateway.store.sqlite.connecting import on_thread
+from gateway.store.sqlite.connection import fence
+from gateway.store.sqlite.file import DatabaseRefused, DatabaseUnreachable
+from gateway.store.sqlite.health import Health, State, is_everybodys, state_after
 
 T = TypeVar("T")
 Operation = Callable[[sqlite3.Connection], Any]
@@ -265,16 +266,3 @@ def _run(asked: _Asked, connection: sqlite3.Connection) -> None:
         connection.execute("ROLLBACK TO operation")
         asked.error = error
     connection.execute("RELEASE operation")
-
-
-async def on_thread(
-    connection: aiosqlite.Connection | None, operation: Callable[[sqlite3.Connection], T]
-) -> T:
-    """Run a function with the raw connection on its own thread, in one hop.
-
-    aiosqlite has a public call for each statement, a hop of 20 µs each; for a whole function only this.
-    """
-    if connection is None:
-        raise ValueError("no connection")
-    raw = connection._conn
-    return cast(T, await connection._execute(operation, raw))  # type: ignore[no-untyped-call]

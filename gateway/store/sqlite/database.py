@@ -12,14 +12,14 @@ from typing import TypeVar
 from gateway.config import StoreSettings
 from gateway.core.job import StoreUnavailable
 from gateway.observe import Observer
-from gateway.store.ballast import Ballast
-from gateway.store.connection import truncate_wal, used_share, vacuum
-from gateway.store.file import DatabaseLock, DatabaseRefused, beside
-from gateway.store.health import Health, State, refusal
-from gateway.store.place import Place
-from gateway.store.readers import Readers
-from gateway.store.restoring import restore
-from gateway.store.writer import Writer
+from gateway.store.sqlite.ballast import Ballast
+from gateway.store.sqlite.connection import truncate_wal, used_share, vacuum
+from gateway.store.sqlite.file import DatabaseLock, DatabaseRefused, beside
+from gateway.store.sqlite.health import Health, State, refusal
+from gateway.store.sqlite.place import Place
+from gateway.store.sqlite.readers import Readers
+from gateway.store.sqlite.restoring import restore
+from gateway.store.sqlite.writer import Writer
 
 T = TypeVar("T")
 

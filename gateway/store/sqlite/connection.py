@@ -9,9 +9,9 @@ import sqlite3
 from pathlib import Path
 
 from gateway.config import StoreSettings
-from gateway.store.file import DatabaseDamaged, DatabaseRefused, DatabaseUnreachable, Known
-from gateway.store.health import State, primary_code, state_after
-from gateway.store.queries import QUERIES, SCHEMA, TALLY
+from gateway.store.sqlite.file import DatabaseDamaged, DatabaseRefused, DatabaseUnreachable, Known
+from gateway.store.sqlite.health import State, primary_code, state_after
+from gateway.store.sqlite.queries import QUERIES, SCHEMA, TALLY
 
 SCHEMA_VERSION = 1
 """Raised by a release that changes the schema; that release also brings files up to date."""

@@ -1,0 +1,64 @@
+"""Bells: whoever waits for something in the store is told that there may be some.
+
+A ring has a topic and no data. It may be lost, or come twice: whoever hears it looks, and polls besides.
+The store rings after the commit, for what its own verbs have changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import NewType, Protocol
+
+Topic = NewType("Topic", str)
+
+OUTBOX = Topic("outbox")
+"""There may be an event to tell."""
+
+
+def queue(backend: str) -> Topic:
+    """A job may wait for a backend."""
+    return Topic(f"queue:{backend}")
+
+
+def claim(response_id: str) -> Topic:
+    """Somebody may have taken a job from its run: the epoch says whether."""
+    return Topic(f"claim:{response_id}")
+
+
+def response(response_id: str) -> Topic:
+    """Another replica may have written events of a response, or its end."""
+    return Topic(f"response:{response_id}")
+
+
+class Bells(Protocol):
+    """Those of one store, for all of its replicas."""
+
+    def ring(self, topic: Topic) -> None:
+        """Wake whoever listens."""
+
+    def listen(self, wake: Callable[[], object], *topics: Topic) -> AbstractContextManager[None]:
+        """Call `wake` at each ring of these, from now to the end of the block. It must not raise."""
+
+
+class LocalBells:
+    """Bells within one process."""
+
+    def __init__(self) -> None:
+        self._listening: dict[Topic, list[Callable[[], object]]] = {}
+
+    def ring(self, topic: Topic) -> None:
+        for wake in self._listening.get(topic, ())[:]:
+            wake()
+
+    @contextmanager
+    def listen(self, wake: Callable[[], object], *topics: Topic) -> Iterator[None]:
+        for topic in topics:
+            self._listening.setdefault(topic, []).append(wake)
+        try:
+            yield
+        finally:
+            for topic in topics:
+                self._listening[topic].remove(wake)
+                if not self._listening[topic]:
+                    del self._listening[topic]

@@ -1,0 +1,99 @@
+"""What a page or a command line asks of a store: lists, facts and counts, and no content."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from gateway.core.job import Status
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """Jobs by status, when the longest-waiting queued one was accepted (None: none is waiting), and by
+    backend those that nobody runs."""
+
+    by_status: dict[Status, int]
+    oldest_queued_ms: int | None
+    waiting: dict[str, WaitingJobs]
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingJobs:
+    """Jobs of a backend that nobody runs.
+
+    Attributes:
+        put_off: How many of them may not be started yet, after an attempt that failed.
+        barred: How many of the others are of callers of whom none may be started, by the reason for that.
+    """
+
+    count: int
+    put_off: int
+    oldest_ms: int
+    barred: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which jobs to list; None lets all pass.
+
+    Attributes:
+        tenant: First hex digits.
+        error: API's error code.
+        id: How the id begins.
+    """
+
+    statuses: Collection[Status] | None = None
+    backend: str | None = None
+    model: str | None = None
+    tenant: str | None = None
+    error: str | None = None
+    id: str | None = None
+    created_before_ms: int | None = None
+    created_since_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """A job as an operator may see it."""
+
+    id: str
+    tenant: str
+    status: Status
+    backend: str
+    model: str | None
+    error: str | None
+    priority: int
+    attempt: int
+    put_offs: int
+    event_count: int
+    created_at_ms: int
+    started_at_ms: int | None
+    finished_at_ms: int | None
+    not_before_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """Some jobs, newest first, and where to go on (None: there are no more).
+
+    A look goes through a bounded number of jobs: there may be few here, or none, and more further on.
+    """
+
+    jobs: list[Facts]
+    before: int | None
+
+
+class Insight(Protocol):
+    """The read side for operators."""
+
+    async def jobs(self, wanted: Wanted, *, limit: int, before: int | None = None) -> Listing:
+        """The newest jobs, those that expired or were deleted left out."""
+
+    async def backlog(self, *, now_ms: int, barred: Mapping[tuple[str, bytes], str] = ...) -> Backlog:
+        """For the metrics: at a cost that grows with the queue only, whatever else is stored.
+
+        Args:
+            barred: Backends and callers of whom no job may be started there, and for what reason.
+        """

@@ -1,0 +1,95 @@
+"""The read side for operators: lists of jobs, how many there are, and how many of them wait for what.
+
+Ended ones are counted by triggers (sql/schema.sql). Those that wait are walked through, in one index: the
+settings limit their number.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from types import MappingProxyType
+
+from gateway.core.job import Status
+from gateway.store.insight import Backlog, Facts, Listing, WaitingJobs, Wanted
+from gateway.store.sqlite.queries import QUERIES
+from gateway.store.sqlite.readers import Readers
+
+_LOOKED_AT = 10_000
+"""So many jobs one look goes through: some milliseconds."""
+_NEWEST = 2**62
+_NOBODY: Mapping[tuple[str, bytes], str] = MappingProxyType({})
+
+
+class SqliteInsight:
+    """The `Insight` of one file."""
+
+    def __init__(self, readers: Readers) -> None:
+        self._readers = readers
+
+    async def jobs(self, wanted: Wanted, *, limit: int, before: int | None = None) -> Listing:
+        statuses = None if wanted.statuses is None else json.dumps(list(wanted.statuses))
+        values = asdict(wanted) | {"statuses": statuses, "limit": limit, "looked_at": _LOOKED_AT}
+        values["before"] = _NEWEST if before is None else before
+
+        def operation(raw: sqlite3.Connection) -> Listing:
+            rows = raw.execute(QUERIES["list_jobs"], values).fetchall()
+            is_full = len(rows) == limit
+            last = rows[-1] if is_full else raw.execute(QUERIES["last_looked_at"], values).fetchone()
+            return Listing([_facts(row) for row in rows], None if last is None else last["pk"])
+
+        return await self._readers.read(operation)
+
+    async def backlog(self, *, now_ms: int, barred: Mapping[tuple[str, bytes], str] = _NOBODY) -> Backlog:
+        def operation(raw: sqlite3.Connection) -> Backlog:
+            raw.execute("BEGIN")  # all of it from one state of the file
+            try:
+                return _backlog(raw, now_ms, barred)
+            finally:
+                if raw.in_transaction:  # not after an interrupted read
+                    raw.execute("COMMIT")
+
+        return await self._readers.read(operation)
+
+
+def _facts(row: sqlite3.Row) -> Facts:
+    same = {field.name: row[field.name] for field in fields(Facts) if field.name in row.keys()}  # noqa: SIM118
+    return Facts(
+        **{
+            **same,
+            "status": Status(row["status"]),
+            "tenant": row["tenant"].hex(),
+            "event_count": row["next_seq"],
+        }
+    )
+
+
+def _backlog(raw: sqlite3.Connection, now_ms: int, barred: Mapping[tuple[str, bytes], str]) -> Backlog:
+    rows = raw.execute(QUERIES["waiting_jobs"], {"now_ms": now_ms}).fetchall()
+    by_status = dict.fromkeys(Status, 0)
+    for row in raw.execute(QUERIES["count_ended"], {"now_ms": now_ms}).fetchall():
+        by_status[Status(row["status"])] = row["jobs"]
+    for row in raw.execute(QUERIES["count_owned"]).fetchall():
+        by_status[Status(row["status"])] = row["jobs"]
+    by_status[Status.QUEUED] += sum(row["queued"] for row in rows)
+    by_status[Status.IN_PROGRESS] += sum(row["jobs"] - row["queued"] for row in rows)
+    oldest = [row["oldest_queued_ms"] for row in rows if row["oldest_queued_ms"] is not None]
+    waiting = {}
+    for row in rows:
+        of_barred = _barred(raw, row["backend"], now_ms, barred)
+        waiting[row["backend"]] = WaitingJobs(row["jobs"], row["put_off"], row["oldest_ms"], of_barred)
+    return Backlog(by_status, min(oldest, default=None), waiting)
+
+
+def _barred(
+    raw: sqlite3.Connection, backend: str, now_ms: int, barred: Mapping[tuple[str, bytes], str]
+) -> Mapping[str, int]:
+    found: Counter[str] = Counter()
+    for (where, tenant), reason in barred.items():
+        if where == backend:
+            values = {"backend": backend, "tenant": tenant, "now_ms": now_ms}
+            found[reason] += raw.execute(QUERIES["waiting_of_caller"], values).fetchone()[0]
+    return found
