@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from gateway.outbound.headers import background_headers, credential, to_backend, to_client
 from gateway.wire.errors import Fault, Refusal
+from gateway.wire.headers import background_headers, credential, to_backend, to_client
 
 
 def headers(*pairs: tuple[str, str]) -> CIMultiDictProxy[str]:
