@@ -76,7 +76,7 @@ async def _fetched(
     """A backend's list, asked for with the caller's headers."""
     limit_s = backend.settings.lookup_timeout_s
     call = PlainCall(request_id, "GET", target, request.headers, limit_s, "lookup", is_seen=True)
-    answer = await backend.look_up(call, bytes_max=_LIST_BYTES_MAX)
+    answer = await backend.plain.look_up(call, bytes_max=_LIST_BYTES_MAX)
     return answer[1] if answer is not None and answer[0] == 200 else None
 
 

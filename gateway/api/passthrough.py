@@ -55,7 +55,7 @@ class Passthrough:
         try:
             while True:
                 call = _call(request, request_id, body, limit_s, "passthrough", is_seen=is_seen)
-                async with backend.open(call) as answer:
+                async with backend.plain.open(call) as answer:
                     said = b""
                     if retelling is not None and retelling.may_learn(answer.status):
                         said = await _beginning(answer, idle_s)
@@ -88,7 +88,7 @@ class Passthrough:
         limit_s = limit_s or backend.settings.lookup_timeout_s
         try:
             call = _call(request, request_id, body, limit_s, "lookup", is_seen=tap_of is not None)
-            async with backend.open(call) as answer:
+            async with backend.plain.open(call) as answer:
                 if answer.status in missing:
                     return None
                 tap = tap_of(answer) if tap_of is not None else None

@@ -14,18 +14,8 @@ from gateway.core.call import PlainCall
 from gateway.wire.calls import Api
 
 
-class Backend(call.Backend, Protocol):
-    """A model server, or several that serve the same models, as clients' requests see it."""
-
-    @property
-    def settings(self) -> UpstreamSettings: ...
-
-    @property
-    def withheld(self) -> frozenset[str]:
-        """Names, in lower case, of headers of the caller that it does not get."""
-
-    def learn(self, api: Api) -> None:
-        """It has shown which API it speaks."""
+class PlainCalls(Protocol):
+    """Calls for requests that clients wait for."""
 
     def open(self, call: PlainCall) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         """A request on its way, up to the head of the answer; leaving the block ends the call. Another
@@ -50,6 +40,24 @@ class Backend(call.Backend, Protocol):
         Raises:
             Refusal: By entering the block; nothing was answered.
         """
+
+
+class Backend(call.Backend, Protocol):
+    """A model server, or several that serve the same models, as clients' requests see it."""
+
+    @property
+    def settings(self) -> UpstreamSettings: ...
+
+    @property
+    def withheld(self) -> frozenset[str]:
+        """Names, in lower case, of headers of the caller that it does not get."""
+
+    def learn(self, api: Api) -> None:
+        """It has shown which API it speaks."""
+
+    @property
+    def plain(self) -> PlainCalls:
+        """Calls for requests that clients wait for."""
 
 
 class Backends(Protocol):

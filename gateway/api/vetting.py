@@ -98,5 +98,7 @@ class Vetting:
 async def status_at(target: str, request: web.BaseRequest, backend: Backend, request_id: str) -> int | None:
     """How the backend answers a GET, asked with the caller's headers; None if it does not."""
     limit_s = backend.settings.lookup_timeout_s
-    answer = await backend.look_up(PlainCall(request_id, "GET", target, request.headers, limit_s, "lookup"))
+    answer = await backend.plain.look_up(
+        PlainCall(request_id, "GET", target, request.headers, limit_s, "lookup")
+    )
     return answer[0] if answer is not None else None

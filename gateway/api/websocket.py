@@ -67,7 +67,7 @@ async def tunnel(
         "timeout": aiohttp.ClientWSTimeout(ws_receive=None, ws_close=_CLOSE_REPLY_S),
     }
     try:
-        async with backend.connect(call, offered, options) as peer:
+        async with backend.plain.connect(call, offered, options) as peer:
             if isinstance(peer, int):
                 return _not_upgraded(peer, may_post=may_post)
             observer.passed_through(request.method, 101)

@@ -78,7 +78,7 @@ class PlainCall:
         headers: All that the client has sent.
         limit_s: From the end of the request to the answer's head.
         kind: For the metrics: `passthrough` or `lookup`.
-        body: Makes what is sent to one server; None: there is none.
+        body: Makes what is sent to one server; None: nothing of the client's body goes with the call.
         bytes: Size of a body that has been read already, and so decoded.
         is_seen: The answer must come uncompressed.
     """
@@ -89,7 +89,7 @@ class PlainCall:
     headers: CIMultiDictProxy[str] = field(repr=False)
     limit_s: float
     kind: str = "passthrough"
-    body: Callable[[], RequestBody | None] = lambda: None
+    body: Callable[[], RequestBody | None] | None = None
     bytes: int | None = None
     is_seen: bool = False
 

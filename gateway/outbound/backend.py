@@ -7,23 +7,19 @@ whether a job is run again, of `gateway.core.retry`.
 
 from __future__ import annotations
 
-import math
 import time
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import aclosing, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import aiohttp
-from aiohttp import hdrs
-from multidict import CIMultiDict
-from yarl import URL
 
 from gateway import loop
 from gateway.config import TenantSettings, UpstreamSettings
-from gateway.core.call import BackendCall, Credential, PlainCall, RequestBody
+from gateway.core.call import BackendCall, Credential
 from gateway.core.machine import Input, UpstreamFailed
 from gateway.core.retry import PUT_OFF, Patience
 from gateway.observe import Observer
@@ -31,17 +27,17 @@ from gateway.outbound.answer import read_answer, read_error
 from gateway.outbound.budget import RetryBudget
 from gateway.outbound.calls import Unanswered, attempts
 from gateway.outbound.checks import Checks
-from gateway.outbound.client import FAILURES, asked_wait_s, read_up_to, url_at
+from gateway.outbound.client import asked_wait_s, url_at
 from gateway.outbound.detect import find_api
+from gateway.outbound.plain import PlainCalls
 from gateway.outbound.pool import Pool, Replica
 from gateway.outbound.redact import Redactor
 from gateway.outbound.tries import Tries
 from gateway.wire.calls import Api, Speech
 from gateway.wire.chat.request import ChatOptions
 from gateway.wire.chat.ways import System, Thoughts, Ways
-from gateway.wire.errors import Fault, Refusal, invalid
 from gateway.wire.failures import failure
-from gateway.wire.headers import CREDENTIALS, HANDSHAKE, to_backend, without_keys
+from gateway.wire.headers import CREDENTIALS
 from gateway.wire.replay import Forms
 
 
@@ -57,6 +53,7 @@ class HttpBackend:
 
     Attributes:
         checks: Its health checks.
+        plain: Calls for requests that clients wait for.
         sees_callers: It gets the callers' own credentials, and so can tell them apart itself.
         withheld: Names, in lower case, of headers of the caller that it does not get.
     """
@@ -103,8 +100,15 @@ class HttpBackend:
         self.checks = Checks(
             name, settings, self.pool, self._authorization(None), observer, has_own_key=has_own_key
         )
+        self.plain = PlainCalls(
+            plain_session,
+            settings,
+            lambda: self._tries(is_background=False),
+            own=self._authorization(None),
+            withheld=self.withheld,
+            observer=observer,
+        )
         self._session = session
-        self._plain_session = plain_session
         self._under_way: dict[str, tuple[Replica, Credential | None]] = {}  # by job
         self._event_bytes_max = event_bytes_max
         self._observer = observer
@@ -221,98 +225,6 @@ class HttpBackend:
                     return
         yield redactor.item(failed)
 
-    @asynccontextmanager
-    async def open(self, call: PlainCall) -> AsyncIterator[aiohttp.ClientResponse]:
-        refused = self._unreached()
-        body: RequestBody | None = None
-        headers = self._plain_headers(call, keep_length=call.bytes is None)
-        if call.is_seen:
-            headers[hdrs.ACCEPT_ENCODING] = "identity"
-        if call.bytes is not None:
-            headers[hdrs.CONTENT_LENGTH] = str(call.bytes)
-            headers.popall(hdrs.CONTENT_ENCODING, None)  # what was read was decoded
-
-        async def send(replica: Replica, limit: loop.timeout) -> aiohttp.ClientResponse:
-            nonlocal body
-            body = call.body()
-            url = url_at(replica.origin, call.target)
-            return await _sent(self._plain_session, call.method, url, headers, body, limit)
-
-        tries = self._tries(is_background=False)
-        async with aclosing(attempts(tries, send, call.limit_s, call.kind, self._observer)) as answers:
-            async for replica, answer in answers:
-                if isinstance(answer, Unanswered):
-                    refused = answer.refusal
-                    if body is not None and not body.is_whole:
-                        break
-                    continue
-                self.pool.answered(replica, answer.status, takes_jobs=False)
-                try:
-                    yield answer
-                finally:
-                    answer.close()
-                return
-        raise refused
-
-    async def look_up(self, call: PlainCall, *, bytes_max: int = 0) -> tuple[int, bytes] | None:
-        try:
-            async with self.open(call) as answer:
-                return answer.status, await read_up_to(answer, bytes_max if answer.status == 200 else 0)
-        except (Refusal, *FAILURES):
-            return None
-
-    @asynccontextmanager
-    async def connect(
-        self, call: PlainCall, protocols: Sequence[str], options: Mapping[str, Any]
-    ) -> AsyncIterator[aiohttp.ClientWebSocketResponse[bool] | int]:
-        refused, headers = self._unreached(), self._plain_headers(call, keep_length=False)
-        for name in HANDSHAKE:
-            headers.popall(name, None)
-        if not self.sees_callers:
-            protocols = without_keys(protocols)
-
-        async def upgrade(
-            replica: Replica, _limit: loop.timeout
-        ) -> aiohttp.ClientWebSocketResponse[bool] | int:
-            try:
-                url = url_at(replica.origin, call.target)
-                socket: aiohttp.ClientWebSocketResponse[bool] = await self._plain_session.ws_connect(
-                    url, headers=headers, protocols=protocols, **options
-                )
-                return socket
-            except aiohttp.WSServerHandshakeError as error:
-                return error.status
-
-        tries = self._tries(is_background=False)
-        async with aclosing(attempts(tries, upgrade, call.limit_s, call.kind, self._observer)) as answers:
-            async for replica, answer in answers:
-                if isinstance(answer, Unanswered):
-                    refused = answer.refusal
-                    continue
-                status = answer if isinstance(answer, int) else 101
-                self.pool.answered(replica, status, takes_jobs=False)
-                yield answer
-                return
-        raise refused
-
-    def _unreached(self) -> Refusal:
-        """What a client is told while no replica is even asked."""
-        message, wait_s = "The backend cannot be reached at the moment.", self.settings.breaker_open_s
-        code = "backend_unavailable"
-        return Refusal(Fault.UNAVAILABLE, message, code=code, retry_after_s=math.ceil(wait_s))
-
-    def _plain_headers(self, call: PlainCall, *, keep_length: bool) -> CIMultiDict[str]:
-        headers = to_backend(
-            call.headers,
-            request_id=call.request_id,
-            api_key=self.api_key,
-            keep_length=keep_length,
-            withheld=self.withheld,
-        )
-        for name, value in self.own_headers.items():
-            headers[name] = value
-        return headers
-
     @contextmanager
     def _at(self, replica: Replica, call: BackendCall) -> Iterator[None]:
         self._under_way[call.job_id] = (replica, call.credential)
@@ -395,35 +307,6 @@ class HttpBackend:
         secrets = [f"Bearer {self.api_key}"] if self.api_key is not None else []
         secrets += [call.credential.value] if call.credential is not None else []
         return Redactor([*secrets, *self.own_headers.values()], call.headers)
-
-
-async def _sent(
-    session: aiohttp.ClientSession,
-    method: str,
-    url: URL,
-    headers: CIMultiDict[str],
-    body: RequestBody | None,
-    limit: loop.timeout,
-) -> aiohttp.ClientResponse:
-    """The answer to a plain request. Raises: Refusal, if the client's body is at fault; one of FAILURES."""
-    if body is not None:
-        body.limit = limit
-    try:
-        # A dead pooled connection is tried once more by aiohttp, for idempotent methods without a started
-        # body only (RFC 9112 §9.3.1).
-        answer = await session.request(method, url, headers=headers, data=body, allow_redirects=False)
-    except FAILURES as error:
-        if body is not None and body.failure is not None:
-            if isinstance(body.failure, Refusal):
-                raise body.failure from error
-            raise invalid("The request body could not be read.") from error
-        raise
-    if body is not None:
-        body.limit = None
-    if answer.status < 200:  # a switch of protocols that nobody asked for: what follows is not HTTP
-        answer.close()
-        raise aiohttp.ClientError
-    return answer
 
 
 def _ways(settings: UpstreamSettings) -> Ways:

@@ -7,7 +7,7 @@ connection, to one hop or to another tenant stays here. Nothing in this file loo
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from multidict import CIMultiDict, CIMultiDictProxy
 
@@ -85,25 +85,24 @@ def to_backend(
     headers: CIMultiDictProxy[str],
     *,
     request_id: str,
-    api_key: str | None,
+    own: Mapping[str, str],
     keep_length: bool,
     withheld: frozenset[str] = frozenset(),
 ) -> CIMultiDict[str]:
     """The headers of the call to the backend.
 
     Args:
-        api_key: The backend's own key; the caller's credential is then dropped, whatever its name.
-        withheld: Names, in lower case, of what else ends here.
+        own: What the gateway sets, in the place of the caller's.
+        withheld: Names, in lower case, of what ends here.
         keep_length: Whether the body goes on as it came, so that its Content-Length still holds.
     """
-    dropped = withheld | CREDENTIALS if api_key is not None else withheld
     sent = CIMultiDict(
         (name, value)
         for name, value in _from_caller(headers)
-        if name.lower() not in dropped and (keep_length or name.lower() != "content-length")
+        if name.lower() not in withheld and (keep_length or name.lower() != "content-length")
     )
-    if api_key is not None:
-        sent["Authorization"] = f"Bearer {api_key}"
+    for name, value in own.items():
+        sent[name] = value
     sent["X-Request-Id"] = request_id
     sent.add("Via", "1.1 backburner")  # RFC 9110 §7.6.3: a proxy adds itself after those before it
     return sent
