@@ -17,7 +17,6 @@ from aiohttp import http_parser, web
 from yarl import URL
 
 from gateway import __version__, loop
-from gateway.api.asking import Asker
 from gateway.api.callers import Callers
 from gateway.api.choosing import Chooser
 from gateway.api.modes import fingerprint, tenants_of
@@ -34,7 +33,6 @@ from gateway.engine.credentials import SealingKeyMissing
 from gateway.engine.engine import Engine
 from gateway.observe import Observer, configure_logging, line
 from gateway.outbound.backends import HttpBackends
-from gateway.outbound.client import make_session
 from gateway.outbound.receivers import HttpSender
 from gateway.ports import BACKLOG, PortUnusable, bound
 from gateway.process import (
@@ -153,7 +151,6 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         store = await SqliteStore.open(settings.store, observer)
         stack.push_async_callback(store.close)
         backends = await HttpBackends.open(settings, observer, stack)
-        session = await stack.enter_async_context(make_session(next(iter(backends.all)).settings))
         sender = await HttpSender.open(settings, stack)
         pepper = settings.tenants.read_pepper() or store.pepper
         engine = Engine(
@@ -165,14 +162,11 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             pepper=pepper,
             fingerprint=lambda named: fingerprint(named, settings.tenants, pepper),
         )
-        passthrough = Passthrough(
-            Asker(session, observer), observer, stall_timeout_s=server.write_stall_timeout_s
-        )
+        passthrough = Passthrough(observer, stall_timeout_s=server.write_stall_timeout_s)
         chooser = Chooser(backends, body_bytes_max=server.body_bytes_max)
-        asker = passthrough.asker
         tenants = tenants_of(settings.tenants, pepper)
-        vetting = Vetting(asker, settings.tenants, base_path=base_path)
-        callers = Callers(tenants, asker, vetting, base_path=base_path)
+        vetting = Vetting(settings.tenants, base_path=base_path)
+        callers = Callers(tenants, vetting, base_path=base_path)
         contract = openapi.document(
             version=__version__,
             base_path=base_path,
@@ -188,7 +182,6 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             passthrough,
             backends,
             chooser,
-            session,
             server,
             observer,
             base_path=base_path,

@@ -11,8 +11,8 @@ import re
 from aiohttp import hdrs, web
 from aiohttp.http import HttpVersion10, HttpVersion11
 
-from gateway.outbound.headers import credential, is_sendable
 from gateway.wire.errors import Fault, Refusal, invalid
+from gateway.wire.headers import credential, is_sendable
 
 # RFC 3986 §3.2.2, without user information; `a/health?x=` moved a path behind an authority (CVE-2026-48746).
 _AUTHORITY = re.compile(r"(?:[\w.~-]+|\[[0-9a-f:.]+(?:%25[\w.~-]+)?\])(?::[0-9]{0,5})?", re.A | re.I)

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from gateway.api.asking import Asker
+from gateway.api.ports import Backend
 from gateway.api.tenants import Tenant, Tenants, own_credential
-from gateway.api.vetting import Vetting
+from gateway.api.vetting import Vetting, status_at
 from gateway.core.call import Credential
 from gateway.engine.credentials import CallerHeaders
-from gateway.outbound.backend import HttpBackend
-from gateway.outbound.headers import background_headers
 from gateway.wire.errors import Fault, Refusal, invalid
+from gateway.wire.headers import background_headers
 from gateway.wire.response_ids import is_own
 
 _STORABLE_HEADERS = frozenset(
@@ -43,9 +42,8 @@ class Caller:
 class Callers:
     """Lets callers in, and tells them apart."""
 
-    def __init__(self, tenants: Tenants, asker: Asker, vetting: Vetting, *, base_path: str) -> None:
+    def __init__(self, tenants: Tenants, vetting: Vetting, *, base_path: str) -> None:
         self._tenants = tenants
-        self._asker = asker
         self._vetting = vetting
         self._base_path = base_path
 
@@ -59,12 +57,12 @@ class Callers:
         tenant = request.get(_TENANT) or self._tenants.of(request)
         return Caller(tenant.tenant, tenant.credential, request_id, tenant.name)
 
-    async def vet(self, request: web.BaseRequest, caller: Caller, backend: HttpBackend) -> None:
+    async def vet(self, request: web.BaseRequest, caller: Caller, backend: Backend) -> None:
         """Let a backend refuse a caller before anything is stored for it. Raises: Refusal."""
         await self._vetting.check(request, caller.tenant, backend, request_id=caller.request_id)
 
     async def backend_knows(
-        self, request: web.BaseRequest, caller: Caller, response_id: str, backend: HttpBackend
+        self, request: web.BaseRequest, caller: Caller, response_id: str, backend: Backend
     ) -> bool:
         """Whether a response that is not here is in a backend's own store, for this caller: one that does not
         see who asks could only say whether it is there for anybody. None has what was
@@ -74,10 +72,10 @@ class Callers:
         if is_own(response_id):
             return False
         target = f"{self._base_path}/responses/{response_id}"
-        return await self._asker.knows(request, backend, request_id=caller.request_id, target=target)
+        return await status_at(target, request, backend, caller.request_id) == 200
 
     async def check_conversation(
-        self, request: web.BaseRequest, caller: Caller, conversation: object, backend: HttpBackend
+        self, request: web.BaseRequest, caller: Caller, conversation: object, backend: Backend
     ) -> None:
         """Let a request through that names a conversation which the backend has for this caller. Most servers
         do not know the field, and would answer without what was said before.
@@ -95,7 +93,7 @@ class Callers:
         status: int | None = 404
         if isinstance(named, str) and _LOOKS_LIKE_ID.fullmatch(named):
             target = f"{self._base_path}/conversations/{named}"
-            status = await self._asker.status(request, backend, request_id=caller.request_id, target=target)
+            status = await status_at(target, request, backend, caller.request_id)
         if status is None:
             message = "The backend cannot be asked for the conversation at the moment."
             raise Refusal(
@@ -123,7 +121,7 @@ def credential_for_asking(request: web.BaseRequest) -> Credential | None:
 
 
 def split_headers(
-    request: web.BaseRequest, caller: Caller, backend: HttpBackend
+    request: web.BaseRequest, caller: Caller, backend: Backend
 ) -> tuple[dict[str, str], CallerHeaders]:
     """The headers that go with a background call: those that may be stored, and those that may not."""
     headers = background_headers(request.headers, withheld=backend.withheld)

@@ -12,6 +12,7 @@ from aiohttp import web
 from gateway.wire.bodies import codings
 from gateway.wire.errors import Fault, Refusal
 from gateway.wire.failures import Failure
+from gateway.wire.headers import set_own
 
 STATUS: dict[Fault, int] = {
     Fault.INVALID: 400,
@@ -100,17 +101,9 @@ def error_response(refusal: Refusal) -> web.Response:
 def error_bytes(refusal: Refusal) -> bytes:
     """The same, whole, for a connection on which no request is answered; it is the last thing said there."""
     response = error_response(refusal)
-    set_own_headers(response, str(uuid.uuid4()))
+    set_own(response.headers, str(uuid.uuid4()))
     body = refusal.body()
     headers = {**response.headers, "Content-Length": str(len(body)), "Connection": "close"}
     lines = [f"HTTP/1.1 {response.status} {HTTPStatus(response.status).phrase}"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
     return "\r\n".join([*lines, "", ""]).encode() + body
-
-
-def set_own_headers(response: web.StreamResponse, request_id: str) -> None:
-    """What every answer of our own says, besides what it is."""
-    response.headers["X-Request-Id"] = request_id
-    response.headers["Server"] = "backburner"
-    response.headers.setdefault("Cache-Control", "no-store")
-    response.headers["X-Content-Type-Options"] = "nosniff"

@@ -11,14 +11,16 @@ from aiohttp import web
 
 from gateway.api.choosing import no_such_model
 from gateway.api.passthrough import Passthrough
-from gateway.outbound.backend import HttpBackend
-from gateway.outbound.backends import HttpBackends
+from gateway.api.ports import Backend, Backends
+from gateway.core.call import PlainCall
 
 Model = dict[str, Any]
 
+_LIST_BYTES_MAX = 4 * 2**20
+
 
 async def merged_models(
-    request: web.BaseRequest, backends: HttpBackends, passthrough: Passthrough, *, request_id: str
+    request: web.BaseRequest, backends: Backends, passthrough: Passthrough, *, request_id: str
 ) -> web.StreamResponse:
     """The models of all backends under the names by which clients ask for them.
 
@@ -26,8 +28,7 @@ async def merged_models(
     of them has to say, which may be that the caller's key is wrong.
     """
     asked = [
-        passthrough.asker.fetch(request, backend, request_id=request_id, target=request.raw_path)
-        for backend in backends.all
+        _fetched(request, backend, request_id=request_id, target=request.raw_path) for backend in backends.all
     ]
     answers = await asyncio.gather(*asked)
     if all(answer is None for answer in answers):
@@ -42,7 +43,7 @@ async def merged_models(
 
 async def one_model(
     request: web.BaseRequest,
-    backends: HttpBackends,
+    backends: Backends,
     passthrough: Passthrough,
     name: str,
     *,
@@ -60,7 +61,7 @@ async def one_model(
     backend = backends.of_model(name)
     if backend is None:
         raise no_such_model(name)
-    answer = await passthrough.asker.fetch(request, backend, request_id=request_id, target=target)
+    answer = await _fetched(request, backend, request_id=request_id, target=target)
     if answer is None:
         return await passthrough.forward(request, backend, request_id=request_id)
     model = _public(backends, backend, answer).get(name)
@@ -69,7 +70,17 @@ async def one_model(
     return _json(model)
 
 
-def _public(backends: HttpBackends, backend: HttpBackend, answer: bytes | None) -> dict[str, Model]:
+async def _fetched(
+    request: web.BaseRequest, backend: Backend, *, request_id: str, target: str
+) -> bytes | None:
+    """A backend's list, asked for with the caller's headers."""
+    limit_s = backend.settings.lookup_timeout_s
+    call = PlainCall(request_id, "GET", target, request.headers, limit_s, "lookup", is_seen=True)
+    answer = await backend.plain.look_up(call, bytes_max=_LIST_BYTES_MAX)
+    return answer[1] if answer is not None and answer[0] == 200 else None
+
+
+def _public(backends: Backends, backend: Backend, answer: bytes | None) -> dict[str, Model]:
     """A backend's models by their public names; of two that offer one, the backend that would get it."""
     return {
         name: {**model, "id": name}
@@ -92,7 +103,7 @@ def _listed(answer: bytes | None) -> list[Model]:
     return [model for model in data or [] if isinstance(model, dict) and model.get("id")]
 
 
-def _public_names(backend: HttpBackend, name: str) -> list[str]:
+def _public_names(backend: Backend, name: str) -> list[str]:
     renamed = [public for public, own in backend.settings.rename.items() if own == name]
     matches = any(fnmatchcase(name, pattern) for pattern in backend.settings.models)
     return renamed + ([name] if matches and name not in renamed else [])

@@ -11,15 +11,16 @@ from aiohttp import hdrs, web
 from aiohttp.http import HttpVersion11, StreamWriter
 
 from gateway import loop
-from gateway.api.asking import Asker
 from gateway.api.draining import drained, keep_little_unsent, reset
 from gateway.api.errors import error_response
+from gateway.api.ports import Backend
 from gateway.api.recording import Tap, TapOf
 from gateway.api.retelling import Retelling
+from gateway.api.upload import Upload
+from gateway.core.call import PlainCall, RequestBody
 from gateway.observe import Observer
-from gateway.outbound.backend import HttpBackend
-from gateway.outbound.headers import is_sendable, to_client
 from gateway.wire.errors import Fault, Refusal
+from gateway.wire.headers import is_sendable, to_client
 
 _ERROR_BYTES_MAX = 64 * 2**10
 
@@ -27,15 +28,14 @@ _ERROR_BYTES_MAX = 64 * 2**10
 class Passthrough:
     """Sends requests on to a backend as they are, and its answers back."""
 
-    def __init__(self, asker: Asker, observer: Observer, *, stall_timeout_s: float) -> None:
-        self.asker = asker
+    def __init__(self, observer: Observer, *, stall_timeout_s: float) -> None:
         self._stall_s = stall_timeout_s
         self._observer = observer
 
     async def forward(
         self,
         request: web.BaseRequest,
-        backend: HttpBackend,
+        backend: Backend,
         *,
         request_id: str,
         body: bytes | None = None,
@@ -54,9 +54,8 @@ class Passthrough:
         is_seen = tap_of is not None
         try:
             while True:
-                async with self.asker.ask(
-                    request, backend, request_id, body, limit_s, "passthrough", is_seen=is_seen
-                ) as answer:
+                call = _call(request, request_id, body, limit_s, "passthrough", is_seen=is_seen)
+                async with backend.plain.open(call) as answer:
                     said = b""
                     if retelling is not None and retelling.may_learn(answer.status):
                         said = await _beginning(answer, idle_s)
@@ -72,7 +71,7 @@ class Passthrough:
     async def probe(
         self,
         request: web.BaseRequest,
-        backend: HttpBackend,
+        backend: Backend,
         *,
         request_id: str,
         missing: frozenset[int],
@@ -88,9 +87,8 @@ class Passthrough:
         """
         limit_s = limit_s or backend.settings.lookup_timeout_s
         try:
-            async with self.asker.ask(
-                request, backend, request_id, body, limit_s, "lookup", is_seen=tap_of is not None
-            ) as answer:
+            call = _call(request, request_id, body, limit_s, "lookup", is_seen=tap_of is not None)
+            async with backend.plain.open(call) as answer:
                 if answer.status in missing:
                     return None
                 tap = tap_of(answer) if tap_of is not None else None
@@ -173,6 +171,33 @@ class Passthrough:
             raise _Cut("cut")  # reset within a body that only the connection's end would have ended
         async with loop.timeout(self._stall_s):
             await response.write_eof()
+
+
+def _call(
+    request: web.BaseRequest,
+    request_id: str,
+    body: bytes | None,
+    limit_s: float,
+    kind: str,
+    *,
+    is_seen: bool,
+) -> PlainCall:
+    """The call by which a request goes on."""
+
+    def upload() -> RequestBody | None:
+        return Upload(request, body) if body is not None or request.body_exists else None
+
+    return PlainCall(
+        request_id,
+        request.method,
+        request.raw_path,
+        request.headers,
+        limit_s,
+        kind,
+        upload,
+        None if body is None else len(body),
+        is_seen,
+    )
 
 
 async def _beginning(answer: aiohttp.ClientResponse, idle_s: float) -> bytes:

@@ -13,6 +13,7 @@ from gateway.api.callers import Caller, Callers, credential_for_asking, split_he
 from gateway.api.choosing import Chooser, renamed
 from gateway.api.errors import backend_error_response
 from gateway.api.passthrough import Passthrough
+from gateway.api.ports import Backend
 from gateway.api.recording import Both, EchoTap, ResponseTap, Tap, TapOf
 from gateway.api.retelling import Retelling
 from gateway.api.shared_key import refuse_previous
@@ -27,7 +28,6 @@ from gateway.engine.foreground import BackendRefused, Plain
 from gateway.engine.refusals import previous_not_found
 from gateway.engine.turns import CHAINABLE
 from gateway.observe import Observer
-from gateway.outbound.backend import HttpBackend
 from gateway.wire import requests, responses
 from gateway.wire.bodies import classify
 from gateway.wire.bodies.cache_salt import salted
@@ -121,7 +121,7 @@ class PlainCreate:
         )
 
     async def _our_turns(
-        self, request: web.BaseRequest, chained: classify.Chained, caller: Caller, backend: HttpBackend
+        self, request: web.BaseRequest, chained: classify.Chained, caller: Caller, backend: Backend
     ) -> list[Turn]:
         """What the request goes on from; nothing, if that is a response of the backend's own, or none."""
         previous_id = chained.previous_id
@@ -135,14 +135,14 @@ class PlainCreate:
             raise previous_not_found(previous_id)  # some backends would answer without the context
         return []
 
-    async def _told(self, body: dict[str, Any], caller: Caller, backend: HttpBackend) -> dict[str, Any]:
+    async def _told(self, body: dict[str, Any], caller: Caller, backend: Backend) -> dict[str, Any]:
         """The request with what its input names of ours put in; if that is nothing, itself."""
         given = body.get("input")
         told = await self._jobs.turns.told(given, caller.tenant, backend)
         return body if told is given else {**body, "input": told}
 
     async def _translated(
-        self, request: web.BaseRequest, backend: HttpBackend, body: bytes, request_id: str
+        self, request: web.BaseRequest, backend: Backend, body: bytes, request_id: str
     ) -> web.StreamResponse:
         caller = self._callers.of(request, request_id)
         parsed = await _object(body)
@@ -208,7 +208,7 @@ class PlainCreate:
         request: web.BaseRequest,
         body: bytes,
         said: dict[str, Any] | None,
-        backend: HttpBackend,
+        backend: Backend,
         request_id: str,
     ) -> TapOf | None:
         """What keeps the answer as a turn, if it is to be kept.

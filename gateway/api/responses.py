@@ -17,6 +17,7 @@ from gateway.api.callers import Caller, Callers, credential_for_asking, split_he
 from gateway.api.choosing import Chooser
 from gateway.api.passthrough import Passthrough
 from gateway.api.plain import PlainCreate
+from gateway.api.ports import Backend
 from gateway.api.streaming import stream_events
 from gateway.api.upload import looked_over, read_body
 from gateway.config import Settings
@@ -26,7 +27,6 @@ from gateway.engine.jobs import Submission
 from gateway.engine.refusals import previous_not_found
 from gateway.engine.unacked import Delivery
 from gateway.observe import Observer
-from gateway.outbound.backend import HttpBackend
 from gateway.wire import query_strings, requests, responses, webhooks
 from gateway.wire.bodies.classify import Background, classify
 from gateway.wire.calls import NO_SUCH_ROUTE, Api
@@ -257,7 +257,7 @@ class Responses:
         return answer
 
     async def _answer_of(
-        self, request: web.BaseRequest, caller: Caller, backends: list[HttpBackend]
+        self, request: web.BaseRequest, caller: Caller, backends: list[Backend]
     ) -> web.StreamResponse | None:
         for backend in backends:
             answer = await self._passthrough.probe(

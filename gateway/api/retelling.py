@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from gateway.api.ports import Backend
 from gateway.core.refusal import CALLS_MAX, STATUSES
-from gateway.outbound.backend import HttpBackend
 from gateway.wire import requests
 from gateway.wire.calls import Speech
 from gateway.wire.conversation import items
@@ -23,7 +23,7 @@ class Retelling:
 
     def __init__(
         self,
-        backend: HttpBackend,
+        backend: Backend,
         request: dict[str, Any],
         turns: list[items.Turn],
         adapt: Callable[[bytes], Awaitable[bytes]],

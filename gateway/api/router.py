@@ -8,16 +8,16 @@ import uuid
 from collections.abc import Awaitable, Callable
 from urllib.parse import unquote
 
-import aiohttp
 from aiohttp import web
 
 from gateway.api.admission import is_websocket
 from gateway.api.callers import Callers
 from gateway.api.choosing import Chooser
 from gateway.api.cors import Cors
-from gateway.api.errors import error_response, set_own_headers
+from gateway.api.errors import error_response
 from gateway.api.models import merged_models, one_model
 from gateway.api.passthrough import Passthrough
+from gateway.api.ports import Backends
 from gateway.api.refusals import RefusalLog
 from gateway.api.responses import Responses
 from gateway.api.shared_key import COMPUTING, keep_apart, keep_sockets_apart
@@ -25,10 +25,10 @@ from gateway.api.upload import looked_over, read_body
 from gateway.api.websocket import tunnel
 from gateway.config import ServerSettings
 from gateway.observe import Observer, line
-from gateway.outbound.backends import HttpBackends
 from gateway.wire.bodies.cache_salt import salted
 from gateway.wire.calls import Api
 from gateway.wire.errors import Fault, Refusal, no_websocket
+from gateway.wire.headers import set_own
 
 CONTRACT_PATH = "/openapi.json"
 
@@ -51,9 +51,8 @@ class Router:
         callers: Callers,
         responses: Responses,
         passthrough: Passthrough,
-        backends: HttpBackends,
+        backends: Backends,
         chooser: Chooser,
-        session: aiohttp.ClientSession,
         settings: ServerSettings,
         observer: Observer,
         *,
@@ -65,7 +64,6 @@ class Router:
         self._passthrough = passthrough
         self._backends = backends
         self._chooser = chooser
-        self._session = session
         self._settings = settings
         self._observer = observer
         self._collection = f"{base_path}/responses"
@@ -92,7 +90,7 @@ class Router:
             self._under_way -= 1
             self._idle.set()
         if not response.prepared:
-            set_own_headers(response, request_id)
+            set_own(response.headers, request_id)
         return response
 
     async def _answer(self, request: web.BaseRequest, request_id: str) -> web.StreamResponse:
@@ -190,7 +188,6 @@ class Router:
         keep_sockets_apart(request, backend)
         return await tunnel(
             request,
-            session=self._session,
             backend=backend,
             settings=self._settings,
             request_id=request_id,

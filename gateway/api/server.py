@@ -23,12 +23,13 @@ from multidict import CIMultiDict
 
 from gateway import loop
 from gateway.api.admission import admit, bad_version, head_too_large, unknown_method
-from gateway.api.errors import STATUS, error_bytes, error_response, set_own_headers
+from gateway.api.errors import STATUS, error_bytes, error_response
 from gateway.api.methods import Methods
 from gateway.api.patience import Patience
 from gateway.config import ServerSettings
 from gateway.observe import Observer, line
 from gateway.wire.errors import Fault, Refusal, invalid
+from gateway.wire.headers import set_own
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 Settle = Callable[[web.BaseRequest, CIMultiDict[str]], None]
@@ -242,6 +243,6 @@ def _refused(refusal: Refusal, observer: Observer) -> web.Response:
     """An answer after which nothing that the client has sent is read any more."""
     response = error_response(refusal)
     observer.request_refused(response.status)
-    set_own_headers(response, str(uuid.uuid4()))
+    set_own(response.headers, str(uuid.uuid4()))
     response.force_close()
     return response

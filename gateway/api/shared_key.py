@@ -11,8 +11,8 @@ from urllib.parse import unquote
 
 from aiohttp import web
 
+from gateway.api.ports import Backend
 from gateway.api.upload import looked_over, read_body
-from gateway.outbound.backend import HttpBackend
 from gateway.wire.bodies.classify import may_name_previous
 from gateway.wire.errors import Fault, Refusal, invalid
 
@@ -26,14 +26,14 @@ def speaks_of_responses(request: web.BaseRequest) -> bool:
     return "responses" in re.split(r"[/\\;]", path)
 
 
-def keep_sockets_apart(request: web.BaseRequest, backend: HttpBackend) -> None:
+def keep_sockets_apart(request: web.BaseRequest, backend: Backend) -> None:
     """Raises: Refusal, of a socket in whose messages any response can be named."""
     if not backend.sees_callers and speaks_of_responses(request):
         raise _not_passed_on()
 
 
 async def keep_apart(
-    request: web.BaseRequest, backend: HttpBackend, body: bytes | None, *, collection: str, bytes_max: int
+    request: web.BaseRequest, backend: Backend, body: bytes | None, *, collection: str, bytes_max: int
 ) -> bytes | None:
     """The body of a request that may be passed on, if it had to be read.
 

@@ -11,6 +11,7 @@ from aiohttp.http import StreamWriter
 
 from gateway import loop
 from gateway.api.draining import drained, hold_as_usual, hold_little, reset
+from gateway.wire.headers import set_own
 from gateway.wire.sse import KEEP_ALIVE
 
 _PIECE_BYTES = 16 * 2**10
@@ -21,8 +22,6 @@ _HEADERS = {
     "Cache-Control": "no-cache",
     "Connection": "keep-alive",
     "X-Accel-Buffering": "no",  # nginx would hold events back
-    "Server": "backburner",
-    "X-Content-Type-Options": "nosniff",
 }
 
 
@@ -47,7 +46,8 @@ async def stream_events(
     Raises:
         Refusal: By the first block; nothing was sent.
     """
-    response = web.StreamResponse(headers={**_HEADERS, "X-Request-Id": request_id, **(headers or {})})
+    response = web.StreamResponse(headers={**_HEADERS, **(headers or {})})
+    set_own(response.headers, request_id)
     async with aclosing(blocks):
         block = await anext(blocks, None)
         try:

@@ -17,8 +17,8 @@ from aiohttp import web
 
 from gateway.config import TenantSettings
 from gateway.core.call import Credential
-from gateway.outbound.headers import credential, is_sendable
 from gateway.wire.errors import Fault, Refusal
+from gateway.wire.headers import credential, is_sendable
 
 _TENANT_CHARS_MAX = 256
 

@@ -11,7 +11,7 @@ from aiohttp import hdrs, web
 from aiohttp.http import HttpVersion11
 from aiohttp.streams import StreamReader
 
-from gateway import loop
+from gateway.core.call import Limit
 from gateway.wire.bodies.codings import Decoding, codings_of
 from gateway.wire.errors import too_large
 
@@ -35,7 +35,7 @@ class Upload:
         self.failure: Exception | None = None
         self._request = request
         self._body = body
-        self.limit: loop.timeout | None = None
+        self.limit: Limit | None = None
         self._has_begun = False
 
     @property

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from gateway.api.asking import Asker
+from gateway.api.ports import Backend
 from gateway.config import TenantSettings
-from gateway.outbound.backend import HttpBackend
+from gateway.core.call import PlainCall
 from gateway.wire.errors import Fault, Refusal
 
 _REFUSALS = {
@@ -43,8 +43,7 @@ class Vetting:
         base_path: Of the backends, e.g. `/v1`.
     """
 
-    def __init__(self, asker: Asker, settings: TenantSettings, *, base_path: str) -> None:
-        self._asker = asker
+    def __init__(self, settings: TenantSettings, *, base_path: str) -> None:
         self._settings = settings
         self._is_on = settings.mode == "passthrough"
         self._target = f"{base_path}/models"
@@ -53,7 +52,7 @@ class Vetting:
         self._asking: dict[_Key, asyncio.Task[_Verdict]] = {}
 
     async def check(
-        self, request: web.BaseRequest, tenant: bytes, backend: HttpBackend, *, request_id: str
+        self, request: web.BaseRequest, tenant: bytes, backend: Backend, *, request_id: str
     ) -> None:
         """Nothing, for a credential that the backend took a moment ago, or does not say about.
 
@@ -72,22 +71,20 @@ class Vetting:
             raise _REFUSALS[verdict.status]
 
     def _start(
-        self, key: _Key, request: web.BaseRequest, backend: HttpBackend, request_id: str
+        self, key: _Key, request: web.BaseRequest, backend: Backend, request_id: str
     ) -> asyncio.Task[_Verdict]:
         task = asyncio.create_task(self._ask(key, request, backend, request_id), name="vetting")
         self._asking[key] = task
         task.add_done_callback(lambda _: self._asking.pop(key))
         return task
 
-    async def _ask(
-        self, key: _Key, request: web.BaseRequest, backend: HttpBackend, request_id: str
-    ) -> _Verdict:
-        status = await self._asker.status(request, backend, request_id=request_id, target=self._target)
+    async def _ask(self, key: _Key, request: web.BaseRequest, backend: Backend, request_id: str) -> _Verdict:
+        status = await status_at(self._target, request, backend, request_id)
         is_ok = status is not None and status < 300
         if is_ok:
             # llama.cpp shows its models to anybody, and asks for the key on all other paths. Only a 401 says
             # something of the key here: it may be one that makes responses and reads none.
-            guarded = await self._asker.status(request, backend, request_id=request_id, target=self._guarded)
+            guarded = await status_at(self._guarded, request, backend, request_id)
             status, is_ok = (401, False) if guarded == 401 else (status, True)
         seconds = self._settings.checked_ok_s if is_ok else self._settings.checked_refused_s
         verdict = _Verdict(status, asyncio.get_running_loop().time() + seconds)
@@ -96,3 +93,12 @@ class Vetting:
         while len(self._verdicts) > self._settings.checked_max:
             del self._verdicts[next(iter(self._verdicts))]
         return verdict
+
+
+async def status_at(target: str, request: web.BaseRequest, backend: Backend, request_id: str) -> int | None:
+    """How the backend answers a GET, asked with the caller's headers; None if it does not."""
+    limit_s = backend.settings.lookup_timeout_s
+    answer = await backend.plain.look_up(
+        PlainCall(request_id, "GET", target, request.headers, limit_s, "lookup")
+    )
+    return answer[0] if answer is not None else None

@@ -15,28 +15,18 @@ from aiohttp import WSCloseCode, WSMsgType, hdrs, web
 
 from gateway import loop
 from gateway.api.errors import STATUS, error_response
+from gateway.api.ports import Backend
 from gateway.config import ServerSettings
+from gateway.core.call import PlainCall
 from gateway.observe import Observer
-from gateway.outbound.backend import HttpBackend
-from gateway.outbound.client import FAILURES, explain, url_at
-from gateway.outbound.headers import to_backend
-from gateway.outbound.pool import Replica
 from gateway.wire.errors import Fault, Refusal, invalid, no_websocket
+from gateway.wire.headers import set_own
 
 _CLOSE_REPLY_S: Final = 0.5
 """How long we wait for the peer's half of the closing handshake, before the socket closes anyway."""
 
 _NO_STATUS: Final = 0
 """aiohttp's code for a close frame without one (RFC 6455 §7.1.5 calls it 1005)."""
-
-_OF_THE_HANDSHAKE = frozenset(
-    {
-        "sec-websocket-key",  # a nonce of one connection; ours to the backend has its own
-        "sec-websocket-version",
-        "sec-websocket-extensions",  # compression, which is off
-        "sec-websocket-protocol",  # offered again, by name
-    }
-)
 
 _MAY_PASS = frozenset({401, 402, 408, 425, 429, 500, 502, 503, 504})
 """Answers to a handshake that do not say that there is no WebSocket. 403 does: uvicorn gives it for every
@@ -50,8 +40,7 @@ _Socket: TypeAlias = web.WebSocketResponse[bool] | aiohttp.ClientWebSocketRespon
 async def tunnel(
     request: web.BaseRequest,
     *,
-    session: aiohttp.ClientSession,
-    backend: HttpBackend,
+    backend: Backend,
     settings: ServerSettings,
     request_id: str,
     observer: Observer,
@@ -67,61 +56,27 @@ async def tunnel(
     if request.method != "GET" or not web.WebSocketResponse(protocols=offered).can_prepare(request):
         return error_response(invalid("Not a WebSocket handshake of version 13."))
 
-    replica = backend.pool.pick()
-    if replica is None:
-        return error_response(Refusal(Fault.UNAVAILABLE, "The backend cannot be reached at the moment."))
-    started, limit_s = asyncio.get_running_loop().time(), backend.settings.plain_head_timeout_s
+    limit_s = backend.settings.plain_head_timeout_s
+    call = PlainCall(request_id, "GET", request.raw_path, request.headers, limit_s)
+    options = {
+        "autoclose": False,
+        "autoping": False,
+        "compress": 0,
+        "max_msg_size": settings.body_bytes_max,
+        "decode_text": False,
+        "timeout": aiohttp.ClientWSTimeout(ws_receive=None, ws_close=_CLOSE_REPLY_S),
+    }
     try:
-        async with loop.timeout(limit_s):
-            peer = await _connect(request, session, backend, replica, settings, request_id, offered)
-    except Refusal as no_path:
-        return error_response(no_path)
-    except aiohttp.WSServerHandshakeError as error:
-        return _not_upgraded(error.status, may_post=may_post)
-    except FAILURES as error:
-        reason, refusal = explain(error, limit_s)
-        observer.upstream_failed("passthrough", reason)
+        async with backend.plain.connect(call, offered, options) as peer:
+            if isinstance(peer, int):
+                return _not_upgraded(peer, may_post=may_post)
+            observer.passed_through(request.method, 101)
+            try:
+                return await _join(request, peer, settings, request_id)
+            finally:
+                await _hang_up(peer, WSCloseCode.GOING_AWAY, b"")  # where there has been no tunnel
+    except Refusal as refusal:
         return error_response(refusal)
-    observer.upstream_answered("passthrough", asyncio.get_running_loop().time() - started)
-    observer.passed_through(request.method, 101)
-    try:
-        with backend.pool.call(replica, is_background=False):
-            return await _join(request, peer, settings, request_id)
-    finally:
-        await _hang_up(peer, WSCloseCode.GOING_AWAY, b"")  # where there has been no tunnel
-
-
-async def _connect(
-    request: web.BaseRequest,
-    session: aiohttp.ClientSession,
-    backend: HttpBackend,
-    replica: Replica,
-    settings: ServerSettings,
-    request_id: str,
-    offered: tuple[str, ...],
-) -> aiohttp.ClientWebSocketResponse[bool]:
-    headers = to_backend(
-        request.headers,
-        request_id=request_id,
-        api_key=backend.api_key,
-        keep_length=False,
-        withheld=backend.withheld,
-    )
-    for name, value in backend.own_headers.items():
-        headers[name] = value
-    for name in _OF_THE_HANDSHAKE:
-        headers.popall(name, None)
-    return await session.ws_connect(
-        url_at(replica.origin, request.raw_path),
-        headers=headers,
-        protocols=offered if backend.sees_callers else _without_keys(offered),
-        autoclose=False,
-        autoping=False,
-        compress=0,
-        max_msg_size=settings.body_bytes_max,
-        decode_text=False,
-        timeout=aiohttp.ClientWSTimeout(ws_receive=None, ws_close=_CLOSE_REPLY_S),
-    )
 
 
 async def _join(
@@ -145,8 +100,7 @@ async def _join(
         decode_text=False,
         timeout=_CLOSE_REPLY_S,
     )
-    client.headers["Server"] = "backburner"
-    client.headers["X-Request-Id"] = request_id
+    set_own(client.headers, request_id)
     try:
         await client.prepare(request)
         await _Tunnel(client, backend, settings.write_stall_timeout_s).run()
@@ -223,11 +177,6 @@ async def _hang_up(backend: aiohttp.ClientWebSocketResponse[bool], code: int, re
 def _offered(request: web.BaseRequest) -> tuple[str, ...]:
     listed = ",".join(request.headers.getall(hdrs.SEC_WEBSOCKET_PROTOCOL, ()))
     return tuple(name for name in (part.strip() for part in listed.split(",")) if name)
-
-
-def _without_keys(offered: tuple[str, ...]) -> tuple[str, ...]:
-    """Browsers cannot set headers, so some clients offer their key as a protocol."""
-    return tuple(name for name in offered if not name.lower().startswith("openai-insecure-api-key."))
 
 
 def _not_upgraded(status: int, *, may_post: bool) -> web.Response:

@@ -16,6 +16,7 @@ from yarl import URL
 
 from gateway.config.keyfiles import checked_key, key_of_variable, read_text
 from gateway.config.section import Count, Seconds, Section
+from gateway.wire.headers import HOP_BY_HOP
 
 JSON_DEPTH_MAX = 20
 
@@ -231,11 +232,7 @@ class UpstreamSettings(Section):
 # Helpers of the checks.
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}")
-_HOP_BY_HOP = {  # RFC 9110, section 7.6.1, and the same for proxies
-    "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection",
-    "te", "trailer", "transfer-encoding", "upgrade",
-}  # fmt: skip
-_NOT_OURS_TO_SET = _HOP_BY_HOP | {"host", "content-length"}
+_NOT_OURS_TO_SET = HOP_BY_HOP | {"host", "content-length"}
 _FIELDS_OF_THE_CALLER = ("model", "input", "messages", "stream")
 
 

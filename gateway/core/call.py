@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Collection
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any, Protocol
+
+from multidict import CIMultiDictProxy
 
 from gateway.core.machine import Input, UpstreamFailed
 from gateway.core.retry import Patience
@@ -40,6 +42,56 @@ class BackendCall:
     is_background: bool = True
     is_again: bool = False
     version: int = 0
+
+
+class Limit(Protocol):
+    """A deadline that moves."""
+
+    def restart(self) -> None:
+        """From now on, for as long as before."""
+
+
+class RequestBody(Protocol):
+    """The body of a client's request, which is sent on as it comes.
+
+    Attributes:
+        failure: Why it could not be read; that is not the backend's fault.
+        limit: The deadline of the answer's head. Each piece moves it; None once the head is there.
+    """
+
+    failure: Exception | None
+    limit: Limit | None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all of it is still here, and could be sent to somebody else."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class PlainCall:
+    """A call on behalf of a client that waits for its answer.
+
+    Attributes:
+        target: Raw path and query.
+        headers: All that the client has sent.
+        limit_s: From the end of the request to the answer's head.
+        kind: For the metrics: `passthrough` or `lookup`.
+        body: Makes what is sent to one server; None: nothing of the client's body goes with the call.
+        bytes: Size of a body that has been read already, and so decoded.
+        is_seen: The answer must come uncompressed.
+    """
+
+    request_id: str
+    method: str
+    target: str
+    headers: CIMultiDictProxy[str] = field(repr=False)
+    limit_s: float
+    kind: str = "passthrough"
+    body: Callable[[], RequestBody | None] | None = None
+    bytes: int | None = None
+    is_seen: bool = False
 
 
 class Backend(Protocol):

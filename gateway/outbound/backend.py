@@ -25,10 +25,11 @@ from gateway.core.retry import PUT_OFF, Patience
 from gateway.observe import Observer
 from gateway.outbound.answer import read_answer, read_error
 from gateway.outbound.budget import RetryBudget
+from gateway.outbound.calls import Unanswered, attempts
 from gateway.outbound.checks import Checks
-from gateway.outbound.client import FAILURES, asked_wait_s, explain, url_at
+from gateway.outbound.client import asked_wait_s, url_at
 from gateway.outbound.detect import find_api
-from gateway.outbound.headers import CREDENTIALS
+from gateway.outbound.plain import PlainCalls
 from gateway.outbound.pool import Pool, Replica
 from gateway.outbound.redact import Redactor
 from gateway.outbound.tries import Tries
@@ -37,19 +38,22 @@ from gateway.wire.chat.request import ChatOptions
 from gateway.wire.chat.ways import System, ThoughtReplay, Ways
 from gateway.wire.conversation.replay import Forms
 from gateway.wire.failures import failure
+from gateway.wire.headers import CREDENTIALS
 
 
 class HttpBackend:
     """One named backend.
 
     Args:
-        session: One that keeps no connections: a pooled one may have died, and a call sent into it
+        session: For jobs, one that keeps no connections: a pooled one may have died, and a call sent into it
             might or might not have reached the backend.
+        plain_session: For requests that clients wait for; it keeps connections.
         event_bytes_max: Of one event, and of an answer that is not a stream.
         withheld: Names, in lower case, of headers that end at the gateway in any case.
 
     Attributes:
         checks: Its health checks.
+        plain: Calls for requests that clients wait for.
         sees_callers: It gets the callers' own credentials, and so can tell them apart itself.
         withheld: Names, in lower case, of headers of the caller that it does not get.
     """
@@ -58,6 +62,7 @@ class HttpBackend:
         self,
         name: str,
         session: aiohttp.ClientSession,
+        plain_session: aiohttp.ClientSession,
         settings: UpstreamSettings,
         *,
         event_bytes_max: int,
@@ -95,6 +100,14 @@ class HttpBackend:
         self.checks = Checks(
             name, settings, self.pool, self._authorization(None), observer, has_own_key=has_own_key
         )
+        self.plain = PlainCalls(
+            plain_session,
+            settings,
+            lambda: self._tries(is_background=False),
+            own=self._authorization(None),
+            withheld=self.withheld,
+            observer=observer,
+        )
         self._session = session
         self._under_way: dict[str, tuple[Replica, Credential | None]] = {}  # by job
         self._event_bytes_max = event_bytes_max
@@ -127,7 +140,7 @@ class HttpBackend:
     def remember(self, model: Any, speech: Speech) -> None:
         self.speech = self.speech.remembering(model, speech)
 
-    def tries(self, *, is_background: bool, is_again: bool = False) -> Tries:
+    def _tries(self, *, is_background: bool, is_again: bool = False) -> Tries:
         """Where one call goes."""
         rounds_max = 2 if len(self.pool.replicas) == 1 else 1  # plain: to another one, or once more
         return Tries(
@@ -160,26 +173,43 @@ class HttpBackend:
 
     async def stream(self, call: BackendCall) -> AsyncGenerator[Input, None]:
         failed, redactor = self._unavailable(), self._redactor(call)
-        tries = self.tries(is_background=call.is_background, is_again=call.is_again)
-        while (replica := await tries.next()) is not None:
-            with self.pool.call(replica, is_background=call.is_background), self._at(replica, call):
-                answer = await self._open(call, replica, tries)
-                if isinstance(answer, UpstreamFailed):
-                    failed = _better(failed, answer)
-                    continue
-                items = read_answer(
-                    answer,
-                    idle_timeout_s=self.settings.idle_timeout_s,
-                    event_bytes_max=self._event_bytes_max,
-                    observer=self._observer,
-                )
-                async with aclosing(items):
-                    try:
-                        async for item in items:
-                            yield redactor.item(item)
-                    finally:
-                        answer.close()  # not released to a pool: closing is what stops the model
-                return
+        tries = self._tries(is_background=call.is_background, is_again=call.is_again)
+        kind = "background" if call.is_background else "passthrough"
+        limit_s = self.settings.head_timeout_s if call.is_background else self.settings.plain_head_timeout_s
+
+        async def post(replica: Replica, _limit: loop.timeout) -> aiohttp.ClientResponse:
+            self._note(call, replica, None)
+            url, headers = url_at(replica.origin, call.target), self._headers(call)
+            return await self._session.post(url, data=call.body, headers=headers, allow_redirects=False)
+
+        async with aclosing(attempts(tries, post, limit_s, kind, self._observer)) as answers:
+            async for replica, answer in answers:
+                with self._at(replica, call):
+                    if isinstance(answer, Unanswered):
+                        message = answer.refusal.message + self._for_how_long()
+                        later = UpstreamFailed(failure(message), f"upstream_{answer.reason}")
+                        failed = _better(failed, later)
+                        continue
+                    self._note(call, replica, answer.status)
+                    if answer.status >= 400:
+                        failed = _better(failed, await self._refused(call, replica, tries, answer))
+                        continue
+                    self.pool.answered(replica, answer.status, takes_jobs=call.is_background)
+                    if answer.status < 300 and not self.speech.is_certain:
+                        self.learn(self.speech.api)
+                    items = read_answer(
+                        answer,
+                        idle_timeout_s=self.settings.idle_timeout_s,
+                        event_bytes_max=self._event_bytes_max,
+                        observer=self._observer,
+                    )
+                    async with aclosing(items):
+                        try:
+                            async for item in items:
+                                yield redactor.item(item)
+                        finally:
+                            answer.close()  # not released to a pool: closing is what stops the model
+                    return
         yield redactor.item(failed)
 
     @contextmanager
@@ -194,36 +224,6 @@ class HttpBackend:
         """What there is to say while no replica is even asked."""
         why = failure("The backend cannot be reached at the moment.")
         return UpstreamFailed(why, "upstream_unavailable", retry_after_s=self.settings.breaker_open_s)
-
-    async def _open(
-        self, call: BackendCall, replica: Replica, tries: Tries
-    ) -> aiohttp.ClientResponse | UpstreamFailed:
-        """The answer, once its head has come; a failure if there is none, or it says that it has no time."""
-        kind = "background" if call.is_background else "passthrough"
-        limit_s = self.settings.head_timeout_s if call.is_background else self.settings.plain_head_timeout_s
-        started = time.perf_counter()
-        self._note(call, replica, None)
-        try:
-            async with loop.timeout(limit_s):
-                answer = await self._session.post(
-                    url_at(replica.origin, call.target),
-                    data=call.body,
-                    headers=self._headers(call),
-                    allow_redirects=False,
-                )
-        except FAILURES as error:
-            reason, refusal = explain(error, limit_s)
-            tries.failed(replica, reason)
-            self._observer.upstream_failed(kind, reason)
-            return UpstreamFailed(failure(refusal.message + self._for_how_long()), f"upstream_{reason}")
-        self._observer.upstream_answered(kind, time.perf_counter() - started)
-        self._note(call, replica, answer.status)
-        if answer.status >= 400:
-            return await self._refused(call, replica, tries, answer)
-        self.pool.answered(replica, answer.status, takes_jobs=call.is_background)
-        if answer.status < 300 and not self.speech.is_certain:
-            self.learn(self.speech.api)
-        return answer
 
     def _note(self, call: BackendCall, replica: Replica, status: int | None) -> None:
         """For the log: where the call of a job went, and how it was answered."""

@@ -37,6 +37,7 @@ class HttpBackends:
             backends[name] = HttpBackend(
                 name,
                 session,
+                await stack.enter_async_context(make_session(upstream)),
                 upstream,
                 event_bytes_max=settings.background.event_bytes_max,
                 observer=observer,

@@ -21,10 +21,10 @@ import orjson
 import pytest
 from aiohttp import web
 
-from gateway.api.asking import Asker
 from gateway.api.errors import METHODS
 from gateway.api.passthrough import Passthrough
 from gateway.api.server import Server
+from gateway.api.vetting import status_at
 from gateway.config import Settings
 from gateway.observe import Observer
 from gateway.outbound.backend import HttpBackend
@@ -92,8 +92,10 @@ async def gateway(
     assert settings.upstream is not None
     async with make_session(settings.upstream) as session:
         stall_timeout_s = settings.server.write_stall_timeout_s
-        through = Passthrough(Asker(session, observer), observer, stall_timeout_s=stall_timeout_s)
-        target = HttpBackend("only", session, settings.upstream, event_bytes_max=2**20, observer=observer)
+        through = Passthrough(observer, stall_timeout_s=stall_timeout_s)
+        target = HttpBackend(
+            "only", session, session, settings.upstream, event_bytes_max=2**20, observer=observer
+        )
 
         async def handle(request: web.BaseRequest) -> web.StreamResponse:
             BACKEND.set(target)
@@ -894,10 +896,8 @@ async def test_probe_of_a_backend_that_is_down_or_does_not_answer_in_time_is_non
 
 
 async def _knows(through: Passthrough, request: web.BaseRequest) -> web.StreamResponse:
-    known = await through.asker.knows(
-        request, BACKEND.get(), request_id="req_ours", target="/v1/responses/resp_a%2Fb"
-    )
-    return web.Response(text=f"known={known}")
+    status = await status_at("/v1/responses/resp_a%2Fb", request, BACKEND.get(), "req_ours")
+    return web.Response(text=f"known={status == 200}")
 
 
 @pytest.mark.parametrize(

@@ -81,14 +81,15 @@ async def gateway(
     observer = Observer()
     assert settings.upstream is not None
     async with make_session(settings.upstream) as session, aiohttp.ClientSession() as clients:
-        target = HttpBackend("only", session, settings.upstream, event_bytes_max=2**20, observer=observer)
+        target = HttpBackend(
+            "only", session, session, settings.upstream, event_bytes_max=2**20, observer=observer
+        )
 
         async def handle(request: web.BaseRequest) -> web.StreamResponse:
             if not is_websocket(request):
                 return web.Response(text="not an upgrade")
             return await tunnel(
                 request,
-                session=session,
                 backend=target,
                 settings=settings.server,
                 request_id="req_ours",

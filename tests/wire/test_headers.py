@@ -5,16 +5,20 @@ from __future__ import annotations
 import pytest
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from gateway.outbound.headers import background_headers, credential, to_backend, to_client
 from gateway.wire.errors import Fault, Refusal
+from gateway.wire.headers import CREDENTIALS, background_headers, credential, to_backend, to_client
 
 
 def headers(*pairs: tuple[str, str]) -> CIMultiDictProxy[str]:
     return CIMultiDictProxy(CIMultiDict(pairs))
 
 
-def sent(*pairs: tuple[str, str], api_key: str | None = None, keep_length: bool = True) -> CIMultiDict[str]:
-    return to_backend(headers(*pairs), request_id="req_ours", api_key=api_key, keep_length=keep_length)
+def sent(*pairs: tuple[str, str], key: str | None = None, keep_length: bool = True) -> CIMultiDict[str]:
+    own = {} if key is None else {"Authorization": f"Bearer {key}"}
+    withheld = frozenset() if key is None else CREDENTIALS
+    return to_backend(
+        headers(*pairs), request_id="req_ours", own=own, keep_length=keep_length, withheld=withheld
+    )
 
 
 def answered(*pairs: tuple[str, str]) -> CIMultiDict[str]:
@@ -115,7 +119,7 @@ def test_content_length_goes_with_an_unchanged_body_only(keep: bool, expected: s
 @pytest.mark.parametrize("name", ["Authorization", "api-key", "X-Api-Key"])
 def test_callers_credential_goes_on_unless_the_backend_has_a_key(name: str) -> None:
     assert sent((name, "Bearer theirs"))[name] == "Bearer theirs"
-    result = sent((name, "Bearer theirs"), api_key="k")
+    result = sent((name, "Bearer theirs"), key="k")
     assert result.getall("Authorization") == ["Bearer k"]
     assert "Bearer theirs" not in result.values()
 

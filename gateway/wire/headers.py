@@ -7,7 +7,7 @@ connection, to one hop or to another tenant stays here. Nothing in this file loo
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 from multidict import CIMultiDict, CIMultiDictProxy
 
@@ -16,10 +16,13 @@ from gateway.wire.errors import invalid
 CREDENTIALS = frozenset({"authorization", "api-key", "x-api-key"})
 
 # RFC 9110 §7.6.1: they speak of one connection, and ours to the backend is another one.
-_HOP_BY_HOP = frozenset(
+HOP_BY_HOP = frozenset(
     {
         "connection",
         "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
         "te",
         "trailer",  # aiohttp's parsers drop the trailers themselves
         "transfer-encoding",  # each side is framed anew; a copied one is request smuggling
@@ -28,7 +31,17 @@ _HOP_BY_HOP = frozenset(
     }
 )
 
-_NOT_TO_BACKEND = _HOP_BY_HOP | {
+HANDSHAKE = frozenset(
+    {
+        "sec-websocket-key",  # a nonce of one connection; ours to the backend has its own
+        "sec-websocket-version",
+        "sec-websocket-extensions",  # compression, which is off
+        "sec-websocket-protocol",  # offered again, by name
+    }
+)
+"""Of a WebSocket's handshake: what speaks of one connection, as hop-by-hop headers do."""
+
+_NOT_TO_BACKEND = HOP_BY_HOP | {
     "host",  # names us; the backend's own name is set from its URL
     "expect",  # answered by us: "100 Continue" goes out once the backend has taken the connection
     "cookie",  # a browser's cookies are for our origin, not for the backend's
@@ -52,7 +65,7 @@ _NOT_WITH_BACKGROUND = CREDENTIALS | {
     "content-type",
 }
 
-_NOT_TO_CLIENT = _HOP_BY_HOP | {
+_NOT_TO_CLIENT = HOP_BY_HOP | {
     "set-cookie",  # it would bind a browser's state at our origin to one backend
     "server",  # which software stands behind us is nobody's business
     "alt-svc",  # RFC 7838: it would lead the client round the gateway
@@ -72,28 +85,32 @@ def to_backend(
     headers: CIMultiDictProxy[str],
     *,
     request_id: str,
-    api_key: str | None,
+    own: Mapping[str, str],
     keep_length: bool,
     withheld: frozenset[str] = frozenset(),
 ) -> CIMultiDict[str]:
     """The headers of the call to the backend.
 
     Args:
-        api_key: The backend's own key; the caller's credential is then dropped, whatever its name.
-        withheld: Names, in lower case, of what else ends here.
+        own: What the gateway sets, in the place of the caller's.
+        withheld: Names, in lower case, of what ends here.
         keep_length: Whether the body goes on as it came, so that its Content-Length still holds.
     """
-    dropped = withheld | CREDENTIALS if api_key is not None else withheld
     sent = CIMultiDict(
         (name, value)
         for name, value in _from_caller(headers)
-        if name.lower() not in dropped and (keep_length or name.lower() != "content-length")
+        if name.lower() not in withheld and (keep_length or name.lower() != "content-length")
     )
-    if api_key is not None:
-        sent["Authorization"] = f"Bearer {api_key}"
+    for name, value in own.items():
+        sent[name] = value
     sent["X-Request-Id"] = request_id
     sent.add("Via", "1.1 backburner")  # RFC 9110 §7.6.3: a proxy adds itself after those before it
     return sent
+
+
+def without_keys(protocols: Sequence[str]) -> tuple[str, ...]:
+    """Browsers cannot set headers, so some clients offer their key as a WebSocket's protocol."""
+    return tuple(name for name in protocols if not name.lower().startswith("openai-insecure-api-key."))
 
 
 def background_headers(
@@ -134,16 +151,21 @@ def to_client(headers: CIMultiDictProxy[str], *, request_id: str) -> CIMultiDict
             continue
         if is_sendable(value):
             sent.add(name, value)
-    sent["Server"] = "backburner"
-    sent["X-Request-Id"] = request_id
-    # Model output is text by strangers: no browser may sniff a script in it.
-    sent["X-Content-Type-Options"] = "nosniff"
-    # One caller's answer must not come out of a shared cache for the next (RFC 9111 §3).
-    sent.setdefault("Cache-Control", "no-store")
+    set_own(sent, request_id)
     if sent.get("Content-Type", "").lower().startswith("text/event-stream"):
         # nginx in front of us would otherwise hold events back until its buffer is full.
         sent["X-Accel-Buffering"] = "no"
     return sent
+
+
+def set_own(headers: CIMultiDict[str], request_id: str) -> None:
+    """What every answer says, besides what it is."""
+    headers["Server"] = "backburner"
+    headers["X-Request-Id"] = request_id
+    # Model output is text by strangers: no browser may sniff a script in it.
+    headers["X-Content-Type-Options"] = "nosniff"
+    # One caller's answer must not come out of a shared cache for the next (RFC 9111 §3).
+    headers.setdefault("Cache-Control", "no-store")
 
 
 def is_sendable(text: str) -> bool:

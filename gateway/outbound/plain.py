@@ -1,0 +1,172 @@
+"""Calls on behalf of clients that wait for the answer: a request that goes on, a look-up, a WebSocket.
+
+Another replica is asked only while none has answered a byte.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
+from typing import Any
+
+import aiohttp
+from aiohttp import hdrs
+from multidict import CIMultiDict
+from yarl import URL
+
+from gateway import loop
+from gateway.config import UpstreamSettings
+from gateway.core.call import PlainCall, RequestBody
+from gateway.observe import Observer
+from gateway.outbound.calls import Unanswered, attempts
+from gateway.outbound.client import FAILURES, read_up_to, url_at
+from gateway.outbound.pool import Replica
+from gateway.outbound.tries import Tries
+from gateway.wire.errors import Fault, Refusal, invalid
+from gateway.wire.headers import CREDENTIALS, HANDSHAKE, to_backend, without_keys
+
+
+class PlainCalls:
+    """Those of one backend.
+
+    Args:
+        session: One that keeps connections.
+        own: Headers that the gateway sets, in the place of a caller's.
+        withheld: Names, in lower case, of headers of the caller that the backend does not get.
+    """
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        settings: UpstreamSettings,
+        tries: Callable[[], Tries],
+        *,
+        own: Mapping[str, str],
+        withheld: frozenset[str],
+        observer: Observer,
+    ) -> None:
+        self._session = session
+        self._settings = settings
+        self._tries = tries
+        self._own = own
+        self._withheld = withheld
+        self._observer = observer
+
+    @asynccontextmanager
+    async def open(self, call: PlainCall) -> AsyncIterator[aiohttp.ClientResponse]:
+        refused = self._unreached()
+        body: RequestBody | None = None
+        headers = self._headers(call, keep_length=call.body is not None and call.bytes is None)
+        if call.is_seen:
+            headers[hdrs.ACCEPT_ENCODING] = "identity"
+        if call.bytes is not None:
+            headers[hdrs.CONTENT_LENGTH] = str(call.bytes)
+            headers.popall(hdrs.CONTENT_ENCODING, None)  # what was read was decoded
+
+        async def send(replica: Replica, limit: loop.timeout) -> aiohttp.ClientResponse:
+            nonlocal body
+            body = call.body() if call.body is not None else None
+            url = url_at(replica.origin, call.target)
+            return await _sent(self._session, call.method, url, headers, body, limit)
+
+        tries = self._tries()
+        async with aclosing(attempts(tries, send, call.limit_s, call.kind, self._observer)) as answers:
+            async for replica, answer in answers:
+                if isinstance(answer, Unanswered):
+                    refused = answer.refusal
+                    if body is not None and not body.is_whole:
+                        break
+                    continue
+                tries.pool.answered(replica, answer.status, takes_jobs=False)
+                try:
+                    yield answer
+                finally:
+                    answer.close()
+                return
+        raise refused
+
+    async def look_up(self, call: PlainCall, *, bytes_max: int = 0) -> tuple[int, bytes] | None:
+        try:
+            async with self.open(call) as answer:
+                return answer.status, await read_up_to(answer, bytes_max if answer.status == 200 else 0)
+        except (Refusal, *FAILURES):
+            return None
+
+    @asynccontextmanager
+    async def connect(
+        self, call: PlainCall, protocols: Sequence[str], options: Mapping[str, Any]
+    ) -> AsyncIterator[aiohttp.ClientWebSocketResponse[bool] | int]:
+        refused, headers = self._unreached(), self._headers(call, keep_length=False)
+        for name in HANDSHAKE:
+            headers.popall(name, None)
+        if self._withheld >= CREDENTIALS:
+            protocols = without_keys(protocols)
+
+        async def upgrade(
+            replica: Replica, _limit: loop.timeout
+        ) -> aiohttp.ClientWebSocketResponse[bool] | int:
+            try:
+                url = url_at(replica.origin, call.target)
+                socket: aiohttp.ClientWebSocketResponse[bool] = await self._session.ws_connect(
+                    url, headers=headers, protocols=protocols, **options
+                )
+                return socket
+            except aiohttp.WSServerHandshakeError as error:
+                return error.status
+
+        tries = self._tries()
+        async with aclosing(attempts(tries, upgrade, call.limit_s, call.kind, self._observer)) as answers:
+            async for replica, answer in answers:
+                if isinstance(answer, Unanswered):
+                    refused = answer.refusal
+                    continue
+                status = answer if isinstance(answer, int) else 101
+                tries.pool.answered(replica, status, takes_jobs=False)
+                yield answer
+                return
+        raise refused
+
+    def _unreached(self) -> Refusal:
+        """What a client is told while no replica is even asked."""
+        message, wait_s = "The backend cannot be reached at the moment.", self._settings.breaker_open_s
+        code = "backend_unavailable"
+        return Refusal(Fault.UNAVAILABLE, message, code=code, retry_after_s=math.ceil(wait_s))
+
+    def _headers(self, call: PlainCall, *, keep_length: bool) -> CIMultiDict[str]:
+        return to_backend(
+            call.headers,
+            request_id=call.request_id,
+            own=self._own,
+            keep_length=keep_length,
+            withheld=self._withheld,
+        )
+
+
+async def _sent(
+    session: aiohttp.ClientSession,
+    method: str,
+    url: URL,
+    headers: CIMultiDict[str],
+    body: RequestBody | None,
+    limit: loop.timeout,
+) -> aiohttp.ClientResponse:
+    """The answer to a plain request. Raises: Refusal, if the client's body is at fault; one of FAILURES."""
+    if body is not None:
+        body.limit = limit
+    try:
+        # A dead pooled connection is tried once more by aiohttp, for idempotent methods without a started
+        # body only (RFC 9112 §9.3.1).
+        answer = await session.request(method, url, headers=headers, data=body, allow_redirects=False)
+    except FAILURES as error:
+        if body is not None and body.failure is not None:
+            if isinstance(body.failure, Refusal):
+                raise body.failure from error
+            raise invalid("The request body could not be read.") from error
+        raise
+    if body is not None:
+        body.limit = None
+    if answer.status < 200:  # a switch of protocols that nobody asked for: what follows is not HTTP
+        answer.close()
+        raise aiohttp.ClientError
+    return answer
