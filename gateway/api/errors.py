@@ -9,6 +9,7 @@ from http import HTTPStatus
 import orjson
 from aiohttp import web
 
+from gateway.core.reason import Reason
 from gateway.wire.bodies import codings
 from gateway.wire.errors import Fault, Refusal
 from gateway.wire.failures import Failure
@@ -46,17 +47,10 @@ METHODS = (
 """All that aiohttp's parser knows but `CONNECT` and `TRACE`. Others are passed on, too (see `methods`)."""
 
 _RETRY_AFTER_MAX_S = 24 * 3600
-_OF_REASON = {
-    "upstream_unreachable": (502, "backend_unreachable"),
-    "upstream_unavailable": (503, "backend_unavailable"),
-    "upstream_cut": (502, "backend_disconnected"),
-    "upstream_timeout": (504, "backend_timeout"),
-}
-"""Status and code where the backend gave none: those of the same failure of a request that is passed on."""
 
 
 def backend_error_response(
-    status: int | None, reason: str, failure: Failure, retry_after_s: float | None
+    status: int | None, reason: Reason, failure: Failure, retry_after_s: float | None
 ) -> web.Response:
     """The error answer of a plain request that the backend did not answer well.
 
@@ -67,7 +61,7 @@ def backend_error_response(
     """
     code = failure["code"]
     if status is None or status < 400:
-        status, code = _OF_REASON.get(reason, (502, code))
+        status, code = reason.http_status, reason.code or code
     kind = "invalid_request_error" if status < 500 and status != 429 else "server_error"
     if status == 429:
         kind = "rate_limit_error"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
@@ -11,7 +11,7 @@ import aiohttp
 from gateway.config import UpstreamSettings
 from gateway.core import call
 from gateway.core.call import PlainCall
-from gateway.wire.calls import Api
+from gateway.wire.calls import Api, Speech
 
 
 class PlainCalls(Protocol):
@@ -51,6 +51,11 @@ class Backend(call.Backend, Protocol):
     @property
     def withheld(self) -> frozenset[str]:
         """Names, in lower case, of headers of the caller that it does not get."""
+
+    def after_refusal(
+        self, speech: Speech, said: bytes, sent: bytes, retell: Callable[[Speech], bytes]
+    ) -> Speech | None:
+        """How to make a call otherwise that was refused: see `core.refusal.lesson`."""
 
     def learn(self, api: Api) -> None:
         """It has shown which API it speaks."""

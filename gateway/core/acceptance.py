@@ -133,6 +133,7 @@ def foreground_job(
         is_followable=True,
         is_rerunnable=False,
         output_shown=False,
+        is_background=False,
         backend="",
         response=orjson.dumps(response),
         final=None,

@@ -8,9 +8,9 @@ from typing import Any, Protocol
 
 from multidict import CIMultiDictProxy
 
-from gateway.core.machine import Input, UpstreamFailed
 from gateway.core.retry import Patience
-from gateway.wire.calls import Speech
+from gateway.core.upstream import Upstream
+from gateway.wire.speech import Speech
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,7 @@ class BackendCall:
         is_background: False for a call that a client is waiting for.
         is_again: One of its job was made before.
         version: Of its body. A backend that knows the key of an earlier one would answer as before.
+        speech: How it is made.
     """
 
     job_id: str
@@ -39,6 +40,7 @@ class BackendCall:
     body: bytes = field(repr=False)
     headers: dict[str, str] = field(repr=False)
     credential: Credential | None
+    speech: Speech
     is_background: bool = True
     is_again: bool = False
     version: int = 0
@@ -117,11 +119,12 @@ class Backend(Protocol):
     def unreached_s(self) -> float:
         """For how long no call has reached any of its servers; 0 while calls do, or none was made."""
 
-    def may_retry(self) -> bool:
-        """Whether one more call may be made at once, within the budget for retries; it is then spent."""
-
+    @property
     def retry_in_s(self) -> float:
-        """When one more call may be made within the budget for retries; it is booked."""
+        """When the budget for retries has room for one more call."""
+
+    def book_retry(self) -> None:
+        """Take that room."""
 
     async def ask(self, credential: Credential | None) -> Speech:
         """Find out how to talk to it, by asking.
@@ -130,29 +133,17 @@ class Backend(Protocol):
             credential: The caller's, for a server that answers nothing without one.
         """
 
-    def after_refusal(
-        self, speech: Speech, said: bytes, sent: bytes, retell: Callable[[Speech], bytes]
-    ) -> Speech | None:
-        """How to make a call otherwise that was refused; None if what was said teaches nothing.
-
-        Args:
-            speech: How it was made.
-            said: The backend's error.
-            retell: The call as it would be made. One that is the same again would be refused again.
-        """
+    def learned(self, lesson: str) -> None:
+        """A refusal has taught how a call should have been made."""
 
     def remember(self, model: Any, speech: Speech) -> None:
         """It has answered for this model when it was talked to so."""
 
-    def put_off(self, job_id: str, failed: UpstreamFailed) -> UpstreamFailed:
+    def rest(self, job_id: str, asked_s: float | None) -> None:
         """A job was told within its answer, which is still open, that there is no time: keep others away,
-        too.
+        too."""
 
-        Returns:
-            The failure, with whose limit it is.
-        """
-
-    def stream(self, call: BackendCall) -> AsyncGenerator[Input, None]:
+    def stream(self, call: BackendCall) -> AsyncGenerator[Upstream, None]:
         """Make the call; what comes back, item by item. Never raises for what a backend does wrong.
 
         Closing the iterator closes the connection, which is how a model server is told to stop.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from gateway.core.reason import Reason
 from gateway.wire.failures import Failure
 
 
@@ -188,7 +189,7 @@ class Outcome:
     events: bytes
     event_count: int
     error: Failure | None
-    reason: str
+    reason: Reason
     item_ids: tuple[str, ...] = ()
 
     @property

@@ -1,114 +1,78 @@
-"""One run of a job, without I/O: what the backend sends goes in, what to store comes out.
+"""One run of one job, without I/O: it decides what is called, what is stored, and how the run ends.
 
-The machine numbers events, keeps the output so far, and decides how the response ends. It emits exactly one
-terminal event, and nothing after it. Restored from the stored events it goes on where they stop: a cancel, a
-deadline and a crash end a response through the same code as the backend does.
+Inputs go in, commands come out, and whoever performs them never revises one. A run is one call or several:
+a backend speaks the other API, or refuses a call and says what it wants. Its last command is `Again` or
+`Finish`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
-from typing import Any, assert_never
+from typing import Any
 
 import orjson
 
-from gateway.core import retry
+from gateway.core import refusal, retry
 from gateway.core.job import Job, Outcome, Status
-from gateway.wire import events as wire_events
-from gateway.wire import failures, responses
-from gateway.wire.answers import endings
-from gateway.wire.answers.endings import Ending
-from gateway.wire.answers.normalise import Normaliser
+from gateway.core.reason import Reason
+from gateway.core.retry import Again, Now, Patience
+from gateway.core.transcript import (
+    Abandoned,
+    Append,
+    Broken,
+    CancelRequested,
+    DeadlinePassed,
+    Stop,
+    Transcript,
+)
+from gateway.core.upstream import Answer, OtherApi, Upstream, UpstreamFailed
+from gateway.wire import responses
 from gateway.wire.answers.notices import Notice
-from gateway.wire.answers.output import Shelf, memory_of
-from gateway.wire.answers.readers import NotAnEvent, Reader, ResponsesReader
-from gateway.wire.events import LIFECYCLE, TERMINAL, Event
-from gateway.wire.failures import Failure, Told, failure
-from gateway.wire.item_ids import FIRST_OUTPUT, to_be_looked_up
-from gateway.wire.sse import Frame, data_of, each_frame
+from gateway.wire.answers.output import Shelf
+from gateway.wire.answers.readers import Reader
+from gateway.wire.errors import Refusal
+from gateway.wire.failures import failure
+from gateway.wire.speech import Request, Speech
 
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The job was claimed; the backend is about to be called."""
+    """The job was claimed, or a plain request came."""
 
 
 @dataclass(frozen=True, slots=True)
-class UpstreamFrames:
-    """Events of the backend: all that one read from its socket completed."""
-
-    frames: list[Frame]
+class ClientWaits:
+    """The client of a plain stream has waited for long enough: it is to begin."""
 
 
-@dataclass(frozen=True, slots=True)
-class UpstreamAnswer:
-    """The backend answered with one JSON object in place of a stream."""
-
-    body: bytes
+Input = Started | ClientWaits | Upstream | Stop
 
 
 @dataclass(frozen=True, slots=True)
-class UpstreamFailed:
-    """The call ended by an error: refused, unreachable, too slow, cut, too large.
+class Call:
+    """Make this call, in place of the last one.
 
     Attributes:
-        status: The backend's HTTP status, if it was its answer that said so.
-        retry_after_s: How long it asked to be left alone.
-        is_callers: That was said to this caller, by a rate limit of their own, and not to everybody.
-        said: The beginning of an error answer, as it came. Nobody is shown it.
+        speech: How it is made.
+        version: Of the body, from 0.
+        lesson: What the refusal of the last one has taught.
+        omitted: Families of tools of which the backend is not told.
     """
 
-    failure: Failure
-    reason: str
-    status: int | None = None
-    retry_after_s: float | None = None
-    is_callers: bool = False
-    said: bytes = field(default=b"", repr=False)
+    target: str
+    body: bytes = field(repr=False)
+    speech: Speech
+    version: int
+    lesson: str | None = None
+    omitted: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class UpstreamClosed:
-    """The backend ended its stream."""
+class Rest:
+    """The backend said within its answer that it has no time: send nobody else there for a while."""
 
-
-@dataclass(frozen=True, slots=True)
-class CancelRequested:
-    """The client does not want it any more."""
-
-
-@dataclass(frozen=True, slots=True)
-class DeadlinePassed:
-    """It took longer than the configured time from its acceptance."""
-
-
-@dataclass(frozen=True, slots=True)
-class Abandoned:
-    """It cannot go on, through no fault of the backend: a restart, a lost credential, a defect."""
-
-    message: str
-    reason: str
-
-
-Input = (
-    Started
-    | UpstreamFrames
-    | UpstreamAnswer
-    | UpstreamFailed
-    | UpstreamClosed
-    | CancelRequested
-    | DeadlinePassed
-    | Abandoned
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Append:
-    """Store these events. `has_output`: some of them are output, not lifecycle."""
-
-    events: bytes
-    count: int
-    has_output: bool
+    asked_s: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,272 +80,225 @@ class Finish:
     """Store the ending.
 
     Attributes:
-        failed: How the backend failed, if that is what ended it: by the call, or by what it said in its
-            answer.
+        speech: How the backend was talked to, with what its answer has shown, if it has answered.
+        failed: How it failed, if that is what ended the run.
+        is_all: Nothing else was told of this response.
     """
 
     outcome: Outcome
+    speech: Speech | None = None
     failed: UpstreamFailed | None = None
+    is_all: bool = False
 
 
-Command = Append | Finish
-
-BACKGROUND = ("response.created", "response.queued", "response.in_progress")
-FOREGROUND = ("response.created", "response.in_progress")
-"""The events before output, in the order in which both official clients want them."""
-
-_ERROR_EVENT = "upstream_error_event"
+Command = Call | Append | Rest | Again | Finish
 
 
-_LOOSE_BYTES_MAX = 256 * 2**10
-"""Of a text in many pieces; then they are put together, and a long one on the shelf."""
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What a run is about.
+
+    Attributes:
+        request: The client's body.
+        input: What the backend is to be told, in the form that a way to talk to it wants.
+        target: Raw path and query that the client asked for.
+        speech: How the backend is talked to, as far as is known.
+        patience: What the backend's jobs bear with.
+        attempts_max: Calls that one job may cost.
+        is_limited_alone: The backend knows the caller by a credential of their own, and may limit that one.
+        is_credential_lost: The caller's credential went with an earlier process.
+        obstacle: Why no call can be made at all.
+        events_bytes_max: All stored events of the job together; more fails it.
+        wrapped: Adds to a reader what the gateway does to answers of its API.
+        shelf: For long texts that are not done yet; None keeps all in memory.
+    """
+
+    job: Job
+    request: Request
+    input: Callable[[Speech], Any]
+    target: str
+    speech: Speech
+    patience: Patience
+    events_bytes_max: int
+    attempts_max: int = 1
+    is_limited_alone: bool = False
+    is_credential_lost: bool = False
+    obstacle: Abandoned | None = None
+    wrapped: Callable[[Reader, Speech], Reader] = lambda reader, speech: reader
+    shelf: Shelf | None = None
+
+    def body(self, speech: Speech) -> bytes:
+        """The body of its call. Raises: Refusal, if the API cannot say it."""
+        return speech.body(self.request, self.input(speech), self.job.tenant)
 
 
-class Unreadable(Exception):
-    """No machine can be made of these stored events: they are not what a machine has written."""
+_CREDENTIAL_LOST = Abandoned(
+    "The caller's credential was kept in memory only and was lost when the gateway restarted; "
+    "the backend refused the call without it.",
+    Reason.CREDENTIAL_LOST,
+)
 
 
 class JobMachine:
-    """One run of one job.
-
-    Args:
-        events_bytes_max: All stored events of the job together; more fails it.
-        reader: Knows the API that the backend speaks.
-        shelf: For long texts that are not done yet; None keeps all in memory.
+    """One run.
 
     Attributes:
-        held_bytes: How much of the output lies in memory, about.
+        has_output: Some of what was appended is output.
+        is_over: It has given its last command.
     """
 
-    def __init__(
-        self,
-        job: Job,
-        *,
-        events_bytes_max: int,
-        reader: Reader | None = None,
-        shelf: Shelf | None = None,
-    ) -> None:
-        self._job = job
-        self._reader = reader or ResponsesReader()
-        self._response: dict[str, Any] = orjson.loads(job.response)
-        self._normaliser = Normaliser(job.id)
-        self._next_seq = job.next_seq
-        self._bytes_left = events_bytes_max
-        self._answer: dict[str, Any] | None = None
-        self._unexplained: Told | None = None  # an error without a word: what says why may yet come
-        self._is_finished = job.status.is_terminal
-        self._shelf = shelf
-        self._shelve_at = _LOOSE_BYTES_MAX
-        self.held_bytes = 0
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self._speech = task.speech.to(task.request.get("model"))
+        self._calls = 0
+        self._next_seq = task.job.next_seq  # of the first event that nobody was told yet, while none is held
+        self._held: list[Append] = []
+        self.has_output = False
+        self.is_over = task.job.status.is_terminal
+        self._listen()
 
-    @classmethod
-    def restored(
-        cls, job: Job, stored: bytes, *, events_bytes_max: int, shelf: Shelf | None = None
-    ) -> JobMachine:
-        """The machine as it was when the last of its stored events was written. Raises: Unreadable."""
-        machine = cls(job, events_bytes_max=events_bytes_max, shelf=shelf)
-        try:
-            for frame in each_frame(stored):
-                event = wire_events.parse(data_of(frame))
-                if event is not None and event["type"] not in LIFECYCLE | TERMINAL:
-                    machine._normaliser.feed(event)
-                    machine._holds(event, len(frame))
-        except Exception as error:  # there is no telling how a damaged event fails whoever reads it
-            raise Unreadable from error
-        return machine
+    @property
+    def held_bytes(self) -> int:
+        """How much of the output lies in memory, about."""
+        return self._transcript.held_bytes
 
     @property
     def notices(self) -> Collection[Notice]:
         """What the operator should know of the backend's answer, so far."""
-        return self._reader.notices
+        return self._transcript.notices
 
-    def output(self) -> list[dict[str, Any]]:
-        """The items so far, open ones marked `in_progress`."""
-        return self._normaliser.output("in_progress")
+    def receive(self, item: Input, now: Now) -> list[Command]:
+        """What to do because of `item`; nothing once the run is over.
 
-    def receive(self, item: Input, *, now_s: int) -> list[Command]:
-        """What to store because of `item`; nothing once the response has ended.
-
-        Args:
-            now_s: Unix seconds, shown as `completed_at`.
+        Raises:
+            Refusal: Of a plain request whose client has been told nothing yet: the API cannot say it.
         """
-        if self._is_finished:
+        if self.is_over:
             return []
         match item:
             case Started():
-                return self._started()
-            case UpstreamFrames(frames):
-                return self._events((event for frame in frames for event in self._reader.read(frame)), now_s)
-            case UpstreamAnswer(body):
-                return self._events(self._answer_of(body), now_s)
-            case UpstreamFailed() | UpstreamClosed() if self._unexplained is not None:
-                return [self._told([], self._unexplained, _ERROR_EVENT, now_s)]
-            case UpstreamFailed(error, reason):
-                return [self._failed(error, reason, now_s, failed=item)]
-            case UpstreamClosed():
-                commands = self._events(self._reader.end(), now_s)
-                return commands if self._is_finished else [*commands, self._closed_early(now_s)]
-            case CancelRequested():
-                return [self._finish([], Status.CANCELLED, now_s, reason="cancelled")]
-            case DeadlinePassed():
-                message = "The response was not complete before its deadline."
-                return [self._failed(failure(message), "deadline", now_s)]
-            case Abandoned(message, reason):
-                return [self._failed(failure(message), reason, now_s)]
+                return self._call(now)
+            case ClientWaits():
+                return [*self._begin()]
+            case OtherApi(speech):
+                return self._call_again(speech, now)
+            case CancelRequested() | DeadlinePassed() | Abandoned():
+                return self._finish(self._transcript.stop(item, now_s=now.now_s))
             case _:
-                assert_never(item)
+                return self._answered(item, now)
 
-    def _started(self) -> list[Command]:
-        order = BACKGROUND if self._response["background"] else FOREGROUND
-        names = order[self._next_seq :]  # what a reader was told already is not told again
-        if not names:
-            return []
-        self._response["status"] = Status.IN_PROGRESS
-        events = [{"type": name, "response": self._response} for name in names]
-        return [Append(self._encode(events), len(events), has_output=False)]
+    # -- calls
 
-    def _events(self, events: Iterable[Event], now_s: int) -> list[Command]:
-        output: list[Event] = []
+    def _listen(self) -> None:
+        """Be ready for the answer to a call that is made in the present way."""
+        task, job = self._task, self._task.job
+        self._told = task.input(self._speech)
+        tools = self._speech.tools(task.request, self._told)
+        response = responses.with_tools(job.response, tools.shown) if tools.omitted else job.response
+        self._omitted = tuple(tool.family for tool in tools.omitted) if response != job.response else ()
+        self._reader = self._speech.reader(job.id, task.request, self._told)
+        self._transcript = Transcript(
+            replace(job, response=response, next_seq=self._next_seq),
+            events_bytes_max=task.events_bytes_max,
+            reader=task.wrapped(self._reader, self._speech),
+            shelf=task.shelf,
+        )
+        self._held = [] if self.is_over else self._transcript.start()
+
+    def _call(self, now: Now, lesson: str | None = None) -> list[Command]:
+        task, job = self._task, self._task.job
+        began = [*self._begin()] if job.is_background else []
+        if task.obstacle is not None:
+            return [*began, *self._finish(self._transcript.stop(task.obstacle, now_s=now.now_s))]
         try:
-            for event in events:
-                kind = event["type"]
-                if kind == "error":
-                    told = failures.of_event(event)
-                    if not told.is_mute:
-                        return self._with(output, self._told(output, told, _ERROR_EVENT, now_s))
-                    self._unexplained = told
-                    continue
-                if kind in TERMINAL:
-                    return self._with(output, self._terminal(output, event, now_s))
-                if kind in LIFECYCLE:
-                    self._remember(event)
-                else:
-                    output += self._normaliser.feed(event)
-        except NotAnEvent as problem:
-            error = failure(str(problem))
-            return self._with(output, self._failed_after(output, error, "bad_event", now_s))
-        return self._with(output, None)
+            self._sent = self._speech.body(task.request, self._told, job.tenant)
+        except Refusal as why:  # found out too late to refuse the request
+            if not job.is_background and self._is_untold:
+                raise
+            broken = Broken(failure(why.message, "invalid_prompt"), Reason.UNSUPPORTED)
+            return [*began, *self._finish(self._transcript.fail(broken, now_s=now.now_s))]
+        version, self._calls = self._calls, self._calls + 1
+        target = self._speech.target(task.target)
+        return [*began, Call(target, self._sent, self._speech, version, lesson, self._omitted)]
 
-    def _answer_of(self, body: bytes) -> Iterable[Event]:
-        """A backend that does not stream: what its one answer means, and nothing after it."""
-        yield from self._reader.answer(body)
+    def _call_again(self, speech: Speech, now: Now, lesson: str | None = None) -> list[Command]:
+        self._speech = speech
+        self._listen()
+        return self._call(now, lesson)
 
-    def _closed_early(self, now_s: int) -> Finish:
-        message = "The backend closed the stream before the response was complete."
-        return self._failed(failure(message), "upstream_closed_early", now_s)
+    # -- answers
 
-    def _with(self, output: list[Event], finish: Finish | None) -> list[Command]:
-        """The commands for some output and, perhaps, the ending that took it in."""
-        if finish is not None:
-            return [finish]
-        if not output:
-            return []
-        events = self._encode(output)
-        if self._bytes_left < 0:
-            message = "The response grew beyond the gateway's limit for the events of one response."
-            return [Append(events, len(output), True), self._failed(failure(message), "too_many_events", 0)]
-        return [Append(events, len(output), has_output=True)]
+    @property
+    def _is_untold(self) -> bool:
+        return self._next_seq == self._task.job.next_seq and not self.has_output
 
-    def _remember(self, event: Event) -> None:
-        answer = event.get("response")
-        if isinstance(answer, dict):
-            self._answer = answer
+    def _begin(self) -> list[Append]:
+        """The events before output, once. The client of a plain request is not told them before something
+        decides with which HTTP status it is answered."""
+        held, self._held = self._held, []
+        self._next_seq += sum(append.count for append in held)
+        return held
 
-    def _terminal(self, output: list[Event], event: Event, now_s: int) -> Finish:
-        """The backend's ending, whatever its last event is called."""
-        self._remember(event)
-        answer = event.get("response")
-        answer = answer if isinstance(answer, dict) else {}
-        match ending := endings.ending_of(event):
-            case Ending.COMPLETED | Ending.INCOMPLETE:
-                output += self._normaliser.settle(answer.get("output"), ending)
-                is_cut = ending is Ending.INCOMPLETE or self._normaliser.has_cut_call()
-                status = Status.INCOMPLETE if is_cut else Status.COMPLETED
-                return self._finish(output, status, now_s, reason="upstream_ended")
-            case Ending.FAILED:
-                output += self._normaliser.settle(answer.get("output"), None)
-                return self._told(output, failures.of_failed(event), "upstream_failed", now_s)
-            case Ending.CANCELLED:
-                output += self._normaliser.settle(answer.get("output"), None)
-                error = failure("The backend cancelled the response.")
-                return self._failed_after(output, error, "upstream_cancelled", now_s)
-            case _:
-                assert_never(ending)
+    def _answered(self, item: Answer, now: Now) -> list[Command]:
+        commands: list[Command] = []
+        for step in self._transcript.receive(item, now_s=now.now_s):
+            match step:
+                case Append():
+                    commands += [*self._begin(), step]
+                    self.has_output = True
+                case Broken():
+                    commands += self._broken(step, item, now)
+                case Outcome():
+                    learned = self._speech.after_answer(self._reader, self._transcript.output())
+                    commands += self._finish(step, speech=learned)
+        return commands
 
-    def _failed(
-        self, error: Failure, reason: str, now_s: int, *, failed: UpstreamFailed | None = None
-    ) -> Finish:
-        return self._failed_after([], error, reason, now_s, failed=failed)
+    def _broken(self, broken: Broken, item: Answer, now: Now) -> list[Command]:
+        """Learn from a refusal and call again; or run again, later; or fail."""
+        task, failed = self._task, broken.failed
+        if task.is_credential_lost and isinstance(item, UpstreamFailed) and item.status in (401, 403):
+            return self._finish(self._transcript.stop(_CREDENTIAL_LOST, now_s=now.now_s))
+        said = self._refusal(broken, item)
+        if said is not None and (found := refusal.lesson(self._speech, said, self._sent, task.body)):
+            return self._call_again(found[1], now, lesson=found[0])
+        rest: list[Command] = []
+        if failed is not None and failed.reason is Reason.PUT_OFF and failed is not item:
+            is_callers = task.is_limited_alone and failed.failure["code"] == "rate_limit_exceeded"
+            failed = replace(failed, is_callers=is_callers)
+            if task.job.is_background and not is_callers:
+                rest = [Rest(failed.retry_after_s)]
+        if again := self._again(broken.reason, failed, now):
+            self.is_over = True
+            return [*rest, again]
+        return [*rest, *self._finish(self._transcript.fail(broken, now_s=now.now_s), failed=failed)]
 
-    def _told(self, output: list[Event], told: Told, last_word: str, now_s: int) -> Finish:
-        """The backend has said in its answer that it failed.
+    def _refusal(self, broken: Broken, item: Answer) -> bytes | None:
+        """The words of a refusal by which a call may have ended that has done no work. An error event in a
+        stream that has not begun is one like that of an HTTP answer."""
+        if self.has_output or broken.output or self._calls >= refusal.CALLS_MAX:
+            return None
+        if not isinstance(item, UpstreamFailed):
+            return orjson.dumps(broken.error)
+        return item.said if item.status in refusal.STATUSES and item.said else None
 
-        Args:
-            last_word: The reason, if there is none by which it may pass.
-        """
-        reason = retry.reason_of(told) or last_word
-        failed = UpstreamFailed(told.failure, reason, told.status, told.asked_s)
-        return self._failed_after(output, told.failure, reason, now_s, failed=failed)
-
-    def _failed_after(
-        self,
-        output: list[Event],
-        error: Failure,
-        reason: str,
-        now_s: int,
-        *,
-        failed: UpstreamFailed | None = None,
-    ) -> Finish:
-        calls = retry.calls_made(self._job, reason)
-        if calls > 1:
-            error = failures.after_calls(error, calls)
-        finish = self._finish(output, Status.FAILED, now_s, error=error, reason=reason)
-        return replace(finish, failed=failed)
+    def _again(self, reason: Reason, failed: UpstreamFailed | None, now: Now) -> Again | None:
+        task, job = self._task, self._task.job
+        if not job.is_background:
+            return retry.anew(reason, job, now)
+        return retry.again(
+            reason,
+            failed,
+            job,
+            task.patience,
+            attempts_max=task.attempts_max,
+            was_shown=job.is_followable and self.has_output,
+            now=now,
+        )
 
     def _finish(
-        self, last: list[Event], status: Status, now_s: int, *, reason: str, error: Failure | None = None
-    ) -> Finish:
-        final = responses.ended(
-            self._response,
-            status=status,
-            output=self._normaliser.output(),
-            now_s=now_s,
-            answer=self._answer,
-            error=error,
-        )
-        # No `response.cancelled` exists for clients: a followed stream ends with `response.failed`, whose
-        # embedded response says `cancelled`.
-        name = Status.FAILED if status is Status.CANCELLED else status
-        first_seq = self._next_seq
-        events = self._encode([*last, {"type": f"response.{name}", "response": final}])
-        self._is_finished = True
-        return Finish(
-            Outcome(
-                status=status,
-                final=orjson.dumps(final),
-                first_seq=first_seq,
-                events=events,
-                event_count=len(last) + 1,
-                error=error,
-                reason=reason,
-                item_ids=to_be_looked_up(self._job.id, final["output"], FIRST_OUTPUT),
-            )
-        )
-
-    def _encode(self, events: list[Event]) -> bytes:
-        encoded = []
-        for event in events:
-            encoded.append(wire_events.frame(event, self._next_seq))
-            self._next_seq += 1
-            self._holds(event, len(encoded[-1]))
-        block = b"".join(encoded)
-        self._bytes_left -= len(block)
-        return block
-
-    def _holds(self, event: Event, size: int) -> None:
-        """An event of this size went through the normaliser, which keeps what is in it."""
-        delta = event.get("delta")
-        self.held_bytes += memory_of(delta) if isinstance(delta, str) else size
-        if self.held_bytes > self._shelve_at and self._shelf is not None:
-            self.held_bytes -= self._normaliser.shelve(self._shelf)
-            self._shelve_at = self.held_bytes + _LOOSE_BYTES_MAX
+        self, outcome: Outcome, *, speech: Speech | None = None, failed: UpstreamFailed | None = None
+    ) -> list[Command]:
+        self.is_over = True
+        is_all = self._is_untold and outcome.event_count == 1
+        began = [] if is_all and outcome.status is Status.FAILED else self._begin()
+        return [*began, Finish(outcome, speech, failed, is_all)]

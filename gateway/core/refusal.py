@@ -1,11 +1,10 @@
-"""Whether what a backend sent is nothing but a refusal of the call, of which the next one may learn."""
+"""Refusals of a call from which the next one may learn: nothing but a refusal, before any work was done."""
 
 from __future__ import annotations
 
-import orjson
+from collections.abc import Callable
 
-from gateway.core.job import Status
-from gateway.core.machine import Command, Finish, Input, UpstreamFailed
+from gateway.wire.speech import Speech
 
 CALLS_MAX = 6
 """Calls that one run may cost. Each but the last teaches one thing, and is refused before any work is done.
@@ -15,21 +14,17 @@ STATUSES = frozenset({400, 404, 409, 415, 422, 500})
 """llama.cpp says 500 of a conversation that its template does not take."""
 
 
-def refusal(item: Input, commands: list[Command]) -> bytes | None:
-    """The words of a refusal, if the run ended by them before there was any output.
+def lesson(
+    speech: Speech, said: bytes, sent: bytes, retell: Callable[[Speech], bytes]
+) -> tuple[str, Speech] | None:
+    """How to make a call otherwise that was refused, after a word for what was learned; None: nothing was.
 
     Args:
-        commands: What the machine made of the item. An error event in a stream that has not begun is a
-            refusal like one by HTTP.
+        speech: How it was made.
+        said: The backend's error.
+        retell: The call as it would be made. One that is the same again would be refused again.
     """
-    match commands:
-        case [Finish(outcome)] if outcome.status is Status.FAILED and outcome.event_count == 1:
-            if not isinstance(item, UpstreamFailed):
-                return orjson.dumps(outcome.error)
-            return item.said if item.status in STATUSES and item.said else None
+    for name, taught in speech.after_refusal(said, sent):
+        if retell(taught) != sent:
+            return name, taught
     return None
-
-
-def is_answered(commands: list[Command]) -> bool:
-    """Whether the run has just come to an end that the backend meant."""
-    return any(isinstance(c, Finish) and c.outcome.status is not Status.FAILED for c in commands)

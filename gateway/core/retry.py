@@ -8,62 +8,36 @@ stream.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from enum import Enum, auto
+from typing import assert_never
 
 from gateway.core.job import Job
+from gateway.core.reason import Kind, Reason
+from gateway.core.upstream import UpstreamFailed
 from gateway.wire.failures import Told
 
-
-class Kind(Enum):
-    """What a failed call may have begun."""
-
-    NOT_SENT = auto()
-    """Nothing: no byte of the request left."""
-    PUT_OFF = auto()
-    """Nothing: the backend said that it has no time now, and perhaps when."""
-    BROKEN_OFF = auto()
-    """Perhaps some of the work; another attempt may not meet such an end."""
-
-
-PUT_OFF = "upstream_put_off"
-_ERROR = "upstream_error"
-
-KINDS = {
-    "upstream_unreachable": Kind.NOT_SENT,
-    "upstream_unavailable": Kind.NOT_SENT,  # no replica takes calls at the moment
-    PUT_OFF: Kind.PUT_OFF,
-    _ERROR: Kind.BROKEN_OFF,
-    "upstream_cut": Kind.BROKEN_OFF,
-    "upstream_closed_early": Kind.BROKEN_OFF,
-    "upstream_timeout": Kind.BROKEN_OFF,
-    "bad_event": Kind.BROKEN_OFF,
-}
-"""By the reason of an ending; every other one is the backend's last word, or the client's."""
-
 STATUSES = {
-    408: _ERROR,  # RFC 9110: "may repeat the request"; both official SDKs do
-    425: PUT_OFF,  # RFC 8470: not before the connection is sure
-    429: PUT_OFF,
-    498: PUT_OFF,  # Groq: the flex tier has no capacity, and the request was not processed
-    499: _ERROR,  # nginx: whoever called the server behind it has gone away
-    500: _ERROR,
-    502: _ERROR,
-    503: PUT_OFF,
-    504: _ERROR,
-    520: _ERROR,  # Cloudflare: the server sent nothing, or something odd
-    521: PUT_OFF,  # Cloudflare: it refuses connections
-    522: _ERROR,  # Cloudflare: no connection, or no sign of life on it
-    523: PUT_OFF,  # Cloudflare: no route to it
-    524: _ERROR,  # Cloudflare: no answer in time
-    525: PUT_OFF,  # Cloudflare: no TLS with it
-    526: PUT_OFF,  # Cloudflare: nor a valid certificate
-    527: _ERROR,  # Cloudflare: cut between its own machines
-    529: PUT_OFF,  # Anthropic: overloaded
-    530: PUT_OFF,  # Cloudflare: its name cannot be resolved
-    598: _ERROR,  # proxies: no answer in time
-    599: _ERROR,  # proxies: no connection in time, perhaps after the request
+    408: Reason.ERROR,  # RFC 9110: "may repeat the request"; both official SDKs do
+    425: Reason.PUT_OFF,  # RFC 8470: not before the connection is sure
+    429: Reason.PUT_OFF,
+    498: Reason.PUT_OFF,  # Groq: the flex tier has no capacity, and the request was not processed
+    499: Reason.ERROR,  # nginx: whoever called the server behind it has gone away
+    500: Reason.ERROR,
+    502: Reason.ERROR,
+    503: Reason.PUT_OFF,
+    504: Reason.ERROR,
+    520: Reason.ERROR,  # Cloudflare: the server sent nothing, or something odd
+    521: Reason.PUT_OFF,  # Cloudflare: it refuses connections
+    522: Reason.ERROR,  # Cloudflare: no connection, or no sign of life on it
+    523: Reason.PUT_OFF,  # Cloudflare: no route to it
+    524: Reason.ERROR,  # Cloudflare: no answer in time
+    525: Reason.PUT_OFF,  # Cloudflare: no TLS with it
+    526: Reason.PUT_OFF,  # Cloudflare: nor a valid certificate
+    527: Reason.ERROR,  # Cloudflare: cut between its own machines
+    529: Reason.PUT_OFF,  # Anthropic: overloaded
+    530: Reason.PUT_OFF,  # Cloudflare: its name cannot be resolved
+    598: Reason.ERROR,  # proxies: no answer in time
+    599: Reason.ERROR,  # proxies: no connection in time, perhaps after the request
 }
 """The statuses that may pass, and by which reason a response ends if they do not. Every other one is the
 backend's last word."""
@@ -132,20 +106,24 @@ class Patience:
 
 
 @dataclass(frozen=True, slots=True)
-class Failed:
-    """A call that failed, as far as it matters here.
+class Now:
+    """What a decision depends on besides the job: taken by the caller, when something has come.
 
     Attributes:
-        reason: One of `KINDS`, or any other.
-        asked_s: How long the backend asked to be left alone.
-        is_callers: It has no time for this caller; others may still come.
-        unreached_s: How long it has not been reached by anybody.
+        now_ms: Unix milliseconds.
+        roll: From 0 to 1, at random.
+        retry_in_s: When the backend's budget has room for one more call. Only a call on which the backend may
+            have worked costs one: the others are no load to be kept small.
     """
 
-    reason: str
-    asked_s: float | None = None
-    is_callers: bool = False
-    unreached_s: float = 0.0
+    now_ms: int
+    roll: float = 0.0
+    retry_in_s: float = 0.0
+
+    @property
+    def now_s(self) -> int:
+        """Unix seconds."""
+        return self.now_ms // 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,85 +131,89 @@ class Again:
     """Run the job once more from its start.
 
     Attributes:
+        reason: Why this run has failed.
         after_s: Not before.
-        is_attempt: The call that failed counts as an attempt.
+        is_attempt: The call that failed counts as an attempt, and the next one is booked in the budget.
         is_put_off: It counts as one of the times that the job was sent away.
         caller_rests_s: For so long none of its caller's jobs should be sent there; 0: that is up to them.
     """
 
+    reason: Reason
     after_s: float
     is_attempt: bool
     is_put_off: bool = False
     caller_rests_s: float = 0.0
 
 
-def calls_made(job: Job, reason: str) -> int:
+def calls_made(job: Job, reason: Reason) -> int:
     """How often the backend was asked for a job that ends for this reason; 0 if that is not what ended it."""
-    if reason not in KINDS:
+    if reason.kind is Kind.LAST_WORD or not job.is_background:
         return 0
-    return job.attempt + job.put_offs - (KINDS[reason] is Kind.NOT_SENT)
+    return job.attempt + job.put_offs - (reason.kind is Kind.NOT_SENT)
 
 
-def may_ask_anew(reason: str) -> bool:
-    """Whether a plain request that was broken off may be made once more, by a client that has not had a byte.
-
-    Who has waited for the whole of a timeout does not wait for another one.
-    """
-    return reason in ("upstream_cut", "upstream_closed_early")
-
-
-def reason_of(told: Told) -> str | None:
+def reason_of(told: Told) -> Reason | None:
     """The reason of an ending by what a backend told of its failure; None if that was its last word."""
     if told.is_last_word or told.failure["code"] in _LAST_WORDS or told.status is None:
         return None
     return STATUSES.get(told.status)
 
 
+def anew(reason: Reason, job: Job, now: Now) -> Again | None:
+    """What to do with a plain request that has failed before its client had a byte; None: it fails.
+
+    Who has waited for the whole of a timeout does not wait for another one.
+    """
+    if reason not in (Reason.CUT, Reason.CLOSED_EARLY) or job.is_streamed or job.attempt > 1:
+        return None
+    return Again(reason, 0, is_attempt=True) if now.retry_in_s <= 0 else None
+
+
 def again(
-    failed: Failed,
+    reason: Reason,
+    failed: UpstreamFailed | None,
     job: Job,
     patience: Patience,
     *,
     attempts_max: int,
     was_shown: bool,
-    now_ms: int,
-    roll: float,
-    book_s: Callable[[], float],
+    now: Now,
 ) -> Again | None:
     """What to do with a job whose run has come to a failure; None: it fails.
 
     Args:
         attempts_max: Of one job.
-        book_s: Takes the next retry that there is in the backend's budget, and says in how many seconds. Only
-            a call on which the backend may have worked costs one: the others are no load to be kept small.
         was_shown: A reader may have seen output of it. Two generations are never spliced.
-        roll: From 0 to 1, at random.
     """
+    if was_shown or job.output_shown:
+        return None
     decided = None
-    if not (was_shown or job.output_shown):
-        match KINDS.get(failed.reason):
-            case Kind.NOT_SENT:
-                waited_s = min(failed.unreached_s, (now_ms - job.created_at_ms) / 1000)
-                if waited_s < patience.down_wait_s:
-                    decided = Again(patience.backoff_s(_DOUBLINGS_MAX, roll), is_attempt=False)
-            case Kind.PUT_OFF:
-                if job.put_offs < patience.put_offs_max:
-                    decided = _put_off(failed, job, patience, roll)
-            case Kind.BROKEN_OFF:
-                if job.may_rerun(attempts_max):
-                    after_s = max(patience.backoff_s(job.attempt, roll), book_s())
-                    decided = Again(after_s, is_attempt=True)
-            case None:
-                pass
-    if decided is not None and now_ms + decided.after_s * 1000 >= job.deadline_ms:
+    match reason.kind:
+        case Kind.NOT_SENT:
+            unreached_s = failed.unreached_s if failed is not None else 0.0
+            if min(unreached_s, (now.now_ms - job.created_at_ms) / 1000) < patience.down_wait_s:
+                decided = Again(reason, patience.backoff_s(_DOUBLINGS_MAX, now.roll), is_attempt=False)
+        case Kind.PUT_OFF:
+            if failed is not None and job.put_offs < patience.put_offs_max:
+                decided = _put_off(failed, job, patience, now.roll)
+        case Kind.BROKEN_OFF:
+            if job.may_rerun(attempts_max):
+                after_s = max(patience.backoff_s(job.attempt, now.roll), now.retry_in_s)
+                decided = Again(reason, after_s, is_attempt=True)
+        case Kind.LAST_WORD:
+            pass
+        case _:
+            assert_never(reason.kind)
+    if decided is not None and now.now_ms + decided.after_s * 1000 >= job.deadline_ms:
         return None  # it could only wait for its deadline: better the reason now
     return decided
 
 
-def _put_off(failed: Failed, job: Job, patience: Patience, roll: float) -> Again:
-    wait_s = patience.put_off_s(failed.asked_s, job.put_offs)
+def _put_off(failed: UpstreamFailed, job: Job, patience: Patience, roll: float) -> Again:
+    wait_s = patience.put_off_s(failed.retry_after_s, job.put_offs)
     first_s, last_s = rest_s(wait_s), min(patience.put_off_max_s, wait_s * _LATEST)
     return Again(
+        Reason.PUT_OFF,
         first_s + roll * (last_s - first_s),
         is_attempt=False,
         is_put_off=True,

@@ -9,13 +9,12 @@ from typing import Any
 from gateway.config import Settings
 from gateway.core.call import Backends
 from gateway.core.job import Status
-from gateway.core.machine import Input
 from gateway.core.tiers import OTHERS, TiersAllowed
 from gateway.core.webhooks import Sender
 from gateway.engine.clock import Clock
-from gateway.engine.closer import Closer
 from gateway.engine.credentials import Credentials
 from gateway.engine.deliveries import Deliveries
+from gateway.engine.endings import Endings
 from gateway.engine.followers import Followers
 from gateway.engine.foreground import Foreground
 from gateway.engine.handover import Lease, hand_over
@@ -66,7 +65,6 @@ class Engine:
         keys = settings.credentials.read_sealing_keys()
         self.dialect = Dialect(settings.dialect)
         thoughts = Thoughts(keys, pepper)
-        unsettled: dict[str, Input] = {}
         self._store = store
         self._backends = backends
         self._settings = background
@@ -80,44 +78,19 @@ class Engine:
         )
         self._silence = silence = Silence(background.silent_after_s, observer)
         self.followers = followers = Followers(store, clock, settings.stream, observer)
-        self._runner = runner = Runner(
-            store,
-            backends,
-            intake,
-            followers,
-            credentials,
-            clock,
-            background,
-            observer,
-            unsettled,
-            outputs,
-            thoughts,
-            silence,
+        self._endings = endings = Endings(
+            store, followers, credentials, clock, background, observer, outputs, runs={}, owed={}
         )
+        self._runner = runner = Runner(backends, endings, intake, thoughts, silence)
         self._lease = Lease(store, runner.abort_all)
-        self._closer = Closer(
-            store,
-            followers,
-            credentials,
-            clock,
-            background,
-            observer,
-            runner.flush,
-            runner.abort,
-            unsettled,
-            outputs,
-        )
         self._unacked = unacked = Unacked(store, clock, background)
-        self._sweeper = Sweeper(
-            store, backends, self._closer, unsettled, clock, background, settings.store, observer
-        )
+        self._sweeper = Sweeper(store, backends, endings, clock, background, settings.store, observer)
         self.jobs = Jobs(
             store,
             backends,
             runner,
             intake,
-            self._closer,
-            followers,
+            endings,
             credentials,
             clock,
             background,
@@ -179,7 +152,7 @@ class Engine:
         deadline = asyncio.get_running_loop().time() + timeout_s
         try:
             stopped = await self._runner.drain(timeout_s)
-            await hand_over(stopped, self._store, self._closer, self._settings, self._observer)
+            await hand_over(stopped, self._store, self._endings, self._settings, self._observer)
         finally:
             self.followers.close()
         await self.deliveries.drain(deadline - asyncio.get_running_loop().time())

@@ -10,24 +10,26 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager, closing
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from gateway import loop
 from gateway.config import BackgroundSettings
 from gateway.core.acceptance import foreground_job
-from gateway.core.call import Backend, BackendCall
+from gateway.core.call import Backend
 from gateway.core.job import Outcome
-from gateway.core.machine import Append, Command, Finish, Input, JobMachine, Started, UpstreamFailed
-from gateway.core.refusal import CALLS_MAX, is_answered, refusal
-from gateway.core.retry import may_ask_anew
+from gateway.core.machine import ClientWaits, Finish, JobMachine, Task
+from gateway.core.retry import Again
+from gateway.core.transcript import Append
+from gateway.core.upstream import UpstreamFailed
 from gateway.engine.clock import Clock
 from gateway.engine.credentials import CallerHeaders
+from gateway.engine.exchange import Exchange
 from gateway.engine.outputs import Outputs
 from gateway.engine.thoughts import Thoughts
 from gateway.observe import Observer
 from gateway.wire.answers.output import Shelf
-from gateway.wire.answers.readers import Reader
-from gateway.wire.calls import Speech
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +48,6 @@ class Plain:
     target: str
     headers: CallerHeaders
     keep: Callable[[Outcome], Awaitable[Outcome]] | None = None
-
-    def told(self, speech: Speech) -> bytes:
-        """The body of its call. Raises: Refusal, if the API cannot say it."""
-        return speech.body({**self.body, "previous_response_id": None}, self.input, self.tenant)
 
 
 class BackendRefused(Exception):
@@ -95,105 +93,81 @@ class Foreground:
 
     async def finish(self, plain: Plain, backend: Backend) -> bytes:
         """JSON of the whole Response. Raises: BackendRefused; Refusal, if the API cannot say it."""
-        try:
-            return await self._finish_once(plain, backend)
-        except BackendRefused as refused:
-            if not may_ask_anew(refused.reason) or not backend.may_retry():
-                raise
-            # Its client has not had a byte: as good as a request that was not answered, which goes elsewhere.
-            return await self._finish_once(plain, backend)
-
-    async def _finish_once(self, plain: Plain, backend: Backend) -> bytes:
-        with closing(self._outputs.shelf()) as shelf:
-            async with aclosing(self._run(plain, backend, shelf)) as commands:
-                async for command in commands:
-                    if isinstance(command, Finish):
-                        return command.outcome.final
+        async with aclosing(self._commands(plain, backend)) as commands:
+            async for command in commands:
+                if isinstance(command, Finish):
+                    return command.outcome.final
         raise AssertionError("a run ends with a Finish")
 
     async def stream(self, plain: Plain, backend: Backend) -> AsyncGenerator[bytes, None]:
         """Its events as they come, the first of them with the head of the backend's answer. Raises: as
         `finish`, by the first block."""
-        with closing(self._outputs.shelf()) as shelf:
-            async with aclosing(self._run(plain, backend, shelf, is_streamed=True)) as commands:
-                async for command in commands:
-                    match command:
-                        case Append():
-                            yield command.events
-                        case Finish(outcome):
-                            yield outcome.events
+        async with aclosing(self._commands(plain, backend)) as commands:
+            async for command in commands:
+                yield command.outcome.events if isinstance(command, Finish) else command.events
 
-    async def _run(
-        self, plain: Plain, backend: Backend, shelf: Shelf, *, is_streamed: bool = False
-    ) -> AsyncGenerator[Command, None]:
-        """The commands of one run, the last of them a Finish."""
-        speech = backend.speech.to(plain.body.get("model"))
-        for number in range(CALLS_MAX):
-            machine, call, reader = self._call(plain, speech, number, shelf)
-            async with aclosing(backend.stream(call)) as items, _first(items) as first:
-                began = machine.receive(Started(), now_s=self._clock.now_s())
-                wait_s = self._head_wait_s if is_streamed else None
-                has_begun = not await loop.are_done([first], wait_s)
-                if has_begun:
-                    for command in began:
-                        yield command
-                item = await first
-                commands = machine.receive(item, now_s=self._clock.now_s())
-                may_learn = not has_begun and number + 1 < CALLS_MAX
-                said = refusal(item, commands) if may_learn else None
-                if said is not None and (
-                    taught := backend.after_refusal(speech, said, call.body, plain.told)
-                ):
-                    speech = taught
-                    continue
-                if isinstance(item, UpstreamFailed) and not has_begun:
-                    raise BackendRefused(item)
-                while True:
-                    if is_answered(commands):
-                        learned = speech.after_answer(reader, machine.output())
-                        backend.remember(plain.body.get("model"), learned)
-                    if any(isinstance(command, Finish) for command in commands):
-                        self._observer.backend_noticed(backend.name, machine.notices)
-                    _raise_if_failed(commands, is_streamed=is_streamed, has_begun=has_begun)
-                    for command in commands if has_begun else (*began, *commands):
-                        if isinstance(command, Finish) and plain.keep is not None:
-                            command = Finish(await plain.keep(command.outcome))
-                        yield command
-                        if isinstance(command, Finish):
-                            return
-                    has_begun = True
-                    item = await anext(items)
-                    commands = machine.receive(item, now_s=self._clock.now_s())
+    async def _commands(self, plain: Plain, backend: Backend) -> AsyncGenerator[Append | Finish, None]:
+        """Those of one run; of a second one, if the first was broken off before its client had a byte: as
+        good as a request that was not answered, which goes elsewhere."""
+        attempt = 1
+        while True:
+            with closing(self._outputs.shelf()) as shelf:
+                exchange = self._exchange(plain, backend, shelf, attempt)
+                async with aclosing(self._begun(exchange)) as commands:
+                    attempt += 1
+                    async for command in commands:
+                        match command:
+                            case Append():
+                                yield command
+                            case Again():
+                                self._observer.retried(backend.name, "asked_anew")
+                            case Finish(outcome):
+                                _raise_if_failed(command, is_streamed=exchange.job.is_streamed)
+                                if plain.keep is not None:
+                                    command = replace(command, outcome=await plain.keep(outcome))
+                                yield command
+                                return
 
-    def _call(
-        self, plain: Plain, speech: Speech, number: int, shelf: Shelf
-    ) -> tuple[JobMachine, BackendCall, Reader]:
-        """A run of the request, and the call that it is of."""
+    async def _begun(self, exchange: Exchange) -> AsyncGenerator[Append | Again | Finish, None]:
+        """The commands of a run. A client whose stream has not begun in time is told that it has."""
+        async with aclosing(exchange.commands()) as commands, _first(commands) as first:
+            wait_s = self._head_wait_s if exchange.job.is_streamed else None
+            if await loop.are_done([first], wait_s):
+                for command in exchange.receive(ClientWaits()):
+                    if isinstance(command, Append):
+                        yield command
+            yield await first
+            async for command in commands:
+                yield command
+
+    def _exchange(self, plain: Plain, backend: Backend, shelf: Shelf, attempt: int) -> Exchange:
+        """A run of the request."""
+        request, speech = {**plain.body, "previous_response_id": None}, backend.speech
         job = foreground_job(
             plain.body,
             response_id=plain.response_id,
             tenant=plain.tenant,
-            tools=speech.tools(plain.body, plain.input).shown,
+            tools=speech.to(plain.body.get("model")).tools(plain.body, plain.input).shown,
             now_ms=self._clock.now_ms(),
         )
-        reader = speech.reader(plain.response_id, plain.body, plain.input)
-        sealing = self._thoughts.sealing(reader, plain.body, speech.api, plain.tenant)
-        events_bytes_max = self._settings.events_bytes_max
-        machine = JobMachine(job, events_bytes_max=events_bytes_max, reader=sealing, shelf=shelf)
-        call = BackendCall(
-            plain.response_id,
-            speech.target(plain.target),
-            plain.told(speech),
-            plain.headers.others,
-            plain.headers.credential,
-            is_background=False,
-            version=number,
+        task = Task(
+            replace(job, attempt=attempt),
+            request,
+            lambda _: plain.input,
+            plain.target,
+            speech,
+            backend.patience,
+            self._settings.events_bytes_max,
+            wrapped=lambda reader, speech: self._thoughts.sealing(
+                reader, plain.body, speech.api, plain.tenant
+            ),
+            shelf=shelf,
         )
-        return machine, call, reader
+        return Exchange(JobMachine(task), backend, job, request, plain.headers, self._clock, self._observer)
 
 
 @asynccontextmanager
-async def _first(items: AsyncGenerator[Input, None]) -> AsyncIterator[asyncio.Future[Input]]:
+async def _first(items: AsyncGenerator[T, None]) -> AsyncIterator[asyncio.Future[T]]:
     """The first of them, which may be waited for more than once."""
     first = asyncio.ensure_future(anext(items))
     try:
@@ -205,12 +179,10 @@ async def _first(items: AsyncGenerator[Input, None]) -> AsyncIterator[asyncio.Fu
             first.exception()  # nobody may have waited for it
 
 
-def _raise_if_failed(commands: list[Command], *, is_streamed: bool, has_begun: bool) -> None:
+def _raise_if_failed(finish: Finish, *, is_streamed: bool) -> None:
     """A client that waits for one object gets an error as an HTTP error. So does one that would get nothing
     else in its stream; but one that has begun has begun with 200."""
-    for command in commands:
-        if isinstance(command, Finish) and (error := command.outcome.error) is not None:
-            is_all = not has_begun and command.outcome.event_count == 1
-            if is_all or not is_streamed:
-                failed = command.failed or UpstreamFailed(error, command.outcome.reason)
-                raise BackendRefused(replace(failed, failure=error))
+    error = finish.outcome.error
+    if error is not None and (finish.is_all or not is_streamed):
+        failed = finish.failed or UpstreamFailed(error, finish.outcome.reason)
+        raise BackendRefused(replace(failed, failure=error))

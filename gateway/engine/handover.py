@@ -9,14 +9,15 @@ from collections.abc import Callable
 
 from gateway.config import BackgroundSettings
 from gateway.core.job import Claim, ClaimLost, StoreUnavailable
-from gateway.core.machine import Abandoned
-from gateway.engine.closer import Closer
+from gateway.core.reason import Reason
+from gateway.core.transcript import Abandoned
+from gateway.engine.endings import Endings
 from gateway.observe import Observer, line
 from gateway.store.port import JobStore
 
 _SHUT_DOWN = Abandoned(
     "The gateway was shut down before the response was complete; the output so far is kept.",
-    "interrupted_by_shutdown",
+    Reason.SHUTDOWN,
 )
 
 
@@ -61,7 +62,7 @@ class Lease:
 
 
 async def hand_over(
-    claims: list[Claim], store: JobStore, closer: Closer, settings: BackgroundSettings, observer: Observer
+    claims: list[Claim], store: JobStore, endings: Endings, settings: BackgroundSettings, observer: Observer
 ) -> None:
     """At a stop, after the runs were stopped: silent jobs go back to be run again from their start, and the
     attempt does not count; the others fail with what they had."""
@@ -72,7 +73,7 @@ async def hand_over(
                 continue
             reruns = settings.recovery == "rerun_if_silent"
             if not (reruns and claim.job.may_rerun(settings.attempts_max + 1)):
-                await closer.finish(claim, _SHUT_DOWN)
+                await endings.end_claimed(claim, _SHUT_DOWN)
                 continue
             await store.release(claim, attempts_returned=1)
         except ClaimLost:

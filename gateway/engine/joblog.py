@@ -8,17 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from gateway import loop
-from gateway.config import BackgroundSettings
 from gateway.core.job import Claim, Outcome, StoreUnavailable
-from gateway.core.machine import Append
-from gateway.engine.clock import Clock
-from gateway.engine.followers import Followers
-from gateway.observe import Observer
-from gateway.store.port import JobStore
+from gateway.core.transcript import Append
+from gateway.engine.endings import Endings
 
 _RETRY_S = 0.25
 """Between two attempts at a commit that failed."""
@@ -62,22 +59,11 @@ class JobLog:
     Nobody sees an event before its commit. `run` must be running while events are appended.
     """
 
-    def __init__(
-        self,
-        claim: Claim,
-        store: JobStore,
-        followers: Followers,
-        clock: Clock,
-        settings: BackgroundSettings,
-        observer: Observer,
-        unflushed: Unflushed,
-    ) -> None:
+    def __init__(self, claim: Claim, endings: Endings, unflushed: Unflushed) -> None:
         self._claim = claim
-        self._store = store
-        self._followers = followers
-        self._clock = clock
-        self._settings = settings
-        self._observer = observer
+        self._endings = endings
+        self._followers = endings.followers
+        self._settings = endings.settings
         self._unflushed = unflushed
         self._next_seq = claim.job.next_seq
         self._waiting: list[Append] = []
@@ -86,13 +72,10 @@ class JobLog:
         self._has_room = asyncio.Event()
         self._has_room.set()
         self._writing = asyncio.Lock()
-        self.has_output = False
-        """Some of what was appended is output."""
 
     async def append(self, command: Append) -> None:
         """Take events in; waits while too much is not yet committed, so that the backend waits too."""
         self._waiting.append(command)
-        self.has_output = self.has_output or command.has_output
         self._waiting_bytes += len(command.events)
         self._unflushed.add(len(command.events))
         self._has_some.set()
@@ -156,15 +139,18 @@ class JobLog:
             StoreUnavailable: It is waiting still.
         """
         async with self._writing:
-            waiting = self._waiting[:]
-            if not waiting:
-                return
-            events, count = _joined(waiting)
-            has_output = any(command.has_output for command in waiting)
-            await self._store.append(self._claim, self._next_seq, count, events, has_output=has_output)
-            first_seq, self._next_seq = self._next_seq, self._next_seq + count
-            self._forget(len(waiting), len(events))
-        self._observer.events.inc(count)
+            await self._flush()
+
+    async def _flush(self) -> None:
+        waiting = self._waiting[:]
+        if not waiting:
+            return
+        events, count = _joined(waiting)
+        has_output = any(command.has_output for command in waiting)
+        await self._endings.store.append(self._claim, self._next_seq, count, events, has_output=has_output)
+        first_seq, self._next_seq = self._next_seq, self._next_seq + count
+        self._forget(len(waiting), len(events))
+        self._endings.observer.events.inc(count)
         self._followers.committed(self._claim.id, first_seq, count, events, is_end=False)
 
     async def finish(self, outcome: Outcome) -> None:
@@ -175,29 +161,45 @@ class JobLog:
         """
         await self._until_stored(functools.partial(self._finish, outcome))
 
+    async def stop(self, ending: Callable[[], Outcome]) -> None:
+        """End it from outside: commit what is left, and an ending that is made then.
+
+        Args:
+            ending: Makes it; large ones of several runs one after the other.
+
+        Raises:
+            ClaimLost, StoreUnavailable: The job has not ended by this.
+        """
+        await self._flush()
+        await self.room()
+        await self._commit(ending())
+
+    @asynccontextmanager
+    async def quiet(self) -> AsyncIterator[None]:
+        """No commit is under way, and none begins."""
+        async with self._writing:
+            yield
+
     async def _finish(self, outcome: Outcome) -> None:
         async with self._writing:
-            waiting = self._waiting[:]
-            events, count = _joined(waiting)
-            whole = replace(
-                outcome,
-                first_seq=self._next_seq,
-                events=events + outcome.events,
-                event_count=count + outcome.event_count,
-            )
-            now_ms = self._clock.now_ms()
-            expires_at_ms = now_ms + int(self._settings.retention_s * 1000)
-            size = len(outcome.events) + len(outcome.final)
-            self._unflushed.add(size)
-            try:
-                await self._store.finish(self._claim, whole, now_ms=now_ms, expires_at_ms=expires_at_ms)
-            finally:
-                self._unflushed.remove(size)
-            self._forget(len(waiting), len(events))
-        self._observer.events.inc(whole.event_count)
-        self._followers.committed(
-            self._claim.id, whole.first_seq, whole.event_count, whole.events, is_end=True
+            await self._commit(outcome)
+
+    async def _commit(self, outcome: Outcome) -> None:
+        waiting = self._waiting[:]
+        events, count = _joined(waiting)
+        whole = replace(
+            outcome,
+            first_seq=self._next_seq,
+            events=events + outcome.events,
+            event_count=count + outcome.event_count,
         )
+        size = len(outcome.events) + len(outcome.final)
+        self._unflushed.add(size)
+        try:
+            await self._endings.commit(self._claim, whole)
+        finally:
+            self._unflushed.remove(size)
+        self._forget(len(waiting), len(events))
 
     def discard(self) -> None:
         """The run is over: what is left is never committed."""

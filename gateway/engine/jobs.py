@@ -20,12 +20,11 @@ from gateway.core.job import (
     Status,
     StoreUnavailable,
 )
-from gateway.core.machine import CancelRequested, JobMachine, Unreadable
 from gateway.core.tiers import TiersAllowed
+from gateway.core.transcript import CancelRequested, Transcript, Unreadable
 from gateway.engine.clock import Clock
-from gateway.engine.closer import Closer
 from gateway.engine.credentials import CallerHeaders, Credentials
-from gateway.engine.followers import Followers
+from gateway.engine.endings import Endings
 from gateway.engine.intake import Intake
 from gateway.engine.outputs import Outputs
 from gateway.engine.refusals import refusal_of, refusing
@@ -98,8 +97,7 @@ class Jobs:
         backends: Backends,
         runner: Runner,
         intake: Intake,
-        closer: Closer,
-        followers: Followers,
+        endings: Endings,
         credentials: Credentials,
         clock: Clock,
         settings: BackgroundSettings,
@@ -115,8 +113,7 @@ class Jobs:
         self._backends = backends
         self._runner = runner
         self._intake = intake
-        self._closer = closer
-        self._followers = followers
+        self._endings = endings
         self._credentials = credentials
         self._clock = clock
         self._settings = settings
@@ -275,7 +272,7 @@ class Jobs:
         stored = await self._store.all_events(job.id)
         with suppress(Unreadable):  # whoever ends it will say so
             bytes_max = self._settings.events_bytes_max
-            output = JobMachine.restored(job, stored, events_bytes_max=bytes_max).output()
+            output = Transcript.restored(job, stored, events_bytes_max=bytes_max).output()
         return responses.running(job.response, job.status, output)
 
     async def cancel(self, job: Job) -> Job:
@@ -286,7 +283,7 @@ class Jobs:
         """
         while not job.status.is_terminal:
             with refusing():
-                await self._closer.close(job.id, CancelRequested())
+                await self._endings.end(job.id, CancelRequested())
             found = await self.find(job.id, job.tenant)
             if found is None:
                 raise not_found(job.id)
@@ -296,13 +293,5 @@ class Jobs:
     async def delete(self, job: Job) -> None:
         """Make it vanish; if it runs, the backend is told to stop. Raises: Refusal, if it is gone already."""
         with refusing():
-            # Shielded: a client that hangs up must not leave the readers waiting.
-            await asyncio.shield(self._delete(job))
-
-    async def _delete(self, job: Job) -> None:
-        if not await self._store.delete(job.id, job.tenant, now_ms=self._clock.now_ms()):
-            raise not_found(job.id)
-        self._runner.abort(job.id)
-        self._credentials.forget(job.id)
-        self._followers.gone(job.id)
-        self._observer.job_deleted(job.id)
+            if not await self._endings.delete(job):
+                raise not_found(job.id)

@@ -1,237 +1,176 @@
-"""One run of one job: the call, the machine, and what the machine wants done."""
+"""One run of one background job: its machine, its log, and its end."""
 
 from __future__ import annotations
 
 import asyncio
-import random
 import time
-from contextlib import aclosing, closing
-from dataclasses import dataclass, replace
-from typing import Any
+from contextlib import aclosing, suppress
 
-from gateway.config import BackgroundSettings
-from gateway.core.call import Backend, BackendCall
-from gateway.core.job import FIRST_OUTPUT_SEQ, Outcome
-from gateway.core.machine import (
-    Abandoned,
-    Append,
-    Command,
-    Finish,
-    Input,
-    JobMachine,
-    Started,
-    UpstreamFailed,
-)
-from gateway.core.refusal import CALLS_MAX, is_answered, refusal
-from gateway.core.retry import PUT_OFF, Again, Failed, again
-from gateway.engine.clock import Clock
-from gateway.engine.credentials import Credentials
+from gateway.core.call import Backend
+from gateway.core.job import FIRST_OUTPUT_SEQ, ClaimLost, Outcome
+from gateway.core.machine import Finish, JobMachine, Task
+from gateway.core.reason import Reason
+from gateway.core.retry import Again
+from gateway.core.transcript import Abandoned, Append, Stop
+from gateway.engine.credentials import CallerHeaders
+from gateway.engine.endings import Endings
+from gateway.engine.exchange import Exchange
 from gateway.engine.joblog import JobLog
-from gateway.engine.outputs import Outputs
 from gateway.engine.sealing import Unsealable
-from gateway.engine.silence import Silence, Waiting
+from gateway.engine.silence import Silence
 from gateway.engine.thoughts import Thoughts
-from gateway.observe import Observer
-from gateway.store.port import Call, Work
-from gateway.wire import calls, responses
-from gateway.wire.answers.output import Shelf
-from gateway.wire.calls import NO_SUCH_ROUTE, Speech
-from gateway.wire.chat.tools import Tools
-from gateway.wire.errors import Refusal
-from gateway.wire.failures import failure
+from gateway.store.port import Work
+from gateway.wire import calls
 from gateway.wire.failures.blotting import name_shown
 
-_LOST_CREDENTIAL = Abandoned(
-    "The caller's credential was kept in memory only and was lost when the gateway restarted; "
-    "the backend refused the call without it.",
-    "credential_lost",
-)
 
-
-class RunAgain(Exception):
-    """The run has not ended the job, which is to have another one."""
-
-    def __init__(self, reason: str, again: Again) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.again = again
-
-
-@dataclass(frozen=True, slots=True)
 class Run:
     """An attempt that is under way.
 
     Args:
         attempts_max: Calls of a backend that one job may cost.
+
+    Attributes:
+        task: Runs `to_its_end`.
     """
 
-    claim: Work
-    log: JobLog
-    outputs: Outputs
-    backend: Backend
-    credentials: Credentials
-    clock: Clock
-    settings: BackgroundSettings
-    observer: Observer
-    attempts_max: int
-    thoughts: Thoughts
-    silence: Silence
+    task: asyncio.Task[None]
 
-    async def to_its_end(self) -> None:
-        """Run the job to an ending that is stored.
+    def __init__(
+        self,
+        work: Work,
+        log: JobLog,
+        backend: Backend,
+        endings: Endings,
+        thoughts: Thoughts,
+        silence: Silence,
+        attempts_max: int,
+    ) -> None:
+        self.work = work
+        self.log = log
+        self._backend = backend
+        self._endings = endings
+        self._thoughts = thoughts
+        self._silence = silence
+        self._attempts_max = attempts_max
+        self._shelf = endings.outputs.shelf()
+        self._exchange: Exchange | None = None
+        self._is_stopped = False
+
+    async def to_its_end(self) -> Again | None:
+        """Run the job to an ending that is stored, or to a failure after which it is to be run again.
 
         Raises:
-            RunAgain: It has not ended, and is to be run again from its start.
             ClaimLost, StoreUnavailable: It has not ended by this run.
         """
         try:
             async with asyncio.TaskGroup() as group:
-                committing = group.create_task(self.log.run(), name=f"commit-{self.claim.id}")
-                await self._call()
+                committing = group.create_task(self.log.run(), name=f"commit-{self.work.id}")
+                again = await self._perform(self._begin())
                 committing.cancel()
+                return again
         finally:
-            self.log.discard()
-            self.outputs.drops(self.claim.id)
+            if not self._is_stopped:
+                self._drop()
 
-    async def _call(self) -> None:
-        stored = self.claim.call
-        watched = self.silence.watched(self.claim.id, self.claim.job.backend)
-        with closing(self.outputs.shelf()) as shelf, watched as waiting:
-            number, speech = 0, await self._attempt(stored, self.backend.speech, 0, shelf, waiting)
-            while speech is not None:
-                number += 1
-                speech = await self._attempt(stored, speech, number, shelf, waiting)
-
-    async def _attempt(
-        self, stored: Call, speech: Speech, number: int, shelf: Shelf, waiting: Waiting
-    ) -> Speech | None:
-        """Make the call, obey the machine to the end. How to make it otherwise, if it did not come to that:
-        the backend speaks the other API, or has refused the call and said what it wants."""
-        claim = self.claim
-        request = calls.request_of(stored.request)
-        self.observer.job_known(claim.id, model=name_shown(request.get("model")))
-        speech = speech if number else speech.to(request.get("model"))
-
-        def said_to(speech: Speech) -> Any:
-            return calls.input_of(stored.input, claim.turns, speech)
-
-        def told(speech: Speech) -> bytes:
-            return speech.body(request, said_to(speech), claim.job.tenant)
-
-        input = said_to(speech)
-        reader = speech.reader(claim.id, request, input)
-        job = replace(claim.job, response=self._shown(speech.tools(request, input)))
-        if number:
-            job = replace(job, next_seq=FIRST_OUTPUT_SEQ)
-        sealing = self.thoughts.sealing(reader, request, speech.api, job.tenant)
-        events_bytes_max = self.settings.events_bytes_max
-        machine = JobMachine(job, events_bytes_max=events_bytes_max, reader=sealing, shelf=shelf)
-        if not number:
-            await self._obey(machine, Started())
+    def _begin(self) -> Exchange:
+        job, call, endings = self.work.job, self.work.call, self._endings
+        request = calls.request_of(call.request)
+        endings.observer.job_known(job.id, model=name_shown(request.get("model")))
+        obstacle = None
         try:
-            held = self.credentials.of(job, stored.sealed)
+            held = endings.credentials.of(job, call.sealed)
         except Unsealable as why:
-            lost = Abandoned(f"The caller's credential cannot be read: {why}.", "credential_unreadable")
-            await self._obey(machine, lost)
-            return None
-        try:
-            body = speech.body(request, input, job.tenant)
-        except Refusal as why:  # found out too late to refuse the request
-            unsayable = UpstreamFailed(failure(why.message, "invalid_prompt"), "unsupported_by_backend")
-            await self._obey(machine, unsayable)
-            return None
-        headers = {**calls.headers_of(stored.headers), **(held.others if held else {})}
-        credential = held.credential if held else None
-        call = BackendCall(
-            claim.id,
-            speech.target(stored.target),
-            body,
-            headers,
-            credential,
-            is_again=claim.job.next_seq >= FIRST_OUTPUT_SEQ,  # it was started before
-            version=number,
+            held, text = None, f"The caller's credential cannot be read: {why}."
+            obstacle = Abandoned(text, Reason.CREDENTIAL_UNREADABLE)
+        headers = held or CallerHeaders(None, {})
+        task = Task(
+            job,
+            request,
+            lambda speech: calls.input_of(call.input, self.work.turns, speech),
+            call.target,
+            self._backend.speech,
+            self._backend.patience,
+            endings.settings.events_bytes_max,
+            self._attempts_max,
+            is_limited_alone=self._backend.sees_callers and headers.credential is not None,
+            is_credential_lost=held is None and self._backend.sees_callers,
+            obstacle=obstacle,
+            wrapped=lambda reader, speech: self._thoughts.sealing(reader, request, speech.api, job.tenant),
+            shelf=self._shelf,
         )
-        started: float | None = time.monotonic()
-        waiting.since_s = started
-        async with aclosing(self.backend.stream(call)) as items:
-            async for item in items:
-                waiting.since_s = None
-                if isinstance(item, UpstreamFailed):
-                    if item.status in NO_SUCH_ROUTE and not speech.is_certain:
-                        found = await self.backend.ask(credential)
-                        if found.api is not speech.api:
-                            return found
-                    if held is None and self.backend.sees_callers and item.status in (401, 403):
-                        item = _LOST_CREDENTIAL
-                await self.log.room()
-                commands = machine.receive(item, now_s=self.clock.now_s())
-                is_silent = number + 1 < CALLS_MAX and not self.log.has_output
-                said = refusal(item, commands) if is_silent else None
-                if said is not None and (taught := self.backend.after_refusal(speech, said, body, told)):
-                    return taught
-                if is_answered(commands):
-                    learned = speech.after_answer(reader, machine.output())
-                    self.backend.remember(request.get("model"), learned)
-                if await self._perform(machine, commands, item):
-                    return None
-                self.outputs.holds(claim.id, machine.held_bytes)
-                await self.outputs.room(claim.id)
-                waiting.since_s = time.monotonic()
-                if started is not None and self.log.has_output:
-                    self.observer.job_first_output(claim.job.backend, time.monotonic() - started)
-                    started = None
-        raise AssertionError("a backend's stream ends with an ending")
-
-    def _shown(self, tools: Tools) -> bytes:
-        """The Response with the tools that the backend is told of: when it was accepted, it may not have been
-        known which API the backend speaks."""
-        job = self.claim.job
-        if not tools.omitted:
-            return job.response
-        shown = responses.with_tools(job.response, tools.shown)
-        if shown != job.response:
-            self.observer.tools_omitted(job.backend, [tool.family for tool in tools.omitted])
-        return shown
-
-    async def _obey(self, machine: JobMachine, item: Input) -> None:
-        await self._perform(machine, machine.receive(item, now_s=self.clock.now_s()), item)
-
-    async def _perform(self, machine: JobMachine, commands: list[Command], item: Input) -> bool:
-        """Do what the machine wants done about `item`; True when the job has ended."""
-        for command in commands:
-            match command:
-                case Append():
-                    await self.log.append(command)
-                case Finish(outcome, failed):
-                    self.observer.backend_noticed(self.claim.job.backend, machine.notices)
-                    if failed is not None and failed.reason == PUT_OFF and failed is not item:
-                        failed = self.backend.put_off(self.claim.id, failed)
-                    await self._finish(outcome, failed)
-                    return True
-        return False
-
-    async def _finish(self, outcome: Outcome, failed: UpstreamFailed | None) -> None:
-        job = self.claim.job
-        if again := self._again(outcome.reason, failed):
-            raise RunAgain(outcome.reason, again)
-        await self.log.finish(outcome)
-        self.credentials.forget(job.id)
-        ran_s = job.ran_s(self.clock.now_ms())
-        self.observer.job_finished(job.id, job.backend, outcome.status, outcome.code, outcome.reason, ran_s)
-
-    def _again(self, reason: str, failed: UpstreamFailed | None) -> Again | None:
-        return again(
-            Failed(
-                reason,
-                asked_s=failed.retry_after_s if failed else None,
-                is_callers=failed is not None and failed.is_callers,
-                unreached_s=self.backend.unreached_s,
-            ),
-            self.claim.job,
-            self.backend.patience,
-            attempts_max=self.attempts_max,
-            was_shown=self.claim.job.is_followable and self.log.has_output,
-            now_ms=self.clock.now_ms(),
-            roll=random.random(),  # noqa: S311  not a secret
-            book_s=self.backend.retry_in_s,
+        self._exchange = Exchange(
+            JobMachine(task),
+            self._backend,
+            job,
+            request,
+            CallerHeaders(headers.credential, {**calls.headers_of(call.headers), **headers.others}),
+            endings.clock,
+            endings.observer,
+            is_again=job.next_seq >= FIRST_OUTPUT_SEQ,
         )
+        return self._exchange
+
+    async def _perform(self, exchange: Exchange) -> Again | None:
+        """Do what the machine wants, to the end."""
+        outputs, started_s = self._endings.outputs, time.monotonic()
+        was_silent = True
+        with self._silence.watched(exchange):
+            async with aclosing(exchange.commands(self.log.room)) as commands:
+                async for command in commands:
+                    match command:
+                        case Append():
+                            await self.log.append(command)
+                            outputs.holds(self.work.id, exchange.machine.held_bytes)
+                            await outputs.room(self.work.id)
+                            if was_silent and command.has_output:
+                                was_silent = False
+                                first_s = time.monotonic() - started_s
+                                self._endings.observer.job_first_output(self.work.job.backend, first_s)
+                        case Again():
+                            return command
+                        case Finish(outcome):
+                            await self.log.finish(outcome)
+                            return None
+        raise AssertionError("a run ends with its last command")
+
+    # -- ended by others
+
+    async def flush(self) -> None:
+        """Commit what was received: it is about to be ended, and this much was generated.
+
+        Raises:
+            StoreUnavailable: Not now; the run goes on.
+        """
+        with suppress(ClaimLost):  # then its end is somebody else's
+            await self.log.flush()
+
+    async def stop(self, stop: Stop) -> bool:
+        """End it by its own machine: see `endings.Running`."""
+        exchange = self._exchange
+        async with self.log.quiet():  # a commit that is under way would not be known to have happened
+            if exchange is None or exchange.machine.is_over or self._is_stopped or self.task.done():
+                return False
+            self._is_stopped = True
+            self.task.cancel()
+            try:
+                await self.log.stop(lambda: _outcome(exchange, stop))
+            finally:
+                self._drop()
+        return True
+
+    def abort(self) -> None:
+        """Stop at once; the backend's connection closes."""
+        self.task.cancel()
+
+    def _drop(self) -> None:
+        self.log.discard()
+        self._endings.outputs.drops(self.work.id)
+        self._shelf.close()
+
+
+def _outcome(exchange: Exchange, stop: Stop) -> Outcome:
+    for command in exchange.receive(stop):
+        if isinstance(command, Finish):
+            return command.outcome
+    raise AssertionError(f"{stop!r} ends a run")

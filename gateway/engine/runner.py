@@ -6,27 +6,23 @@ import asyncio
 import functools
 import logging
 import math
-from contextlib import suppress
-from dataclasses import dataclass
 
 from gateway import loop
-from gateway.config import BackgroundSettings
 from gateway.core.call import Backends
 from gateway.core.job import Claim, ClaimLost, NewJob, StoreUnavailable
-from gateway.core.machine import Abandoned, Input
-from gateway.engine.clock import Clock
-from gateway.engine.credentials import Credentials
-from gateway.engine.followers import Followers
+from gateway.core.reason import Reason
+from gateway.core.retry import Again
+from gateway.core.transcript import Abandoned
+from gateway.engine.endings import Endings
 from gateway.engine.intake import Intake
 from gateway.engine.joblog import JobLog, Unflushed
-from gateway.engine.outputs import Outputs
-from gateway.engine.run import Run, RunAgain
+from gateway.engine.run import Run
 from gateway.engine.silence import Silence
 from gateway.engine.slots import Slots
 from gateway.engine.thoughts import Thoughts
-from gateway.observe import Observer, line
+from gateway.observe import line
 from gateway.store.bells import queue
-from gateway.store.port import JobStore, Work
+from gateway.store.port import Work
 
 _POLL_S = 1.0
 """Behind the bell, for work whose bell nobody rang."""
@@ -37,57 +33,31 @@ _CLAIM_BYTES_MAX = 2**20
 
 _GRACE_S = 0.005
 
-_DEFECT = Abandoned("The gateway failed while it ran this response.", "defect")
-
-
-@dataclass(slots=True)
-class _Running:
-    claim: Claim
-    task: asyncio.Task[None]
-    log: JobLog
+_DEFECT = Abandoned("The gateway failed while it ran this response.", Reason.DEFECT)
 
 
 class Runner:
-    """Keeps the backends busy, and no busier than they can be.
-
-    Args:
-        unsettled: Where a job is noted whose run ended without an ending, with the ending it should get.
-    """
+    """Keeps the backends busy, and no busier than they can be."""
 
     def __init__(
-        self,
-        store: JobStore,
-        backends: Backends,
-        intake: Intake,
-        followers: Followers,
-        credentials: Credentials,
-        clock: Clock,
-        settings: BackgroundSettings,
-        observer: Observer,
-        unsettled: dict[str, Input],
-        outputs: Outputs,
-        thoughts: Thoughts,
-        silence: Silence,
+        self, backends: Backends, endings: Endings, intake: Intake, thoughts: Thoughts, silence: Silence
     ) -> None:
-        self._store = store
         self._backends = backends
+        self._endings = endings
+        self._store = endings.store
+        self._clock = endings.clock
+        self._observer = endings.observer
         self._intake = intake
-        self._followers = followers
-        self._credentials = credentials
-        self._clock = clock
-        self._settings = settings
-        self._observer = observer
+        self._thoughts = thoughts
+        self._silence = silence
+        settings = endings.settings
         self._attempts_max = settings.attempts_max if settings.recovery == "rerun_if_silent" else 1
         self._bell = asyncio.Event()
-        self._runs: dict[str, _Running] = {}
+        self._runs: dict[str, Run] = {}
         self._slots = Slots()
         self._unflushed = Unflushed(settings.unflushed_total_bytes_max)
         self._claiming = asyncio.Lock()
         self._is_draining = False
-        self._unsettled = unsettled
-        self._outputs = outputs
-        self._thoughts = thoughts
-        self._silence = silence
 
     def ring(self) -> None:
         """There may be work."""
@@ -107,25 +77,10 @@ class Runner:
             ).items()
         }
 
-    def abort(self, response_id: str) -> None:
-        """Stop a run of ours at once; the backend's connection closes."""
-        if run := self._runs.get(response_id):
-            run.task.cancel()
-
     def abort_all(self) -> None:
         """Stop every run of ours: others may have their jobs."""
         for run in self._runs.values():
-            run.task.cancel()
-
-    async def flush(self, response_id: str) -> None:
-        """Commit what a run of ours has received: it is about to be ended, and this much was generated.
-
-        Raises:
-            StoreUnavailable: Not now; the run goes on.
-        """
-        if run := self._runs.get(response_id):
-            with suppress(ClaimLost):  # then its end is somebody else's
-                await run.log.flush()
+            run.abort()
 
     async def run(self) -> None:
         """Claim and run, until cancelled."""
@@ -183,54 +138,32 @@ class Runner:
             (now_ms - claim.job.created_at_ms) / 1000,
             is_first=claim.epoch == 1,
         )
-        log = JobLog(
-            claim,
-            self._store,
-            self._followers,
-            self._clock,
-            self._settings,
-            self._observer,
-            self._unflushed,
-        )
-        task = group.create_task(self._run_one(claim, log), name=f"run-{claim.id}")
-        self._runs[claim.id] = _Running(claim, task, log)
-        self._slots.taken(claim.job.backend, claim.job.tenant, claim.job.priority, now_ms)
-        # Not by the coroutine: that of a task cancelled before its first step never runs.
-        task.add_done_callback(functools.partial(self._ended, claim))
-
-    async def _run_one(self, claim: Work, log: JobLog) -> None:
         backend = self._backends.get(claim.job.backend)
         assert backend is not None, "only jobs of backends that there are get claimed"
-        run = Run(
-            claim,
-            log,
-            self._outputs,
-            backend,
-            self._credentials,
-            self._clock,
-            self._settings,
-            self._observer,
-            self._attempts_max,
-            self._thoughts,
-            self._silence,
-        )
+        log = JobLog(claim, self._endings, self._unflushed)
+        run = Run(claim, log, backend, self._endings, self._thoughts, self._silence, self._attempts_max)
+        run.task = group.create_task(self._run_one(run), name=f"run-{claim.id}")
+        self._runs[claim.id] = self._endings.runs[claim.id] = run
+        self._slots.taken(claim.job.backend, claim.job.tenant, claim.job.priority, now_ms)
+        # Not by the coroutine: that of a task cancelled before its first step never runs.
+        run.task.add_done_callback(functools.partial(self._ended, claim))
+
+    async def _run_one(self, run: Run) -> None:
+        claim, owed = run.work, self._endings.owed
         try:
-            await run.to_its_end()
+            if again := await run.to_its_end():
+                await self._release(claim, again)
         except* ClaimLost:
             self._observer.claim_lost(claim.id)
-        except* RunAgain as group:
-            for asked in group.exceptions:
-                assert isinstance(asked, RunAgain)
-                await self._release(claim, asked)
         except* StoreUnavailable as errors:
-            self._unsettled[claim.id] = _not_stored(errors.exceptions[0])
+            owed[claim.id] = _not_stored(errors.exceptions[0])
             line("store_unavailable", level=logging.ERROR, doing="run", reason=str(errors.exceptions[0]))
         except* Exception:
-            self._unsettled[claim.id] = _DEFECT
+            owed[claim.id] = _DEFECT
             line("defect", level=logging.ERROR, id=claim.id, exc_info=True)
 
-    async def _release(self, claim: Claim, asked: RunAgain) -> None:
-        again, now_ms = asked.again, self._clock.now_ms()
+    async def _release(self, claim: Claim, again: Again) -> None:
+        now_ms = self._clock.now_ms()
         if again.caller_rests_s > 0:
             until_ms = now_ms + int(again.caller_rests_s * 1000)
             self._slots.rest(claim.job.backend, claim.job.tenant, until_ms)
@@ -244,15 +177,15 @@ class Runner:
         except ClaimLost:
             self._observer.claim_lost(claim.id)
         except StoreUnavailable as error:
-            self._unsettled[claim.id] = _not_stored(error)
+            self._endings.owed[claim.id] = _not_stored(error)
         else:
-            self._observer.job_released(claim.id, asked.reason, again.after_s)
-            self._observer.retried(claim.job.backend, asked.reason.removeprefix("upstream_"))
+            self._observer.job_released(claim.id, again.reason, again.after_s)
+            self._observer.retried(claim.job.backend, again.reason.short)
             # A little late rather than too early: that would cost it the wait for the next poll.
             asyncio.get_running_loop().call_later(again.after_s + _GRACE_S, self.ring)
 
     def _ended(self, claim: Claim, _task: asyncio.Task[None]) -> None:
-        del self._runs[claim.id]
+        del self._runs[claim.id], self._endings.runs[claim.id]
         self._slots.freed(claim.job.backend, claim.job.tenant)
         self._observer.running.set(len(self._runs))
         self._bell.set()
@@ -264,7 +197,7 @@ class Runner:
             tasks = [run.task for run in self._runs.values()]
         if tasks:
             await loop.are_done(tasks, timeout_s)
-        stopped = [run.claim for run in self._runs.values()]
+        stopped: list[Claim] = [run.work for run in self._runs.values()]
         tasks = [run.task for run in self._runs.values()]
         for task in tasks:
             task.cancel()
@@ -275,4 +208,6 @@ class Runner:
 
 def _not_stored(error: Exception) -> Abandoned:
     why = f" ({error.meaning})" if isinstance(error, StoreUnavailable) else ""
-    return Abandoned(f"The gateway could not store the events of this response{why}.", "store_unavailable")
+    return Abandoned(
+        f"The gateway could not store the events of this response{why}.", Reason.STORE_UNAVAILABLE
+    )

@@ -12,27 +12,11 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from gateway.engine.exchange import Exchange
 from gateway.observe import Observer
 
 _LOOKS = 6
 """In the time after which a silence is told of."""
-
-
-class Waiting:
-    """One run.
-
-    Attributes:
-        since_s: Since when it waits for its backend, by the monotonic clock; None while it works.
-        is_told: It was named.
-    """
-
-    __slots__ = ("backend", "is_told", "response_id", "since_s")
-
-    def __init__(self, response_id: str, backend: str) -> None:
-        self.response_id = response_id
-        self.backend = backend
-        self.since_s: float | None = None
-        self.is_told = False
 
 
 class Silence:
@@ -45,17 +29,16 @@ class Silence:
     def __init__(self, after_s: float, observer: Observer) -> None:
         self._after_s = after_s
         self._observer = observer
-        self._all: set[Waiting] = set()
+        self._all: set[Exchange] = set()
 
     @contextmanager
-    def watched(self, response_id: str, backend: str) -> Iterator[Waiting]:
-        """For as long as it runs; it says itself when it waits."""
-        waiting = Waiting(response_id, backend)
-        self._all.add(waiting)
+    def watched(self, exchange: Exchange) -> Iterator[None]:
+        """For as long as it runs; it says itself since when it waits."""
+        self._all.add(exchange)
         try:
-            yield waiting
+            yield
         finally:
-            self._all.discard(waiting)
+            self._all.discard(exchange)
 
     async def run(self) -> None:
         """Look and tell, until cancelled."""
@@ -66,13 +49,13 @@ class Silence:
     def look(self) -> None:
         """Name those that are new, and count."""
         now_s, silent = time.monotonic(), Counter[str]()
-        for waiting in self._all:
-            silence_s = 0.0 if waiting.since_s is None else now_s - waiting.since_s
+        for exchange in self._all:
+            silence_s = 0.0 if exchange.since_s is None else now_s - exchange.since_s
             if silence_s < self._after_s:
-                waiting.is_told = False
+                exchange.is_told = False
                 continue
-            silent[waiting.backend] += 1
-            if not waiting.is_told:
-                waiting.is_told = True
-                self._observer.job_silent(waiting.response_id, silence_s)
+            silent[exchange.job.backend] += 1
+            if not exchange.is_told:
+                exchange.is_told = True
+                self._observer.job_silent(exchange.job.id, silence_s)
         self._observer.jobs_silent(silent)

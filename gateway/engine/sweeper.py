@@ -10,18 +10,19 @@ from gateway import loop
 from gateway.config import BackgroundSettings, StoreSettings
 from gateway.core.call import Backends
 from gateway.core.job import StoreUnavailable
-from gateway.core.machine import Abandoned, DeadlinePassed, Input
+from gateway.core.reason import Reason
+from gateway.core.transcript import Abandoned, DeadlinePassed, Stop
 from gateway.engine.clock import Clock
-from gateway.engine.closer import Closer
+from gateway.engine.endings import Endings
 from gateway.observe import Observer, line
 from gateway.store.port import JobStore
 
 INTERRUPTED = Abandoned(
     "The response was interrupted by a restart of the gateway; the output so far is kept.",
-    "interrupted_by_restart",
+    Reason.RESTART,
 )
 BACKEND_GONE = Abandoned(
-    "The backend that this response was accepted for is no longer configured.", "backend_removed"
+    "The backend that this response was accepted for is no longer configured.", Reason.BACKEND_REMOVED
 )
 _TICK_S = 1.0
 _LIMIT = 100
@@ -30,18 +31,13 @@ _AT_ONCE = 8
 
 
 class Sweeper:
-    """One round a second for what must end, one in `sweep_interval_s` for what must go.
-
-    Args:
-        unsettled: Jobs whose run or whose ending could not be stored, and the ending they should get.
-    """
+    """One round a second for what must end, one in `sweep_interval_s` for what must go."""
 
     def __init__(
         self,
         store: JobStore,
         backends: Backends,
-        closer: Closer,
-        unsettled: dict[str, Input],
+        endings: Endings,
         clock: Clock,
         background: BackgroundSettings,
         settings: StoreSettings,
@@ -49,8 +45,7 @@ class Sweeper:
     ) -> None:
         self._store = store
         self._backends = backends
-        self._closer = closer
-        self._unsettled = unsettled
+        self._endings = endings
         self._clock = clock
         self._attempts_max = background.attempts_max if background.recovery == "rerun_if_silent" else 1
         self._interval_ms = settings.sweep_interval_s * 1000
@@ -82,13 +77,7 @@ class Sweeper:
         await self._end_all(lambda: store.of_other_backends(names, limit=_LIMIT), BACKEND_GONE)
         for name in names:
             await self._end_what_waits_in_vain(name, now_ms)
-        for response_id in list(self._unsettled):
-            ending = self._unsettled.pop(response_id)  # before the call, which may note it anew
-            try:
-                await self._end(response_id, ending)
-            except StoreUnavailable:
-                self._unsettled.setdefault(response_id, ending)
-                raise
+        await self._endings.settle()
 
     async def purge(self) -> None:
         """Purge what has expired, if it is time to."""
@@ -97,7 +86,7 @@ class Sweeper:
             self._swept_at_ms = now_ms
             await self.sweep()
 
-    async def _end_all(self, find: Callable[[], Awaitable[list[str]]], ending: Input) -> None:
+    async def _end_all(self, find: Callable[[], Awaitable[list[str]]], ending: Stop) -> None:
         """End what is found, until nothing is, or nothing more can be ended: after a crash with thousands
         under way, too, nobody waits for the next round."""
         has_ended = True
@@ -106,18 +95,9 @@ class Sweeper:
             ended = await asyncio.gather(*(self._end_each(waiting, ending) for _ in range(_AT_ONCE)))
             has_ended = any(ended)
 
-    async def _end_each(self, waiting: Iterator[str], ending: Input) -> bool:
-        ended = [await self._end(response_id, ending) for response_id in waiting]
+    async def _end_each(self, waiting: Iterator[str], ending: Stop) -> bool:
+        ended = [await self._endings.try_to_end(response_id, ending) for response_id in waiting]
         return any(ended)
-
-    async def _end(self, response_id: str, ending: Input) -> bool:
-        try:
-            return await self._closer.close(response_id, ending)
-        except StoreUnavailable:
-            raise
-        except Exception:  # a defect that one job brings to light must not keep the others from their ends
-            line("defect", level=logging.ERROR, id=response_id, exc_info=True)
-            return False
 
     async def _end_what_waits_in_vain(self, name: str, now_ms: int) -> None:
         """Jobs that have waited for long enough for a backend that nobody can reach."""
@@ -126,7 +106,7 @@ class Sweeper:
             return
         accepted_before_ms = now_ms - int(backend.patience.down_wait_s * 1000)
         ending = Abandoned(
-            f"The backend could not be reached for {backend.unreached_s:.0f} s.", "upstream_unreachable"
+            f"The backend could not be reached for {backend.unreached_s:.0f} s.", Reason.UNREACHABLE
         )
         store = self._store
         await self._end_all(

@@ -12,8 +12,9 @@ from contextlib import aclosing
 import aiohttp
 
 from gateway import loop
-from gateway.core.machine import Input, UpstreamAnswer, UpstreamClosed, UpstreamFailed, UpstreamFrames
+from gateway.core.reason import Reason
 from gateway.core.retry import reason_of
+from gateway.core.upstream import Answer, UpstreamAnswer, UpstreamClosed, UpstreamFailed, UpstreamFrames
 from gateway.observe import Observer
 from gateway.outbound.client import FAILURES
 from gateway.wire.answers.body import Body, NeitherOne
@@ -25,7 +26,7 @@ _ERROR_BODY_BYTES_MAX = 64 * 2**10
 
 async def read_answer(
     answer: aiohttp.ClientResponse, *, idle_timeout_s: float, event_bytes_max: int, observer: Observer
-) -> AsyncGenerator[Input, None]:
+) -> AsyncGenerator[Answer, None]:
     """An answer that is no error, to its end.
 
     Args:
@@ -53,19 +54,19 @@ async def read_answer(
         kind = answer.headers.get("Content-Type", "no type").partition(";")[0]
         words = f": {neither.words}" if neither.words else "."
         message = f"The backend answered with {kind!r} in place of an event stream{words}"
-        yield UpstreamFailed(failure(message), "upstream_bad_type", answer.status)
+        yield UpstreamFailed(failure(message), Reason.BAD_TYPE, answer.status)
     except FrameTooLarge as too_large:
         yield UpstreamFrames(too_large.before)
         yield UpstreamFailed(
-            failure(f"The backend sent more than {event_bytes_max} bytes in one event."), "upstream_too_large"
+            failure(f"The backend sent more than {event_bytes_max} bytes in one event."), Reason.TOO_LARGE
         )
     except FAILURES:
-        reason = "timeout" if reading.was_silent else "cut"
-        observer.upstream_failed("background", reason)
+        reason = Reason.TIMEOUT if reading.was_silent else Reason.CUT
+        observer.upstream_failed("background", reason.short)
         message = "The connection to the backend broke before the response was complete."
         if reading.was_silent:
             message = f"The backend sent nothing for {idle_timeout_s:g} s."
-        yield UpstreamFailed(failure(message), f"upstream_{reason}")
+        yield UpstreamFailed(failure(message), reason)
     finally:
         reading.stop()
 
@@ -83,7 +84,7 @@ async def read_error(answer: aiohttp.ClientResponse, *, idle_timeout_s: float) -
         reading.stop()
     told = of_status(answer.status, body[:_ERROR_BODY_BYTES_MAX])
     return UpstreamFailed(
-        told.failure, reason_of(told) or "upstream_refused", answer.status, told.asked_s, said=body
+        told.failure, reason_of(told) or Reason.REFUSED, answer.status, told.asked_s, said=body
     )
 
 
@@ -122,8 +123,8 @@ def _not_readable(answer: aiohttp.ClientResponse) -> UpstreamFailed | None:
     """What is wrong with a head that promises neither events nor an object."""
     if 300 <= answer.status < 400:
         message = f"The backend answered with a redirect (status {answer.status}), which is not followed."
-        return UpstreamFailed(failure(message), "upstream_redirect", answer.status)
+        return UpstreamFailed(failure(message), Reason.REDIRECT, answer.status)
     if answer.headers.get("Content-Encoding", "identity") != "identity":
         message = "The backend compressed its answer, which it was asked not to do."
-        return UpstreamFailed(failure(message), "upstream_bad_encoding", answer.status)
+        return UpstreamFailed(failure(message), Reason.BAD_ENCODING, answer.status)
     return None

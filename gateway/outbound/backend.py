@@ -19,9 +19,11 @@ import aiohttp
 
 from gateway import loop
 from gateway.config import TenantSettings, UpstreamSettings
+from gateway.core import refusal
 from gateway.core.call import BackendCall, Credential
-from gateway.core.machine import Input, UpstreamFailed
-from gateway.core.retry import PUT_OFF, Patience
+from gateway.core.reason import Reason
+from gateway.core.retry import Patience
+from gateway.core.upstream import OtherApi, Upstream, UpstreamFailed
 from gateway.observe import Observer
 from gateway.outbound.answer import read_answer, read_error
 from gateway.outbound.budget import RetryBudget
@@ -33,7 +35,7 @@ from gateway.outbound.plain import PlainCalls
 from gateway.outbound.pool import Pool, Replica
 from gateway.outbound.redact import Redactor
 from gateway.outbound.tries import Tries
-from gateway.wire.calls import Api, ChatSpeech, ResponsesSpeech, Speech
+from gateway.wire.calls import NO_SUCH_ROUTE, Api, ChatSpeech, ResponsesSpeech, Speech
 from gateway.wire.chat.request import ChatOptions
 from gateway.wire.chat.ways import System, ThoughtReplay, Ways
 from gateway.wire.conversation.replay import Forms
@@ -109,7 +111,7 @@ class HttpBackend:
             observer=observer,
         )
         self._session = session
-        self._under_way: dict[str, tuple[Replica, Credential | None]] = {}  # by job
+        self._under_way: dict[str, Replica] = {}  # by job
         self._event_bytes_max = event_bytes_max
         self._observer = observer
         self._speeches = _speeches(name, settings)
@@ -131,11 +133,13 @@ class HttpBackend:
     def after_refusal(
         self, speech: Speech, said: bytes, sent: bytes, retell: Callable[[Speech], bytes]
     ) -> Speech | None:
-        for name, taught in speech.after_refusal(said, sent):
-            if retell(taught) != sent:
-                self._observer.lesson_learned(self.name, name)
-                return taught
-        return None
+        if (found := refusal.lesson(speech, said, sent, retell)) is None:
+            return None
+        self.learned(found[0])
+        return found[1]
+
+    def learned(self, lesson: str) -> None:
+        self._observer.lesson_learned(self.name, lesson)
 
     def remember(self, model: Any, speech: Speech) -> None:
         self.speech = self.speech.remembering(model, speech)
@@ -158,20 +162,15 @@ class HttpBackend:
     def unreached_s(self) -> float:
         return self.pool.unreached_s
 
-    def may_retry(self) -> bool:
-        if not self._budget.spend():
-            self._observer.retry_refused(self.name)
-            return False
-        self._observer.retried(self.name, "asked_anew")
-        return True
-
+    @property
     def retry_in_s(self) -> float:
-        wait_s = self._budget.book()
-        if wait_s > 0:
-            self._observer.retry_refused(self.name)
-        return wait_s
+        return self._budget.free_in_s
 
-    async def stream(self, call: BackendCall) -> AsyncGenerator[Input, None]:
+    def book_retry(self) -> None:
+        if self._budget.book() > 0:
+            self._observer.retry_refused(self.name)
+
+    async def stream(self, call: BackendCall) -> AsyncGenerator[Upstream, None]:
         failed, redactor = self._unavailable(), self._redactor(call)
         tries = self._tries(is_background=call.is_background, is_again=call.is_again)
         kind = "background" if call.is_background else "passthrough"
@@ -187,7 +186,7 @@ class HttpBackend:
                 with self._at(replica, call):
                     if isinstance(answer, Unanswered):
                         message = answer.refusal.message + self._for_how_long()
-                        later = UpstreamFailed(failure(message), f"upstream_{answer.reason}")
+                        later = UpstreamFailed(failure(message), answer.reason)
                         failed = _better(failed, later)
                         continue
                     self._note(call, replica, answer.status)
@@ -210,11 +209,16 @@ class HttpBackend:
                         finally:
                             answer.close()  # not released to a pool: closing is what stops the model
                     return
-        yield redactor.item(failed)
+        if failed.status in NO_SUCH_ROUTE and not call.speech.is_certain:
+            found = await self.ask(call.credential)
+            if found.api is not call.speech.api:
+                yield OtherApi(found)
+                return
+        yield redactor.item(replace(failed, unreached_s=self.unreached_s))
 
     @contextmanager
     def _at(self, replica: Replica, call: BackendCall) -> Iterator[None]:
-        self._under_way[call.job_id] = (replica, call.credential)
+        self._under_way[call.job_id] = replica
         try:
             yield
         finally:
@@ -223,7 +227,7 @@ class HttpBackend:
     def _unavailable(self) -> UpstreamFailed:
         """What there is to say while no replica is even asked."""
         why = failure("The backend cannot be reached at the moment.")
-        return UpstreamFailed(why, "upstream_unavailable", retry_after_s=self.settings.breaker_open_s)
+        return UpstreamFailed(why, Reason.UNAVAILABLE, retry_after_s=self.settings.breaker_open_s)
 
     def _note(self, call: BackendCall, replica: Replica, status: int | None) -> None:
         """For the log: where the call of a job went, and how it was answered."""
@@ -243,7 +247,7 @@ class HttpBackend:
             answer.close()
         asked_s = asked_wait_s(answer.headers, datetime.now(UTC))
         failed = replace(failed, retry_after_s=failed.retry_after_s if asked_s is None else asked_s)
-        is_put_off = call.is_background and failed.reason == PUT_OFF
+        is_put_off = call.is_background and failed.reason is Reason.PUT_OFF
         is_callers = is_put_off and self._is_callers(failed, call.credential)
         takes_jobs = call.is_background and (is_callers or not is_put_off)
         self.pool.answered(replica, answer.status, takes_jobs=takes_jobs)
@@ -254,12 +258,8 @@ class HttpBackend:
             return replace(failed, is_callers=True)
         return replace(failed, retry_after_s=self.pool.put_off(replica, failed.retry_after_s, self.patience))
 
-    def put_off(self, job_id: str, failed: UpstreamFailed) -> UpstreamFailed:
-        replica, credential = self._under_way[job_id]
-        if self._is_callers(failed, credential):
-            return replace(failed, is_callers=True)
-        self.pool.put_off(replica, failed.retry_after_s, self.patience)
-        return failed
+    def rest(self, job_id: str, asked_s: float | None) -> None:
+        self.pool.put_off(self._under_way[job_id], asked_s, self.patience)
 
     def _is_callers(self, failed: UpstreamFailed, credential: Credential | None) -> bool:
         """Whether it is the rate limit of a credential that is the caller's own."""
@@ -327,10 +327,10 @@ def _speeches(name: str, settings: UpstreamSettings) -> dict[Api, Speech]:
 
 def _better(earlier: UpstreamFailed, later: UpstreamFailed) -> UpstreamFailed:
     """Which of two replicas' failures tells more: one that says when to come back, and of two the sooner."""
-    if earlier.reason != PUT_OFF:
+    if earlier.reason is not Reason.PUT_OFF:
         return later
-    if later.reason != PUT_OFF:
-        return later if later.reason == "upstream_refused" else earlier
+    if later.reason is not Reason.PUT_OFF:
+        return later if later.reason is Reason.REFUSED else earlier
     waits = [failed.retry_after_s for failed in (earlier, later) if failed.retry_after_s is not None]
     return replace(later, retry_after_s=min(waits, default=None))
 

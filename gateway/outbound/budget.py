@@ -39,6 +39,12 @@ class RetryBudget:
         self._calls_in_all += 1
         self._forget()
 
+    @property
+    def free_in_s(self) -> float:
+        """In how many seconds the next one can be taken."""
+        now_s = self._now_s()
+        return self._free_at(now_s) - now_s
+
     def spend(self) -> bool:
         """Take one for now. False, and nothing is taken, if there is none."""
         now_s = self._now_s()

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from gateway import loop
+from gateway.core.reason import Reason
 from gateway.observe import Observer
-from gateway.outbound.client import FAILURES, Reason, explain
+from gateway.outbound.client import FAILURES, explain
 from gateway.outbound.pool import Replica
 from gateway.outbound.tries import Tries
 from gateway.wire.errors import Refusal
@@ -52,7 +53,7 @@ async def attempts(
             except FAILURES as error:
                 reason, refusal = explain(error, limit_s)
                 tries.failed(replica, reason)
-                observer.upstream_failed(kind, reason)
+                observer.upstream_failed(kind, reason.short)
                 yield replica, Unanswered(reason, refusal)
             else:
                 observer.upstream_answered(kind, now_s() - started_s)

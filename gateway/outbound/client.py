@@ -12,7 +12,6 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from enum import StrEnum
 from typing import Any, Final, Self
 
 import aiohttp
@@ -23,6 +22,7 @@ from yarl import URL
 
 from gateway import loop
 from gateway.config import UpstreamSettings
+from gateway.core.reason import Reason
 from gateway.wire.errors import Fault, Refusal, invalid
 from gateway.wire.headers import is_sendable
 
@@ -111,17 +111,6 @@ async def read_up_to(answer: aiohttp.ClientResponse, bytes_max: int) -> bytes:
         chunks.append(chunk)
         size += len(chunk)
     return b"".join(chunks)[:bytes_max]
-
-
-class Reason(StrEnum):
-    """Why a call came to no answer."""
-
-    UNREACHABLE = "unreachable"
-    """Nothing was sent: no address, no connection, or no TLS on it."""
-    TIMEOUT = "timeout"
-    CUT = "cut"
-    PUT_OFF = "put_off"
-    """It was answered: there is no time for it now."""
 
 
 def explain(error: BaseException, limit_s: float) -> tuple[Reason, Refusal]:

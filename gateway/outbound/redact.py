@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from gateway.core.machine import Input, UpstreamAnswer, UpstreamFailed, UpstreamFrames
+from gateway.core.upstream import Answer, UpstreamAnswer, UpstreamFailed, UpstreamFrames
 from gateway.wire.failures.blotting import BLOT, CHARS_MAX, blotted
 from gateway.wire.sse import Frame
 
@@ -71,7 +71,7 @@ class Redactor:
         )
         self._secret_bytes = [secret.encode() for secret in self._secrets]
 
-    def item(self, item: Input) -> Input:
+    def item(self, item: Answer) -> Answer:
         """The same, without secrets."""
         if isinstance(item, UpstreamFrames):
             for frame in item.frames:

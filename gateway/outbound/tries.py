@@ -10,10 +10,10 @@ import asyncio
 import random
 from dataclasses import dataclass, field
 
+from gateway.core.reason import Reason
 from gateway.core.retry import Patience
 from gateway.observe import Observer
 from gateway.outbound.budget import RetryBudget
-from gateway.outbound.client import Reason
 from gateway.outbound.pool import Pool, Replica
 
 
@@ -83,7 +83,7 @@ class Tries:
         if not self.budget.spend():
             self.observer.retry_refused(self.backend)
             return None
-        self.observer.retried(self.backend, failed.value)
+        self.observer.retried(self.backend, failed.short)
         return replica
 
     async def _pick_again(self) -> Replica | None:

@@ -11,7 +11,8 @@ import pytest
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from gateway.config import UpstreamSettings
-from gateway.outbound.client import FAILURES, Reason, asked_wait_s, explain, make_session
+from gateway.core.reason import Reason
+from gateway.outbound.client import FAILURES, asked_wait_s, explain, make_session
 
 NOW = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC)
 
