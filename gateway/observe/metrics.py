@@ -168,7 +168,7 @@ class Metrics:
             text.append(f"# HELP {name} {metric.documentation}\n# TYPE {name} {metric.type}\n")
             for sample in metric.samples:
                 labels = ",".join(
-                    f'{key}="{value.translate(_ESCAPES)}"' for key, value in sample.labels.items()
+                    f'{key}="{value.translate(_ESCAPES)}"' for key, value in sorted(sample.labels.items())
                 )
                 text.append(f"{sample.name}{{{labels}}} " if labels else f"{sample.name} ")
                 text.append(f"{float(sample.value)}\n")
