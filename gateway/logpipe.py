@@ -17,7 +17,7 @@ _BATCH_BYTES: Final = 16 * 2**10
 """Written at once. So much is held beside the bound."""
 
 _LOOK_MS: Final = 1000
-"""For a reader of a pipe that does not block."""
+"""Pause while the reader of a non-blocking pipe catches up."""
 
 
 class LogPipe:

@@ -31,11 +31,11 @@ FIELDS = frozenset(
         "upstream_status", "url", "version", "waited_s", "waiting", "wanted", "was",
     }
 )  # fmt: skip
-"""Of a tenant the first 8 hexadecimal digits, and its name where the settings give it one; URLs and paths are
-those of the settings."""
+"""A tenant is shown by its first 8 hexadecimal digits, and its name if the settings give one. URLs and paths
+are those of the settings."""
 
 _JOBS_MAX = 20_000
-"""Of which something is remembered; more cannot wait and run under the default limits."""
+"""Jobs whose facts are remembered. The default limits allow no more to wait and run."""
 
 _TELLING = (OSError, sqlite3.Error)
 """Exceptions whose words are the system's own: errno and file, or what SQLite has against a statement."""

@@ -37,7 +37,7 @@ _NEVER_LARGER = (
         "the limit on all responses is met first",
     ),
 )
-_OF_MODES: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (  # what each needs, and may have
+_MODE_SETTINGS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (  # what each needs, and may have
     ("static_keys", (), ("keys", "keys_file")),
     ("jwt", ("jwt_keys_file", "jwt_issuer", "jwt_audience", "jwt_algorithms"), ("jwt_leeway_s",)),
     ("trusted_header", ("header", "header_peers"), ()),
@@ -191,7 +191,7 @@ def _callers(settings: Settings) -> Iterator[Conflict]:
             both = (f"{section}.{one}", f"{section}.{other}")
             yield both, f"{both[0]} and {both[1]} are both given: say it in one place"
     fields = type(tenants).model_fields
-    for mode, needed, others in _OF_MODES:
+    for mode, needed, others in _MODE_SETTINGS:
         for key in (*needed, *others):
             is_given = getattr(tenants, key) != fields[key].get_default(call_default_factory=True)
             if mode != tenants.mode and is_given:

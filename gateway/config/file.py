@@ -16,9 +16,9 @@ import yaml
 
 from gateway.config.backends import JSON_DEPTH_MAX
 from gateway.config.names import (
+    GROUP_KEYS,
     GROUPS,
     KEYS,
-    KEYS_OF_ONE,
     MENTIONED,
     NAMES,
     SCALARS,
@@ -95,7 +95,7 @@ class _Reader:
                 )
                 continue
             self._layer[f"{group}.{name}"] = Given(MENTIONED, its_origin)
-            self._read_section(f"{group}.{name}", KEYS_OF_ONE[group], its_origin, section)
+            self._read_section(f"{group}.{name}", GROUP_KEYS[group], its_origin, section)
 
     def _read_section(self, section: str, keys: tuple[str, ...], origin: str, node: yaml.Node) -> None:
         if not isinstance(node, yaml.MappingNode):

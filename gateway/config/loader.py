@@ -50,7 +50,7 @@ _UNTOLD = frozenset(
     }
     | {"set_fields", "url"}
 )
-_SAID_BETTER = {"tuple_type": "must be a list", "dict_type": "must be a mapping"}
+_PLAIN_MESSAGES = {"tuple_type": "must be a list", "dict_type": "must be a mapping"}
 
 
 class ConfigError(Exception):
@@ -170,7 +170,7 @@ def _validate(
         reason = item.get("ctx", {}).get("error")
         if isinstance(reason, ConflictError):
             return None, [], reason.found
-        message = str(reason) if isinstance(reason, ValueError) else _SAID_BETTER.get(item["type"])
+        message = str(reason) if isinstance(reason, ValueError) else _PLAIN_MESSAGES.get(item["type"])
         loc = [str(part) for part in item["loc"]]
         depth = depth_of(loc)
         part = loc[depth] if len(loc) > depth else None

@@ -74,10 +74,10 @@ KEYS = {
     section: tuple(key for key in model.model_fields if f"{section}.{key}" not in GROUPS)
     for section, model in SECTIONS.items()
 }
-KEYS_OF_ONE = {name: tuple(group.model.model_fields) for name, group in GROUPS.items()}
-BACKEND_KEYS = KEYS_OF_ONE["backends"]
+GROUP_KEYS = {name: tuple(group.model.model_fields) for name, group in GROUPS.items()}
+BACKEND_KEYS = GROUP_KEYS["backends"]
 NAMES = SCALARS + tuple(f"{section}.{key}" for section, keys in KEYS.items() for key in keys)
-_OF_JSON = ((UpstreamSettings, "set_fields"), (TenantSettings, "tiers_allowed"))
+_JSON_SETTINGS = ((UpstreamSettings, "set_fields"), (TenantSettings, "tiers_allowed"))
 FLAGS = {
     "dialect": "--dialect",
     "upstream.url": "--upstream",
@@ -110,7 +110,7 @@ def shape(name: str) -> Shape:
     model = GROUPS[group].model if group is not None else SECTIONS.get(name.partition(".")[0])
     if model is None or key not in model.model_fields:
         return Shape.SCALAR
-    if (model, key) in _OF_JSON:
+    if (model, key) in _JSON_SETTINGS:
         return Shape.JSON
     origin = get_origin(model.model_fields[key].annotation)
     return Shape.LIST if origin is tuple else Shape.MAPPING if origin is dict else Shape.SCALAR

@@ -29,7 +29,7 @@ _GUARDRAIL_WORDS = re.compile(
     r"guardrail|moderation|content[ _-](filter|policy|management policy)|safety (filter|system|policy|check)",
     re.IGNORECASE,
 )
-"""In the message by which a backend refused the input. Not `safety` alone: `safety_identifier` is a field."""
+"""Words in a refusal that mean a guardrail. Not `safety` alone: `safety_identifier` is a field."""
 
 _EMBEDS_RESPONSE = tuple(f"event: {name}\n".encode() for name in sorted(events.LIFECYCLE | events.TERMINAL))
 

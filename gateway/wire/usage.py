@@ -69,7 +69,7 @@ _NAMES = {
     }.items()
     for name in names
 }
-"""By the names in use: which count is meant."""
+"""The count that each name in use means."""
 
 _DETAILS = {
     "input_tokens_details": "input",

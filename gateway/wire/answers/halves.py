@@ -11,8 +11,8 @@ from typing import Any
 
 Event = dict[str, Any]
 
-_PLACE_OF_EVENT = ("type", "item_id", "output_index", "content_index", "summary_index")
-_PLACE_OF_PART = ("index",)
+_EVENT_PLACE = ("type", "item_id", "output_index", "content_index", "summary_index")
+_PART_PLACE = ("index",)
 """What tells two texts apart that stand under the same names: of an event of the Responses API, and of a
 choice or a tool call within a chunk."""
 
@@ -38,7 +38,7 @@ class Halves:
     def join(self, event: Event) -> Event:
         """The event with whole characters only: a first half at an end is kept back, a second half has its
         first put before it, and what has no other half is U+FFFD."""
-        joined: Event = self._joined(event, (), _PLACE_OF_EVENT)
+        joined: Event = self._joined(event, (), _EVENT_PLACE)
         return joined
 
     def rest(self) -> list[Event]:
@@ -47,7 +47,7 @@ class Halves:
         self._waiting = {}
         return events
 
-    def _joined(self, value: Any, path: _Path, place: tuple[str, ...] = _PLACE_OF_PART) -> Any:
+    def _joined(self, value: Any, path: _Path, place: tuple[str, ...] = _PART_PLACE) -> Any:
         if isinstance(value, str):
             return self._text(value, path)
         if isinstance(value, list):

@@ -15,8 +15,8 @@ import orjson
 
 Item = dict[str, Any]
 
-_IN_THREE = ("in_progress", "completed", "incomplete")
-_HOSTED = (*_IN_THREE, "failed")
+_THREE_STATES = ("in_progress", "completed", "incomplete")
+_HOSTED = (*_THREE_STATES, "failed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class ItemShape:
     """
 
     prefix: str
-    statuses: tuple[str, ...] = _IN_THREE
+    statuses: tuple[str, ...] = _THREE_STATES
     fields: Item = field(default_factory=dict)
     cut: str = "incomplete"
     has_call_id: bool = False
@@ -79,7 +79,7 @@ ENDED = frozenset({"completed", "failed"})
 _NULLS_MEAN_NOTHING = frozenset({"message", "reasoning", "function_call", "custom_tool_call"})
 """Items in which no schema allows a null that says something (vLLM: `phase`, `status`, `content`)."""
 
-_OF_THE_EVENT = frozenset({"item_id", "output_index", "sequence_number"})
+_SHARED_FIELDS = frozenset({"item_id", "output_index", "sequence_number"})
 """What vLLM with a tool server leaves in items; the event says it."""
 
 _ONGOING = frozenset({"in_progress", "searching", "generating", "interpreting", "calling"})
@@ -104,7 +104,7 @@ def fields_of(item: Item) -> Item:
     given = {
         name: value
         for name, value in item.items()
-        if name not in _OF_THE_EVENT
+        if name not in _SHARED_FIELDS
         and (value is not None or (keeps_nulls and name not in ("status", "phase")))
     }
     if not isinstance(given.get("status", ""), str):

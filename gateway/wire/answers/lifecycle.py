@@ -26,7 +26,7 @@ from gateway.wire.answers.output import (
 )
 from gateway.wire.events import Event
 
-_TOLD_WHEN_DONE = frozenset({"tool_search_call"})
+_LATE_TYPES = frozenset({"tool_search_call"})
 """Items that are announced only when they are done. OpenAI: another `call_id` in the end, which is the one
 that counts, and which the Python client refuses."""
 
@@ -72,7 +72,7 @@ class Lifecycle:
     def show_or_wait(self, known: OutputItem) -> Iterable[Event]:
         """Show an item, unless it has no name yet, or may be one that is known."""
         is_named = known.type not in CALLS or known.fields.get("name")
-        if is_named and known.twin is None and known.type not in _TOLD_WHEN_DONE:
+        if is_named and known.twin is None and known.type not in _LATE_TYPES:
             yield from self._show(known)
         elif known not in self._items.waiting:
             self._items.waiting.append(known)

@@ -214,13 +214,13 @@ EVENT: Rules = (
     (newest, "llama.cpp: neither ids nor indexes; Hugging Face's responses.js: none for MCP"),
     (by_text, "SGLang to 0.5.16, TensorRT-LLM: closing events are one index too far"),
 )
-"""For an event about a part, a text, or the state of an item."""
+"""Rules for an event about a part, a text, or the state of an item."""
 
 ADDED: Rules = (
     (announced_before, "SGLang: one id for all items, told apart by their indexes"),
     (unannounced, "OGX: thoughts under the id of the message, then an item of their own"),
 )
-"""For an item that is announced."""
+"""Rules for an announced item."""
 
 DONE: Rules = (
     (by_id, "all; responses.js: done twice"),
@@ -229,13 +229,13 @@ DONE: Rules = (
     (newest, "llama.cpp: without id and index; GitHub Copilot: ids that change"),
     (by_text, "SGLang to 0.5.16: under another id and index; TensorRT-LLM: without an id"),
 )
-"""For an item that is done."""
+"""Rules for a finished item."""
 
 FINAL: Rules = (
     (by_own_id, "all"),
     (by_call_id, "OpenRouter: the id of a call is its call_id"),
 )
-"""For an item of the final output; what they do not find is then matched by the keys below."""
+"""Rules for an item of the final output. Items that they do not find are matched by the keys below."""
 
 
 def _content(kind: str, text: str | None, name: Any) -> Hashable:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 NOTICES_MAX = 64
-"""Of one answer: a backend that makes up names as it goes fills no memory with them."""
+"""Per answer, so that a backend that makes up names cannot fill the memory."""
 
 
 class Notable(StrEnum):

@@ -232,5 +232,5 @@ def _event(kind: str, known: OutputItem, of: Part, **fields: Any) -> Event:
 
 
 def _longest(*logprobs: list[Item]) -> list[Item]:
-    """Of what is said at several places the most: vLLM says those of the last token in the end."""
+    """The longest of several versions: vLLM repeats only the last token's at the end."""
     return max(logprobs, key=len)

@@ -134,7 +134,7 @@ def _parsed_strictly(body: bytes, outline: Outline) -> dict[str, Any]:
 
 
 def _given_twice(key: bytes, is_top: bool) -> Refusal:
-    """Of two values one server takes the first, and another one the last."""
+    """Refuses a key that is given twice: one server takes the first value, another one the last."""
     name = key.decode(errors="replace")
     is_word = name.isidentifier() and len(name) <= 64
     return invalid(

@@ -35,7 +35,7 @@ _VALUE = re.compile(rb'[ \t\r\n]*:[ \t\r\n]*(true|false|null|""|NaN|Infinity|["\
 _ODD = {b'"': "a string", b"[": "an array", b"{": "an object"} | dict.fromkeys(
     (bytes([sign]) for sign in b"0123456789-NI"), "a number"
 )
-"""By how it begins: what a value is that is neither true, false nor null."""
+"""Type of a value that is neither true, false nor null, by its first byte."""
 
 
 def _however_written(key: str) -> str:

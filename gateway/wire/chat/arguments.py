@@ -137,7 +137,7 @@ def is_json(text: str) -> bool:
 
 
 def _once(text: str) -> str | None:
-    """Of an object that was told several times in a row, as by codex-lb, the one; None if that is not it."""
+    """One copy of an object that was sent several times in a row (codex-lb); None if it was not."""
     for times in range(2, 9):
         size, rest = divmod(len(text), times)
         if not rest and text == text[:size] * times and isinstance(_parsed(text[:size]), dict):

@@ -181,7 +181,7 @@ class Calls:
         self._known = known
         self._by_index: dict[int, ToolCall] = {}
         self._row: dict[int, ToolCall] = {}
-        """By its place in the chunk: those of the last chunk that began several without an index."""
+        """The call at the same place in the last chunk that began several calls without an index."""
         self.all: list[ToolCall] = []
 
     def take(self, it: Fragment) -> tuple[ToolCall, bool]:

@@ -20,7 +20,7 @@ FIELDS: dict[str, str | None] = {
     "search_info": "search_results",  # DashScope, Hunyuan
     "context": "citations",  # Azure, from its own search index
 }
-"""By the field's name, in a chunk, a choice, a delta or a message: where the list is inside of it."""
+"""Path of the list inside each field of a chunk, a choice, a delta or a message."""
 
 _URLS = ("url", "link", "uri")
 _TITLES = ("title", "name", "filename", "filepath")
@@ -122,7 +122,7 @@ class Citations:
 
 
 def _annotation(source: Source, place: tuple[int, int]) -> Annotation:
-    """With every key that the SDKs' types require, and what else the backend knows of the source."""
+    """The citation with every key that the SDKs' types require, and the backend's further facts."""
     fields = source.fields
     title = _first(fields, _TITLES)
     if source.url:

@@ -100,7 +100,7 @@ class ChatEnding:
 
 
 DONE = ChatEnding(Meaning.WHOLE, "stop")
-"""Of an answer that is whole, whether or not it says so."""
+"""The ending of a whole answer, stated or not."""
 
 
 def ending_of(finish_reason: object, native: object = None) -> ChatEnding | None:

@@ -37,7 +37,7 @@ _PARTS: dict[str, PieceKind] = {
     "tool_call": PieceKind.CALL,
     "function_call": PieceKind.CALL,
 }
-"""By the type of a part of `content`."""
+"""Meaning of a part of `content`, by its type."""
 
 _UNTYPED: dict[str, PieceKind] = {
     "functionCall": PieceKind.CALL,  # Gemini-like
@@ -52,7 +52,7 @@ _UNTYPED: dict[str, PieceKind] = {
     "refusal": PieceKind.REFUSAL,
     "text": PieceKind.TEXT,
 }
-"""By what a part without a type has."""
+"""Meaning of a part without a type, by its field."""
 
 _WORDS = (
     "text",

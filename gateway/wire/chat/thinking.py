@@ -23,10 +23,10 @@ TAGS = {
     "<seed:think>": "</seed:think>",  # Seed-OSS
     "◁think▷": "◁/think▷",  # Kimi-VL
 }
-"""By the opening tag: the closing one."""
+"""Closing tags, by the opening one."""
 
 HELD_CHARS_MAX = 262_144
-"""Of a text that waits for its closing tag; more of it, and it is taken for text."""
+"""Longest text that waits for its closing tag. A longer one is taken for text."""
 
 _OPENING = re.compile("|".join(map(re.escape, TAGS)))
 _CLOSING = re.compile("|".join(map(re.escape, TAGS.values())))

@@ -25,18 +25,18 @@ CUSTOM_TOOL_ARGUMENT = "input"
 """A custom tool takes one text; as a function it takes an object with this one string."""
 
 TOOLS_MAX: Final = 2000
-"""Of one request: more than a model can be told of. What is made of them holds up all others for 10 ms."""
+"""Tools of one request: more than a model can use. Translating them blocks the event loop for 10 ms."""
 
 _ITEM_TYPES = {"function": "function_call", "custom": "custom_tool_call"}
 """What a call becomes, by the type of the tool. All other types are run by a server, or known to a model."""
 
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
-_NOT_OF_A_NAME = re.compile(r"[^a-zA-Z0-9_-]")
+_FOREIGN_TO_A_NAME = re.compile(r"[^a-zA-Z0-9_-]")
 
 _TOP_LEVEL = "functions"
 """Some models, and Codex, call the place of the tools outside of any namespace so."""
 
-_NOT_BESIDE = frozenset(
+_EXCLUDED_FIELDS = frozenset(
     {
         *("type", "name", "description", "parameters", "strict", "format"),  # they stand in `function`
         *("allowed_callers", "async", "output_schema"),  # of the Responses API alone
@@ -160,7 +160,7 @@ def _flat(namespace: str, name: str, taken: Collection[str]) -> str:
     plain = f"{namespace}__{name}"
     if _NAME.fullmatch(plain) and plain not in taken:
         return plain
-    start = _NOT_OF_A_NAME.sub("_", plain)[:55]
+    start = _FOREIGN_TO_A_NAME.sub("_", plain)[:55]
     for number in count():
         digest = hashlib.sha256(f"{namespace}\0{name}\0{number}".encode()).hexdigest()[:8]
         if f"{start}_{digest}" not in taken:
@@ -196,7 +196,7 @@ def _function(tool: Declared, name: str, group: str) -> Body:
     extra = {
         part: value
         for part, value in tool.tool.items()
-        if value is not None and part not in _NOT_BESIDE and part != tool.kind
+        if value is not None and part not in _EXCLUDED_FIELDS and part != tool.kind
     }
     return {**extra, "type": "function", "function": function}
 

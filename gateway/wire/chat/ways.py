@@ -11,7 +11,7 @@ class System(StrEnum):
     """Where system messages go that stand after the first turn."""
 
     AUTO = "auto"
-    """In place, until the backend refuses one there."""
+    """In place until the backend refuses one there."""
     IN_PLACE = "in_place"
     FIRST = "first"
     """Into the one at the front."""

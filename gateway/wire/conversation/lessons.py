@@ -20,7 +20,7 @@ from gateway.wire.conversation.plain_words import Item
 from gateway.wire.conversation.replay import Forms
 
 _WORDS_CHARS_MAX = 20_000
-"""Of a refusal. vLLM names each of a hundred types for each of the items that fit none."""
+"""Characters of a refusal that are searched. vLLM names a hundred types for each item that fits none."""
 
 _DEPTH_MAX = 12
 

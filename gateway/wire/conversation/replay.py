@@ -47,7 +47,7 @@ class Ids(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Forms:
-    """In which forms a backend takes items, as far as its refusals have taught.
+    """The forms in which a backend accepts items, as its refusals have taught.
 
     Attributes:
         refused: Types of items that it does not take.
@@ -75,7 +75,7 @@ class Forms:
 
 @dataclass(frozen=True, slots=True)
 class ReplayTarget:
-    """Whom earlier turns are told.
+    """The backend that earlier turns are sent to.
 
     Attributes:
         backend: Its name; empty: not known.

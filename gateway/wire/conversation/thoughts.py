@@ -22,7 +22,7 @@ MARK: Final = "bbt1."
 INCLUDE: Final = "reasoning.encrypted_content"
 FIELD: Final = "encrypted_content"
 
-_NOT_SEALED = frozenset({"type", "id", "status", "summary", FIELD})
+_OPEN_FIELDS = frozenset({"type", "id", "status", "summary", FIELD})
 """Fields that a client sends back, or that say nothing."""
 
 
@@ -47,7 +47,7 @@ def parts_of(text: str) -> tuple[str, bytes] | None:
 
 def to_seal(item: Item) -> bytes:
     """What of a reasoning item is sealed."""
-    return orjson.dumps({name: value for name, value in item.items() if name not in _NOT_SEALED})
+    return orjson.dumps({name: value for name, value in item.items() if name not in _OPEN_FIELDS})
 
 
 def sealed_in(item: Any) -> str | None:
@@ -77,7 +77,7 @@ def opened(item: Item, sealed: bytes | None) -> Item:
 
 
 def unreadable(text: str, param: str) -> Refusal:
-    """For what was changed, was sealed for somebody else, or by a key that is gone; in the API's words."""
+    """The refusal of a seal that was changed, is for another tenant, or whose key is gone."""
     return invalid(
         f"The encrypted content {text[:8]}...{text[-4:]} could not be verified. "
         "Reason: Encrypted content could not be decrypted or parsed.",

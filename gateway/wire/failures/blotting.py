@@ -13,7 +13,7 @@ from typing import Final
 BLOT: Final = "***"
 
 CHARS_MAX: Final = 8_000
-"""Of a text that is looked through, in 50 ms at most; what is longer is cut. A message keeps 2000."""
+"""Characters that are searched, in 50 ms at most. A longer text is cut; a message keeps 2000."""
 
 _NAME = r"(?=[0-9-]{0,62}[A-Za-z])[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _DOTTED = rf"{_NAME}(?:\.{_NAME}){{1,8}}"

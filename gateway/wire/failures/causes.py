@@ -37,7 +37,7 @@ BEHIND = Cause("server_error", 502)
 AGAIN = Cause("server_error", 500)
 
 _CAUSES = (CONTEXT, QUOTA, FILTER, KEY, MODEL, DENIED, RATE, BUSY, SLOW, BEHIND, AGAIN)
-"""Of several in one error the first counts: it is the most precise, and no wait changes it."""
+"""If an error has several, the first counts: it is the most precise, and no wait changes it."""
 
 CODES = frozenset(
     {
@@ -187,7 +187,7 @@ _BY_WORDS = [
     for cause in dict.fromkeys(cause for cause, _, _ in _WORDS)
 ]
 _BY_STATUS = {401: KEY, 402: QUOTA, 403: DENIED, 429: RATE, 529: BUSY}
-_OF_THE_REQUEST = frozenset({400, 404, 413, 415, 422})
+_REQUEST_STATUSES = frozenset({400, 404, 413, 415, 422})
 
 
 def by_name(names: Iterable[str]) -> Cause | None:
@@ -205,7 +205,7 @@ def code_of(status: int | None) -> str:
     """What an HTTP status says, if nothing else does."""
     if status in _BY_STATUS:
         return _BY_STATUS[status].code
-    return "invalid_prompt" if status in _OF_THE_REQUEST else "server_error"
+    return "invalid_prompt" if status in _REQUEST_STATUSES else "server_error"
 
 
 def is_beyond_any_wait(message: str) -> bool:

@@ -48,7 +48,7 @@ _WRAPPER = re.compile(
 _TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
 _XML_MESSAGE = re.compile(r"<message>(.*?)</message>", re.IGNORECASE | re.DOTALL)
 _HOST = re.compile(r"^\S+\.\S+ \| ")
-"""With which Cloudflare's titles begin."""
+"""How the titles of Cloudflare's error pages begin."""
 
 
 @dataclass(slots=True)
