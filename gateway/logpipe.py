@@ -42,7 +42,7 @@ class LogPipe:
 
     @property
     def dropped(self) -> int:
-        """How many lines nobody will read."""
+        """The number of dropped lines."""
         return self._refused + self._lost
 
     def put(self, line: bytes) -> None:

@@ -49,7 +49,7 @@ def line(event: str, *, level: int = logging.INFO, exc_info: Any = None, **field
 
 
 class JobFacts:
-    """What is known of jobs, so that each line about one says it: whoever learns it tells it once."""
+    """Facts of jobs that each line about a job repeats. Whoever learns a fact reports it once."""
 
     def __init__(self) -> None:
         self._jobs: dict[str, dict[str, Any]] = {}
@@ -94,7 +94,7 @@ def configure_logging(
 
 
 def lines_dropped() -> int:
-    """How many lines nobody could take."""
+    """The number of lines that were dropped."""
     return sum(handler.dropped for handler in log.handlers if isinstance(handler, _Handler))
 
 
@@ -140,7 +140,7 @@ def _uncaught(error: BaseException | None) -> None:
 
 class _Lines(logging.Formatter):
     def fields(self, record: logging.LogRecord) -> dict[str, Any]:
-        """What the record says; `trace` if it is about an exception."""
+        """The fields of a record, with `trace` if it has an exception."""
         found = {"event": record.getMessage(), **getattr(record, "fields", {})}
         if record.name != log.name:
             found = {"event": "library", "library": record.name, "reason": str(record.msg).partition("\n")[0]}

@@ -99,7 +99,7 @@ class UpstreamSettings(Section):
     """Before the first retry at most; the next ones at most twice that, four times, …"""
     backoff_max_ms: Annotated[int, Field(ge=1, le=600_000)] = 2_000
     retry_after_times_max: Annotated[int, Field(ge=0, le=1000)] = 5
-    """How often a job lets itself be sent away by 429 or 503."""
+    """How many times a job waits after 429 or 503 before it fails."""
     retry_after_max_s: Seconds = 120
     """Longest wait for a backend that answered so, whatever its `Retry-After` says."""
     retry_after_default_s: Seconds = 0.5

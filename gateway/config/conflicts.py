@@ -1,4 +1,4 @@
-"""What is fine alone but not together, because one of the two could never take effect.
+"""Settings that exclude each other, because one of the two could never take effect.
 
 Each conflict names its settings, so that the loader can tell the place they come from. No reason may
 quote a credential, a header or a URL.
@@ -232,7 +232,7 @@ def _cors(server: ServerSettings) -> Iterator[Conflict]:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach what listens there."""
+    """True if only this machine can reach what listens there."""
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
@@ -269,7 +269,7 @@ def _addresses(host: str) -> frozenset[str]:
 
 
 def _place(text: str) -> tuple[str, str]:
-    """What a URL means, however it is written: origin and path."""
+    """The canonical form of a URL: origin and path."""
     url = URL(text)
     return str(url.origin()), url.raw_path.rstrip("/")
 

@@ -32,7 +32,7 @@ _SERVICE_LINK = re.compile(r"BACKBURNER_(\w+_)?(SERVICE_(HOST|PORT\w*)|PORT_\d+_
 
 
 def read_environment(environ: Mapping[str, str], known: Iterable[str], problems: list[str]) -> Layer:
-    """What the environment gives; the variables that cannot be used are added to `problems`.
+    """The settings of the environment. Unusable variables are added to `problems`.
 
     Args:
         known: What the file has of groups (`backends.NAME`): a variable that spells one of them is about it.

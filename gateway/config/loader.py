@@ -128,7 +128,7 @@ def load_server(names: Iterable[str], *, environ: Mapping[str, str], file: Path 
 def _gather(
     argv_overrides: dict[str, Any], environ: Mapping[str, str], file: Path | None
 ) -> tuple[list[Layer], list[str]]:
-    """What flags, environment and file give, and what in them is no setting."""
+    """The values of flags, environment and file, and the names in them that are no settings."""
     flags = {name: Given(v, FLAGS.get(name, name)) for name, v in argv_overrides.items() if v is not None}
     from_file: Layer = {}
     problems: list[str] = []

@@ -1,4 +1,4 @@
-"""What each setting is, its unit, its default and its bounds.
+"""All settings, with their units, defaults and bounds.
 
 `backends` has those of one model server, `tenants` those of callers, `webhooks` those of deliveries,
 `conflicts` says which values do not go together. After the checks, only the `read_…` of sections still look
@@ -184,7 +184,7 @@ class LogSettings(Section):
 
 
 class ConversationSettings(Section):
-    """What is kept of conversations."""
+    """Limits and choices for conversations."""
 
     record_foreground: Literal["auto"] | bool = "auto"
     """Which plain responses are recorded: translated ones (`auto`), all, or none."""

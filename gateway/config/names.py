@@ -20,7 +20,7 @@ from gateway.config.webhooks import EndpointSettings
 
 
 class Shape(Enum):
-    """What the value of a setting looks like in a file."""
+    """The form of a value in a file."""
 
     SCALAR = "scalar"
     LIST = "list"
@@ -33,7 +33,7 @@ class Given(NamedTuple):
 
     value: Any
     origin: str
-    """What a person would look for: a flag, a variable, a line of a file."""
+    """The place that a person would look at: a flag, a variable, a line of a file."""
     items: Mapping[str, str] = {}
     """The origins of its items, by index or key, where they have their own."""
 
@@ -43,9 +43,9 @@ class Group(NamedTuple):
 
     model: type[Section]
     one: str
-    """What one of them is called."""
+    """The word for one member."""
     url: str
-    """What its `url` is, which each must have."""
+    """A description of its required `url`."""
 
 
 Layer = dict[str, Given]  # by full name; `backends` and `backends.NAME` stand there with MENTIONED
@@ -99,7 +99,7 @@ def group_of(name: str) -> str | None:
 
 
 def depth_of(path: Sequence[str]) -> int:
-    """How many parts of a path are the name of a setting; the rest leads into its value."""
+    """The number of parts of a path that name a setting; the rest leads into its value."""
     group = group_of(".".join(path))
     return 1 if path[0] in SCALARS else 2 if group is None else group.count(".") + 3
 
@@ -122,11 +122,11 @@ def variable_of(name: str) -> str:
 
 
 def unknown(what: str, candidates: Iterable[str], others: Iterable[str] = ()) -> str:
-    """What to say about a name that is not a setting's."""
+    """The message about a name that is no setting."""
     near = list(others)[:1] or difflib.get_close_matches(what, candidates, n=1)
     return f"unknown setting; did you mean '{near[0]}'?" if near else "unknown setting"
 
 
 def is_plain(text: str) -> bool:
-    """Whether a value may be shown as it is, on a line of its own words."""
+    """True if a value may be shown as it is, on a line of its own words."""
     return re.fullmatch(r"[\w.:/+-]{1,200}", text) is not None

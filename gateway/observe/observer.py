@@ -1,4 +1,4 @@
-"""What happens, as counters and log lines.
+"""Happenings as counters and log lines.
 
 Rooms report what happened (`job_finished(...)`); this file alone decides which counter moves and which
 line is written. The metrics are the table in `metrics`; what may stand in a line is in `gateway.logs`.

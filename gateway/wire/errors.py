@@ -1,4 +1,4 @@
-"""What can be wrong with a request, in the API's own words.
+"""Errors of requests, in the API's own words.
 
 A `Refusal` says what is wrong; which HTTP status that is, is chosen in `gateway.api.errors`.
 The body's shape is OpenAI's `{"error": {"message", "type", "param", "code"}}`.

@@ -1,4 +1,4 @@
-"""What a client asks for in a query string: how to retrieve a response, and which of its items."""
+"""Query strings: how to retrieve a response, and which of its items to list."""
 
 from __future__ import annotations
 

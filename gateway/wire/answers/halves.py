@@ -42,7 +42,7 @@ class Halves:
         return joined
 
     def rest(self) -> list[Event]:
-        """What still waits when the answer ends, as events with nothing else in them."""
+        """The halves that still wait when the answer ends, each as an event of its own."""
         events = [_event_with("\ufffd", path) for path in self._waiting]
         self._waiting = {}
         return events

@@ -1,4 +1,4 @@
-"""What the official clients need of items, parts and citations, as tables.
+"""Fields that the official clients require of items, parts and citations, as tables.
 
 What a backend leaves out is filled in by the emptiest value there is: nothing is made up that says something.
 Sources: the required fields of the Python client's types, what the Node client's accumulator and Vercel's AI
@@ -80,7 +80,7 @@ _NULLS_MEAN_NOTHING = frozenset({"message", "reasoning", "function_call", "custo
 """Items in which no schema allows a null that says something (vLLM: `phase`, `status`, `content`)."""
 
 _SHARED_FIELDS = frozenset({"item_id", "output_index", "sequence_number"})
-"""What vLLM with a tool server leaves in items; the event says it."""
+"""Fields that vLLM with a tool server leaves in items, although the event has them."""
 
 _ONGOING = frozenset({"in_progress", "searching", "generating", "interpreting", "calling"})
 _FAILING = frozenset({"failed", "error", "errored", "cancelled", "canceled", "expired"})
@@ -92,7 +92,7 @@ def shape_of(item_type: str) -> ItemShape:
 
 
 def type_of(item: Item) -> str:
-    """What an item says that it is."""
+    """The type that an item states."""
     kind = item.get("type")
     return kind if isinstance(kind, str) and kind else "message"
 
@@ -129,7 +129,7 @@ def _fitted(value: Any, default: Any) -> Any:
 
 
 def _missing(given: Item, required: Item) -> Item:
-    """What stands in for fields that are missing, or of another type."""
+    """Defaults for fields that are missing or have another type."""
     return {
         name: deepcopy(default)
         for name, default in required.items()
@@ -205,7 +205,7 @@ def annotation(given: Item) -> Item:
 
 
 def is_streamed(given: Item) -> bool:
-    """Whether a citation can be an event: Vercel's AI SDK ends on one of a type that it does not know."""
+    """True if a citation can be an event: Vercel's AI SDK ends on one of a type that it does not know."""
     return str(given.get("type")) in _ANNOTATIONS
 
 

@@ -114,7 +114,7 @@ class Normaliser:
         return sum(text.shelve(shelf) for item in open_items for text in item.texts() if not text.is_done)
 
     def has_cut_call(self) -> bool:
-        """Whether some call is not whole, whatever the backend says."""
+        """True if some call is not whole, whatever the backend says."""
         return any(known.is_done and known.is_cut_call() for known in self._items.shown)
 
     def _read(self, event: Event) -> Iterable[Event]:

@@ -14,7 +14,7 @@ NOTICES_MAX = 64
 
 
 class Notable(StrEnum):
-    """What there is to be told."""
+    """Kinds of notices."""
 
     UNMAPPED_FIELD = "unmapped_field"
     """A field had content for which a response has no place."""

@@ -205,7 +205,7 @@ def _told(siblings: list[Part | None], position: int, kind: TextKind, text: Any)
 
 
 def _is_said(known: OutputItem, holder: str, text: Any, streamed: set[str]) -> bool:
-    """Whether a text was streamed already: as a piece of another one, or a thought as what it is not called
+    """True if a text was streamed already: as a piece of another one, or a thought as what it is not called
     in the end, content or summary."""
     if known.is_done and isinstance(text, str) and text in known.said():
         return True

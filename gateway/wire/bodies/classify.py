@@ -95,7 +95,7 @@ def classify(body: bytes) -> Generator[None, None, Kind]:
 
 
 def may_name_previous(body: bytes) -> Generator[None, None, bool]:
-    """Whether any server could find a previous response, or an item, named in a plain body that is not taken
+    """True if any server could find a previous response, or an item, named in a plain body that is not taken
     for one that does.
 
     Of a key given twice one server takes the first, another the last; some read UTF-16, or skip a byte order

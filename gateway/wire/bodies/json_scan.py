@@ -52,7 +52,7 @@ class Keys:
         self._key_bytes_max = 6 * max(map(len, names)) + 2
 
     def mentioned_in(self, body: bytes) -> Generator[None, None, bool]:
-        """Whether one of them may be among the keys of a body. The pauses are for others."""
+        """True if one of them may be among the keys of a body. The pauses are for others."""
         for start in range(0, len(body), _STEP_BYTES):
             end = start + _STEP_BYTES + self._key_bytes_max
             if any(body.find(part, start, end) >= 0 for part in self._parts) and self._key.search(
@@ -124,7 +124,7 @@ class Outline:
 
 
 def is_object(body: bytes) -> bool:
-    """Whether a body begins as a JSON object does."""
+    """True if a body begins as a JSON object does."""
     return _OBJECT.match(body) is not None
 
 

@@ -26,7 +26,7 @@ _URLS = ("url", "link", "uri")
 _TITLES = ("title", "name", "filename", "filepath")
 _FILES = ("file_id", "id", "hash", "filepath", "title", "name")
 _MARKERS = ("[{}]", "[^{}]", "[doc{}]", "[ref_{}]", "【{}】")
-"""How texts refer to a source by number: most; some models; Azure; DashScope; Chinese models."""
+"""References to numbered sources in texts: most; some models; Azure; DashScope; Chinese models."""
 
 Annotation = dict[str, Any]
 
@@ -108,7 +108,7 @@ class Citations:
         return bool(self._placed or self._listed)
 
     def annotations(self, text: str) -> list[Annotation]:
-        """What there is, as annotations of this text; it counts as shown then."""
+        """The sources as annotations of this text; they count as shown from then on."""
         placed = [_annotation(source, source.place) for source in self._placed.values() if source.place]
         self._shown |= self._placed.keys() | {key for key, _ in self._placed}
         listed = [

@@ -101,5 +101,5 @@ def texts_in(value: Any) -> set[str]:
 
 
 def has_text(value: Any) -> bool:
-    """Whether there is any text within a value."""
+    """True if there is any text within a value."""
     return any(text and not text.isspace() for text in texts_in(value))

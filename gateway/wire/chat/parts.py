@@ -1,4 +1,4 @@
-"""What the typed parts of a message's content mean, and what has the same shapes elsewhere in a message."""
+"""Typed parts of a message's content, and the same shapes elsewhere in a message."""
 
 from __future__ import annotations
 

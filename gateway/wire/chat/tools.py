@@ -28,7 +28,7 @@ TOOLS_MAX: Final = 2000
 """Tools of one request: more than a model can use. Translating them blocks the event loop for 10 ms."""
 
 _ITEM_TYPES = {"function": "function_call", "custom": "custom_tool_call"}
-"""What a call becomes, by the type of the tool. All other types are run by a server, or known to a model."""
+"""Type of the call item, by the type of the tool. A server runs all other types, or the model knows them."""
 
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _FOREIGN_TO_A_NAME = re.compile(r"[^a-zA-Z0-9_-]")
@@ -66,7 +66,7 @@ class Tools:
     shown: tuple[Body, ...] = ()
 
     def headers(self) -> dict[str, str]:
-        """What the answer to a create says of the tools."""
+        """Headers about the tools in the answer to a create."""
         return {OMITTED_HEADER: in_header(self.omitted)} if self.omitted else {}
 
     def item_of(self, name: str) -> Body:
@@ -142,7 +142,7 @@ def _shown(tools: Any, omitted: Collection[str], param: str = "tools") -> Iterat
 
 
 def _is_callable(tool: Declared) -> bool:
-    """Whether the model may call it itself, and not only a program that the model writes."""
+    """True if the model may call it itself, and not only a program that the model writes."""
     callers = tool.tool.get("allowed_callers")
     return not isinstance(callers, list) or not callers or "direct" in callers
 
@@ -205,7 +205,7 @@ _SYNTAXES = {"lark": "this Lark grammar", "regex": "this regular expression"}
 
 
 def _grammar(form: Any) -> str:
-    """What the model must be told of a grammar that nobody holds it to."""
+    """Description of a grammar for the model, since no server enforces it."""
     if not isinstance(form, dict) or form.get("type") != "grammar":
         return ""
     inner = form.get("grammar")  # as chat completions have it

@@ -32,7 +32,7 @@ class ThoughtReplay(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Ways:
-    """What a backend accepts, and what it must have.
+    """What one chat backend accepts and requires.
 
     Attributes:
         has_developer_role: It knows the role `developer`; else such messages go as `system`.

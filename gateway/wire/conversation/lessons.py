@@ -65,7 +65,7 @@ class Row(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Lesson(Generic[T]):
-    """What to do otherwise, by which row."""
+    """A change of the call, and the row that teaches it."""
 
     name: str
     known: T
@@ -73,7 +73,7 @@ class Lesson(Generic[T]):
 
 
 def lessons(rows: tuple[Row[T], ...], known: T, said: bytes, sent: bytes) -> Iterator[Lesson[T]]:
-    """What a refusal may teach that is not known yet, the likeliest first.
+    """New lessons of a refusal, the likeliest first.
 
     Args:
         said: The backend's error, as it came.

@@ -14,7 +14,7 @@ import orjson
 Item = dict[str, Any]
 
 PLAIN = frozenset({"message", "function_call", "function_call_output"})
-"""What every backend takes."""
+"""Items that every backend accepts."""
 
 CUSTOM = frozenset({"custom_tool_call", "custom_tool_call_output"})
 

@@ -36,7 +36,7 @@ _OVERLAP_BYTES: Final = 32 * 2**10
 
 
 def may_be_in(body: bytes) -> Generator[None, None, bool]:
-    """Whether a body may name items, or have thoughts that were sealed here. The pauses are for others."""
+    """True if a body may name items, or have thoughts that were sealed here. The pauses are for others."""
     if (yield from _TYPED.mentioned_in(body)):
         return True
     for start in range(0, len(body), _STEP_BYTES):

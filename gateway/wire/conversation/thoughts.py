@@ -17,7 +17,7 @@ from gateway.wire.errors import Refusal, invalid
 Item = dict[str, Any]
 
 MARK: Final = "bbt1."
-"""What a text begins with that was sealed here. The rest is the id of the key, a dot, and what it sealed."""
+"""Prefix of a sealed text. The key's id, a dot and the sealed bytes follow."""
 
 INCLUDE: Final = "reasoning.encrypted_content"
 FIELD: Final = "encrypted_content"
@@ -27,7 +27,7 @@ _OPEN_FIELDS = frozenset({"type", "id", "status", "summary", FIELD})
 
 
 def are_wanted(request: dict[str, Any]) -> bool:
-    """Whether a request asks for thoughts that can be sent back."""
+    """True if a request asks for thoughts that can be sent back."""
     return INCLUDE in (request.get("include") or [])
 
 
@@ -46,12 +46,12 @@ def parts_of(text: str) -> tuple[str, bytes] | None:
 
 
 def to_seal(item: Item) -> bytes:
-    """What of a reasoning item is sealed."""
+    """The part of a reasoning item that is sealed."""
     return orjson.dumps({name: value for name, value in item.items() if name not in _OPEN_FIELDS})
 
 
 def sealed_in(item: Any) -> str | None:
-    """What an input item has that was sealed here."""
+    """The sealed text of an input item, if it was sealed here."""
     if not isinstance(item, dict) or item.get("type") != "reasoning":
         return None
     text = item.get(FIELD)
@@ -59,7 +59,7 @@ def sealed_in(item: Any) -> str | None:
 
 
 def is_whole(item: Item) -> bool:
-    """Whether a reasoning item needs nothing of what was sealed."""
+    """True if a reasoning item needs nothing of what was sealed."""
     return bool(item.get("content"))
 
 

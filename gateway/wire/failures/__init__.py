@@ -1,4 +1,4 @@
-"""What went wrong at a backend, as the `error` of a failed response.
+"""Failures of backends, as the `error` of a failed response.
 
 A backend's own words are kept. Where they may stand in an error is in `errorbody`, what they mean in
 `causes`.

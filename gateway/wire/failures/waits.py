@@ -1,4 +1,4 @@
-"""How long a backend asks to be left alone, where it says so in the body of an error and not in a header."""
+"""Waits that a backend asks for in the body of an error instead of a header."""
 
 from __future__ import annotations
 
