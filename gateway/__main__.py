@@ -65,7 +65,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _ask_a_running_one(args: argparse.Namespace) -> int:
-    """What `healthcheck` and `webhooks` come to: the exit status."""
+    """Run `healthcheck` or `webhooks`; returns the exit status."""
     is_check = args.command == "healthcheck"
     try:
         admin = remote.admin_of(

@@ -17,7 +17,7 @@ _BATCH_BYTES: Final = 16 * 2**10
 """Written at once. So much is held beside the bound."""
 
 _LOOK_MS: Final = 1000
-"""For a reader of a pipe that does not block."""
+"""Pause while the reader of a non-blocking pipe catches up."""
 
 
 class LogPipe:
@@ -42,7 +42,7 @@ class LogPipe:
 
     @property
     def dropped(self) -> int:
-        """How many lines nobody will read."""
+        """The number of dropped lines."""
         return self._refused + self._lost
 
     def put(self, line: bytes) -> None:

@@ -31,11 +31,11 @@ FIELDS = frozenset(
         "upstream_status", "url", "version", "waited_s", "waiting", "wanted", "was",
     }
 )  # fmt: skip
-"""Of a tenant the first 8 hexadecimal digits, and its name where the settings give it one; URLs and paths are
-those of the settings."""
+"""A tenant is shown by its first 8 hexadecimal digits, and its name if the settings give one. URLs and paths
+are those of the settings."""
 
 _JOBS_MAX = 20_000
-"""Of which something is remembered; more cannot wait and run under the default limits."""
+"""Jobs whose facts are remembered. The default limits allow no more to wait and run."""
 
 _TELLING = (OSError, sqlite3.Error)
 """Exceptions whose words are the system's own: errno and file, or what SQLite has against a statement."""
@@ -49,7 +49,7 @@ def line(event: str, *, level: int = logging.INFO, exc_info: Any = None, **field
 
 
 class JobFacts:
-    """What is known of jobs, so that each line about one says it: whoever learns it tells it once."""
+    """Facts of jobs that each line about a job repeats. Whoever learns a fact reports it once."""
 
     def __init__(self) -> None:
         self._jobs: dict[str, dict[str, Any]] = {}
@@ -94,7 +94,7 @@ def configure_logging(
 
 
 def lines_dropped() -> int:
-    """How many lines nobody could take."""
+    """The number of lines that were dropped."""
     return sum(handler.dropped for handler in log.handlers if isinstance(handler, _Handler))
 
 
@@ -140,7 +140,7 @@ def _uncaught(error: BaseException | None) -> None:
 
 class _Lines(logging.Formatter):
     def fields(self, record: logging.LogRecord) -> dict[str, Any]:
-        """What the record says; `trace` if it is about an exception."""
+        """The fields of a record, with `trace` if it has an exception."""
         found = {"event": record.getMessage(), **getattr(record, "fields", {})}
         if record.name != log.name:
             found = {"event": "library", "library": record.name, "reason": str(record.msg).partition("\n")[0]}

@@ -1,4 +1,4 @@
-"""What the process gets of its machine and gives back: file descriptors, memory, turns without long halts."""
+"""The process and its machine: file descriptors, memory, and an event loop without long halts."""
 
 from __future__ import annotations
 

@@ -111,7 +111,7 @@ def _ask(admin: Admin, path: str, body: dict[str, str] | None = None) -> bytes:
 
 
 def _why_not(error: Exception) -> str:
-    """What was wrong, in words."""
+    """The problem in words."""
     inner = error.reason if isinstance(error, URLError) else error
     match inner:
         case ConnectionRefusedError():

@@ -1,4 +1,4 @@
-"""One backend: where its model servers are, which models it has, and how much it may be asked.
+"""One backend: its model servers, its models, and the limits of calls to it.
 
 Messages of the checks here reach a terminal: none may quote a credential, a header or a URL. What does
 not go together is judged in `conflicts`.
@@ -52,23 +52,23 @@ class UpstreamSettings(Section):
     replicas: Annotated[tuple[HttpUrlString, ...], Field(max_length=256)] = ()
     """More base URLs that serve the same models; calls are balanced over `url` and these."""
     models: Annotated[tuple[ModelName, ...], Field(min_length=1, max_length=1000)] = ("*",)
-    """Which models requests may ask for here: fnmatch patterns, case-sensitive."""
+    """Patterns of the models that this backend serves: fnmatch, case-sensitive."""
     rename: dict[ModelName, ModelName] = Field(default_factory=dict)
-    """By the model name that clients use: the name that the backend knows."""
+    """The backend's names of models, by the names that clients use."""
     api_key: SecretStr | None = None
     """Sent instead of the caller's credential. Prefer `api_key_file` or `api_key_env`."""
     api_key_file: Path | None = None
-    """The same, from a file that nobody but its owner may read."""
+    """The same, from a file that only its owner may read."""
     api_key_env: str | None = None
     """The same, from the environment variable of this name, as it is at the start."""
     check_credentials: bool = True
-    """A caller's credential that is new here is tried on it before a background response is accepted."""
+    """Try a new caller's credential on the backend before a background response is accepted."""
     cache_salt: bool = False
-    """Each prompt has a `cache_salt` of its tenant, so that nobody can measure what others asked."""
+    """Send a `cache_salt` per tenant, so that no tenant can measure what others asked."""
     headers: dict[str, SecretStr] = Field(default_factory=dict)
-    """Set on every call to the backend, in place of the caller's of the same names."""
+    """Headers of every call to the backend. They replace the caller's of the same names."""
     api: Literal["auto", "responses", "chat"] = "auto"
-    """What it speaks: `/responses`, or `/chat/completions` only. `auto` asks it once."""
+    """Its API: `/responses`, or `/chat/completions` only. `auto` asks the backend once."""
     developer_role: bool = False
     """Chat: it knows the role `developer`; else such messages are sent as `system`."""
     max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
@@ -88,9 +88,9 @@ class UpstreamSettings(Section):
     concurrency_max: Count = 256
     """Background calls under way at once, per replica; the rest wait in the queue."""
     foreground_reserved: Annotated[int, Field(ge=0)] = 0
-    """Of `concurrency_max`, what background jobs always leave free for plain requests."""
+    """Part of `concurrency_max` that is reserved for plain requests."""
     slots_kept_percent: Annotated[float, Field(ge=0, le=50)] = 5
-    """Of the slots for background calls, how many are for callers who have less than their share of them."""
+    """Percentage of slots that is reserved for callers who have less than their share."""
     connect_timeout_s: Seconds = 5
     connect_attempts_max: Annotated[int, Field(ge=1, le=20)] = 3
     """Tries to connect for a background call, with jittered back-off; then its job waits in the queue."""
@@ -100,7 +100,7 @@ class UpstreamSettings(Section):
     """Before the first retry at most; the next ones at most twice that, four times, …"""
     backoff_max_ms: Annotated[int, Field(ge=1, le=600_000)] = 2_000
     retry_after_times_max: Annotated[int, Field(ge=0, le=1000)] = 5
-    """How often a job lets itself be sent away by 429 or 503."""
+    """How many times a job waits after 429 or 503 before it fails."""
     retry_after_max_s: Seconds = 120
     """Longest wait for a backend that answered so, whatever its `Retry-After` says."""
     retry_after_default_s: Seconds = 0.5
@@ -117,7 +117,7 @@ class UpstreamSettings(Section):
     idle_timeout_s: Seconds = 300
     """Longest silence between two reads of an answer."""
     lookup_timeout_s: Seconds = 10
-    """For asking the backend about a response id that is not ours."""
+    """Timeout of a request for a response id that is not ours."""
     health_interval_s: Seconds = 5
     """Between two checks of a replica, by `GET {url}/models`."""
     breaker_failures: Count = 5
@@ -179,7 +179,7 @@ class UpstreamSettings(Section):
         for name, secret in value.items():
             if not _TOKEN.fullmatch(name):
                 raise ValueError("the name of a header must be a token (RFC 9110, section 5.6.2)")
-            if name.lower() in _NOT_OURS_TO_SET:
+            if name.lower() in _RESERVED_HEADERS:
                 raise ValueError(f"{name} belongs to the connection and cannot be set")
             if not re.fullmatch(r"[!-~]([ -~]*[!-~])?", secret.get_secret_value()):
                 raise ValueError("the value of a header must be printable ASCII, and not empty")
@@ -191,7 +191,7 @@ class UpstreamSettings(Section):
     @field_validator("drop_fields", "set_fields")
     @classmethod
     def _leaves_the_request_itself(cls, value: Any) -> Any:
-        for name in _FIELDS_OF_THE_CALLER:
+        for name in _CALLER_FIELDS:
             if name in value:
                 raise ValueError(f"{name} is what the request is about, and cannot be changed")
         return value
@@ -232,8 +232,8 @@ class UpstreamSettings(Section):
 # Helpers of the checks.
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}")
-_NOT_OURS_TO_SET = HOP_BY_HOP | {"host", "content-length"}
-_FIELDS_OF_THE_CALLER = ("model", "input", "messages", "stream")
+_RESERVED_HEADERS = HOP_BY_HOP | {"host", "content-length"}
+_CALLER_FIELDS = ("model", "input", "messages", "stream")
 
 
 def _can_be_json(value: Any, depth: int) -> bool:

@@ -1,4 +1,4 @@
-"""What is fine alone but not together, because one of the two could never take effect.
+"""Settings that exclude each other, because one of the two could never take effect.
 
 Each conflict names its settings, so that the loader can tell the place they come from. No reason may
 quote a credential, a header or a URL.
@@ -37,7 +37,7 @@ _NEVER_LARGER = (
         "the limit on all responses is met first",
     ),
 )
-_OF_MODES: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (  # what each needs, and may have
+_MODE_SETTINGS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (  # what each needs, and may have
     ("static_keys", (), ("keys", "keys_file")),
     ("jwt", ("jwt_keys_file", "jwt_issuer", "jwt_audience", "jwt_algorithms"), ("jwt_leeway_s",)),
     ("trusted_header", ("header", "header_peers"), ()),
@@ -191,7 +191,7 @@ def _callers(settings: Settings) -> Iterator[Conflict]:
             both = (f"{section}.{one}", f"{section}.{other}")
             yield both, f"{both[0]} and {both[1]} are both given: say it in one place"
     fields = type(tenants).model_fields
-    for mode, needed, others in _OF_MODES:
+    for mode, needed, others in _MODE_SETTINGS:
         for key in (*needed, *others):
             is_given = getattr(tenants, key) != fields[key].get_default(call_default_factory=True)
             if mode != tenants.mode and is_given:
@@ -232,7 +232,7 @@ def _cors(server: ServerSettings) -> Iterator[Conflict]:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach what listens there."""
+    """True if only this machine can reach what listens there."""
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
@@ -269,7 +269,7 @@ def _addresses(host: str) -> frozenset[str]:
 
 
 def _place(text: str) -> tuple[str, str]:
-    """What a URL means, however it is written: origin and path."""
+    """The canonical form of a URL: origin and path."""
     url = URL(text)
     return str(url.origin()), url.raw_path.rstrip("/")
 

@@ -10,8 +10,8 @@ import re
 from collections.abc import Iterable, Mapping
 
 from gateway.config.names import (
+    GROUP_KEYS,
     GROUPS,
-    KEYS_OF_ONE,
     MENTIONED,
     NAMES,
     Given,
@@ -26,13 +26,13 @@ from gateway.config.section import NAME_PATTERN
 
 FILE_VARIABLE = "BACKBURNER_CONFIG"
 _VARIABLES = {variable_of(name): name for name in NAMES}
-_OF_ONE = {group: re.compile(rf"{variable_of(group)}__(.+)__([^_].*)") for group in GROUPS}
+_GROUP_VARIABLES = {group: re.compile(rf"{variable_of(group)}__(.+)__([^_].*)") for group in GROUPS}
 # Kubernetes sets these in every pod of a namespace that has a Service called backburner or backburner-….
 _SERVICE_LINK = re.compile(r"BACKBURNER_(\w+_)?(SERVICE_(HOST|PORT\w*)|PORT_\d+_(TCP|UDP|SCTP)\w*)")
 
 
 def read_environment(environ: Mapping[str, str], known: Iterable[str], problems: list[str]) -> Layer:
-    """What the environment gives; the variables that cannot be used are added to `problems`.
+    """The settings of the environment. Unusable variables are added to `problems`.
 
     Args:
         known: What the file has of groups (`backends.NAME`): a variable that spells one of them is about it.
@@ -70,7 +70,7 @@ def _setting(variable: str, known: Iterable[str]) -> str:
     """
     if variable in _VARIABLES:
         return _VARIABLES[variable]
-    for group, pattern in _OF_ONE.items():
+    for group, pattern in _GROUP_VARIABLES.items():
         if (found := pattern.fullmatch(variable)) is not None:
             return _setting_of_one(group, found[1], found[2], known)
     near = [group for group in GROUPS if variable.startswith(f"{variable_of(group)}_")]
@@ -80,7 +80,7 @@ def _setting(variable: str, known: Iterable[str]) -> str:
 
 def _setting_of_one(group: str, spelled: str, key: str, known: Iterable[str]) -> str:
     """The same, of one of a group whose name and key are spelled so. Raises: ValueError."""
-    keys = {each.upper(): each for each in KEYS_OF_ONE[group]}
+    keys = {each.upper(): each for each in GROUP_KEYS[group]}
     if key not in keys or spelled != spelled.upper():
         candidates = [f"{variable_of(group)}__{spelled.upper()}__{each}" for each in keys]
         raise ValueError(unknown(f"{variable_of(group)}__{spelled}__{key}".upper(), candidates))

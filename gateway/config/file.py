@@ -16,9 +16,9 @@ import yaml
 
 from gateway.config.backends import JSON_DEPTH_MAX
 from gateway.config.names import (
+    GROUP_KEYS,
     GROUPS,
     KEYS,
-    KEYS_OF_ONE,
     MENTIONED,
     NAMES,
     SCALARS,
@@ -35,11 +35,11 @@ _TAG = "tag:yaml.org,2002:"
 
 
 class FileUnusable(Exception):
-    """What the file says cannot be known at all; the text says why, and quotes nothing of it."""
+    """The file cannot be read as settings. The text says why and quotes nothing of the file."""
 
 
 def read_file(file: Path, problems: list[str]) -> Layer:
-    """What the file gives; what is wrong with its keys is added to `problems`.
+    """The settings of the file. Problems of its keys are added to `problems`.
 
     Raises:
         FileUnusable: It cannot be read, or is not a mapping in YAML.
@@ -95,7 +95,7 @@ class _Reader:
                 )
                 continue
             self._layer[f"{group}.{name}"] = Given(MENTIONED, its_origin)
-            self._read_section(f"{group}.{name}", KEYS_OF_ONE[group], its_origin, section)
+            self._read_section(f"{group}.{name}", GROUP_KEYS[group], its_origin, section)
 
     def _read_section(self, section: str, keys: tuple[str, ...], origin: str, node: yaml.Node) -> None:
         if not isinstance(node, yaml.MappingNode):
@@ -175,7 +175,7 @@ def _line(node: yaml.Node) -> int:
 
 
 def _text(node: yaml.Node) -> Any:
-    """What pydantic is to read: text, None, or what no setting accepts."""
+    """The value for pydantic: text, None, or a value that no setting accepts."""
     if not isinstance(node, yaml.ScalarNode) or not node.tag.startswith(_TAG):
         return UNUSABLE
     return None if node.tag == f"{_TAG}null" else str(node.value)

@@ -56,7 +56,7 @@ def key_of_variable(variable: str, context: dict[str, Any] | None) -> str:
 
 
 def signing_secret(text: str) -> str:
-    """What signs webhooks (Standard Webhooks, "Signature scheme"). Raises: ValueError."""
+    """A signing secret (Standard Webhooks, "Signature scheme"). Raises: ValueError."""
     secret = checked_key(text)
     try:
         size = len(base64.b64decode(secret.removeprefix("whsec_"), validate=True))
@@ -68,7 +68,7 @@ def signing_secret(text: str) -> str:
 
 
 def checked_pepper(text: str) -> bytes:
-    """What tenants are derived from. Raises: ValueError."""
+    """The secret that tenants are derived from. Raises: ValueError."""
     found = text.strip()
     if not re.fullmatch(r"[!-~]{32,1024}", found):
         raise ValueError("must be 32 or more characters of printable ASCII, e.g. of `openssl rand -hex 32`")

@@ -50,7 +50,7 @@ _UNTOLD = frozenset(
     }
     | {"set_fields", "url"}
 )
-_SAID_BETTER = {"tuple_type": "must be a list", "dict_type": "must be a mapping"}
+_PLAIN_MESSAGES = {"tuple_type": "must be a list", "dict_type": "must be a mapping"}
 
 
 class ConfigError(Exception):
@@ -128,7 +128,7 @@ def load_server(names: Iterable[str], *, environ: Mapping[str, str], file: Path 
 def _gather(
     argv_overrides: dict[str, Any], environ: Mapping[str, str], file: Path | None
 ) -> tuple[list[Layer], list[str]]:
-    """What flags, environment and file give, and what in them is no setting."""
+    """The values of flags, environment and file, and the names in them that are no settings."""
     flags = {name: Given(v, FLAGS.get(name, name)) for name, v in argv_overrides.items() if v is not None}
     from_file: Layer = {}
     problems: list[str] = []
@@ -170,7 +170,7 @@ def _validate(
         reason = item.get("ctx", {}).get("error")
         if isinstance(reason, ConflictError):
             return None, [], reason.found
-        message = str(reason) if isinstance(reason, ValueError) else _SAID_BETTER.get(item["type"])
+        message = str(reason) if isinstance(reason, ValueError) else _PLAIN_MESSAGES.get(item["type"])
         loc = [str(part) for part in item["loc"]]
         depth = depth_of(loc)
         part = loc[depth] if len(loc) > depth else None

@@ -1,4 +1,4 @@
-"""What each setting is, its unit, its default and its bounds.
+"""All settings, with their units, defaults and bounds.
 
 `backends` has those of one model server, `tenants` those of callers, `webhooks` those of deliveries,
 `conflicts` says which values do not go together. After the checks, only the `read_…` of sections still look
@@ -21,7 +21,7 @@ from gateway.config.webhooks import RequestWebhookSettings, WebhookSettings
 
 
 class ServerSettings(Section):
-    """Where we listen, and how long we bear with a client."""
+    """Addresses to listen on, and limits for clients."""
 
     host: Host = "127.0.0.1"
     port: Port = 9000
@@ -30,32 +30,32 @@ class ServerSettings(Section):
     body_bytes_max: Bytes = 64 * 2**20
     """Largest body of a plain `POST /responses`; other paths stream through without a limit."""
     admin_token_file: Path | None = None
-    """What the admin port asks for, as a bearer token, before it changes anything or shows an address."""
+    """Bearer token that the admin port requires before it changes anything or shows an address."""
     admin_token_env: str | None = None
     """The same, from the environment variable of this name, as it is at the start."""
     connections_max: Count = 20_000
     """Client connections, on each of the two ports."""
     head_bytes_max: Bytes = 64 * 2**10
-    """Of a head that comes piece by piece: what a client can make us keep without asking for anything."""
+    """Largest part of an unfinished request head that is kept. It bounds what a silent client can hold."""
     head_timeout_s: Seconds = 10
-    """From the first byte of a request to the end of its head."""
+    """Longest time from the first byte of a request to the end of its head."""
     body_idle_timeout_s: Seconds = 30
-    """A body of which nothing comes for this long is given up."""
+    """Longest pause within a body."""
     body_timeout_s: Seconds = 300
-    """For all of a body, time in which the backend takes none of it left out."""
+    """Longest time for a whole body; time in which the backend takes none of it does not count."""
     keepalive_timeout_s: Seconds = 75
     write_stall_timeout_s: Seconds = 30
-    """A client that takes next to nothing for this long is cut off (a reader can resume at its cursor)."""
+    """A client that reads almost nothing for this long is cut off. A stream can resume at its cursor."""
     cors_origins: Annotated[tuple[Origin, ...], Field(max_length=256)] = ()
-    """Pages of these origins may read answers in a browser; `*`: of any."""
+    """Origins whose pages may read answers in a browser; `*` is any origin."""
     cors_max_age_s: Annotated[int, Field(ge=0, le=24 * 3600)] = 600
-    """A browser need not ask again for so long."""
+    """How long a browser may cache the answer to a preflight."""
     cors_credentials: bool = False
-    """Browsers may send cookies and certificates, which a proxy in front may ask for."""
+    """Allow browsers to send cookies and client certificates, for a proxy in front."""
     openapi: Literal["gateway", "backend"] = "gateway"
-    """Whose document `/openapi.json` is on the public port."""
+    """Whose document `/openapi.json` serves on the public port."""
     drain_timeout_s: Annotated[float, Field(ge=0, le=3600)] = 25
-    """After SIGTERM, running jobs get this long to end (Kubernetes kills after 30 s)."""
+    """Time for running jobs to end after SIGTERM. Kubernetes kills after 30 s."""
 
     _admin_token_of_environment: SecretStr | None = PrivateAttr(default=None)
 
@@ -71,7 +71,7 @@ class ServerSettings(Section):
             self._admin_token_of_environment = SecretStr(key_of_variable(self.admin_token_env, context))
 
     def read_admin_token(self) -> str | None:
-        """What the admin port asks for, or None; a file is read anew by each call. Raises: ValueError."""
+        """The token of the admin port, or None. Each call reads the file again. Raises: ValueError."""
         if self.admin_token_file is not None:
             return checked_key(read_text(self.admin_token_file))
         token = self._admin_token_of_environment
@@ -79,12 +79,12 @@ class ServerSettings(Section):
 
 
 class BackgroundSettings(Section):
-    """What a background response may cost, and how long it is kept."""
+    """Limits of background responses, and how long they are kept."""
 
     retention_s: Annotated[float, Field(gt=0, le=30 * 24 * 3600)] = 600
-    """Result and events are kept this long, counted from the end of the job."""
+    """How long result and events are kept, from the end of the job."""
     deadline_s: Seconds = 3600
-    """A job that has not ended this long after it was accepted fails."""
+    """A job that has not ended within this time of its acceptance fails."""
     body_bytes_max: Bytes = 32 * 2**20
     event_bytes_max: Bytes = 8 * 2**20
     """Largest single event of a backend; a larger one fails the job."""
@@ -93,18 +93,18 @@ class BackgroundSettings(Section):
     queue_max: Count = 10_000
     queue_per_tenant_max: Count = 1_000
     flush_ms: Annotated[int, Field(ge=0, le=10_000)] = 100
-    """Events nobody is watching may wait this long for their commit; watched ones do not wait."""
+    """Longest wait of unwatched events for a common commit. Watched events do not wait."""
     unflushed_bytes_max: Bytes = 256 * 2**10
-    """Per job: above this the backend is not read until a commit has caught up."""
+    """Uncommitted events of one job above which its backend is not read until the disk catches up."""
     unflushed_total_bytes_max: Bytes = 8 * 2**20
-    """The same for all together."""
+    """The same for all jobs together."""
     output_total_bytes_max: Bytes = 96 * 2**20
-    """Output of all running responses in memory: above this, those with more than their share wait for others
-    to end, all but the largest."""
+    """Output of all running responses in memory. Above it, responses with more than their share wait for
+    others to end; the largest one goes on."""
     silent_after_s: Annotated[float, Field(gt=0, le=3600)] = 30
-    """A running job whose backend sends nothing for this long is named in the log, and counted."""
+    """After this silence of its backend a running job is logged and counted. It goes on."""
     store_wait_s: Annotated[float, Field(ge=0, le=3600)] = 30
-    """A running job keeps its events for this long while the store cannot take them; then it fails."""
+    """How long a running job waits for a store that cannot write; then it fails."""
     attempts_max: Annotated[int, Field(ge=1, le=10)] = 2
     recovery: Literal["rerun_if_silent", "never"] = "rerun_if_silent"
     store_false: Literal["reject", "accept"] = "reject"
@@ -113,18 +113,18 @@ class BackgroundSettings(Section):
     partial_output: bool = False
     """Show the output so far in a GET while the response runs."""
     adopt_unacked_retry: bool = False
-    """A create that says it is a retry gets the response of the same request whose answer was lost."""
+    """Answer the retry of a create with the response whose first answer was lost."""
     adopt_within_s: Seconds = 60
-    """Only responses that were accepted so recently are adopted."""
+    """Only responses accepted within this time are adopted."""
     acknowledge_after_ms: Annotated[int, Field(ge=10, le=10_000)] = 250
-    """An answer counts as arrived if its connection is open this long after the acceptance. The official SDKs
-    wait at least 375 ms before they ask again."""
+    """An answer counts as received if its connection is still open after this time. The official SDKs wait at
+    least 375 ms before they retry."""
     poll_after_ms: Annotated[int, Field(ge=100, le=60_000)] = 1_000
-    """The hint sent as `openai-poll-after-ms` while a response is not finished."""
+    """Sent as `openai-poll-after-ms` while a response is not finished."""
 
 
 class StoreSettings(Section):
-    """The one file."""
+    """The database file."""
 
     database: Path = Path("backburner.db")
     durability: Literal["disk", "process"] = "disk"
@@ -132,23 +132,23 @@ class StoreSettings(Section):
     database_bytes_max: Bytes = 4 * 2**30
     readers: Annotated[int, Field(ge=1, le=16)] = 2
     ballast_bytes: Annotated[int, Field(ge=0, le=2**30)] = 16 * 2**20
-    """Kept back beside the database, so that there is room to delete on a full volume."""
+    """Space reserved beside the database, so that deleting is possible on a full volume."""
     sweep_interval_s: Seconds = 5
     busy_timeout_s: Seconds = 5
     waiting_bytes_max: Bytes = 64 * 2**20
-    """New responses that wait for their commit; more are refused."""
+    """New responses that may wait for their commit. More are refused."""
     wal_truncate_bytes: Bytes = 64 * 2**20
-    """A write-ahead log above this is emptied as soon as nobody reads an older state."""
+    """A write-ahead log above this size is truncated as soon as no reader holds it."""
     wal_bytes_max: Bytes = 256 * 2**20
-    """Above this the read that keeps it from being emptied is broken off."""
+    """Above this size the read that holds the log is interrupted."""
     check_bytes_max: Annotated[int, Field(ge=0, le=2**50)] = 2**28
-    """A larger file is checked while it is in use, not before."""
+    """A larger file is checked while it is in use, not before the start."""
     found_within_ms: Annotated[int, Field(ge=0, le=60_000)] = 100
-    """Nothing new is accepted unless the file was found in its place so recently."""
+    """New responses are accepted only if the file was seen in its place within this time."""
     on_corrupt: Literal["refuse", "recreate"] = "refuse"
-    """What is done at the start about a damaged file: nothing, or it is set aside for a new one."""
+    """At the start, refuse a damaged file, or set it aside and begin with a new one."""
     allow_fuse: bool = False
-    """Trust a FUSE or 9P file system to lock and flush."""
+    """Trust a FUSE or 9P file system to lock and to flush."""
 
     @field_validator("database")
     @classmethod
@@ -166,11 +166,11 @@ class StreamSettings(Section):
     readers_per_tenant_max: Count = 256
     readers_max: Count = 20_000
     page_bytes_max: Bytes = 32 * 2**10
-    """One read from the store. A reader that takes nothing holds as much in memory."""
+    """Bytes of one read from the store. A stalled reader holds as much in memory."""
     tail_bytes_max: Bytes = 256 * 2**10
     """Committed events kept in memory per watched response, so that live readers skip the store."""
     tails_bytes_max: Bytes = 64 * 2**20
-    """The same, of all responses together."""
+    """The same for all responses together."""
 
 
 class LogSettings(Section):
@@ -178,32 +178,32 @@ class LogSettings(Section):
     format: Literal["auto", "json", "text"] = "auto"
     """`auto`: text on a terminal, else JSON."""
     waiting_bytes_max: Bytes = 4 * 2**20
-    """Of lines that whoever reads stderr has not taken yet; more are dropped and counted."""
+    """Lines that may wait for the reader of stderr. More are dropped and counted."""
     flush_timeout_s: Annotated[float, Field(ge=0, le=60)] = 2
-    """The end of the process waits so long for the last lines to be taken."""
+    """How long the process waits at its end for the last lines to be read."""
 
 
 class ConversationSettings(Section):
-    """What is kept of conversations."""
+    """Limits and choices for conversations."""
 
     record_foreground: Literal["auto"] | bool = "auto"
-    """Which plain responses are recorded: those that are made here of chat answers (auto), all, or none."""
+    """Which plain responses are recorded: translated ones (`auto`), all, or none."""
     references_bytes_max: Bytes = 64 * 2**20
-    """Of stored responses in which the items are that one request names; more is refused."""
+    """Stored responses that may be searched for the items that one request names. More is refused."""
 
 
 class Settings(Section):
     """Everything a gateway needs to know."""
 
     dialect: Literal["openai", "mka1", "pharia"] = "openai"
-    """Whose variant of the public API clients are answered in."""
+    """The variant of the public API that clients see."""
     default_backend: Name | None = None
     """The backend of requests that no backend's `models` match."""
     server: ServerSettings = ServerSettings()
     upstream: UpstreamSettings | None = None
     """The only backend; None if `backends` are given."""
     backends: Annotated[dict[Name, UpstreamSettings], Field(max_length=256)] = Field(default_factory=dict)
-    """Several, by name, in the order in which their `models` are tried."""
+    """Several backends by name, in the order in which their `models` are tried."""
     tenants: TenantSettings = TenantSettings()
     credentials: CredentialSettings = CredentialSettings()
     background: BackgroundSettings = BackgroundSettings()

@@ -20,7 +20,7 @@ from gateway.config.webhooks import EndpointSettings
 
 
 class Shape(Enum):
-    """What the value of a setting looks like in a file."""
+    """The form of a value in a file."""
 
     SCALAR = "scalar"
     LIST = "list"
@@ -33,7 +33,7 @@ class Given(NamedTuple):
 
     value: Any
     origin: str
-    """What a person would look for: a flag, a variable, a line of a file."""
+    """The place that a person would look at: a flag, a variable, a line of a file."""
     items: Mapping[str, str] = {}
     """The origins of its items, by index or key, where they have their own."""
 
@@ -43,9 +43,9 @@ class Group(NamedTuple):
 
     model: type[Section]
     one: str
-    """What one of them is called."""
+    """The word for one member."""
     url: str
-    """What its `url` is, which each must have."""
+    """A description of its required `url`."""
 
 
 Layer = dict[str, Given]  # by full name; `backends` and `backends.NAME` stand there with MENTIONED
@@ -74,10 +74,10 @@ KEYS = {
     section: tuple(key for key in model.model_fields if f"{section}.{key}" not in GROUPS)
     for section, model in SECTIONS.items()
 }
-KEYS_OF_ONE = {name: tuple(group.model.model_fields) for name, group in GROUPS.items()}
-BACKEND_KEYS = KEYS_OF_ONE["backends"]
+GROUP_KEYS = {name: tuple(group.model.model_fields) for name, group in GROUPS.items()}
+BACKEND_KEYS = GROUP_KEYS["backends"]
 NAMES = SCALARS + tuple(f"{section}.{key}" for section, keys in KEYS.items() for key in keys)
-_OF_JSON = ((UpstreamSettings, "set_fields"), (TenantSettings, "tiers_allowed"))
+_JSON_SETTINGS = ((UpstreamSettings, "set_fields"), (TenantSettings, "tiers_allowed"))
 FLAGS = {
     "dialect": "--dialect",
     "upstream.url": "--upstream",
@@ -99,7 +99,7 @@ def group_of(name: str) -> str | None:
 
 
 def depth_of(path: Sequence[str]) -> int:
-    """How many parts of a path are the name of a setting; the rest leads into its value."""
+    """The number of parts of a path that name a setting; the rest leads into its value."""
     group = group_of(".".join(path))
     return 1 if path[0] in SCALARS else 2 if group is None else group.count(".") + 3
 
@@ -110,7 +110,7 @@ def shape(name: str) -> Shape:
     model = GROUPS[group].model if group is not None else SECTIONS.get(name.partition(".")[0])
     if model is None or key not in model.model_fields:
         return Shape.SCALAR
-    if (model, key) in _OF_JSON:
+    if (model, key) in _JSON_SETTINGS:
         return Shape.JSON
     origin = get_origin(model.model_fields[key].annotation)
     return Shape.LIST if origin is tuple else Shape.MAPPING if origin is dict else Shape.SCALAR
@@ -122,11 +122,11 @@ def variable_of(name: str) -> str:
 
 
 def unknown(what: str, candidates: Iterable[str], others: Iterable[str] = ()) -> str:
-    """What to say about a name that is not a setting's."""
+    """The message about a name that is no setting."""
     near = list(others)[:1] or difflib.get_close_matches(what, candidates, n=1)
     return f"unknown setting; did you mean '{near[0]}'?" if near else "unknown setting"
 
 
 def is_plain(text: str) -> bool:
-    """Whether a value may be shown as it is, on a line of its own words."""
+    """True if a value may be shown as it is, on a line of its own words."""
     return re.fullmatch(r"[\w.:/+-]{1,200}", text) is not None

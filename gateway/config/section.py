@@ -1,4 +1,4 @@
-"""What all sections of the settings share: their base, and the bounds that several of them use."""
+"""The base of all sections, and the bounds that several of them use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may come in, how callers are told apart, and what becomes of their credentials."""
+"""Which callers are admitted, how they are told apart, and what happens to their credentials."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _are_some(value: tuple[Tier, ...]) -> tuple[Tier, ...]:
 
 Tiers = Annotated[tuple[Tier, ...], AfterValidator(_are_some)]
 
-_NOT_A_TENANT = {"authorization", "api-key", "x-api-key", "connection", "cookie", "host", "upgrade"}
+_RESERVED_HEADERS = {"authorization", "api-key", "x-api-key", "connection", "cookie", "host", "upgrade"}
 
 
 class TenantSettings(Section):
@@ -37,14 +37,14 @@ class TenantSettings(Section):
 
     mode: Literal["passthrough", "static_keys", "jwt", "trusted_header", "none"] = "passthrough"
     pepper: SecretStr | None = None
-    """From which, with the credential, a tenant is derived; by default the database's own."""
+    """Secret from which, with the credential, a tenant is derived. Default: the database's own."""
     pepper_file: Path | None = None
     checked_ok_s: Seconds = 60
-    """`passthrough`: a credential that the backend took is not asked about again for so long."""
+    """`passthrough`: how long an accepted credential is not checked again."""
     checked_refused_s: Seconds = 5
-    """The same of one that it refused, or did not answer about."""
+    """The same for a credential that the backend refused, or could not judge."""
     checked_max: Count = 10_000
-    """Answers that are remembered; of more, the oldest is forgotten."""
+    """Remembered results of checks; beyond it the oldest is forgotten."""
     keys: Annotated[dict[str, str], Field(max_length=10_000)] = Field(default_factory=dict)
     """`static_keys`: tenants by the SHA-256 of a key, in hexadecimal."""
     keys_file: Path | None = None
@@ -55,21 +55,20 @@ class TenantSettings(Section):
     jwt_issuer: Claimed | None = None
     jwt_audience: Claimed | None = None
     jwt_leeway_s: Annotated[float, Field(ge=0, le=600)] = 30
-    """By so much the issuer's clock may differ from ours."""
+    """Allowed clock skew, in seconds."""
     header: str | None = None
-    """`trusted_header`: the one that names the tenant."""
+    """`trusted_header`: the header that names the tenant."""
     header_peers: Annotated[tuple[str, ...], Field(max_length=256)] = ()
-    """Networks from which that header is believed."""
+    """Networks whose peers may set that header."""
     tiers_allowed: Annotated[dict[Claimed, Tiers], Field(max_length=10_000)] = Field(default_factory=dict)
-    """The service tiers that background responses may have, by tenant: its name, in modes where it has one,
-    otherwise the eight digits that the log has for it; `*` is whoever is not named. Who has no entry may have
-    all of them."""
+    """Service tiers that background responses may have, by tenant: its name, or the eight digits that the log
+    shows for it; `*` is every other tenant. A tenant without an entry may have all tiers."""
     allow_anyone: bool = False
-    """`none`: meant, even where others than this machine can connect."""
+    """`none`: intended, although other machines can connect."""
 
     @property
     def passes_credentials(self) -> bool:
-        """Whether callers' credentials are for the backend; else they are for us, and end here."""
+        """Callers' credentials are for the backend; else they are for the gateway, and end here."""
         return self.mode in ("passthrough", "none")
 
     @property
@@ -89,7 +88,7 @@ class TenantSettings(Section):
         return keyfiles.key_hashes(self.keys.items())
 
     def read_public_keys(self) -> tuple[PublicKey, ...]:
-        """The issuer's, one of which must have signed a token."""
+        """The issuer's keys. One of them must have signed a token."""
         return () if self.jwt_keys_file is None else public_keys(self.jwt_keys_file)
 
     @field_validator("pepper")
@@ -133,7 +132,7 @@ class TenantSettings(Section):
             return None
         if not re.fullmatch(r"[A-Za-z0-9-]{1,64}", value):  # `_` and `.` twins are dropped as they come in
             raise ValueError("must be the name of a header: letters, digits and -")
-        if value.lower() in _NOT_A_TENANT:
+        if value.lower() in _RESERVED_HEADERS:
             raise ValueError("has another meaning, and cannot name the tenant")
         return value
 
@@ -149,17 +148,17 @@ class TenantSettings(Section):
 
 
 class CredentialSettings(Section):
-    """What is kept of a caller's credential until its job has run."""
+    """How a caller's credential is kept until its job has run."""
 
     sealing_keys: Annotated[tuple[SecretStr, ...], Field(max_length=32)] = ()
     """`id:base64` of 32 bytes each. The first one seals, all of them open. Prefer the file."""
     sealing_keys_file: Path | None = None
     """The same, one on each line."""
     missing_key: Literal["refuse", "fail_jobs"] = "refuse"
-    """At a start with credentials that were sealed by a key which is not given any more."""
+    """What to do at a start whose stored credentials need a key that is not given."""
 
     def read_sealing_keys(self) -> dict[str, bytes]:
-        """By id, the one that seals first; empty if nothing is to be sealed."""
+        """The keys by id, the sealing one first; empty if nothing is sealed."""
         if self.sealing_keys_file is not None:
             return keyfiles.sealing_keys_in(self.sealing_keys_file)
         return keyfiles.sealing_keys(key.get_secret_value() for key in self.sealing_keys)

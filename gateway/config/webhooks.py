@@ -1,4 +1,4 @@
-"""Who is told when a response ends, how often it is tried, and where it may be sent.
+"""Receivers of webhooks, the schedule of attempts, and the addresses that are allowed.
 
 A URL of a receiver may have a secret anywhere in it, in its path too: none is ever shown whole.
 """
@@ -56,7 +56,7 @@ Delays = Annotated[tuple[Seconds, ...], Field(min_length=1, max_length=100)]
 
 
 class _Signing(Section):
-    """The secrets that sign: more than one while they are changed, and a receiver may know any of them."""
+    """Signing secrets. During a rotation there are several, and a receiver may know any of them."""
 
     secrets: Secrets = ()
     """`whsec_…`. Prefer files or variables."""
@@ -89,7 +89,7 @@ class _Signing(Section):
 
     @property
     def signing_secrets(self) -> tuple[str, ...]:
-        """All of them, as they were at the start."""
+        """All secrets, as they were at the start."""
         return self._found
 
 
@@ -104,33 +104,33 @@ class EndpointSettings(_Signing):
         "response.cancelled",
     )
     tenants: Annotated[tuple[Tenant, ...], AfterValidator(_is_distinct), Field(max_length=10_000)] = ()
-    """Whose responses it is told of: tenants by name, in modes where they have one, and otherwise by the
-    eight digits that the log has for them. None is all."""
+    """Tenants whose responses it gets events of: by name, or by the eight digits that the log shows. Empty is
+    all tenants."""
 
     @property
     def origin(self) -> str:
-        """Scheme, host and port: what may be shown of the URL."""
+        """Scheme, host and port: the part of the URL that may be shown."""
         return str(URL(self.url.get_secret_value()).origin())
 
 
 class WebhookSettings(Section):
-    """Receivers, and what is tried for them."""
+    """Receivers, and the schedule of attempts."""
 
     endpoints: Annotated[dict[Name, EndpointSettings], Field(max_length=64)] = Field(default_factory=dict)
     timeout_s: Annotated[float, Field(gt=0, le=300)] = 15
-    """One attempt, from the name's resolution to the end of the answer."""
+    """Longest attempt, from the name's resolution to the end of the answer."""
     retry_delays_s: Delays = (5, 30, 120, 300, 1800)
-    """Between attempts, give or take a tenth; the last one again and again."""
+    """Delays between attempts, ±10 %. The last one repeats."""
     retry_for_s: Seconds = 72 * 3600
-    """After this long an event is given up."""
+    """An event that is not delivered within this time is given up."""
     concurrency_max: Count = 8
-    """Attempts under way at once for one endpoint, or for the URLs of one caller."""
+    """Concurrent attempts for one endpoint, or for the URLs of one caller."""
     pending_max: Count = 100_000
-    """Events that wait for one endpoint, or for one caller's URLs; of more, the oldest are given up."""
+    """Events that may wait for one endpoint, or for one caller's URLs. Beyond it the oldest are given up."""
     deny_private: bool = False
-    """Endpoints, too, may only be at public addresses or in `allowed_networks`."""
+    """Restrict endpoints, too, to public addresses and `allowed_networks`."""
     allowed_networks: Annotated[tuple[IPvAnyNetwork, ...], Field(max_length=256)] = ()
-    """Where URLs may lead although it is not public."""
+    """Networks that URLs may lead to although they are not public."""
 
 
 class RequestWebhookSettings(_Signing):
@@ -140,4 +140,4 @@ class RequestWebhookSettings(_Signing):
     metadata_key: Annotated[str, Field(min_length=1, max_length=64)] | None = None
     """The key of a request's `metadata` that has the URL; None takes no URL from callers."""
     concurrency_max: Count = 64
-    """Attempts under way at once for the URLs of all callers."""
+    """Concurrent attempts for the URLs of all callers."""

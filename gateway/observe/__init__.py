@@ -1,4 +1,4 @@
-"""What is told of a running gateway: metrics and log lines, in one object that is passed in."""
+"""Metrics and log lines of a running gateway, in one object that is passed in."""
 
 from gateway.logs import configure_logging, line
 from gateway.observe.observer import Observer

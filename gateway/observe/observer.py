@@ -1,7 +1,7 @@
-"""What happens, as counters and log lines.
+"""Happenings as counters and log lines.
 
-Rooms report what happened (`job_finished(...)`); this file alone decides which counter moves and which
-line is written. The metrics are the table in `metrics`; what may stand in a line is in `gateway.logs`.
+Rooms report what happened (`job_finished(...)`); only this room decides which counter moves and which line is
+written. `webhooks` has deliveries, `metrics` the table of metrics, `gateway.logs` what a line may contain.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from gateway.logs import JobFacts, line
-from gateway.observe.metrics import Metrics
+from gateway.observe.webhooks import WebhookObserver
 
 _FOREIGN_TO_A_NAME = re.compile(r"[^A-Za-z0-9_.-]")
 _NAME_CHARS_MAX = 64
@@ -35,7 +35,7 @@ class Noticed(Protocol):
         """The field, or the word."""
 
 
-class Observer(Metrics):
+class Observer(WebhookObserver):
     """Counts what happens and writes one line per transition."""
 
     def __init__(self) -> None:
@@ -44,7 +44,6 @@ class Observer(Metrics):
         self._notices: dict[str, set[tuple[str, str]]] = {}
         self._backends: set[str] = set()
         self._silent_backends: set[str] = set()
-        self._endpoints: set[str] = set()
 
     # One method for each thing that happens: counters move and lines are written here only.
 
@@ -287,82 +286,6 @@ class Observer(Metrics):
     def clock_jumped(self, seconds: float) -> None:
         self.clock_jumps.inc()
         line("clock_jump", level=logging.WARNING, seconds=round(seconds, 1))
-
-    def webhook_taken(self, response_id: str, endpoint: str, attempt: int, reason: str) -> None:
-        self._webhook_attempted(endpoint, reason)
-        self.webhook_deliveries.labels(endpoint, "delivered").inc()
-        line("webhook", id=response_id, endpoint=endpoint, to="delivered", attempt=attempt, reason=reason)
-
-    def webhook_put_off(
-        self, response_id: str, endpoint: str, attempt: int, reason: str, delay_s: float, *, is_down: bool
-    ) -> None:
-        """is_down: The endpoint was reported down already, so this attempt gets no line."""
-        self._webhook_attempted(endpoint, reason)
-        if is_down:
-            return
-        line(
-            "webhook",
-            id=response_id,
-            endpoint=endpoint,
-            to="waiting",
-            attempt=attempt,
-            reason=reason,
-            after_s=round(delay_s, 1),
-        )
-
-    def webhook_given_up(self, response_id: str, endpoint: str, attempt: int, reason: str) -> None:
-        self._webhook_attempted(endpoint, reason)
-        self.webhook_deliveries.labels(endpoint, "given_up").inc()
-        line(
-            "webhook",
-            level=logging.WARNING,
-            id=response_id,
-            endpoint=endpoint,
-            to="given_up",
-            attempt=attempt,
-            reason=reason,
-        )
-
-    def webhooks_given_up(self, endpoint: str, count: int, reason: str) -> None:
-        """reason: `too_old` | `too_many`."""
-        self.webhook_deliveries.labels(endpoint, "given_up").inc(count)
-        line("webhook", level=logging.WARNING, endpoint=endpoint, to="given_up", count=count, reason=reason)
-
-    def _webhook_attempted(self, endpoint: str, reason: str) -> None:
-        """reason: A word, or `http_` and a status. Statuses are counted by class: `http_5xx`."""
-        is_status = reason.startswith("http_")
-        self.webhook_attempts.labels(endpoint, f"{reason[:6]}xx" if is_status else reason).inc()
-
-    def webhook_disabled(self, endpoint: str) -> None:
-        line("webhook_endpoint", level=logging.WARNING, endpoint=endpoint, to="disabled", reason="http_410")
-
-    def webhook_down(self, endpoint: str, reason: str) -> None:
-        """Until the endpoint accepts an event again, one event at a time is tried."""
-        line("webhook_endpoint", level=logging.WARNING, endpoint=endpoint, to="down", reason=reason)
-
-    def webhook_up(self, endpoint: str, after_s: float) -> None:
-        line("webhook_endpoint", endpoint=endpoint, to="up", after_s=round(after_s, 1))
-
-    def webhook_enabled(self, endpoint: str) -> None:
-        line("webhook_endpoint", endpoint=endpoint, to="enabled")
-
-    def webhooks_measured(self, endpoints: Iterable[tuple[str, int, float, bool, int]]) -> None:
-        """Per endpoint: its name, waiting events, the oldest one's age in seconds, disabled, hosts down."""
-        found = list(endpoints)
-        if (names := {endpoint for endpoint, *_ in found}) != self._endpoints:
-            self._endpoints = names  # the series of endpoints that are gone must not stay
-            for gauge in (
-                self.webhook_waiting,
-                self.webhook_oldest,
-                self.webhook_is_disabled,
-                self.webhook_is_down,
-            ):
-                gauge.clear()
-        for endpoint, count, oldest_s, is_disabled, down in found:
-            self.webhook_is_down.labels(endpoint).set(down)
-            self.webhook_waiting.labels(endpoint).set(count)
-            self.webhook_oldest.labels(endpoint).set(oldest_s)
-            self.webhook_is_disabled.labels(endpoint).set(is_disabled)
 
     def committed(self, operations: int, seconds: float) -> None:
         self.commit_ops.observe(operations)

@@ -37,7 +37,7 @@ def private_bytes(credential: tuple[str, str] | None, headers: dict[str, str]) -
 
 
 def private_of(text: bytes) -> tuple[tuple[str, str] | None, dict[str, str]]:
-    """What `private_bytes` was given."""
+    """The inverse of `private_bytes`."""
     credential, headers = orjson.loads(text)
     return (None if credential is None else tuple(credential)), headers
 

@@ -29,7 +29,7 @@ _GUARDRAIL_WORDS = re.compile(
     r"guardrail|moderation|content[ _-](filter|policy|management policy)|safety (filter|system|policy|check)",
     re.IGNORECASE,
 )
-"""In the message by which a backend refused the input. Not `safety` alone: `safety_identifier` is a field."""
+"""Words in a refusal that mean a guardrail. Not `safety` alone: `safety_identifier` is a field."""
 
 _EMBEDS_RESPONSE = tuple(f"event: {name}\n".encode() for name in sorted(events.LIFECYCLE | events.TERMINAL))
 
@@ -46,7 +46,7 @@ class Dialect(StrEnum):
 
     @property
     def streams_any(self) -> bool:
-        """Whether a response can be streamed by GET that was not created with `stream: true`."""
+        """True if a response can be streamed by GET that was not created with `stream: true`."""
         return self is Dialect.MKA1
 
     @property
@@ -58,7 +58,7 @@ class Dialect(StrEnum):
 
     @property
     def replays_ended(self) -> bool:
-        """Whether a stream of an ended response starts at its beginning; else it is its terminal event."""
+        """True if a stream of an ended response starts at its beginning; else it is its terminal event."""
         return self is not Dialect.MKA1
 
     def stored_id(self, shown_id: str) -> str:

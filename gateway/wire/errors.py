@@ -1,4 +1,4 @@
-"""What can be wrong with a request, in the API's own words.
+"""Errors of requests, in the API's own words.
 
 A `Refusal` says what is wrong; which HTTP status that is, is chosen in `gateway.api.errors`.
 The body's shape is OpenAI's `{"error": {"message", "type", "param", "code"}}`.
@@ -89,7 +89,7 @@ def not_found(response_id: str) -> Refusal:
 
 
 def no_websocket() -> Refusal:
-    """For a WebSocket to where the same can be asked for by a POST: clients then do so at once (HTTP 426)."""
+    """The refusal of a WebSocket whose request works as a POST: clients fall back at once (HTTP 426)."""
     message = "WebSockets are not spoken here. Send the request by POST, and stream its events over HTTP."
     return Refusal(Fault.NO_WEBSOCKET, message, code="websocket_not_supported")
 

@@ -21,7 +21,7 @@ ENDINGS = frozenset({"response.completed", "response.failed", "response.incomple
 """The last event of a stream, as the specification has it."""
 
 TERMINAL = ENDINGS | {"response.cancelled", "response.done", "response.requires_action"}
-"""What backends end a stream with (`wire.endings` says what they mean)."""
+"""Last events of backends' streams; `answers.endings` has their meaning."""
 
 ITEM_EVENTS = {
     f"response.{item_type}{ending}": item_type
@@ -74,7 +74,7 @@ def to_json(value: dict[str, Any]) -> bytes:
 
 
 def is_writable(value: Any) -> bool:
-    """Whether what was read can be written again: it may be nested too deeply for that."""
+    """True if what was read can be written again: it may be nested too deeply for that."""
     try:
         orjson.dumps(value)
     except TypeError:

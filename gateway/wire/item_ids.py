@@ -52,7 +52,7 @@ def id_of(item: Item, response_id: str, number: int) -> str:
 
 
 def place_of(item_id: str) -> tuple[str, Place] | None:
-    """How the id of the response begins in which an item is, and where in it; None if an id does not tell."""
+    """The beginning of the id of an item's response, and its place there; None if the id does not tell."""
     found = _MADE_UP.match(item_id)
     if found is None:
         return None
@@ -60,7 +60,7 @@ def place_of(item_id: str) -> tuple[str, Place] | None:
 
 
 def is_reference(item: Item) -> bool:
-    """Whether an input item only names another one. The type of such may be left out."""
+    """True if an input item only names another one. The type of such may be left out."""
     kind = item.get("type")
     return kind == "item_reference" or (kind is None and item.keys() <= {"id", "type"} and "id" in item)
 

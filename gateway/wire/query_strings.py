@@ -1,4 +1,4 @@
-"""What a client asks for in a query string: how to retrieve a response, and which of its items."""
+"""Query strings: how to retrieve a response, and which of its items to list."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LIMIT_DEFAULT = 20
 LIMIT_MAX = 100
 ORDERS = ("asc", "desc")
 CURSOR_DIGITS_MAX = 18
-"""Of `starting_after`: what a database's integer holds, whatever the digits."""
+"""Digits of `starting_after`: any such number fits a 64-bit integer."""
 
 
 def check_include(value: str) -> None:

@@ -40,7 +40,7 @@ def _whole(value: Any) -> Any:
 
 
 def _shown(**schema: Any) -> Any:
-    """What the published schema says of a field beside its type; `validate` checks it, in its own words."""
+    """Bounds that the published schema adds to a field. `validate` checks them and words the error."""
     return Field(json_schema_extra=schema)
 
 
@@ -205,17 +205,17 @@ def _explain(error: ValidationError) -> Refusal:
 
 
 def is_rerunnable(body: dict[str, Any]) -> bool:
-    """Whether the backend may be called a second time without doing something twice."""
+    """True if the backend may be called a second time without doing something twice."""
     return not any(tool.kind.startswith(SIDE_EFFECTS) for tool in declared(body, body.get("input")))
 
 
 def has_built_in_tools(body: dict[str, Any]) -> bool:
-    """Whether it has tools that its client does not run, or not by itself."""
+    """True if it has tools that its client does not run, or not by itself."""
     return any(tool.kind not in CALLED for tool in declared(body, body.get("input")))
 
 
 def is_turn(body: dict[str, Any]) -> bool:
-    """Whether a plain request may be kept as a turn: its client allows it, and `input` is all that the model
+    """True if a plain request may be kept as a turn: its client allows it, and `input` is all that the model
     was told, which it is not where a conversation or a prompt of the backend's own stands before it."""
     if body.get("store") is False or body.get("conversation") or body.get("prompt"):
         return False
@@ -277,5 +277,5 @@ def idempotency_key(given: list[str]) -> str | None:
 
 
 def is_retry(count: str | None) -> bool:
-    """Whether the client retries: `X-Stainless-Retry-Count` of the official SDKs says so."""
+    """True if the client retries: `X-Stainless-Retry-Count` of the official SDKs says so."""
     return count is not None and re.fullmatch(r"0*[1-9][0-9]{0,3}", count) is not None

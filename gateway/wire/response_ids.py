@@ -13,7 +13,7 @@ def id_of(drawn: bytes) -> str:
 
 
 def is_own(response_id: str) -> bool:
-    """Whether an id is of the shape of those made here, by whichever of its names a client uses it.
+    """True if an id is of the shape of those made here, by whichever of its names a client uses it.
 
     No backend is asked for one: it is answered as fast for whoever asks, and one that was deleted is gone.
     OpenAI's are longer (50 digits, 2026), other servers' have other alphabets or lengths.

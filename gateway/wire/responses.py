@@ -124,7 +124,7 @@ def _tool(tool: dict[str, Any]) -> dict[str, Any]:
 
 
 def is_turn(response: Response) -> bool:
-    """Whether a backend's own Response can be gone on from: it has a name, and items, and can be stored."""
+    """True if a backend's own Response can be gone on from: it has a name, and items, and can be stored."""
     output = response.get("output")
     is_list = isinstance(output, list) and all(isinstance(item, dict) for item in output)
     return is_list and isinstance(response.get("id"), str) and is_writable(response)
@@ -185,7 +185,7 @@ def not_stored(response: Response) -> Response:
 
 
 def goes_on(response: bytes) -> bool:
-    """Whether a Response names a previous one."""
+    """True if a Response names a previous one."""
     return orjson.loads(response).get("previous_response_id") is not None
 
 

@@ -1,4 +1,4 @@
-"""What no backend can take, whichever API it speaks: refused at once, with its place.
+"""Requests that no backend can run, whatever its API: refused at once, naming the field.
 
 Only what is wrong for each of them is judged here. A type of item or tool that is unknown to us may be known
 to a backend, and tools may be declared as chat completions have them, since some servers take that.
@@ -142,7 +142,7 @@ def _choice(request: Mapping[str, Any], input: Any) -> None:
 
 
 def _is_declared(kind: str, request: Mapping[str, Any], input: Any) -> bool:
-    """Whether there may be a tool of such a type, in the request or in a prompt that the backend has."""
+    """True if there may be a tool of such a type, in the request or in a prompt that the backend has."""
     return bool(request.get("prompt")) or any(tool.kind == kind for tool in declared(request, input))
 
 

@@ -28,7 +28,7 @@ Known = Forms | Ways
 _MODELS_MAX = 256
 """Models of one backend of which something is remembered. Callers name models, and could make them up."""
 
-_CALLERS_MAY_NOT_CHOOSE = frozenset({"request_id"})
+_FORBIDDEN_FIELDS = frozenset({"request_id"})
 """vLLM takes it for the name of the call: with another caller's, that one's data are overwritten
 (CVE-2026-105755)."""
 
@@ -151,7 +151,7 @@ class Speech(ABC):
         return self._adapted(call, force)
 
     def _said(self, request: Request) -> Request:
-        heard = {n: v for n, v in self.heard(request).items() if n not in _CALLERS_MAY_NOT_CHOOSE}
+        heard = {n: v for n, v in self.heard(request).items() if n not in _FORBIDDEN_FIELDS}
         return {**heard, **{n: v for n, v in self.force.items() if n in RENAMED_FIELDS | _SHARED_FIELDS}}
 
     def _adapted(self, body: bytes, force: Mapping[str, Any]) -> bytes:

@@ -159,7 +159,7 @@ class SseDecoder:
 
 
 def begins_stream(start: bytes) -> bool | None:
-    """Whether bytes are the beginning of something that the decoder can read; None if they are too few to
+    """True if bytes are the beginning of something that the decoder can read; None if they are too few to
     say."""
     start = start.removeprefix(_BOM)
     if start.startswith(_FIELDS):
@@ -168,7 +168,7 @@ def begins_stream(start: bytes) -> bool | None:
 
 
 def begins_json(start: bytes) -> bool:
-    """Whether it is JSON without any framing."""
+    """True if it is JSON without any framing."""
     return start.removeprefix(_BOM).startswith(_JSON)
 
 

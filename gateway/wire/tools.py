@@ -25,7 +25,7 @@ CALLED = ("function", "custom")
 """Types of tools that the client runs, whatever they do."""
 
 OMITTED_HEADER = "x-backburner-omitted-tools"
-"""Of the answer to a create: the types of its tools that the backend was not told of."""
+"""Header of the answer to a create: the types of omitted tools."""
 
 HOLDERS = frozenset({"additional_tools", "tool_search_output"})
 """Items of `input` that bring tools along: Codex with some models sends none in `tools`."""

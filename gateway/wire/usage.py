@@ -16,7 +16,7 @@ Usage = dict[str, Any]
 _INPUT, _OUTPUT, _TOTAL = "input_tokens", "output_tokens", "total_tokens"
 _CACHED, _WRITTEN, _REASONING = "cached_tokens", "cache_write_tokens", "reasoning_tokens"
 _UNCACHED = "uncached_tokens"
-"""What was read of the prompt without the part that came from a cache."""
+"""Names of prompt tokens without the cached part."""
 
 _NAMES = {
     name: count
@@ -69,7 +69,7 @@ _NAMES = {
     }.items()
     for name in names
 }
-"""By the names in use: which count is meant."""
+"""The count that each name in use means."""
 
 _DETAILS = {
     "input_tokens_details": "input",
@@ -128,7 +128,7 @@ def usage_of(value: Any) -> Usage | None:
 
 
 def usage_in(*holders: dict[str, Any]) -> Usage:
-    """What a chunk, and what is in it, says of tokens, under the names that it uses; often nothing."""
+    """The token counts of a chunk under the names that it uses; often none."""
     found: Usage = {}
     for holder in holders:
         if _FIRST.isdisjoint(holder):

@@ -15,16 +15,9 @@ import pytest
 
 from gateway.core.acceptance import new_job
 from gateway.core.job import Job, Outcome, Status
-from gateway.core.machine import (
-    Append,
-    Finish,
-    Input,
-    JobMachine,
-    Started,
-    UpstreamClosed,
-    UpstreamFailed,
-    UpstreamFrames,
-)
+from gateway.core.machine import Finish, Input, JobMachine, Started
+from gateway.core.transcript import Append
+from gateway.core.upstream import UpstreamClosed, UpstreamFailed, UpstreamFrames
 from gateway.wire.answers.readers import Reader
 from gateway.wire.sse import SseDecoder, data_of, split_frames
 

@@ -11,17 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.core.job import Status
-from gateway.core.machine import (
-    Abandoned,
-    CancelRequested,
-    DeadlinePassed,
-    Input,
-    Started,
-    UpstreamAnswer,
-    UpstreamClosed,
-    UpstreamFailed,
-    UpstreamFrames,
-)
+from gateway.core.machine import Input, Started
+from gateway.core.transcript import Abandoned, CancelRequested, DeadlinePassed
+from gateway.core.upstream import UpstreamAnswer, UpstreamClosed, UpstreamFailed, UpstreamFrames
 from gateway.wire.failures import failure
 from gateway.wire.sse import Frame
 

@@ -10,15 +10,9 @@ import orjson
 import pytest
 
 from gateway.core.job import Status
-from gateway.core.machine import (
-    Abandoned,
-    CancelRequested,
-    DeadlinePassed,
-    Input,
-    JobMachine,
-    Started,
-    UpstreamFrames,
-)
+from gateway.core.machine import Input, JobMachine, Started
+from gateway.core.transcript import Abandoned, CancelRequested, DeadlinePassed
+from gateway.core.upstream import UpstreamFrames
 from gateway.wire.sse import split_frames
 
 LIMIT = 2**24

@@ -10,7 +10,9 @@ import orjson
 import pytest
 
 from gateway.core import machine as machine_module
-from gateway.core.machine import CancelRequested, JobMachine, Started, UpstreamClosed, UpstreamFrames
+from gateway.core.machine import JobMachine, Started
+from gateway.core.transcript import CancelRequested
+from gateway.core.upstream import UpstreamClosed, UpstreamFrames
 from gateway.wire.answers import output
 from gateway.wire.sse import SseDecoder
 

@@ -7,7 +7,8 @@ from typing import Any, get_args
 
 from openai.types.responses import Response, ResponseStreamEvent
 
-from gateway.core.machine import CancelRequested, Started
+from gateway.core.machine import Started
+from gateway.core.transcript import CancelRequested
 
 CLASSES = {
     name: kind

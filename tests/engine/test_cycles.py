@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
+
+from tests.support.house import House
 
 JOBS = 20
 
@@ -20,7 +21,7 @@ def no_collector() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("is_read", [False, True])
-async def test_a_job_leaves_no_cycles_behind(house: Any, no_collector: None, is_read: bool) -> None:
+async def test_a_job_leaves_no_cycles_behind(house: House, no_collector: None, is_read: bool) -> None:
     async def run(count: int) -> None:
         for _ in range(count):
             response_id = await house.submit(stream=is_read)

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from tests.support.house import Build, Hold, House, Wrapped, frames, parsed
+
 DAMAGED = [b"\x00" * 64 + b"\n\n", b"event: response.output_text.delta\n\n"]
 DUBIOUS = [  # the output that can be made out is shown
     b"event: response.output_text.delta\ndata: {\n\n",
@@ -16,13 +18,13 @@ DUBIOUS = [  # the output that can be made out is shown
 ]
 
 
-async def lost(build: Any, kit: Any, jobs: int, **options: Any) -> tuple[Any, list[str]]:
+async def lost(build: Build, jobs: int, **options: Any) -> tuple[Any, list[str]]:
     """A house that was killed with so many streamed jobs under way, and the jobs."""
     house = await build(**options)
-    holds = [kit.Hold() for _ in range(jobs)]
+    holds = [Hold() for _ in range(jobs)]
     ids = []
     for hold in holds:
-        house.backend.script = [kit.frames(0, 6), hold]
+        house.backend.script = [frames(0, 6), hold]
         ids.append(await house.submit(stream=True))
         await hold.here()
     for response_id in ids:
@@ -33,7 +35,7 @@ async def lost(build: Any, kit: Any, jobs: int, **options: Any) -> tuple[Any, li
     return house, ids
 
 
-def overwrite(house: Any, response_id: str, events: bytes) -> None:
+def overwrite(house: House, response_id: str, events: bytes) -> None:
     """As a bad disk would: the file is in order, what is in the row is not."""
     raw = sqlite3.connect(house.settings.store.database)
     last = "SELECT max(segment.pk) FROM segment JOIN job ON job.pk = segment.job WHERE job.id = ?"
@@ -44,9 +46,9 @@ def overwrite(house: Any, response_id: str, events: bytes) -> None:
 
 @pytest.mark.parametrize("damaged", [*DAMAGED, *DUBIOUS])
 async def test_a_job_whose_stored_events_are_damaged_fails_and_the_others_go_on(
-    build: Any, kit: Any, damaged: bytes
+    build: Build, damaged: bytes
 ) -> None:
-    house, (broken, sound) = await lost(build, kit, 2)
+    house, (broken, sound) = await lost(build, 2)
     overwrite(house, broken, damaged)
     house = await build(background={"partial_output": True}, is_started=False)
     assert (await house.shown(broken))["output"] == [] or damaged in DUBIOUS
@@ -56,17 +58,17 @@ async def test_a_job_whose_stored_events_are_damaged_fails_and_the_others_go_on(
     assert ("damaged" in response["error"]["message"]) is (damaged in DAMAGED)
     stored = await house.store.all_events(broken)
     assert damaged in stored
-    assert kit.parsed(stored[stored.index(damaged) + len(damaged) :])[-1]["response"] == response
+    assert parsed(stored[stored.index(damaged) + len(damaged) :])[-1]["response"] == response
     response = await house.ended(sound)
     assert "restart" in response["error"]["message"]
     assert response["output"][0]["content"][0]["text"] == "one two three four"
     assert not house.failed.is_set()
 
 
-async def test_a_cancel_of_a_job_whose_stored_events_are_damaged_ends_it(build: Any, kit: Any) -> None:
+async def test_a_cancel_of_a_job_whose_stored_events_are_damaged_ends_it(build: Build) -> None:
     house = await build()
-    hold = kit.Hold()
-    house.backend.script = [kit.frames(0, 6), hold]
+    hold = Hold()
+    house.backend.script = [frames(0, 6), hold]
     response_id = await house.submit(stream=True)
     await hold.here()
     async with asyncio.timeout(10):
@@ -77,10 +79,8 @@ async def test_a_cancel_of_a_job_whose_stored_events_are_damaged_ends_it(build: 
     await house.backend.closed(response_id)
 
 
-async def test_a_defect_in_ending_one_job_does_not_keep_the_others_from_their_ends(
-    build: Any, kit: Any
-) -> None:
-    class Defective(kit.Wrapped):  # type: ignore[misc]
+async def test_a_defect_in_ending_one_job_does_not_keep_the_others_from_their_ends(build: Build) -> None:
+    class Defective(Wrapped):
         wicked = ""
 
         async def all_events(self, response_id: str) -> bytes:
@@ -89,7 +89,7 @@ async def test_a_defect_in_ending_one_job_does_not_keep_the_others_from_their_en
             found: bytes = await self.inner.all_events(response_id)
             return found
 
-    _, (wicked, *others) = await lost(build, kit, 3)
+    _, (wicked, *others) = await lost(build, 3)
     house = await build(wrap=Defective, is_started=False)
     house.store.wicked = wicked
     await house.start()
@@ -104,8 +104,8 @@ async def test_a_defect_in_ending_one_job_does_not_keep_the_others_from_their_en
             await house.tick()
 
 
-async def test_however_many_runs_a_crash_broke_off_one_round_ends_them_all(build: Any, kit: Any) -> None:
-    _, ids = await lost(build, kit, 130)  # more than one look at the store finds
+async def test_however_many_runs_a_crash_broke_off_one_round_ends_them_all(build: Build) -> None:
+    _, ids = await lost(build, 130)  # more than one look at the store finds
     house = await build(is_started=False)
     await house.store.abandon(dead_after_s=0)
     await house.tick()

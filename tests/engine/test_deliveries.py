@@ -10,6 +10,7 @@ import pytest
 
 from gateway.core.job import StoreUnavailable
 from gateway.core.webhooks import CALLERS, Attempt, Delivery, Verdict
+from tests.support.house import ALL, Build, Hold, House, ScriptedBackend, SetClock, Wrapped, frames
 
 SECRET = f"whsec_{base64.b64encode(b's' * 32).decode()}"
 AGAIN = Attempt(Verdict.AGAIN, "http_500")
@@ -24,43 +25,43 @@ def endpoints(*names: str, **fields: Any) -> dict[str, Any]:
     return {name: {"url": f"http://{name}.test", "secrets": [SECRET], **fields} for name in names}
 
 
-def counted(house: Any, name: str, *labels: str) -> float:
+def counted(house: House, name: str, *labels: str) -> float:
     return float(getattr(house.observer, name).labels(*labels)._value.get())
 
 
-async def until(house: Any, condition: Any) -> None:
+async def until(house: House, condition: Any) -> None:
     """Rounds are short: a look every quarter of a second."""
     async with asyncio.timeout(20):
         while not condition():
             await asyncio.sleep(0.01)
 
 
-async def waiting(house: Any) -> int:
+async def waiting(house: House) -> int:
     return sum(each.count for each in await house.store.outbox.waiting())
 
 
-async def emptied(house: Any) -> None:
+async def emptied(house: House) -> None:
     async with asyncio.timeout(20):
         while await waiting(house):
             await asyncio.sleep(0.01)
 
 
-async def attempted(house: Any, count: int) -> list[Delivery]:
+async def attempted(house: House, count: int) -> list[Delivery]:
     """What was sent, when so many attempts have been made and their results are stored."""
     await until(house, lambda: len(house.sender.sent) >= count and not house.engine.deliveries._under_way)
     found: list[Delivery] = house.sender.sent
     return found
 
 
-async def test_every_end_is_told_once(build: Any, kit: Any, backend: Any) -> None:
+async def test_every_end_is_told_once(build: Build, backend: ScriptedBackend) -> None:
     house = await build(webhooks={"endpoints": endpoints("x", "y")})
-    hold = kit.Hold()
-    backend.script = [kit.frames(0, 4), hold]
+    hold = Hold()
+    backend.script = [frames(0, 4), hold]
     cancelled, deleted = await house.submit(), await house.submit()
     await hold.here()
     await house.cancel(cancelled)
     await house.jobs.delete(await house.job(deleted))
-    backend.script = kit.ALL
+    backend.script = ALL
     completed = await house.submit()
     await house.ended(completed)
     sent = await attempted(house, 6)
@@ -73,9 +74,11 @@ async def test_every_end_is_told_once(build: Any, kit: Any, backend: Any) -> Non
     assert counted(house, "webhook_attempts", "y", "http_2xx") == 3
 
 
-async def test_an_expired_job_is_told_as_failed(build: Any, kit: Any, backend: Any, clock: Any) -> None:
+async def test_an_expired_job_is_told_as_failed(
+    build: Build, backend: ScriptedBackend, clock: SetClock
+) -> None:
     house = await build(webhooks={"endpoints": endpoints("x")}, background={"deadline_s": 10})
-    hold = kit.Hold()
+    hold = Hold()
     backend.script = [hold]
     expired = await house.submit()
     await hold.here()
@@ -85,7 +88,7 @@ async def test_an_expired_job_is_told_as_failed(build: Any, kit: Any, backend: A
     assert (sent.response_id, sent.status.value) == (expired, "failed")
 
 
-async def test_without_receivers_nothing_runs_and_nothing_is_kept(build: Any) -> None:
+async def test_without_receivers_nothing_runs_and_nothing_is_kept(build: Build) -> None:
     house = await build()
     await house.ended(await house.submit())
     assert await waiting(house) == 0
@@ -93,7 +96,7 @@ async def test_without_receivers_nothing_runs_and_nothing_is_kept(build: Any) ->
     await house.engine.drain(1)
 
 
-async def test_what_is_not_taken_is_tried_again_by_the_schedule(build: Any, clock: Any) -> None:
+async def test_what_is_not_taken_is_tried_again_by_the_schedule(build: Build, clock: SetClock) -> None:
     house = await build(
         webhooks={"endpoints": endpoints("x"), "retry_delays_s": [5, 30], "retry_for_s": 3600}
     )
@@ -115,7 +118,7 @@ async def test_what_is_not_taken_is_tried_again_by_the_schedule(build: Any, cloc
     assert counted(house, "webhook_deliveries", "x", "delivered") == 1
 
 
-async def test_what_nobody_took_is_given_up_at_the_end_of_the_time(build: Any, clock: Any) -> None:
+async def test_what_nobody_took_is_given_up_at_the_end_of_the_time(build: Build, clock: SetClock) -> None:
     house = await build(webhooks={"endpoints": endpoints("x"), "retry_delays_s": [50], "retry_for_s": 100})
     house.sender.script = [AGAIN] * 9
     await house.ended(await house.submit())
@@ -126,7 +129,7 @@ async def test_what_nobody_took_is_given_up_at_the_end_of_the_time(build: Any, c
     assert counted(house, "webhook_deliveries", "x", "given_up") == 1
 
 
-async def test_what_no_attempt_can_reach_any_more_is_given_up_too(build: Any, clock: Any) -> None:
+async def test_what_no_attempt_can_reach_any_more_is_given_up_too(build: Build, clock: SetClock) -> None:
     house = await build(webhooks={"endpoints": endpoints("x"), "retry_for_s": 1000})
     house.sender.script = [STOP]
     await house.ended(await house.submit())
@@ -137,7 +140,7 @@ async def test_what_no_attempt_can_reach_any_more_is_given_up_too(build: Any, cl
     await until(house, lambda: counted(house, "webhook_deliveries", "x", "given_up") == 1)
 
 
-async def test_of_too_many_the_oldest_are_given_up(build: Any, clock: Any) -> None:
+async def test_of_too_many_the_oldest_are_given_up(build: Build, clock: SetClock) -> None:
     house = await build(webhooks={"endpoints": endpoints("x"), "pending_max": 3})
     house.sender.script = [AGAIN] * 5
     ids = []
@@ -152,7 +155,7 @@ async def test_of_too_many_the_oldest_are_given_up(build: Any, clock: Any) -> No
     assert {each.response_id for each in await house.store.outbox.failing(limit=9)} == set(ids[2:])
 
 
-async def test_410_disables_an_endpoint_until_it_is_enabled(build: Any, clock: Any) -> None:
+async def test_410_disables_an_endpoint_until_it_is_enabled(build: Build, clock: SetClock) -> None:
     house = await build(webhooks={"endpoints": endpoints("x", "y")})
     receivers = house.engine.receivers
     house.sender.script = [STOP, Attempt(Verdict.TAKEN, "http_200")]
@@ -172,7 +175,7 @@ async def test_410_disables_an_endpoint_until_it_is_enabled(build: Any, clock: A
     assert [each.lane for each in house.sender.sent].count(gone) == 3
 
 
-async def test_a_callers_url_is_told_and_given_up_at_once_if_it_may_not_be(build: Any) -> None:
+async def test_a_callers_url_is_told_and_given_up_at_once_if_it_may_not_be(build: Build) -> None:
     house = await build(request_webhooks=HOOK)
     house.sender.script = [NEVER]
     await house.ended(await house.submit(webhook="https://10.0.0.1/"))
@@ -185,9 +188,9 @@ async def test_a_callers_url_is_told_and_given_up_at_once_if_it_may_not_be(build
     assert counted(house, "webhook_deliveries", CALLERS, "delivered") == 1
 
 
-async def test_a_receiver_that_hangs_holds_up_no_other(build: Any, kit: Any) -> None:
+async def test_a_receiver_that_hangs_holds_up_no_other(build: Build) -> None:
     house = await build(webhooks={"endpoints": endpoints("x", "y"), "concurrency_max": 2})
-    hold = kit.Hold()
+    hold = Hold()
     order: list[str] = []
     taken = Attempt(Verdict.TAKEN, "http_200")
 
@@ -197,7 +200,7 @@ async def test_a_receiver_that_hangs_holds_up_no_other(build: Any, kit: Any) -> 
             await hold.go.wait()
         return taken
 
-    house.sender.send = send
+    house.sender.send = send  # type: ignore[method-assign]  # tests stand in its way
     for _ in range(6):
         await house.ended(await house.submit())
     await until(house, lambda: order.count("y") == 6)
@@ -207,9 +210,9 @@ async def test_a_receiver_that_hangs_holds_up_no_other(build: Any, kit: Any) -> 
     assert order.count("x") == 6
 
 
-async def test_what_was_being_sent_when_the_process_died_is_sent_again(build: Any, kit: Any) -> None:
+async def test_what_was_being_sent_when_the_process_died_is_sent_again(build: Build) -> None:
     house = await build(webhooks={"endpoints": endpoints("x")})
-    hold = kit.Hold()
+    hold = Hold()
     house.sender.script = [hold]
     response_id = await house.submit()
     await house.ended(response_id)
@@ -221,9 +224,9 @@ async def test_what_was_being_sent_when_the_process_died_is_sent_again(build: An
     await emptied(second)
 
 
-async def test_a_drain_lets_what_is_under_way_end_and_tries_what_has_just_ended(build: Any, kit: Any) -> None:
+async def test_a_drain_lets_what_is_under_way_end_and_tries_what_has_just_ended(build: Build) -> None:
     house = await build(webhooks={"endpoints": endpoints("x")})
-    hold = kit.Hold()
+    hold = Hold()
     house.sender.script = [hold]
     await house.ended(await house.submit())
     await hold.here()
@@ -236,13 +239,13 @@ async def test_a_drain_lets_what_is_under_way_end_and_tries_what_has_just_ended(
     assert await waiting(house) == 0
 
 
-async def attempted_without_settling(house: Any, count: int) -> None:
+async def attempted_without_settling(house: House, count: int) -> None:
     await until(house, lambda: len(house.sender.sent) >= count)
 
 
-async def test_a_drain_waits_for_no_receiver_longer_than_its_time(build: Any, kit: Any) -> None:
+async def test_a_drain_waits_for_no_receiver_longer_than_its_time(build: Build) -> None:
     house = await build(webhooks={"endpoints": endpoints("x")})
-    hold = kit.Hold()
+    hold = Hold()
     house.sender.script = [hold]
     await house.ended(await house.submit())
     await hold.here()
@@ -253,15 +256,15 @@ async def test_a_drain_waits_for_no_receiver_longer_than_its_time(build: Any, ki
     assert len(second.sender.sent) == 1
 
 
-async def test_a_result_that_cannot_be_stored_is_not_a_reason_to_send_again(build: Any, kit: Any) -> None:
+async def test_a_result_that_cannot_be_stored_is_not_a_reason_to_send_again(build: Build) -> None:
     broken = asyncio.Event()
 
-    class Store(kit.Wrapped):  # type: ignore[misc]
+    class Store(Wrapped):
         @property
         def outbox(self) -> Any:
             return Outbox(self.inner.outbox)
 
-    class Outbox(kit.Wrapped):  # type: ignore[misc]
+    class Outbox(Wrapped):
         async def remove(self, *args: Any) -> Any:
             if not broken.is_set():
                 broken.set()
@@ -275,7 +278,7 @@ async def test_a_result_that_cannot_be_stored_is_not_a_reason_to_send_again(buil
     assert len(house.sender.sent) == 1
 
 
-async def test_a_defect_of_the_sender_is_one_failed_attempt(build: Any, clock: Any) -> None:
+async def test_a_defect_of_the_sender_is_one_failed_attempt(build: Build, clock: SetClock) -> None:
     house = await build(webhooks={"endpoints": endpoints("x")})
     house.sender.script = [RuntimeError("as scripted")]
     await house.ended(await house.submit())
@@ -286,7 +289,7 @@ async def test_a_defect_of_the_sender_is_one_failed_attempt(build: Any, clock: A
     await emptied(house)
 
 
-async def test_what_waits_is_measured_by_endpoint(build: Any, clock: Any) -> None:
+async def test_what_waits_is_measured_by_endpoint(build: Build, clock: SetClock) -> None:
     house = await build(webhooks={"endpoints": endpoints("x", "y")}, request_webhooks=HOOK)
     house.sender.script = [AGAIN] * 2
     await house.ended(await house.submit())
@@ -299,7 +302,7 @@ async def test_what_waits_is_measured_by_endpoint(build: Any, clock: Any) -> Non
     assert counted(house, "webhook_waiting", CALLERS) == 0
 
 
-async def test_retry_tries_again_now(build: Any) -> None:
+async def test_retry_tries_again_now(build: Build) -> None:
     house = await build(webhooks={"endpoints": endpoints("x", "y")})
     house.sender.script = [AGAIN] * 2
     response_id = await house.submit()
@@ -319,7 +322,7 @@ def lines_about(caplog: pytest.LogCaptureFixture, event: str) -> list[dict[str, 
     ]
 
 
-async def ended(house: Any, count: int) -> list[str]:
+async def ended(house: House, count: int) -> list[str]:
     """So many responses have ended."""
     ids = [await house.submit() for _ in range(count)]
     for response_id in ids:
@@ -328,7 +331,7 @@ async def ended(house: Any, count: int) -> list[str]:
 
 
 async def test_a_receiver_that_is_down_is_tried_with_one_event_at_a_time(
-    build: Any, clock: Any, caplog: pytest.LogCaptureFixture
+    build: Build, clock: SetClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", logger="backburner")
     house = await build(
@@ -344,7 +347,7 @@ async def test_a_receiver_that_is_down_is_tried_with_one_event_at_a_time(
         together[0] -= 1
         return DOWN if is_deaf else heard
 
-    house.sender.send = send
+    house.sender.send = send  # type: ignore[method-assign]  # tests stand in its way
     ids = await ended(house, 40)
     await until(house, lambda: counted(house, "webhook_attempts", "x", "unreachable") >= 3)
     await settled(house)
@@ -374,11 +377,13 @@ async def test_a_receiver_that_is_down_is_tried_with_one_event_at_a_time(
     assert sum(each["to"] == "waiting" for each in lines_about(caplog, "webhook")) <= 2
 
 
-async def settled(house: Any) -> None:
+async def settled(house: House) -> None:
     await until(house, lambda: not house.engine.deliveries._under_way)
 
 
-async def test_an_event_that_a_receiver_will_not_have_holds_up_no_other(build: Any, clock: Any) -> None:
+async def test_an_event_that_a_receiver_will_not_have_holds_up_no_other(
+    build: Build, clock: SetClock
+) -> None:
     house = await build(webhooks={"endpoints": endpoints("x"), "retry_delays_s": [5]})
     poison: list[str] = []
     hear = house.sender.send
@@ -387,7 +392,7 @@ async def test_an_event_that_a_receiver_will_not_have_holds_up_no_other(build: A
         heard: Attempt = await hear(delivery)
         return Attempt(Verdict.DOWN, "http_500") if delivery.response_id in poison else heard
 
-    house.sender.send = send
+    house.sender.send = send  # type: ignore[method-assign]  # tests stand in its way
     poison += await ended(house, 1)
     for number in range(4):  # so often that it alone makes the receiver look as if it were down
         await attempted(house, number + 1)
@@ -400,7 +405,9 @@ async def test_an_event_that_a_receiver_will_not_have_holds_up_no_other(build: A
     assert await waiting(house) == 1
 
 
-async def test_what_a_receiver_refuses_now_and_then_is_tried_again_by_itself(build: Any, clock: Any) -> None:
+async def test_what_a_receiver_refuses_now_and_then_is_tried_again_by_itself(
+    build: Build, clock: SetClock
+) -> None:
     house = await build(webhooks={"endpoints": endpoints("x"), "retry_delays_s": [5]})
     house.sender.script = [TOO_LARGE] * 5
     await ended(house, 10)
@@ -411,7 +418,9 @@ async def test_what_a_receiver_refuses_now_and_then_is_tried_again_by_itself(bui
     await emptied(house)
 
 
-async def test_whoever_refuses_every_event_is_tried_with_one_at_a_time_too(build: Any, clock: Any) -> None:
+async def test_whoever_refuses_every_event_is_tried_with_one_at_a_time_too(
+    build: Build, clock: SetClock
+) -> None:
     house = await build(webhooks={"endpoints": endpoints("x"), "retry_delays_s": [5], "concurrency_max": 4})
     house.sender.script = [TOO_LARGE] * 1000
     await ended(house, 60)
@@ -424,7 +433,7 @@ async def test_whoever_refuses_every_event_is_tried_with_one_at_a_time_too(build
     await emptied(house)
 
 
-async def test_a_receiver_is_down_still_for_the_next_process(build: Any, clock: Any) -> None:
+async def test_a_receiver_is_down_still_for_the_next_process(build: Build, clock: SetClock) -> None:
     house = await build(webhooks={"endpoints": endpoints("x"), "concurrency_max": 1})
     house.sender.script = [DOWN] * 9
     await ended(house, 9)
@@ -440,9 +449,9 @@ async def test_a_receiver_is_down_still_for_the_next_process(build: Any, clock: 
     await emptied(second)
 
 
-async def test_one_attempt_after_the_other_waits_for_no_look(build: Any, backend: Any, kit: Any) -> None:
+async def test_one_attempt_after_the_other_waits_for_no_look(build: Build, backend: ScriptedBackend) -> None:
     house = await build(webhooks={"endpoints": endpoints("x"), "concurrency_max": 1})
-    hold = kit.Hold()
+    hold = Hold()
     house.sender.script = [hold]
     ids = [await house.submit() for _ in range(120)]
     for response_id in ids:

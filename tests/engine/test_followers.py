@@ -9,13 +9,26 @@ from typing import Any
 import pytest
 
 from gateway.core.job import Outcome, Status, StoreUnavailable
-from gateway.core.machine import UpstreamClosed
+from gateway.core.upstream import UpstreamClosed
 from gateway.store.bells import response
 from gateway.wire.errors import Fault, Refusal
 from gateway.wire.sse import KEEP_ALIVE, encode, split_frames
+from tests.support.house import (
+    ALL,
+    OTHER,
+    TENANT,
+    Build,
+    Hold,
+    House,
+    Step,
+    Wrapped,
+    frames,
+    is_terminal,
+    parsed,
+)
 
 
-async def take(house: Any, response_id: str, count: int) -> bytes:
+async def take(house: House, response_id: str, count: int) -> bytes:
     """The first so many events, read live."""
     got: list[bytes] = []
     async with asyncio.timeout(10):
@@ -27,11 +40,11 @@ async def take(house: Any, response_id: str, count: int) -> bytes:
     return b"".join(got[:count])
 
 
-async def test_readers_from_every_cursor_get_the_same_bytes(build: Any, kit: Any) -> None:
+async def test_readers_from_every_cursor_get_the_same_bytes(build: Build) -> None:
     house = await build(stream={"readers_per_response_max": 100})
-    holds = [kit.Hold() for _ in range(3)]
-    script = [kit.frames(0, 3), holds[0], kit.frames(3, 9), holds[1], kit.frames(9, 15), holds[2]]
-    house.backend.script = [*script, kit.frames(15), UpstreamClosed()]
+    holds = [Hold() for _ in range(3)]
+    script: list[Step] = [frames(0, 3), holds[0], frames(3, 9), holds[1], frames(9, 15), holds[2]]
+    house.backend.script = [*script, frames(15), UpstreamClosed()]
     response_id = await house.submit(stream=True)
     readers = []
     for hold in holds:  # some come before there is anything to see, some in between, some after the end
@@ -48,8 +61,8 @@ async def test_readers_from_every_cursor_get_the_same_bytes(build: Any, kit: Any
     assert house.engine.followers._watched == {}
 
 
-async def test_no_reader_sees_an_event_before_its_commit(build: Any, kit: Any) -> None:
-    class Slow(kit.Wrapped):  # type: ignore[misc]
+async def test_no_reader_sees_an_event_before_its_commit(build: Build) -> None:
+    class Slow(Wrapped):
         def __init__(self, store: Any) -> None:
             super().__init__(store)
             self.committed = b""
@@ -77,7 +90,7 @@ async def test_no_reader_sees_an_event_before_its_commit(build: Any, kit: Any) -
 
     async def read() -> bytes:
         got = b""
-        async with aclosing(house.engine.followers.follow(response_id, kit.TENANT, after=-1)) as stream:
+        async with aclosing(house.engine.followers.follow(response_id, TENANT, after=-1)) as stream:
             async for block in stream:
                 got += block
                 assert house.store.committed.startswith(got), "seen before it was kept"
@@ -88,16 +101,16 @@ async def test_no_reader_sees_an_event_before_its_commit(build: Any, kit: Any) -
     assert set(results) == {await house.store.all_events(response_id)}
 
 
-async def test_a_failed_commit_is_never_shown(build: Any, kit: Any) -> None:
-    class Failing(kit.Wrapped):  # type: ignore[misc]
+async def test_a_failed_commit_is_never_shown(build: Build) -> None:
+    class Failing(Wrapped):
         async def append(self, claim: Any, first_seq: int, *arguments: Any, **options: Any) -> None:
             if first_seq > 3:
                 raise StoreUnavailable("disk full")
             await self.inner.append(claim, first_seq, *arguments, **options)
 
     house = await build(wrap=Failing, background={"store_wait_s": 0})
-    hold = kit.Hold()
-    house.backend.script = [kit.frames(0, 3), hold, kit.frames(3, 8), kit.Hold()]
+    hold = Hold()
+    house.backend.script = [frames(0, 3), hold, frames(3, 8), Hold()]
     response_id = await house.submit(stream=True)
     reader = asyncio.create_task(house.stream(response_id))
     await hold.here()
@@ -106,13 +119,13 @@ async def test_a_failed_commit_is_never_shown(build: Any, kit: Any) -> None:
     await house.backend.closed(response_id)
     await house.tick()
     assert (await house.ended(response_id))["status"] == "failed"
-    assert kit.parsed(await reader) == await house.stored(response_id)
+    assert parsed(await reader) == await house.stored(response_id)
 
 
 @pytest.mark.parametrize("after", [30, 10_000])
-async def test_a_reader_that_starts_past_the_end_stops_with_it(house: Any, kit: Any, after: int) -> None:
-    hold = kit.Hold()
-    house.backend.script = [kit.frames(0, 8), hold, kit.frames(8), UpstreamClosed()]
+async def test_a_reader_that_starts_past_the_end_stops_with_it(house: House, after: int) -> None:
+    hold = Hold()
+    house.backend.script = [frames(0, 8), hold, frames(8), UpstreamClosed()]
     response_id = await house.submit(stream=True)
     early = asyncio.create_task(house.stream(response_id, after))
     await hold.here()
@@ -122,21 +135,21 @@ async def test_a_reader_that_starts_past_the_end_stops_with_it(house: Any, kit: 
     assert await house.stream(response_id, after) == b""
 
 
-async def test_a_slow_reader_falls_back_to_the_store_and_catches_up(build: Any, kit: Any) -> None:
+async def test_a_slow_reader_falls_back_to_the_store_and_catches_up(build: Build) -> None:
     pages = []
 
-    class Counting(kit.Wrapped):  # type: ignore[misc]
+    class Counting(Wrapped):
         async def page(self, response_id: str, tenant: bytes, **options: Any) -> Any:
             pages.append(options["after"])
             return await self.inner.page(response_id, tenant, **options)
 
     house = await build(stream={"tail_bytes_max": 1024, "page_bytes_max": 1024}, wrap=Counting)
-    holds = [kit.Hold() for _ in range(18)]
-    script = [step for number, hold in enumerate(holds) for step in (hold, kit.frames(number, number + 1))]
-    house.backend.script = [*script, kit.frames(18), UpstreamClosed()]
+    holds = [Hold() for _ in range(18)]
+    script = [step for number, hold in enumerate(holds) for step in (hold, frames(number, number + 1))]
+    house.backend.script = [*script, frames(18), UpstreamClosed()]
     response_id = await house.submit(stream=True)
-    slow = house.engine.followers.follow(response_id, kit.TENANT, after=-1)
-    fast = house.engine.followers.follow(response_id, kit.TENANT, after=-1)
+    slow = house.engine.followers.follow(response_id, TENANT, after=-1)
+    fast = house.engine.followers.follow(response_id, TENANT, after=-1)
     async with aclosing(slow), aclosing(fast), asyncio.timeout(10):
         got, whole = await anext(slow), await anext(fast)
         await holds[0].here()
@@ -155,17 +168,17 @@ async def test_a_slow_reader_falls_back_to_the_store_and_catches_up(build: Any, 
     assert len(split_frames(whole)) > 20
 
 
-async def test_a_reader_that_keeps_up_needs_the_store_once(build: Any, kit: Any) -> None:
+async def test_a_reader_that_keeps_up_needs_the_store_once(build: Build) -> None:
     pages = []
 
-    class Counting(kit.Wrapped):  # type: ignore[misc]
+    class Counting(Wrapped):
         async def page(self, *arguments: Any, **options: Any) -> Any:
             pages.append(options["after"])
             return await self.inner.page(*arguments, **options)
 
     house = await build(wrap=Counting)
-    hold = kit.Hold()
-    house.backend.script = [kit.frames(0, 3), hold, *kit.ALL[1:]]
+    hold = Hold()
+    house.backend.script = [frames(0, 3), hold, *ALL[1:]]
     response_id = await house.submit(stream=True)
     await hold.here()
     await take(house, response_id, 4)
@@ -179,11 +192,11 @@ async def test_a_reader_that_keeps_up_needs_the_store_once(build: Any, kit: Any)
     assert len(pages) <= 2  # the second, if nothing had yet been committed while it watched
 
 
-async def test_a_commit_nobody_told_of_leaves_no_hole_in_a_stream(build: Any, kit: Any) -> None:
+async def test_a_commit_nobody_told_of_leaves_no_hole_in_a_stream(build: Build) -> None:
     """A run that is stopped while its last commit is under way: it happens, and the run tells nobody."""
     reached, go = asyncio.Event(), asyncio.Event()
 
-    class Slow(kit.Wrapped):  # type: ignore[misc]
+    class Slow(Wrapped):
         async def append(self, claim: Any, first_seq: int, *arguments: Any, **options: Any) -> None:
             work = asyncio.ensure_future(self.inner.append(claim, first_seq, *arguments, **options))
             if first_seq > 4:
@@ -193,10 +206,10 @@ async def test_a_commit_nobody_told_of_leaves_no_hole_in_a_stream(build: Any, ki
             await work
 
     house = await build(wrap=Slow)
-    first = kit.Hold()
-    house.backend.script = [kit.frames(0, 4), first, kit.frames(4, 8), kit.Hold()]
+    first = Hold()
+    house.backend.script = [frames(0, 4), first, frames(4, 8), Hold()]
     response_id = await house.submit(stream=True)
-    reader = house.engine.followers.follow(response_id, kit.TENANT, after=-1)
+    reader = house.engine.followers.follow(response_id, TENANT, after=-1)
     async with aclosing(reader), asyncio.timeout(10):
         got = b""
         while len(split_frames(got)) < 5:
@@ -212,10 +225,10 @@ async def test_a_commit_nobody_told_of_leaves_no_hole_in_a_stream(build: Any, ki
     assert (await house.shown(response_id))["status"] == "failed"
 
 
-async def test_a_reader_that_arrives_does_not_wait_for_the_flush(build: Any, kit: Any) -> None:
+async def test_a_reader_that_arrives_does_not_wait_for_the_flush(build: Build) -> None:
     house = await build(background={"flush_ms": 10_000})
-    hold = kit.Hold()
-    house.backend.script = [kit.frames(0, 8), hold]
+    hold = Hold()
+    house.backend.script = [frames(0, 8), hold]
     response_id = await house.submit(stream=True)
     await hold.here()
     assert len(split_frames(await house.store.all_events(response_id))) == 2, "nobody was watching"
@@ -226,33 +239,33 @@ async def test_a_reader_that_arrives_does_not_wait_for_the_flush(build: Any, kit
 # -- limits
 
 
-async def test_a_response_has_so_many_readers_and_the_next_is_refused(build: Any, kit: Any) -> None:
+async def test_a_response_has_so_many_readers_and_the_next_is_refused(build: Build) -> None:
     limits = {"readers_per_response_max": 2, "readers_per_tenant_max": 3, "readers_max": 3}
     house = await build(stream=limits, is_started=False)
     first, second = await house.submit(stream=True), await house.submit(stream=True)
     followers = house.engine.followers
-    async with aclosing(followers.follow(first, kit.TENANT, after=-1)) as one:
-        async with aclosing(followers.follow(first, kit.TENANT, after=-1)) as two:
+    async with aclosing(followers.follow(first, TENANT, after=-1)) as one:
+        async with aclosing(followers.follow(first, TENANT, after=-1)) as two:
             await anext(one)
             await anext(two)
             with pytest.raises(Refusal) as of_response:
-                await anext(followers.follow(first, kit.TENANT, after=-1))
+                await anext(followers.follow(first, TENANT, after=-1))
             assert (of_response.value.fault, of_response.value.retry_after_s) == (Fault.OVERLOADED, 5)
-            async with aclosing(followers.follow(second, kit.TENANT, after=-1)) as three:
+            async with aclosing(followers.follow(second, TENANT, after=-1)) as three:
                 await anext(three)
                 with pytest.raises(Refusal):
-                    await anext(followers.follow(second, kit.TENANT, after=-1))
-        async with aclosing(followers.follow(first, kit.TENANT, after=-1)) as again:
+                    await anext(followers.follow(second, TENANT, after=-1))
+        async with aclosing(followers.follow(first, TENANT, after=-1)) as again:
             await anext(again)  # a place that was left is free
     assert followers._count == 0
     assert followers._watched == {}
 
 
-async def test_a_tenant_has_so_many_readers_and_others_still_get_theirs(build: Any, kit: Any) -> None:
+async def test_a_tenant_has_so_many_readers_and_others_still_get_theirs(build: Build) -> None:
     limits = {"readers_per_response_max": 1, "readers_per_tenant_max": 2}
     house = await build(stream=limits, is_started=False)
     mine = [await house.submit(stream=True) for _ in range(3)]
-    foreign = await house.submit(stream=True, tenant=kit.OTHER)
+    foreign = await house.submit(stream=True, tenant=OTHER)
     followers = house.engine.followers
     async with AsyncExitStack() as stack:
 
@@ -261,16 +274,16 @@ async def test_a_tenant_has_so_many_readers_and_others_still_get_theirs(build: A
             await stack.enter_async_context(aclosing(stream))
             await anext(stream)
 
-        await read(mine[0], kit.TENANT)
-        await read(mine[1], kit.TENANT)
+        await read(mine[0], TENANT)
+        await read(mine[1], TENANT)
         with pytest.raises(Refusal) as refused:
-            await read(mine[2], kit.TENANT)
+            await read(mine[2], TENANT)
         assert (refused.value.fault, refused.value.code) == (Fault.OVERLOADED, "too_many_streams")
-        await read(foreign, kit.OTHER)
+        await read(foreign, OTHER)
     assert not followers._of_tenant
 
 
-async def test_readers_whose_tail_made_room_for_others_get_the_same_bytes(build: Any, kit: Any) -> None:
+async def test_readers_whose_tail_made_room_for_others_get_the_same_bytes(build: Build) -> None:
     limits = {"tail_bytes_max": 4096, "tails_bytes_max": 4096, "page_bytes_max": 1024}
     house = await build(stream=limits)
     tails = house.engine.followers._tails
@@ -288,14 +301,14 @@ async def test_readers_whose_tail_made_room_for_others_get_the_same_bytes(build:
     assert tails.size == 0
 
 
-async def test_a_silent_stream_has_heartbeats_that_are_no_events(build: Any, kit: Any) -> None:
+async def test_a_silent_stream_has_heartbeats_that_are_no_events(build: Build) -> None:
     house = await build(stream={"heartbeat_s": 0.01})
-    hold = kit.Hold()
-    house.backend.script = [kit.frames(0, 4), hold, kit.frames(4), UpstreamClosed()]
+    hold = Hold()
+    house.backend.script = [frames(0, 4), hold, frames(4), UpstreamClosed()]
     response_id = await house.submit(stream=True)
     blocks = []
     async with asyncio.timeout(10):
-        async with aclosing(house.engine.followers.follow(response_id, kit.TENANT, after=-1)) as stream:
+        async with aclosing(house.engine.followers.follow(response_id, TENANT, after=-1)) as stream:
             async for block in stream:
                 blocks.append(block)
                 if hold.reached.is_set() and blocks.count(KEEP_ALIVE) >= 3:
@@ -309,28 +322,28 @@ async def test_a_silent_stream_has_heartbeats_that_are_no_events(build: Any, kit
 
 
 @pytest.mark.parametrize("case", ["foreign", "unknown"])
-async def test_a_stream_of_what_is_not_there_is_empty(house: Any, kit: Any, case: str) -> None:
+async def test_a_stream_of_what_is_not_there_is_empty(house: House, case: str) -> None:
     response_id = await house.submit(stream=True)
     if case == "foreign":
-        assert await house.stream(response_id, tenant=kit.OTHER) == b""
+        assert await house.stream(response_id, tenant=OTHER) == b""
     else:
         assert await house.stream("resp_" + "f" * 48) == b""
 
 
-async def test_a_foreign_reader_gets_nothing_of_a_tail_in_memory(house: Any, kit: Any) -> None:
-    hold = kit.Hold()
-    house.backend.script = [kit.frames(0, 8), hold, kit.frames(8), UpstreamClosed()]
+async def test_a_foreign_reader_gets_nothing_of_a_tail_in_memory(house: House) -> None:
+    hold = Hold()
+    house.backend.script = [frames(0, 8), hold, frames(8), UpstreamClosed()]
     response_id = await house.submit(stream=True)
     owner = asyncio.create_task(house.stream(response_id))
     await hold.here()
     await take(house, response_id, 9)
-    assert await house.stream(response_id, tenant=kit.OTHER) == b""
+    assert await house.stream(response_id, tenant=OTHER) == b""
     hold.go.set()
-    assert kit.is_terminal(kit.parsed(await owner)[-1])
+    assert is_terminal(parsed(await owner)[-1])
 
 
-async def test_closing_ends_every_stream_at_an_event_s_end(house: Any, kit: Any) -> None:
-    house.backend.script = [kit.frames(0, 8), kit.Hold()]
+async def test_closing_ends_every_stream_at_an_event_s_end(house: House) -> None:
+    house.backend.script = [frames(0, 8), Hold()]
     ids = [await house.submit(stream=True) for _ in range(3)]
     readers = [asyncio.create_task(house.stream(response_id)) for response_id in ids for _ in range(3)]
     for response_id in ids:
@@ -343,10 +356,10 @@ async def test_closing_ends_every_stream_at_an_event_s_end(house: Any, kit: Any)
     assert await house.stream(ids[0]) == b""  # and no new one begins
 
 
-async def test_a_delete_whose_client_has_gone_still_ends_the_streams(build: Any, kit: Any) -> None:
+async def test_a_delete_whose_client_has_gone_still_ends_the_streams(build: Build) -> None:
     deleted, go = asyncio.Event(), asyncio.Event()
 
-    class Slow(kit.Wrapped):  # type: ignore[misc]
+    class Slow(Wrapped):
         async def delete(self, *arguments: Any, **options: Any) -> Any:
             found = await self.inner.delete(*arguments, **options)
             deleted.set()
@@ -354,7 +367,7 @@ async def test_a_delete_whose_client_has_gone_still_ends_the_streams(build: Any,
             return found
 
     house = await build(wrap=Slow)
-    house.backend.script = [kit.frames(0, 8), kit.Hold()]
+    house.backend.script = [frames(0, 8), Hold()]
     response_id = await house.submit(stream=True)
     reader = asyncio.create_task(house.stream(response_id))
     await take(house, response_id, 9)
@@ -368,7 +381,7 @@ async def test_a_delete_whose_client_has_gone_still_ends_the_streams(build: Any,
     await house.backend.closed(response_id)
 
 
-async def test_a_store_that_does_not_answer_ends_the_stream(build: Any, kit: Any) -> None:
+async def test_a_store_that_does_not_answer_ends_the_stream(build: Build) -> None:
     house = await build(is_started=False)
     response_id = await house.submit(stream=True)
 

@@ -9,32 +9,33 @@ import pytest
 
 from gateway.core.call import Credential
 from gateway.core.job import Status, StoreUnavailable
-from gateway.core.machine import UpstreamClosed, UpstreamFailed
+from gateway.core.upstream import UpstreamClosed, UpstreamFailed
 from gateway.engine.handover import Lease
 from gateway.wire.errors import Fault, Refusal
 from gateway.wire.failures import failure
+from tests.support.house import ALL, Build, Hold, House, Wrapped, frames, parsed
 
 KEY = Credential("Authorization", "Bearer caller")
 
 
-async def running(house: Any, kit: Any, *, output: int = 6, **options: Any) -> str:
+async def running(house: House, *, output: int = 6, **options: Any) -> str:
     """A job whose backend has stopped after some of its frames, all of them committed."""
-    hold = kit.Hold()
-    house.backend.script = [kit.frames(0, output), hold]
+    hold = Hold()
+    house.backend.script = [frames(0, output), hold]
     response_id: str = await house.submit(**options)
     await hold.here()
     committed = 3 + max(0, output - 2)
     async with asyncio.timeout(10):
         while len(await house.stored(response_id)) < committed:
             await asyncio.sleep(0)
-    house.backend.script = kit.ALL
+    house.backend.script = ALL
     return response_id
 
 
 # -- killed and started again
 
 
-async def test_a_queued_response_runs_after_a_kill(build: Any) -> None:
+async def test_a_queued_response_runs_after_a_kill(build: Build) -> None:
     first = await build(is_started=False)
     response_id = await first.submit()
     await first.kill()
@@ -43,16 +44,16 @@ async def test_a_queued_response_runs_after_a_kill(build: Any) -> None:
     assert len(second.backend.calls) == 1
 
 
-async def test_a_silent_run_is_made_again_and_its_client_notices_nothing(build: Any, kit: Any) -> None:
+async def test_a_silent_run_is_made_again_and_its_client_notices_nothing(build: Build) -> None:
     first = await build()
-    response_id = await running(first, kit)
+    response_id = await running(first)
     before = await first.stored(response_id)
     assert len(before) == 7
     await first.kill()
     second = await build(is_started=False)
     assert (await second.shown(response_id))["status"] == "in_progress"
-    hold = kit.Hold()
-    second.backend.script = [hold, *kit.ALL]
+    hold = Hold()
+    second.backend.script = [hold, *ALL]
     await second.start()
     await hold.here()
     assert (await second.shown(response_id))["status"] == "in_progress"
@@ -69,22 +70,22 @@ async def test_a_silent_run_is_made_again_and_its_client_notices_nothing(build: 
 
 
 async def test_a_streamed_response_that_had_no_output_yet_is_run_again_for_the_same_reader(
-    build: Any, kit: Any
+    build: Build,
 ) -> None:
     first = await build()
-    response_id = await running(first, kit, output=2, stream=True)
+    response_id = await running(first, output=2, stream=True)
     seen = await first.store.all_events(response_id)
-    assert len(kit.parsed(seen)) == 3
+    assert len(parsed(seen)) == 3
     await first.kill()
     second = await build()
     rest = await second.stream(response_id, after=2)
-    assert kit.parsed(seen + rest) == await second.stored(response_id)
+    assert parsed(seen + rest) == await second.stored(response_id)
     assert (await second.ended(response_id))["status"] == "completed"
 
 
-async def test_a_run_whose_output_was_shown_fails_with_it_and_is_not_made_again(build: Any, kit: Any) -> None:
+async def test_a_run_whose_output_was_shown_fails_with_it_and_is_not_made_again(build: Build) -> None:
     first = await build()
-    response_id = await running(first, kit, stream=True)
+    response_id = await running(first, stream=True)
     seen = await first.store.all_events(response_id)
     await first.kill()
     second = await build()
@@ -95,16 +96,16 @@ async def test_a_run_whose_output_was_shown_fails_with_it_and_is_not_made_again(
     assert response["output"][0]["status"] == "incomplete"
     assert (await second.store.all_events(response_id)).startswith(seen)
     assert len(await second.stored(response_id)) == 8
-    assert kit.parsed(await second.stream(response_id, after=6))[0]["type"] == "response.failed"
+    assert parsed(await second.stream(response_id, after=6))[0]["type"] == "response.failed"
     assert len(second.backend.calls) == 1
 
 
 @pytest.mark.parametrize("setting", [{"resume": "any"}, {"partial_output": True}], ids=str)
 async def test_output_that_the_settings_let_readers_see_counts_as_shown(
-    build: Any, kit: Any, setting: dict[str, Any]
+    build: Build, setting: dict[str, Any]
 ) -> None:
     first = await build(background=setting)
-    response_id = await running(first, kit)
+    response_id = await running(first)
     if "partial_output" in setting:
         shown = await first.shown(response_id)
         assert shown["output"][0]["content"][0]["text"] == "one two three four"
@@ -113,18 +114,18 @@ async def test_output_that_the_settings_let_readers_see_counts_as_shown(
     assert (await second.ended(response_id))["status"] == "failed"
 
 
-async def test_partial_output_is_not_shown_of_a_response_that_may_be_run_again(build: Any, kit: Any) -> None:
+async def test_partial_output_is_not_shown_of_a_response_that_may_be_run_again(build: Build) -> None:
     """Accepted when the settings were others: what is shown now might be thrown away later."""
     first = await build()
-    response_id = await running(first, kit)
+    response_id = await running(first)
     await first.kill()
     second = await build(background={"partial_output": True}, is_started=False)
     assert (await second.shown(response_id))["output"] == []
 
 
-async def test_with_recovery_never_nothing_is_run_twice(build: Any, kit: Any) -> None:
+async def test_with_recovery_never_nothing_is_run_twice(build: Build) -> None:
     first = await build(background={"recovery": "never"})
-    response_id = await running(first, kit)
+    response_id = await running(first)
     await first.kill()
     second = await build(background={"recovery": "never"}, is_started=False)
     queued = await second.submit()
@@ -134,40 +135,38 @@ async def test_with_recovery_never_nothing_is_run_twice(build: Any, kit: Any) ->
     assert (await second.ended(queued))["status"] == "completed"
 
 
-async def test_a_job_that_takes_the_process_with_it_fails_after_its_last_attempt(
-    build: Any, kit: Any
-) -> None:
+async def test_a_job_that_takes_the_process_with_it_fails_after_its_last_attempt(build: Build) -> None:
     house = await build()
-    poison = await running(house, kit)
+    poison = await running(house)
     for _ in range(1):
         await house.kill()
         house = await build(is_started=False)
-        hold = kit.Hold()
+        hold = Hold()
         house.backend.script = [hold]
         await house.start()
         await hold.here()
     assert (await house.job(poison)).attempt == 2
     await house.kill()
     last = await build()
-    last.backend.script = kit.ALL
+    last.backend.script = ALL
     assert (await last.ended(poison))["status"] == "failed"
     assert len(last.backend.calls_of(poison)) == 2
     assert (await last.ended(await last.submit()))["status"] == "completed"
 
 
-async def test_tools_with_effects_outside_are_not_called_twice(build: Any, kit: Any) -> None:
+async def test_tools_with_effects_outside_are_not_called_twice(build: Build) -> None:
     first = await build()
     tools = [{"type": "mcp", "server_label": "s", "server_url": "https://tools.test"}]
-    response_id = await running(first, kit, tools=tools)
+    response_id = await running(first, tools=tools)
     await first.kill()
     second = await build()
     assert (await second.ended(response_id))["status"] == "failed"
     assert len(second.backend.calls_of(response_id)) == 1
 
 
-async def test_a_cancelled_response_stays_so_after_a_kill(build: Any, kit: Any) -> None:
+async def test_a_cancelled_response_stays_so_after_a_kill(build: Build) -> None:
     first = await build()
-    response_id = await running(first, kit)
+    response_id = await running(first)
     cancelled = await first.cancel(response_id)
     await first.kill()
     second = await build()
@@ -176,9 +175,9 @@ async def test_a_cancelled_response_stays_so_after_a_kill(build: Any, kit: Any) 
     assert len(second.backend.calls_of(response_id)) == 1
 
 
-async def test_a_deadline_goes_on_while_nobody_runs(build: Any, kit: Any) -> None:
+async def test_a_deadline_goes_on_while_nobody_runs(build: Build) -> None:
     first = await build(background={"deadline_s": 60})
-    response_id = await running(first, kit)
+    response_id = await running(first)
     await first.kill()
     first.clock.advance(60)
     second = await build(background={"deadline_s": 60})
@@ -190,9 +189,9 @@ async def test_a_deadline_goes_on_while_nobody_runs(build: Any, kit: Any) -> Non
 # -- lost credentials
 
 
-async def test_a_rerun_goes_without_the_credential_that_was_lost(build: Any, kit: Any) -> None:
+async def test_a_rerun_goes_without_the_credential_that_was_lost(build: Build) -> None:
     first = await build()
-    response_id = await running(first, kit, credential=KEY)
+    response_id = await running(first, credential=KEY)
     await first.kill()
     second = await build()
     assert (await second.ended(response_id))["status"] == "completed"
@@ -206,7 +205,7 @@ async def test_a_rerun_goes_without_the_credential_that_was_lost(build: Any, kit
 
 @pytest.mark.parametrize("status", [401, 403])
 async def test_a_backend_that_wants_the_lost_credential_fails_the_response_and_the_message_says_so(
-    build: Any, kit: Any, status: int
+    build: Build, status: int
 ) -> None:
     refused = UpstreamFailed(failure("Who are you?"), "upstream_refused", status)
     first = await build(is_started=False)
@@ -223,7 +222,7 @@ async def test_a_backend_that_wants_the_lost_credential_fails_the_response_and_t
     assert (await second.ended(fresh))["error"]["message"] == "Who are you?"
 
 
-async def test_other_errors_after_a_restart_are_told_as_they_are(build: Any) -> None:
+async def test_other_errors_after_a_restart_are_told_as_they_are(build: Build) -> None:
     first = await build(is_started=False)
     response_id = await first.submit(credential=KEY)
     await first.kill()
@@ -236,10 +235,10 @@ async def test_other_errors_after_a_restart_are_told_as_they_are(build: Any) -> 
 # -- stopped in good order
 
 
-async def test_a_drain_lets_what_runs_end_and_starts_nothing_more(build: Any, kit: Any) -> None:
+async def test_a_drain_lets_what_runs_end_and_starts_nothing_more(build: Build) -> None:
     house = await build(concurrency_max=1)
-    hold = kit.Hold()
-    house.backend.script = [kit.frames(0, 6), hold, kit.frames(6), UpstreamClosed()]
+    hold = Hold()
+    house.backend.script = [frames(0, 6), hold, frames(6), UpstreamClosed()]
     response_id = await house.submit()
     await hold.here()
     waiting = await house.submit()
@@ -258,9 +257,9 @@ async def test_a_drain_lets_what_runs_end_and_starts_nothing_more(build: Any, ki
     assert (await second.ended(waiting))["status"] == "completed"
 
 
-async def test_a_silent_run_is_handed_over_and_the_attempt_does_not_count(build: Any, kit: Any) -> None:
+async def test_a_silent_run_is_handed_over_and_the_attempt_does_not_count(build: Build) -> None:
     house = await build()
-    response_id = await running(house, kit)
+    response_id = await running(house)
     for _ in range(3):  # more often than there are attempts
         await house.engine.drain(0)
         await house.backend.closed(response_id)
@@ -269,11 +268,11 @@ async def test_a_silent_run_is_handed_over_and_the_attempt_does_not_count(build:
         assert "released" in house.observer.of(response_id)
         await house.kill()
         house = await build(is_started=False)
-        hold = kit.Hold()
-        house.backend.script = [kit.frames(0, 4), hold, *kit.ALL[1:]]
+        hold = Hold()
+        house.backend.script = [frames(0, 4), hold, *ALL[1:]]
         await house.start()
         await hold.here()
-    house.backend.script = kit.ALL
+    house.backend.script = ALL
     hold.go.set()
     assert (await house.ended(response_id))["status"] == "completed"
     await house.stored(response_id)
@@ -285,10 +284,10 @@ async def test_a_silent_run_is_handed_over_and_the_attempt_does_not_count(build:
     ids=["output was shown", "recovery never"],
 )
 async def test_a_run_that_cannot_be_handed_over_fails_with_what_it_had(
-    build: Any, kit: Any, setting: dict[str, Any], options: dict[str, Any]
+    build: Build, setting: dict[str, Any], options: dict[str, Any]
 ) -> None:
     house = await build(background=setting)
-    response_id = await running(house, kit, **options)
+    response_id = await running(house, **options)
     reader = asyncio.create_task(house.stream(response_id))
     await asyncio.sleep(0)
     await house.engine.drain(0)
@@ -298,16 +297,16 @@ async def test_a_run_that_cannot_be_handed_over_fails_with_what_it_had(
     assert "shut down" in response["error"]["message"]
     assert response["output"][0]["content"][0]["text"] == "one two three four"
     events = await house.stored(response_id)
-    assert events[: len(kit.parsed(await reader))] == kit.parsed(reader.result())
+    assert events[: len(parsed(await reader))] == parsed(reader.result())
     await house.kill()
     second = await build()
     assert await second.shown(response_id) == response
 
 
-async def test_what_is_being_claimed_when_the_drain_begins_is_handed_over_too(build: Any, kit: Any) -> None:
+async def test_what_is_being_claimed_when_the_drain_begins_is_handed_over_too(build: Build) -> None:
     asked, go = asyncio.Event(), asyncio.Event()
 
-    class Slow(kit.Wrapped):  # type: ignore[misc]
+    class Slow(Wrapped):
         async def claim(self, *arguments: Any, **options: Any) -> Any:
             claims = await self.inner.claim(*arguments, **options)
             if claims:
@@ -316,7 +315,7 @@ async def test_what_is_being_claimed_when_the_drain_begins_is_handed_over_too(bu
             return claims
 
     house = await build(wrap=Slow)
-    house.backend.script = [kit.Hold()]
+    house.backend.script = [Hold()]
     response_id = await house.submit()
     await asked.wait()
     drain = asyncio.create_task(house.engine.drain(0))
@@ -328,10 +327,8 @@ async def test_what_is_being_claimed_when_the_drain_begins_is_handed_over_too(bu
     assert house.engine._runner._runs == {}
 
 
-async def test_a_store_that_fails_while_all_is_handed_over_does_not_stop_the_stop(
-    build: Any, kit: Any
-) -> None:
-    class Failing(kit.Wrapped):  # type: ignore[misc]
+async def test_a_store_that_fails_while_all_is_handed_over_does_not_stop_the_stop(build: Build) -> None:
+    class Failing(Wrapped):
         victim = ""
 
         async def take_over(self, response_id: str) -> Any:
@@ -340,9 +337,9 @@ async def test_a_store_that_fails_while_all_is_handed_over_does_not_stop_the_sto
             return await self.inner.take_over(response_id)
 
     house = await build(wrap=Failing)
-    house.store.victim = await running(house, kit)
-    other = await running(house, kit)
-    watched = await running(house, kit, stream=True)
+    house.store.victim = await running(house)
+    other = await running(house)
+    watched = await running(house, stream=True)
     reader = asyncio.create_task(house.stream(watched))
     await house.engine.drain(0)
     await reader

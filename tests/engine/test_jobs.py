@@ -12,10 +12,24 @@ import pytest
 
 from gateway.core.call import Credential
 from gateway.core.job import Status, StoreUnavailable
-from gateway.core.machine import CancelRequested, UpstreamAnswer, UpstreamClosed, UpstreamFailed
+from gateway.core.transcript import CancelRequested
+from gateway.core.upstream import UpstreamAnswer, UpstreamClosed, UpstreamFailed
 from gateway.wire.conversation.replay import ReplayTarget
 from gateway.wire.errors import Fault, Refusal
 from gateway.wire.failures import failure
+from tests.support.house import (
+    ALL,
+    OTHER,
+    PATIENCE_S,
+    TENANT,
+    Build,
+    Hold,
+    House,
+    Wrapped,
+    frames,
+    is_terminal,
+    parsed,
+)
 
 TEXT = "one two three four five"
 
@@ -32,7 +46,7 @@ def text_of(response: dict[str, Any]) -> str:
 # -- running
 
 
-async def test_what_was_accepted_is_run_to_its_end(house: Any, kit: Any) -> None:
+async def test_what_was_accepted_is_run_to_its_end(house: House) -> None:
     key = Credential("Authorization", "Bearer caller")
     response_id = await house.submit(metadata={"k": "v"}, credential=key)
     response = await house.ended(response_id)
@@ -52,37 +66,35 @@ async def test_what_was_accepted_is_run_to_its_end(house: Any, kit: Any) -> None
     assert response_id not in house.engine._credentials._held, "held no longer than needed"
 
 
-async def test_an_answer_that_is_no_stream_completes_too(house: Any, kit: Any) -> None:
-    answer = orjson.loads(kit.frames(-1).frames[0].data)["response"]
+async def test_an_answer_that_is_no_stream_completes_too(house: House) -> None:
+    answer = orjson.loads(frames(-1).frames[0].data)["response"]
     house.backend.script = [UpstreamAnswer(orjson.dumps(answer))]
     response = await house.ended(await house.submit())
     assert response["status"] == "completed"
     assert text_of(response).startswith(TEXT)
 
 
-async def test_a_backend_that_breaks_off_fails_the_response_with_its_partial_output(
-    house: Any, kit: Any
-) -> None:
-    house.backend.script = [kit.frames(0, 6), UpstreamClosed()]
+async def test_a_backend_that_breaks_off_fails_the_response_with_its_partial_output(house: House) -> None:
+    house.backend.script = [frames(0, 6), UpstreamClosed()]
     response = await house.ended(await house.submit(stream=True))
     assert (response["status"], response["error"]["code"]) == ("failed", "server_error")
     assert text_of(response) == "one two three four"
     assert response["output"][0]["status"] == "incomplete"
 
 
-async def test_a_break_that_nobody_saw_is_run_again_from_the_start(house: Any, kit: Any) -> None:
-    house.backend.script = [kit.frames(0, 6), UpstreamClosed()]
+async def test_a_break_that_nobody_saw_is_run_again_from_the_start(house: House) -> None:
+    house.backend.script = [frames(0, 6), UpstreamClosed()]
     response_id = await house.submit()
     await house.observer.until(response_id, "released")
-    house.backend.script = kit.ALL
+    house.backend.script = ALL
     house.clock.advance(1)
     response = await house.ended(response_id)
     assert response["status"] == "completed"
     assert len(house.backend.calls_of(response_id)) == 2
 
 
-async def test_a_break_in_every_attempt_fails_the_response_in_the_end(house: Any, kit: Any) -> None:
-    house.backend.script = [kit.frames(0, 6), UpstreamClosed()]
+async def test_a_break_in_every_attempt_fails_the_response_in_the_end(house: House) -> None:
+    house.backend.script = [frames(0, 6), UpstreamClosed()]
     response_id = await house.submit()
     await house.observer.until(response_id, "released")
     house.clock.advance(1)
@@ -91,13 +103,13 @@ async def test_a_break_in_every_attempt_fails_the_response_in_the_end(house: Any
     assert len(house.backend.calls_of(response_id)) == 2
 
 
-async def test_a_job_that_is_to_wait_is_run_when_its_time_has_come(house: Any, kit: Any) -> None:
+async def test_a_job_that_is_to_wait_is_run_when_its_time_has_come(house: House) -> None:
     put_off = UpstreamFailed(failure("Busy"), "upstream_put_off", 503, retry_after_s=0.2)
     house.backend.script = [put_off]
     response_id = await house.submit()
     await house.observer.until(response_id, "released")
     assert (await house.shown(response_id))["status"] == "in_progress"
-    house.backend.script = kit.ALL
+    house.backend.script = ALL
     house.clock.advance(0.25)
     async with asyncio.timeout(0.9):  # nobody rings, and the poll is a second apart
         response = await house.ended(response_id)
@@ -106,12 +118,12 @@ async def test_a_job_that_is_to_wait_is_run_when_its_time_has_come(house: Any, k
     assert (job.attempt, job.put_offs) == (1, 1)
 
 
-async def test_a_broken_off_job_waits_for_its_turn_in_the_budget_for_retries(house: Any, kit: Any) -> None:
+async def test_a_broken_off_job_waits_for_its_turn_in_the_budget_for_retries(house: House) -> None:
     house.backend.script = [UpstreamFailed(failure("Oops"), "upstream_error", 502)]
     house.backend.retry_wait_s = 30.0
     response_id = await house.submit()
     await house.observer.until(response_id, "released")
-    house.backend.script = kit.ALL
+    house.backend.script = ALL
     house.clock.advance(29)
     other = await house.submit()
     assert (await house.ended(other))["status"] == "completed"
@@ -122,11 +134,11 @@ async def test_a_broken_off_job_waits_for_its_turn_in_the_budget_for_retries(hou
 
 
 async def test_what_waits_for_a_backend_that_is_away_for_too_long_fails_whether_it_was_tried_or_not(
-    build: Any, kit: Any
+    build: Build,
 ) -> None:
     house = await build(concurrency_max=1)
     unreachable = UpstreamFailed(failure("The backend could not be reached: gone."), "upstream_unreachable")
-    hold = kit.Hold()
+    hold = Hold()
     house.backend.script = [hold, unreachable]
     tried, untried = await house.submit(), await house.submit()
     await hold.here()
@@ -148,11 +160,11 @@ async def test_what_waits_for_a_backend_that_is_away_for_too_long_fails_whether_
         }
 
 
-async def test_all_runs_together_hold_no_more_than_the_process_may(build: Any, kit: Any) -> None:
+async def test_all_runs_together_hold_no_more_than_the_process_may(build: Build) -> None:
     """None of them is over its own limit; together they are, until the store has caught up."""
     stuck = asyncio.Event()
 
-    class Slow(kit.Wrapped):  # type: ignore[misc]
+    class Slow(Wrapped):
         async def append(self, claim: Any, first_seq: int, *rest: Any, **more: Any) -> None:
             if first_seq > 2:
                 await stuck.wait()
@@ -161,10 +173,10 @@ async def test_all_runs_together_hold_no_more_than_the_process_may(build: Any, k
     house = await build(
         wrap=Slow, background={"unflushed_bytes_max": 4096, "unflushed_total_bytes_max": 4096, "flush_ms": 0}
     )
-    house.backend.script = [kit.frames(n, n + 1) for n in range(3)] + kit.ALL[1:]
+    house.backend.script = [*(frames(n, n + 1) for n in range(3)), *ALL[1:]]
     jobs = [await house.submit() for _ in range(40)]
     unflushed = house.engine._runner._unflushed
-    async with asyncio.timeout(kit.PATIENCE_S):
+    async with asyncio.timeout(PATIENCE_S):
         while unflushed._bytes < 4096:
             await asyncio.sleep(0)
     for _ in range(50):
@@ -181,31 +193,29 @@ async def test_all_runs_together_hold_no_more_than_the_process_may(build: Any, k
     assert unflushed._bytes == 0
 
 
-async def test_what_a_stopped_run_had_not_committed_is_given_back(house: Any, kit: Any) -> None:
-    hold = kit.Hold()
-    house.backend.script = [kit.frames(0, 6), hold]
+async def test_what_a_stopped_run_had_not_committed_is_given_back(house: House) -> None:
+    hold = Hold()
+    house.backend.script = [frames(0, 6), hold]
     house.engine._runner._settings = house.settings.background.model_copy(update={"flush_ms": 10_000})
     response_id = await house.submit()
     await hold.here()
     assert house.engine._runner._unflushed._bytes > 0
     await house.jobs.delete(await house.job(response_id))
     await house.backend.closed(response_id)
-    async with asyncio.timeout(kit.PATIENCE_S):
+    async with asyncio.timeout(PATIENCE_S):
         while house.engine._runner._unflushed._bytes:
             await asyncio.sleep(0)
 
 
 @pytest.mark.parametrize("after_output", [False, True])
-async def test_a_defect_in_a_run_fails_its_response_and_no_other(
-    house: Any, kit: Any, after_output: bool
-) -> None:
-    head = [kit.frames(0, 6)] if after_output else []
-    hold = kit.Hold()
+async def test_a_defect_in_a_run_fails_its_response_and_no_other(house: House, after_output: bool) -> None:
+    head = [frames(0, 6)] if after_output else []
+    hold = Hold()
     house.backend.script = [*head, hold, RuntimeError("secret detail")]
     broken = await house.submit()
     await hold.here()
     hold.go.set()
-    house.backend.script = kit.ALL
+    house.backend.script = ALL
     fine = await house.submit()
     assert (await house.ended(fine))["status"] == "completed"
     await house.backend.closed(broken)
@@ -217,19 +227,19 @@ async def test_a_defect_in_a_run_fails_its_response_and_no_other(
     await house.stored(broken)
 
 
-async def until_noted(house: Any, response_id: str) -> None:
+async def until_noted(house: House, response_id: str) -> None:
     """The run is over; its ending is left to the sweeper, which may have been there already."""
     async with asyncio.timeout(10):
         while response_id in house.engine._runner._runs:
             await asyncio.wait([house.engine._runner._runs[response_id].task])
 
 
-async def test_no_more_jobs_run_at_once_than_allowed(build: Any, kit: Any) -> None:
+async def test_no_more_jobs_run_at_once_than_allowed(build: Build) -> None:
     house = await build(concurrency_max=3)
-    hold = kit.Hold()
-    house.backend.script = [hold, *kit.ALL]
+    hold = Hold()
+    house.backend.script = [hold, *ALL]
     ids = await asyncio.gather(*(house.submit() for _ in range(20)))
-    async with asyncio.timeout(kit.PATIENCE_S):
+    async with asyncio.timeout(PATIENCE_S):
         while house.backend.open < 3:
             await asyncio.sleep(0)
     hold.go.set()
@@ -238,16 +248,16 @@ async def test_no_more_jobs_run_at_once_than_allowed(build: Any, kit: Any) -> No
     assert house.backend.open_max == 3
 
 
-async def test_the_third_of_two_waits_until_one_of_the_running_ends(build: Any, kit: Any) -> None:
+async def test_the_third_of_two_waits_until_one_of_the_running_ends(build: Build) -> None:
     house = await build(concurrency_max=2)
-    first, second, third = kit.Hold(), kit.Hold(), kit.Hold()
-    house.backend.script = [first, *kit.ALL]
+    first, second, third = Hold(), Hold(), Hold()
+    house.backend.script = [first, *ALL]
     a = await house.submit()
     await first.here()
-    house.backend.script = [second, *kit.ALL]
+    house.backend.script = [second, *ALL]
     b = await house.submit()
     await second.here()
-    house.backend.script = [third, *kit.ALL]
+    house.backend.script = [third, *ALL]
     c = await house.submit()
     assert (await house.job(c)).status is Status.QUEUED
     first.go.set()
@@ -261,13 +271,13 @@ async def test_the_third_of_two_waits_until_one_of_the_running_ends(build: Any, 
     await house.ended(c)
 
 
-async def test_a_full_queue_refuses_and_says_when_to_come_back(build: Any, kit: Any) -> None:
+async def test_a_full_queue_refuses_and_says_when_to_come_back(build: Build) -> None:
     house = await build(background={"queue_max": 2, "queue_per_tenant_max": 1}, is_started=False)
     await house.submit()
     with pytest.raises(Refusal) as own:
         await house.submit()
     assert (own.value.fault, own.value.retry_after_s) == (Fault.OVERLOADED, 120)  # nothing has started yet
-    await house.submit(tenant=kit.OTHER)
+    await house.submit(tenant=OTHER)
     with pytest.raises(Refusal) as everybody:
         await house.submit(tenant=b"3" * 32)
     assert everybody.value.fault is Fault.OVERLOADED
@@ -276,13 +286,11 @@ async def test_a_full_queue_refuses_and_says_when_to_come_back(build: Any, kit: 
     assert len(house.engine._credentials._held) == 2, "those of the refused are not kept"
 
 
-async def test_a_client_that_hangs_up_while_it_is_accepted_leaves_a_job_that_runs(
-    build: Any, kit: Any
-) -> None:
+async def test_a_client_that_hangs_up_while_it_is_accepted_leaves_a_job_that_runs(build: Build) -> None:
     asked = asyncio.Event()
     go = asyncio.Event()
 
-    class Slow(kit.Wrapped):  # type: ignore[misc]
+    class Slow(Wrapped):
         async def create(self, *arguments: Any) -> Any:
             asked.set()
             await go.wait()
@@ -308,7 +316,7 @@ async def test_a_client_that_hangs_up_while_it_is_accepted_leaves_a_job_that_run
 # -- cancelling
 
 
-async def test_a_queued_response_is_cancelled_before_it_runs(build: Any, kit: Any) -> None:
+async def test_a_queued_response_is_cancelled_before_it_runs(build: Build) -> None:
     house = await build(is_started=False)
     response_id = await house.submit(stream=True)
     response = await house.cancel(response_id)
@@ -316,14 +324,12 @@ async def test_a_queued_response_is_cancelled_before_it_runs(build: Any, kit: An
     await house.start()
     await house.ended(await house.submit())  # the runner has been through the queue
     assert house.backend.calls_of(response_id) == []
-    assert kit.parsed(await house.stream(response_id)) == await house.stored(response_id)
+    assert parsed(await house.stream(response_id)) == await house.stored(response_id)
 
 
-async def test_cancelling_a_running_response_stops_the_backend_and_keeps_what_was_seen(
-    house: Any, kit: Any
-) -> None:
-    hold = kit.Hold()
-    house.backend.script = [kit.frames(0, 6), hold]
+async def test_cancelling_a_running_response_stops_the_backend_and_keeps_what_was_seen(house: House) -> None:
+    hold = Hold()
+    house.backend.script = [frames(0, 6), hold]
     response_id = await house.submit(stream=True)
     reader = asyncio.create_task(house.stream(response_id))
     await hold.here()
@@ -334,14 +340,14 @@ async def test_cancelling_a_running_response_stops_the_backend_and_keeps_what_wa
     assert response["error"] is None
     assert text_of(response) == "one two three four"
     assert [item["status"] for item in response["output"]] == ["incomplete"]
-    events = kit.parsed(await reader)
+    events = parsed(await reader)
     assert events == await house.stored(response_id)
     assert events[-1]["type"] == "response.failed"
     assert events[-1]["response"] == response
     assert house.backend.open == 0
 
 
-async def seen_by_store(house: Any, response_id: str, count: int) -> None:
+async def seen_by_store(house: House, response_id: str, count: int) -> None:
     """So many events are committed."""
     async with asyncio.timeout(10):
         got = b""
@@ -353,9 +359,9 @@ async def seen_by_store(house: Any, response_id: str, count: int) -> None:
         await stream.aclose()
 
 
-async def test_cancelling_twice_gives_the_same_object(house: Any, kit: Any) -> None:
-    hold = kit.Hold()
-    house.backend.script = [kit.frames(0, 6), hold]
+async def test_cancelling_twice_gives_the_same_object(house: House) -> None:
+    hold = Hold()
+    house.backend.script = [frames(0, 6), hold]
     response_id = await house.submit()
     await hold.here()
     both = await asyncio.gather(house.cancel(response_id), house.cancel(response_id))
@@ -366,19 +372,17 @@ async def test_cancelling_twice_gives_the_same_object(house: Any, kit: Any) -> N
     assert house.observer.of(response_id).count("finished") == 1
 
 
-async def test_cancelling_an_ended_response_changes_nothing(house: Any) -> None:
+async def test_cancelling_an_ended_response_changes_nothing(house: House) -> None:
     response_id = await house.submit()
     before = await house.ended(response_id)
     assert await house.cancel(response_id) == before
 
 
 @pytest.mark.parametrize("is_streamed", [False, True])
-async def test_a_cancel_that_races_the_end_leaves_one_terminal_event(
-    build: Any, kit: Any, is_streamed: bool
-) -> None:
+async def test_a_cancel_that_races_the_end_leaves_one_terminal_event(build: Build, is_streamed: bool) -> None:
     """Fired before and after every call that the run makes of the store, and some turns later."""
 
-    class Racing(kit.Wrapped):  # type: ignore[misc]
+    class Racing(Wrapped):
         points = at = lag = 0
         is_ready = asyncio.Event()
         cancel: asyncio.Task[Any] | None = None
@@ -433,9 +437,9 @@ async def test_a_cancel_that_races_the_end_leaves_one_terminal_event(
             else:
                 assert (await house.store.cancel).status == response["status"]
             events = await house.stored(response_id)
-            assert kit.is_terminal(events[-1])
+            assert is_terminal(events[-1])
             assert events[-1]["response"] == response == await house.shown(response_id)
-            assert kit.parsed(await reader) == events
+            assert parsed(await reader) == events
             assert house.observer.of(response_id).count("finished") == 1
             endings.append(response["status"])
             await until_noted(house, response_id)
@@ -447,7 +451,7 @@ async def test_a_cancel_that_races_the_end_leaves_one_terminal_event(
     await asyncio.wait([running])
 
 
-async def test_a_cancel_that_meets_the_claim_gives_the_place_back(build: Any, kit: Any) -> None:
+async def test_a_cancel_that_meets_the_claim_gives_the_place_back(build: Build) -> None:
     """Both in one commit: the run is stopped before its first step."""
 
     begun, commit = threading.Event(), threading.Event()
@@ -456,7 +460,7 @@ async def test_a_cancel_that_meets_the_claim_gives_the_place_back(build: Any, ki
         begun.set()
         commit.wait(10)
 
-    class Meeting(kit.Wrapped):  # type: ignore[misc]
+    class Meeting(Wrapped):
         meeting: asyncio.Task[None] | None = None
 
         async def claim(self, *arguments: Any, **options: Any) -> Any:
@@ -484,10 +488,10 @@ async def test_a_cancel_that_meets_the_claim_gives_the_place_back(build: Any, ki
     assert victim not in house.engine._runner._runs
 
 
-async def test_a_client_that_asks_for_a_cancel_and_hangs_up_gets_it(build: Any, kit: Any) -> None:
+async def test_a_client_that_asks_for_a_cancel_and_hangs_up_gets_it(build: Build) -> None:
     taken, go = asyncio.Event(), asyncio.Event()
 
-    class Slow(kit.Wrapped):  # type: ignore[misc]
+    class Slow(Wrapped):
         async def take_over(self, response_id: str) -> Any:
             claim = await self.inner.take_over(response_id)
             taken.set()
@@ -495,8 +499,8 @@ async def test_a_client_that_asks_for_a_cancel_and_hangs_up_gets_it(build: Any, 
             return claim
 
     house = await build(wrap=Slow)
-    hold = kit.Hold()
-    house.backend.script = [kit.frames(0, 6), hold]
+    hold = Hold()
+    house.backend.script = [frames(0, 6), hold]
     response_id = await house.submit()
     await hold.here()
     client = asyncio.create_task(house.cancel(response_id))
@@ -512,23 +516,21 @@ async def test_a_client_that_asks_for_a_cancel_and_hangs_up_gets_it(build: Any, 
 # -- deleting
 
 
-async def test_deleting_a_running_response_stops_the_backend_and_ends_the_streams(
-    house: Any, kit: Any
-) -> None:
-    hold = kit.Hold()
-    house.backend.script = [kit.frames(0, 6), hold, kit.frames(6), UpstreamClosed()]
+async def test_deleting_a_running_response_stops_the_backend_and_ends_the_streams(house: House) -> None:
+    hold = Hold()
+    house.backend.script = [frames(0, 6), hold, frames(6), UpstreamClosed()]
     response_id = await house.submit(stream=True)
     reader = asyncio.create_task(house.stream(response_id))
     await hold.here()
     await house.jobs.delete(await house.job(response_id))
     await house.backend.closed(response_id)
-    assert not any(kit.is_terminal(event) for event in kit.parsed(await reader))
-    assert await house.jobs.find(response_id, kit.TENANT) is None
+    assert not any(is_terminal(event) for event in parsed(await reader))
+    assert await house.jobs.find(response_id, TENANT) is None
     assert await house.stream(response_id) == b""
     assert response_id not in house.engine._credentials._held
 
 
-async def test_deleting_twice_is_not_found(house: Any) -> None:
+async def test_deleting_twice_is_not_found(house: House) -> None:
     response_id = await house.submit()
     await house.ended(response_id)
     job = await house.job(response_id)
@@ -538,7 +540,7 @@ async def test_deleting_twice_is_not_found(house: Any) -> None:
     assert refusal.value.fault is Fault.NOT_FOUND
 
 
-async def test_a_response_deleted_while_it_is_cancelled_is_not_found(build: Any, kit: Any) -> None:
+async def test_a_response_deleted_while_it_is_cancelled_is_not_found(build: Build) -> None:
     house = await build(is_started=False)
     job = await house.job(await house.submit())
     await house.jobs.delete(job)
@@ -548,9 +550,7 @@ async def test_a_response_deleted_while_it_is_cancelled_is_not_found(build: Any,
 
 
 @pytest.mark.parametrize("method", ["find", "take_over", "delete"])
-async def test_a_store_that_does_not_answer_is_a_refusal_and_no_defect(
-    build: Any, kit: Any, method: str
-) -> None:
+async def test_a_store_that_does_not_answer_is_a_refusal_and_no_defect(build: Build, method: str) -> None:
     async def fails(*_: Any, **__: Any) -> Any:
         raise StoreUnavailable("disk")
 
@@ -559,7 +559,7 @@ async def test_a_store_that_does_not_answer_is_a_refusal_and_no_defect(
     job = await house.job(response_id)
     setattr(house.store, method, fails)
     acts: dict[str, Callable[[], Awaitable[Any]]] = {
-        "find": lambda: house.jobs.find(response_id, kit.TENANT),
+        "find": lambda: house.jobs.find(response_id, TENANT),
         "take_over": lambda: house.jobs.cancel(job),
         "delete": lambda: house.jobs.delete(job),
     }
@@ -571,7 +571,7 @@ async def test_a_store_that_does_not_answer_is_a_refusal_and_no_defect(
 # -- chaining
 
 
-async def test_a_later_turn_carries_the_earlier_ones_but_not_their_instructions(house: Any) -> None:
+async def test_a_later_turn_carries_the_earlier_ones_but_not_their_instructions(house: House) -> None:
     first = await house.submit(input="first question", instructions="Be brief.")
     answer = await house.ended(first)
     second = await house.submit(input=[{"role": "user", "content": "second"}], previous=first)
@@ -595,29 +595,29 @@ async def test_a_later_turn_carries_the_earlier_ones_but_not_their_instructions(
     assert (await house.shown(third))["previous_response_id"] == second
 
 
-async def test_a_plain_request_is_expanded_with_the_earlier_turns(house: Any, kit: Any) -> None:
+async def test_a_plain_request_is_expanded_with_the_earlier_turns(house: House) -> None:
     first = await house.submit(input="first question")
     answer = await house.ended(first)
-    expanded = await house.jobs.turns.expand(first, kit.TENANT, "now", ReplayTarget())
+    expanded = await house.jobs.turns.expand(first, TENANT, "now", ReplayTarget())
     question = {"role": "user", "content": "first question"}
     assert expanded == [question, *sent_back(answer["output"]), {"role": "user", "content": "now"}]
     with pytest.raises(Refusal):
-        await house.jobs.turns.expand(first, kit.OTHER, "now", ReplayTarget())
+        await house.jobs.turns.expand(first, OTHER, "now", ReplayTarget())
 
 
-async def test_a_turn_whose_context_only_the_backend_has_cannot_be_continued(house: Any, kit: Any) -> None:
+async def test_a_turn_whose_context_only_the_backend_has_cannot_be_continued(house: House) -> None:
     first = await house.submit(previous_response_id="resp_of_the_backend")
     await house.ended(first)
     with pytest.raises(Refusal, match="backend's own"):
         await house.submit(previous=first)
     with pytest.raises(Refusal, match="backend's own"):
-        await house.jobs.turns.expand(first, kit.TENANT, "now", ReplayTarget())
+        await house.jobs.turns.expand(first, TENANT, "now", ReplayTarget())
 
 
 @pytest.mark.parametrize("state", ["queued", "in_progress"])
-async def test_a_response_that_still_runs_cannot_be_continued(build: Any, kit: Any, state: str) -> None:
+async def test_a_response_that_still_runs_cannot_be_continued(build: Build, state: str) -> None:
     house = await build(is_started=False)
-    hold = kit.Hold()
+    hold = Hold()
     house.backend.script = [hold]
     first = await house.submit()
     if state == "in_progress":
@@ -630,8 +630,8 @@ async def test_a_response_that_still_runs_cannot_be_continued(build: Any, kit: A
 
 
 @pytest.mark.parametrize("state", ["failed", "cancelled"])
-async def test_a_response_that_went_wrong_cannot_be_continued(house: Any, kit: Any, state: str) -> None:
-    hold = kit.Hold()
+async def test_a_response_that_went_wrong_cannot_be_continued(house: House, state: str) -> None:
+    hold = Hold()
     house.backend.script = [hold, UpstreamFailed(failure("No."), "upstream_refused", 400)]
     first = await house.submit()
     await hold.here()
@@ -645,10 +645,8 @@ async def test_a_response_that_went_wrong_cannot_be_continued(house: Any, kit: A
 
 
 @pytest.mark.parametrize("case", ["unknown", "foreign", "deleted", "expired"])
-async def test_previous_responses_that_are_not_there_are_refused_alike(
-    house: Any, kit: Any, case: str
-) -> None:
-    first = await house.submit(tenant=kit.OTHER if case == "foreign" else kit.TENANT)
+async def test_previous_responses_that_are_not_there_are_refused_alike(house: House, case: str) -> None:
+    first = await house.submit(tenant=OTHER if case == "foreign" else TENANT)
     await house.observer.until(first, "finished")
     if case == "unknown":
         first = "resp_" + "f" * 48

@@ -12,11 +12,12 @@ import orjson
 import pytest
 
 from gateway.core import machine
-from gateway.core.machine import UpstreamFrames
+from gateway.core.upstream import UpstreamFrames
 from gateway.engine.outputs import Outputs
 from gateway.engine.shelf import FileShelf
 from gateway.wire.answers import output
 from gateway.wire.sse import SseDecoder
+from tests.support.house import Build, Hold, frames
 
 PIECE = "x" * 20_000
 
@@ -107,11 +108,11 @@ async def test_large_ones_are_read_one_at_a_time_and_small_ones_at_once(tmp_path
 
 
 async def test_many_large_responses_end_whole_though_hardly_one_has_room(
-    build: Any, kit: Any, monkeypatch: pytest.MonkeyPatch
+    build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(output, "SHELVED_CHARS_MIN", 2**40)  # all of it stays in memory
     house = await build(background={"output_total_bytes_max": 100_000})
-    house.backend.script = [kit.frames(0, 4), *[DELTA] * 20, END]
+    house.backend.script = [frames(0, 4), *[DELTA] * 20, END]
     ids = [await house.submit() for _ in range(6)]
     for response_id in ids:
         response = await house.ended(response_id)
@@ -121,13 +122,13 @@ async def test_many_large_responses_end_whole_though_hardly_one_has_room(
 
 @pytest.mark.parametrize("way", ["closed", "cancelled"])
 async def test_a_long_text_lies_in_a_file_without_a_name_and_comes_back_whole(
-    build: Any, kit: Any, monkeypatch: pytest.MonkeyPatch, way: str
+    build: Build, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
     monkeypatch.setattr(machine, "_LOOSE_BYTES_MAX", 2**15)
     monkeypatch.setattr(output, "SHELVED_CHARS_MIN", 2**14)
     house = await build()
-    hold = kit.Hold()
-    house.backend.script = [kit.frames(0, 4), *[DELTA] * 50, hold, END]
+    hold = Hold()
+    house.backend.script = [frames(0, 4), *[DELTA] * 50, hold, END]
     response_id = await house.submit()
     await hold.here()
     directory = house.settings.store.database.parent

@@ -12,10 +12,11 @@ from pydantic import SecretStr
 
 from gateway.core.call import Credential
 from gateway.core.job import Sealed
-from gateway.core.machine import UpstreamFailed
+from gateway.core.upstream import UpstreamFailed
 from gateway.engine.credentials import SealingKeyMissing
 from gateway.engine.sealing import Sealer, Unsealable
 from gateway.wire.failures import failure
+from tests.support.house import ALL, Build, Hold, House, frames
 
 KEY = Credential("authorization", "Bearer sk-canary-51ab")
 NEW, OLD = b"n" * 32, b"o" * 32
@@ -28,7 +29,7 @@ def keys(**named: bytes) -> dict[str, Any]:
     return {"sealing_keys": tuple(map(SecretStr, items))}
 
 
-def secrets_in(house: Any) -> list[tuple[str, str, bytes]]:
+def secrets_in(house: House) -> list[tuple[str, str, bytes]]:
     """The sealed rows of the file: job, key and what is sealed."""
     with sqlite3.connect(house.settings.store.database) as raw:
         found = raw.execute(
@@ -38,7 +39,7 @@ def secrets_in(house: Any) -> list[tuple[str, str, bytes]]:
     return found
 
 
-def on_disk(house: Any) -> bytes:
+def on_disk(house: House) -> bytes:
     database: Path = house.settings.store.database
     return b"".join(path.read_bytes() for path in database.parent.glob(f"{database.name}*"))
 
@@ -81,21 +82,19 @@ def _flipped(text: bytes, bit: int) -> bytes:
 # -- jobs
 
 
-async def test_a_job_runs_after_a_restart_with_the_credential_and_the_private_headers(
-    build: Any, kit: Any
-) -> None:
+async def test_a_job_runs_after_a_restart_with_the_credential_and_the_private_headers(build: Build) -> None:
     first = await build(credentials=keys(new=NEW), is_started=False)
     waiting = await first.submit(credential=KEY)
     await first.start()
     await first.observer.until(waiting, "finished")
-    hold = kit.Hold()
-    first.backend.script = [kit.frames(0, 4), hold]
+    hold = Hold()
+    first.backend.script = [frames(0, 4), hold]
     running = await first.submit(credential=KEY)
     await hold.here()
     assert [(job, key) for job, key, _ in secrets_in(first)] == [(running, "new")]
     assert b"sk-canary-51ab" not in on_disk(first)
     await first.kill()
-    first.backend.script = kit.ALL
+    first.backend.script = ALL
     second = await build(credentials=keys(new=NEW))
     assert (await second.ended(running))["status"] == "completed"
     for call in second.backend.calls_of(running):
@@ -105,15 +104,15 @@ async def test_a_job_runs_after_a_restart_with_the_credential_and_the_private_he
     assert b"sk-canary-51ab" not in on_disk(second)
 
 
-async def test_every_end_takes_the_secret_with_it(build: Any, kit: Any) -> None:
+async def test_every_end_takes_the_secret_with_it(build: Build) -> None:
     house = await build(credentials=keys(new=NEW), background={"deadline_s": 60})
     assert (await house.ended(await house.submit(credential=KEY)))["status"] == "completed"
     house.backend.script = [UpstreamFailed(failure("No."), "upstream_refused", 400)]
     assert (await house.ended(await house.submit(credential=KEY)))["status"] == "failed"
     assert secrets_in(house) == []
     for end in ("cancel", "delete", "deadline"):
-        hold = kit.Hold()
-        house.backend.script = [kit.frames(0, 4), hold]
+        hold = Hold()
+        house.backend.script = [frames(0, 4), hold]
         response_id = await house.submit(credential=KEY)
         await hold.here()
         assert len(secrets_in(house)) == 1
@@ -128,7 +127,7 @@ async def test_every_end_takes_the_secret_with_it(build: Any, kit: Any) -> None:
         assert secrets_in(house) == [], end
 
 
-async def test_keys_are_changed_without_losing_a_job(build: Any) -> None:
+async def test_keys_are_changed_without_losing_a_job(build: Build) -> None:
     first = await build(credentials=keys(old=OLD), is_started=False)
     early = await first.submit(credential=KEY)
     await first.kill()
@@ -143,7 +142,7 @@ async def test_keys_are_changed_without_losing_a_job(build: Any) -> None:
 
 @pytest.mark.parametrize("left", [{}, {"new": NEW}])
 async def test_a_start_without_a_key_that_is_needed_is_refused_and_names_it(
-    build: Any, left: dict[str, bytes]
+    build: Build, left: dict[str, bytes]
 ) -> None:
     first = await build(credentials=keys(old=OLD), is_started=False)
     for _ in range(2):
@@ -157,7 +156,7 @@ async def test_a_start_without_a_key_that_is_needed_is_refused_and_names_it(
 
 @pytest.mark.parametrize("left", [{}, {"new": NEW}])
 async def test_the_way_out_fails_the_jobs_that_need_the_key_and_no_others(
-    build: Any, left: dict[str, bytes]
+    build: Build, left: dict[str, bytes]
 ) -> None:
     first = await build(credentials=keys(old=OLD), is_started=False)
     lost = await first.submit(credential=KEY)
@@ -177,7 +176,7 @@ async def test_the_way_out_fails_the_jobs_that_need_the_key_and_no_others(
     assert secrets_in(second) == []
 
 
-async def test_a_secret_that_was_put_with_another_job_is_not_used(build: Any) -> None:
+async def test_a_secret_that_was_put_with_another_job_is_not_used(build: Build) -> None:
     first = await build(credentials=keys(new=NEW), is_started=False)
     mine = await first.submit(credential=KEY)
     theirs = await first.submit(tenant=b"o" * 32, credential=Credential("api-key", "theirs"))
@@ -192,7 +191,7 @@ async def test_a_secret_that_was_put_with_another_job_is_not_used(build: Any) ->
     assert second.backend.calls == []
 
 
-async def test_with_a_key_of_the_gateways_own_nothing_is_stored(build: Any) -> None:
+async def test_with_a_key_of_the_gateways_own_nothing_is_stored(build: Build) -> None:
     house = await build(credentials=keys(new=NEW), is_started=False)
     house.backend.sees_callers = False
     response_id = await house.submit(credential=KEY)
@@ -201,7 +200,7 @@ async def test_with_a_key_of_the_gateways_own_nothing_is_stored(build: Any) -> N
     assert (await house.ended(response_id))["status"] == "completed"
 
 
-async def test_without_a_sealing_key_nothing_is_stored(build: Any) -> None:
+async def test_without_a_sealing_key_nothing_is_stored(build: Build) -> None:
     house = await build(is_started=False)
     await house.submit(credential=KEY)
     assert secrets_in(house) == []

@@ -9,12 +9,13 @@ import pytest
 
 from gateway.core.job import StoreUnavailable
 from gateway.wire.errors import Refusal
+from tests.support.house import ALL, Build, Hold, House, Wrapped, frames, parsed
 
 
-def away(kit: Any, *names: str) -> Any:
+def away(*names: str) -> Any:
     """A store whose calls of these names fail for as long as `is_away`."""
 
-    class Away(kit.Wrapped):  # type: ignore[misc]
+    class Away(Wrapped):
         is_away = False
         refused = 0
 
@@ -30,7 +31,7 @@ def away(kit: Any, *names: str) -> Any:
     return Away
 
 
-async def until_refused(house: Any) -> None:
+async def until_refused(house: House) -> None:
     async with asyncio.timeout(10):
         while not house.store.refused:
             await asyncio.sleep(0.01)
@@ -38,12 +39,10 @@ async def until_refused(house: Any) -> None:
 
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("name", ["append", "finish"])
-async def test_a_run_waits_for_its_store_and_loses_nothing(
-    build: Any, kit: Any, stream: bool, name: str
-) -> None:
-    house = await build(wrap=away(kit, name), background={"store_wait_s": 60, "flush_ms": 5})
-    hold, last = kit.Hold(), kit.Hold()
-    house.backend.script = [kit.frames(0, 6), hold, kit.frames(6, 9), last, kit.frames(9), kit.ALL[-1]]
+async def test_a_run_waits_for_its_store_and_loses_nothing(build: Build, stream: bool, name: str) -> None:
+    house = await build(wrap=away(name), background={"store_wait_s": 60, "flush_ms": 5})
+    hold, last = Hold(), Hold()
+    house.backend.script = [frames(0, 6), hold, frames(6, 9), last, frames(9), ALL[-1]]
     response_id = await house.submit(stream=stream)
     reader = asyncio.create_task(house.stream(response_id)) if stream else None
     await hold.here()
@@ -57,15 +56,13 @@ async def test_a_run_waits_for_its_store_and_loses_nothing(
     response = await house.ended(response_id)
     assert response["status"] == "completed"
     if reader:
-        assert kit.parsed(await reader) == await house.stored(response_id)
+        assert parsed(await reader) == await house.stored(response_id)
 
 
-async def test_a_run_fails_by_a_precise_reason_when_its_store_stays_away_for_too_long(
-    build: Any, kit: Any
-) -> None:
-    house = await build(wrap=away(kit, "append", "take_over"), background={"store_wait_s": 0.4})
-    hold = kit.Hold()
-    house.backend.script = [kit.frames(0, 6), hold, kit.frames(6, 9), kit.Hold()]
+async def test_a_run_fails_by_a_precise_reason_when_its_store_stays_away_for_too_long(build: Build) -> None:
+    house = await build(wrap=away("append", "take_over"), background={"store_wait_s": 0.4})
+    hold = Hold()
+    house.backend.script = [frames(0, 6), hold, frames(6, 9), Hold()]
     response_id = await house.submit(stream=True)
     await hold.here()
     async with asyncio.timeout(10):
@@ -87,18 +84,18 @@ async def test_a_run_fails_by_a_precise_reason_when_its_store_stays_away_for_too
     assert response["output"][0]["content"][0]["text"] == "one two three four"
 
 
-async def test_backends_are_not_read_while_what_they_sent_cannot_be_stored(build: Any, kit: Any) -> None:
+async def test_backends_are_not_read_while_what_they_sent_cannot_be_stored(build: Build) -> None:
     """All runs together keep no more than so much in memory; each has its own share besides."""
     limits = {"unflushed_total_bytes_max": 4096, "unflushed_bytes_max": 2048, "store_wait_s": 60}
-    house = await build(wrap=away(kit, "append"), background=limits)
-    holds = [kit.Hold() for _ in range(6)]
+    house = await build(wrap=away("append"), background=limits)
+    holds = [Hold() for _ in range(6)]
     ids = []
     for hold in holds:
         house.backend.script = [
-            kit.frames(0, 6),
+            frames(0, 6),
             hold,
-            *(kit.frames(n, n + 1) for n in range(6, 30)),
-            kit.ALL[-1],
+            *(frames(n, n + 1) for n in range(6, 30)),
+            ALL[-1],
         ]
         ids.append(await house.submit())
         await hold.here()
@@ -108,7 +105,7 @@ async def test_backends_are_not_read_while_what_they_sent_cannot_be_stored(build
     for _ in range(3):
         house.store.refused = 0
         await until_refused(house)
-    largest = max(len(frame.data) for frame in kit.frames().frames) + 200
+    largest = max(len(frame.data) for frame in frames().frames) + 200
     held = [run.log._waiting_bytes for run in house.engine._runner._runs.values()]
     assert len(held) == 6
     assert max(held) <= 2048 + largest
@@ -119,8 +116,8 @@ async def test_backends_are_not_read_while_what_they_sent_cannot_be_stored(build
     assert house.engine._runner._unflushed._bytes == 0
 
 
-async def test_a_create_is_refused_with_what_ails_the_store(build: Any, kit: Any) -> None:
-    house = await build(wrap=away(kit, "create"))
+async def test_a_create_is_refused_with_what_ails_the_store(build: Build) -> None:
+    house = await build(wrap=away("create"))
     house.store.is_away = True
     with pytest.raises(Refusal) as refusal:
         await house.submit()
@@ -129,8 +126,8 @@ async def test_a_create_is_refused_with_what_ails_the_store(build: Any, kit: Any
     assert refusal.value.retry_after_s == 10
 
 
-async def test_what_has_expired_is_purged_though_nothing_can_be_ended(build: Any, kit: Any) -> None:
-    house = await build(wrap=away(kit, "take_over"), is_started=False, background={"deadline_s": 60})
+async def test_what_has_expired_is_purged_though_nothing_can_be_ended(build: Build) -> None:
+    house = await build(wrap=away("take_over"), is_started=False, background={"deadline_s": 60})
     late = await house.submit()
     gone = await house.submit()
     await house.jobs.delete(await house.job(gone))
@@ -146,17 +143,17 @@ async def test_what_has_expired_is_purged_though_nothing_can_be_ended(build: Any
 
 
 async def test_owners_of_before_are_voided_as_soon_as_the_store_can(
-    build: Any, kit: Any, monkeypatch: pytest.MonkeyPatch
+    build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gateway.engine.handover._BEAT_S", 0.05)
     house = await build()
-    hold = kit.Hold()
+    hold = Hold()
     house.backend.script = [hold]
     response_id = await house.submit()
     await hold.here()
     await house.kill()
-    house.backend.script = kit.ALL
-    house = await build(wrap=away(kit, "abandon"), is_started=False)
+    house.backend.script = ALL
+    house = await build(wrap=away("abandon"), is_started=False)
     house.store.is_away = True
     await house.start()
     assert house.store.refused == 1

@@ -8,15 +8,16 @@ from typing import Any
 import pytest
 
 from gateway.core.job import StoreUnavailable
-from gateway.core.machine import UpstreamClosed, UpstreamFailed
+from gateway.core.upstream import UpstreamClosed, UpstreamFailed
 from gateway.wire.errors import Refusal
 from gateway.wire.failures import failure
+from tests.support.house import ALL, TENANT, Build, Hold, House, Wrapped, frames, parsed
 
 
-async def test_a_response_past_its_deadline_fails_with_its_partial_output(build: Any, kit: Any) -> None:
+async def test_a_response_past_its_deadline_fails_with_its_partial_output(build: Build) -> None:
     house = await build(background={"deadline_s": 60})
-    hold = kit.Hold()
-    house.backend.script = [kit.frames(0, 6), hold]
+    hold = Hold()
+    house.backend.script = [frames(0, 6), hold]
     response_id = await house.submit(stream=True)
     reader = asyncio.create_task(house.stream(response_id))
     await hold.here()
@@ -32,10 +33,10 @@ async def test_a_response_past_its_deadline_fails_with_its_partial_output(build:
     assert "deadline" in response["error"]["message"]
     assert response["output"][0]["content"][0]["text"] == "one two three four"
     await house.backend.closed(response_id)
-    assert kit.parsed(await reader) == await house.stored(response_id)
+    assert parsed(await reader) == await house.stored(response_id)
 
 
-async def test_a_response_that_waited_past_its_deadline_fails_without_a_call(build: Any) -> None:
+async def test_a_response_that_waited_past_its_deadline_fails_without_a_call(build: Build) -> None:
     house = await build(is_started=False)
     response_id = await house.submit()
     house.clock.advance(house.settings.background.deadline_s)
@@ -44,14 +45,14 @@ async def test_a_response_that_waited_past_its_deadline_fails_without_a_call(bui
     assert house.backend.calls == []
 
 
-async def test_a_response_is_gone_when_its_retention_is_over_and_then_its_bytes(house: Any, kit: Any) -> None:
+async def test_a_response_is_gone_when_its_retention_is_over_and_then_its_bytes(house: House) -> None:
     response_id = await house.submit()
     await house.ended(response_id)
     house.clock.advance(house.settings.background.retention_s - 0.001)
     await house.tick()
-    assert await house.jobs.find(response_id, kit.TENANT) is not None
+    assert await house.jobs.find(response_id, TENANT) is not None
     house.clock.advance(0.001)
-    assert await house.jobs.find(response_id, kit.TENANT) is None
+    assert await house.jobs.find(response_id, TENANT) is None
     assert await house.stream(response_id) == b""
     assert await house.store.all_events(response_id) != b""
     house.clock.advance(house.settings.store.sweep_interval_s)
@@ -61,10 +62,10 @@ async def test_a_response_is_gone_when_its_retention_is_over_and_then_its_bytes(
     assert house.observer.registry.get_sample_value("backburner_responses_swept_total") == 1
 
 
-async def test_a_running_response_is_not_swept_however_long_it_takes(build: Any, kit: Any) -> None:
+async def test_a_running_response_is_not_swept_however_long_it_takes(build: Build) -> None:
     house = await build(background={"deadline_s": 604_800})
-    hold = kit.Hold()
-    house.backend.script = [hold, *kit.ALL]
+    hold = Hold()
+    house.backend.script = [hold, *ALL]
     response_id = await house.submit()
     await hold.here()
     house.clock.advance(600_000)
@@ -76,10 +77,8 @@ async def test_a_running_response_is_not_swept_however_long_it_takes(build: Any,
     assert (await house.shown(response_id))["status"] == "completed"
 
 
-async def test_a_run_that_could_not_store_its_events_fails_when_the_store_is_back(
-    build: Any, kit: Any
-) -> None:
-    class Failing(kit.Wrapped):  # type: ignore[misc]
+async def test_a_run_that_could_not_store_its_events_fails_when_the_store_is_back(build: Build) -> None:
+    class Failing(Wrapped):
         is_full = False
         refused = asyncio.Event()
 
@@ -95,8 +94,8 @@ async def test_a_run_that_could_not_store_its_events_fails_when_the_store_is_bac
             return await self.inner.take_over(*arguments)
 
     house = await build(wrap=Failing, background={"store_wait_s": 0})
-    hold = kit.Hold()
-    house.backend.script = [kit.frames(0, 6), hold, kit.frames(6, 9), kit.Hold()]
+    hold = Hold()
+    house.backend.script = [frames(0, 6), hold, frames(6, 9), Hold()]
     response_id = await house.submit(stream=True)
     reader = asyncio.create_task(house.stream(response_id))
     await hold.here()
@@ -119,15 +118,15 @@ async def test_a_run_that_could_not_store_its_events_fails_when_the_store_is_bac
     assert response["status"] == "failed"
     assert "could not store" in response["error"]["message"]
     assert response["output"][0]["content"][0]["text"] == "one two three four"
-    assert kit.parsed(await reader) == await house.stored(response_id)
+    assert parsed(await reader) == await house.stored(response_id)
     await house.tick()
     assert house.observer.of(response_id).count("finished") == 1
 
 
-async def test_a_cancel_that_the_store_could_not_take_changes_nothing(build: Any, kit: Any) -> None:
+async def test_a_cancel_that_the_store_could_not_take_changes_nothing(build: Build) -> None:
     """The run goes on, and keeps what it had received when the cancel wanted to have it stored."""
 
-    class Failing(kit.Wrapped):  # type: ignore[misc]
+    class Failing(Wrapped):
         is_full = False
 
         def __getattr__(self, name: str) -> Any:
@@ -139,8 +138,8 @@ async def test_a_cancel_that_the_store_could_not_take_changes_nothing(build: Any
         raise StoreUnavailable("disk full")
 
     house = await build(wrap=Failing, background={"flush_ms": 10_000})
-    hold = kit.Hold()
-    house.backend.script = [kit.frames(0, 6), hold, *kit.ALL[2:]]
+    hold = Hold()
+    house.backend.script = [frames(0, 6), hold, *ALL[2:]]
     response_id = await house.submit()
     await hold.here()
     house.store.is_full = True
@@ -155,9 +154,9 @@ async def test_a_cancel_that_the_store_could_not_take_changes_nothing(build: Any
 
 @pytest.mark.parametrize("method", ["finish", "all_events"])
 async def test_a_cancel_that_could_not_be_stored_is_refused_and_carried_out_later(
-    build: Any, kit: Any, method: str
+    build: Build, method: str
 ) -> None:
-    class Failing(kit.Wrapped):  # type: ignore[misc]
+    class Failing(Wrapped):
         broken = ""
 
         async def finish(self, *arguments: Any, **options: Any) -> None:
@@ -171,8 +170,8 @@ async def test_a_cancel_that_could_not_be_stored_is_refused_and_carried_out_late
             return await self.inner.all_events(*arguments)
 
     house = await build(wrap=Failing)
-    hold = kit.Hold()
-    house.backend.script = [kit.frames(0, 6), hold]
+    hold = Hold()
+    house.backend.script = [frames(0, 6), hold]
     response_id = await house.submit()
     await hold.here()
     house.store.broken = method
@@ -185,8 +184,8 @@ async def test_a_cancel_that_could_not_be_stored_is_refused_and_carried_out_late
     assert (await house.ended(response_id))["status"] == "cancelled"
 
 
-async def test_a_store_that_fails_while_the_gateway_runs_does_not_end_it(build: Any, kit: Any) -> None:
-    class Failing(kit.Wrapped):  # type: ignore[misc]
+async def test_a_store_that_fails_while_the_gateway_runs_does_not_end_it(build: Build) -> None:
+    class Failing(Wrapped):
         is_broken = False
         asked = 0
 
@@ -209,7 +208,7 @@ async def test_a_store_that_fails_while_the_gateway_runs_does_not_end_it(build: 
     assert not house.failed.is_set()
 
 
-async def test_the_gauges_tell_what_waits_and_for_how_long(build: Any, kit: Any) -> None:
+async def test_the_gauges_tell_what_waits_and_for_how_long(build: Build) -> None:
     house = await build(is_started=False)
     await house.submit()
     house.clock.advance(7)
@@ -221,9 +220,7 @@ async def test_the_gauges_tell_what_waits_and_for_how_long(build: Any, kit: Any)
     assert read("backburner_queue_oldest_seconds") == 7
 
 
-async def test_the_gauges_tell_what_jobs_wait_for_and_the_wait_of_each_is_counted_once(
-    build: Any, kit: Any
-) -> None:
+async def test_the_gauges_tell_what_jobs_wait_for_and_the_wait_of_each_is_counted_once(build: Build) -> None:
     house = await build(concurrency_max=1)
 
     async def read(name: str, **labels: str) -> float | None:
@@ -231,7 +228,7 @@ async def test_the_gauges_tell_what_jobs_wait_for_and_the_wait_of_each_is_counte
         found: float | None = house.observer.registry.get_sample_value(name, {"backend": "default", **labels})
         return found
 
-    hold = kit.Hold()
+    hold = Hold()
     house.backend.script = [hold, UpstreamFailed(failure("Busy"), "upstream_put_off", 503, retry_after_s=20)]
     first = await house.submit()
     await hold.here()
@@ -247,7 +244,7 @@ async def test_the_gauges_tell_what_jobs_wait_for_and_the_wait_of_each_is_counte
     hold.go.set()
     await house.observer.until(first, "released")
     assert await read("backburner_jobs_waiting", reason="retry") == 1
-    house.backends.why_halted, house.backends.slots_now, house.backend.script = None, 1, kit.ALL
+    house.backends.why_halted, house.backends.slots_now, house.backend.script = None, 1, ALL
     house.clock.advance(21)
     await house.ended(await house.submit())
     await house.ended(first)
@@ -258,7 +255,7 @@ async def test_the_gauges_tell_what_jobs_wait_for_and_the_wait_of_each_is_counte
     assert house.observer.seen.count((first, "started")) == 2
 
 
-async def test_a_full_file_refuses_new_responses_and_goes_on_with_the_rest(build: Any, kit: Any) -> None:
+async def test_a_full_file_refuses_new_responses_and_goes_on_with_the_rest(build: Build) -> None:
     """Real, by the page limit of SQLite: what is there can be read and deleted, and then there is room."""
     house = await build(
         background={"body_bytes_max": 1024 * 1024, "events_bytes_max": 1024**2, "event_bytes_max": 1024**2},
@@ -279,5 +276,5 @@ async def test_a_full_file_refuses_new_responses_and_goes_on_with_the_rest(build
     for response_id in fillers:
         await house.jobs.delete(await house.job(response_id))
     await house.engine._sweeper.sweep()
-    house.backend.script = [*kit.ALL[:-1], UpstreamClosed()]
+    house.backend.script = [*ALL[:-1], UpstreamClosed()]
     assert (await house.ended(await house.submit()))["status"] == "completed"

@@ -8,7 +8,7 @@ import time
 import orjson
 import pytest
 
-from gateway.core.machine import UpstreamAnswer, UpstreamFailed, UpstreamFrames
+from gateway.core.upstream import UpstreamAnswer, UpstreamFailed, UpstreamFrames
 from gateway.outbound.redact import Redactor
 from gateway.wire.failures import MESSAGE_CHARS_MAX, failure
 from gateway.wire.sse import Frame

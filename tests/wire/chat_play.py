@@ -9,7 +9,8 @@ from typing import Any, get_args
 import orjson
 from openai.types.responses import Response, ResponseStreamEvent
 
-from gateway.core.machine import Started, UpstreamAnswer, UpstreamClosed, UpstreamFrames
+from gateway.core.machine import Started
+from gateway.core.upstream import UpstreamAnswer, UpstreamClosed, UpstreamFrames
 from gateway.wire.answers.readers import ChatReader
 from gateway.wire.chat.tools import tools_of
 from gateway.wire.sse import SseDecoder

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.core.machine import UpstreamClosed, UpstreamFrames
+from gateway.core.upstream import UpstreamClosed, UpstreamFrames
 from gateway.wire.answers.readers import ChatReader
 from gateway.wire.chat import calls
 from gateway.wire.chat.arguments import Arguments

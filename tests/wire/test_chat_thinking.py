@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.core.machine import Started, UpstreamClosed, UpstreamFrames
+from gateway.core.machine import Started
+from gateway.core.upstream import UpstreamClosed, UpstreamFrames
 from gateway.wire.calls import ChatSpeech
 from gateway.wire.chat.request import ChatOptions
 from gateway.wire.chat.thinking import HELD_CHARS_MAX, TAGS, ThinkTags

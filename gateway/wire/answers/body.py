@@ -9,7 +9,7 @@ from gateway.wire.failures.errorbody import plain_words
 from gateway.wire.sse import Frame, SseDecoder, begins_json, begins_stream
 
 _BEGINNING_BYTES_MAX = 4 * 2**10
-"""Of something that is neither: in a page, as far as its title."""
+"""Bytes that are read of an answer of another kind: enough for the title of an HTML page."""
 
 
 class NeitherOne(Exception):

@@ -14,7 +14,7 @@ _WORD_CHARS_MAX = 64
 
 
 class Ending(StrEnum):
-    """What an ending means."""
+    """The meaning of a backend's ending."""
 
     COMPLETED = auto()
     INCOMPLETE = auto()
@@ -49,7 +49,7 @@ _NO_ENDINGS = frozenset({"", "queued", "in_progress", "done"})
 
 
 def ending_of(event: dict[str, Any]) -> Ending:
-    """What a backend's last event means."""
+    """The ending that a backend's last event means."""
     response = event.get("response")
     status = _status_of(response) if isinstance(response, dict) else ""
     word = str(event["type"]).removeprefix("response.") if status in _NO_ENDINGS else status

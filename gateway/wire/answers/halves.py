@@ -11,8 +11,8 @@ from typing import Any
 
 Event = dict[str, Any]
 
-_PLACE_OF_EVENT = ("type", "item_id", "output_index", "content_index", "summary_index")
-_PLACE_OF_PART = ("index",)
+_EVENT_PLACE = ("type", "item_id", "output_index", "content_index", "summary_index")
+_PART_PLACE = ("index",)
 """What tells two texts apart that stand under the same names: of an event of the Responses API, and of a
 choice or a tool call within a chunk."""
 
@@ -38,16 +38,16 @@ class Halves:
     def join(self, event: Event) -> Event:
         """The event with whole characters only: a first half at an end is kept back, a second half has its
         first put before it, and what has no other half is U+FFFD."""
-        joined: Event = self._joined(event, (), _PLACE_OF_EVENT)
+        joined: Event = self._joined(event, (), _EVENT_PLACE)
         return joined
 
     def rest(self) -> list[Event]:
-        """What still waits when the answer ends, as events with nothing else in them."""
+        """The halves that still wait when the answer ends, each as an event of its own."""
         events = [_event_with("\ufffd", path) for path in self._waiting]
         self._waiting = {}
         return events
 
-    def _joined(self, value: Any, path: _Path, place: tuple[str, ...] = _PLACE_OF_PART) -> Any:
+    def _joined(self, value: Any, path: _Path, place: tuple[str, ...] = _PART_PLACE) -> Any:
         if isinstance(value, str):
             return self._text(value, path)
         if isinstance(value, list):

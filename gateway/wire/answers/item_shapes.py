@@ -1,4 +1,4 @@
-"""What the official clients need of items, parts and citations, as tables.
+"""Fields that the official clients require of items, parts and citations, as tables.
 
 What a backend leaves out is filled in by the emptiest value there is: nothing is made up that says something.
 Sources: the required fields of the Python client's types, what the Node client's accumulator and Vercel's AI
@@ -15,8 +15,8 @@ import orjson
 
 Item = dict[str, Any]
 
-_IN_THREE = ("in_progress", "completed", "incomplete")
-_HOSTED = (*_IN_THREE, "failed")
+_THREE_STATES = ("in_progress", "completed", "incomplete")
+_HOSTED = (*_THREE_STATES, "failed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class ItemShape:
     """
 
     prefix: str
-    statuses: tuple[str, ...] = _IN_THREE
+    statuses: tuple[str, ...] = _THREE_STATES
     fields: Item = field(default_factory=dict)
     cut: str = "incomplete"
     has_call_id: bool = False
@@ -79,8 +79,8 @@ ENDED = frozenset({"completed", "failed"})
 _NULLS_MEAN_NOTHING = frozenset({"message", "reasoning", "function_call", "custom_tool_call"})
 """Items in which no schema allows a null that says something (vLLM: `phase`, `status`, `content`)."""
 
-_OF_THE_EVENT = frozenset({"item_id", "output_index", "sequence_number"})
-"""What vLLM with a tool server leaves in items; the event says it."""
+_SHARED_FIELDS = frozenset({"item_id", "output_index", "sequence_number"})
+"""Fields that vLLM with a tool server leaves in items, although the event has them."""
 
 _ONGOING = frozenset({"in_progress", "searching", "generating", "interpreting", "calling"})
 _FAILING = frozenset({"failed", "error", "errored", "cancelled", "canceled", "expired"})
@@ -92,7 +92,7 @@ def shape_of(item_type: str) -> ItemShape:
 
 
 def type_of(item: Item) -> str:
-    """What an item says that it is."""
+    """The type that an item states."""
     kind = item.get("type")
     return kind if isinstance(kind, str) and kind else "message"
 
@@ -104,7 +104,7 @@ def fields_of(item: Item) -> Item:
     given = {
         name: value
         for name, value in item.items()
-        if name not in _OF_THE_EVENT
+        if name not in _SHARED_FIELDS
         and (value is not None or (keeps_nulls and name not in ("status", "phase")))
     }
     if not isinstance(given.get("status", ""), str):
@@ -129,7 +129,7 @@ def _fitted(value: Any, default: Any) -> Any:
 
 
 def _missing(given: Item, required: Item) -> Item:
-    """What stands in for fields that are missing, or of another type."""
+    """Defaults for fields that are missing or have another type."""
     return {
         name: deepcopy(default)
         for name, default in required.items()
@@ -205,7 +205,7 @@ def annotation(given: Item) -> Item:
 
 
 def is_streamed(given: Item) -> bool:
-    """Whether a citation can be an event: Vercel's AI SDK ends on one of a type that it does not know."""
+    """True if a citation can be an event: Vercel's AI SDK ends on one of a type that it does not know."""
     return str(given.get("type")) in _ANNOTATIONS
 
 

@@ -26,7 +26,7 @@ from gateway.wire.answers.output import (
 )
 from gateway.wire.events import Event
 
-_TOLD_WHEN_DONE = frozenset({"tool_search_call"})
+_LATE_TYPES = frozenset({"tool_search_call"})
 """Items that are announced only when they are done. OpenAI: another `call_id` in the end, which is the one
 that counts, and which the Python client refuses."""
 
@@ -72,7 +72,7 @@ class Lifecycle:
     def show_or_wait(self, known: OutputItem) -> Iterable[Event]:
         """Show an item, unless it has no name yet, or may be one that is known."""
         is_named = known.type not in CALLS or known.fields.get("name")
-        if is_named and known.twin is None and known.type not in _TOLD_WHEN_DONE:
+        if is_named and known.twin is None and known.type not in _LATE_TYPES:
             yield from self._show(known)
         elif known not in self._items.waiting:
             self._items.waiting.append(known)
@@ -163,7 +163,7 @@ class Lifecycle:
             yield from self.finish(known, item)
 
     def _tell_late(self, known: OutputItem, item: Item) -> Iterable[Event]:
-        """What is said of an item that is done: its citations, other parts, fields that it did not have."""
+        """The events that complete an item: its citations, further parts, and fields that it lacked."""
         if known.index is None:  # given up
             return
         yield from parts.close_parts(known, item)
@@ -184,7 +184,7 @@ class Lifecycle:
 
 
 def is_empty(item: Item) -> bool:
-    """Whether it is a message that says nothing (SGLang's router: beside a call)."""
+    """True if it is a message that says nothing (SGLang's router: beside a call)."""
     return item_shapes.type_of(item) == "message" and not any(
         kind_of(part, "message", "content") is not OUTPUT_TEXT or part.get("text")
         for part in parts_of(item, "content")
@@ -229,7 +229,7 @@ def _with_opening(known: OutputItem, item: Item) -> Item:
 
 
 def _is_same_call(known: OutputItem, twin: OutputItem) -> bool:
-    """Whether a call with the `call_id` of another is that one told again: the same function, and arguments
+    """True if a call with the `call_id` of another is that one told again: the same function, and arguments
     that say the same, nothing, or what the other goes on to say."""
     if known.fields.get("name") not in (twin.fields.get("name"), None, ""):
         return False

@@ -27,7 +27,7 @@ of an answer, OGX the arguments of an MCP call by those of a function's."""
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """What a backend says of the item that it means.
+    """The facts by which a backend says which item it means.
 
     Attributes:
         type: By what the item says, or by the event's name.
@@ -44,13 +44,13 @@ class Reference:
 
     @classmethod
     def of_event(cls, event: dict[str, Any], item_type: str, text: Any = None) -> Reference:
-        """What an event about an item says."""
+        """The clues of an event about an item."""
         said = text if isinstance(text, str) and text else None
         return cls(item_type, name_of(event.get("item_id")), number_of(event.get("output_index")), text=said)
 
     @classmethod
     def of_item(cls, item: Item, event: dict[str, Any]) -> Reference:
-        """What an event with a whole item says, or, with an empty event, the final output."""
+        """The clues of an event with a whole item; with an empty event, of an item in the final output."""
         return cls(
             item_shapes.type_of(item),
             # vLLM with a tool server: a call without `id` has `item_id`
@@ -62,7 +62,7 @@ class Reference:
         )
 
     def may_mean(self, known: OutputItem) -> bool:
-        """Whether types allow it. An item is of the type that it said, whatever events tell its text; if no
+        """True if types allow it. An item is of the type that it said, whatever events tell its text; if no
         one has announced it, it is what its events are."""
         if known.is_guess and self.item is not None:
             return False
@@ -72,11 +72,11 @@ class Reference:
         return self.item is None and is_told and takes_text(known.type, self.type)
 
     def says_what(self, known: OutputItem) -> bool:
-        """Whether the text is the whole of what an item said."""
+        """True if the text is the whole of what an item said."""
         return self.text is not None and self.text == known.said()
 
     def goes_on_from(self, known: OutputItem) -> bool:
-        """Whether the text begins with what an item has said so far."""
+        """True if the text begins with what an item has said so far."""
         return self.text is not None and bool(said := known.said()) and self.text.startswith(said)
 
 
@@ -94,7 +94,7 @@ Rule = Callable[["Items", Reference], OutputItem | None]
 
 
 def find(rules: Rules, items: Items, ref: Reference) -> OutputItem | None:
-    """What the first rule finds that finds something."""
+    """The result of the first rule that finds an item."""
     for rule, _ in rules:
         if (found := rule(items, ref)) is not None:
             return found
@@ -193,12 +193,12 @@ def guess(items: Items, ref: Reference) -> OutputItem | None:
 
 
 def takes_text(item_type: str, told_as: str) -> bool:
-    """Whether the text of an item may have been told by the events of another type."""
+    """True if the text of an item may have been told by the events of another type."""
     return item_type == told_as or told_as in _TEXTS_TAKEN.get(item_type, ())
 
 
 def is_of_another(items: Items, ref: Reference) -> bool:
-    """Whether an id names an item whose text cannot be told by such events: what OGX tells by the events of a
+    """True if an id names an item whose text cannot be told by such events: what OGX tells by the events of a
     function call is the query of a search that it runs itself."""
     named = items.named(ref.id)
     return bool(named) and not any(ref.may_mean(known) for known in named)
@@ -214,13 +214,13 @@ EVENT: Rules = (
     (newest, "llama.cpp: neither ids nor indexes; Hugging Face's responses.js: none for MCP"),
     (by_text, "SGLang to 0.5.16, TensorRT-LLM: closing events are one index too far"),
 )
-"""For an event about a part, a text, or the state of an item."""
+"""Rules for an event about a part, a text, or the state of an item."""
 
 ADDED: Rules = (
     (announced_before, "SGLang: one id for all items, told apart by their indexes"),
     (unannounced, "OGX: thoughts under the id of the message, then an item of their own"),
 )
-"""For an item that is announced."""
+"""Rules for an announced item."""
 
 DONE: Rules = (
     (by_id, "all; responses.js: done twice"),
@@ -229,13 +229,13 @@ DONE: Rules = (
     (newest, "llama.cpp: without id and index; GitHub Copilot: ids that change"),
     (by_text, "SGLang to 0.5.16: under another id and index; TensorRT-LLM: without an id"),
 )
-"""For an item that is done."""
+"""Rules for a finished item."""
 
 FINAL: Rules = (
     (by_own_id, "all"),
     (by_call_id, "OpenRouter: the id of a call is its call_id"),
 )
-"""For an item of the final output; what they do not find is then matched by the keys below."""
+"""Rules for an item of the final output. Items that they do not find are matched by the keys below."""
 
 
 def _content(kind: str, text: str | None, name: Any) -> Hashable:
@@ -243,7 +243,7 @@ def _content(kind: str, text: str | None, name: Any) -> Hashable:
 
 
 def content_of_item(known: OutputItem) -> Hashable:
-    """What an item says; of a call, also its name."""
+    """The text of an item; for a call, with its name."""
     return _content(known.type, known.said(), known.fields.get("name"))
 
 

@@ -59,7 +59,7 @@ SHOWN = frozenset(
 )
 """The types of all output events that a reader can meet."""
 
-_NOT_FOR_CLIENTS = ("obfuscation", "response_id")
+_PRIVATE_FIELDS = ("obfuscation", "response_id")
 """Fields of events: padding of deltas, and (OGX) the response's id at the backend."""
 
 
@@ -76,7 +76,7 @@ class Normaliser:
 
     def feed(self, event: Event) -> list[Event]:
         """The events that a client is shown for one of the backend's; none for what is not known."""
-        for name in _NOT_FOR_CLIENTS:
+        for name in _PRIVATE_FIELDS:
             event.pop(name, None)
         if None in event.values():
             event = {name: value for name, value in event.items() if value is not None}
@@ -114,7 +114,7 @@ class Normaliser:
         return sum(text.shelve(shelf) for item in open_items for text in item.texts() if not text.is_done)
 
     def has_cut_call(self) -> bool:
-        """Whether some call is not whole, whatever the backend says."""
+        """True if some call is not whole, whatever the backend says."""
         return any(known.is_done and known.is_cut_call() for known in self._items.shown)
 
     def _read(self, event: Event) -> Iterable[Event]:

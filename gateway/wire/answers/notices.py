@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 NOTICES_MAX = 64
-"""Of one answer: a backend that makes up names as it goes fills no memory with them."""
+"""Per answer, so that a backend that makes up names cannot fill the memory."""
 
 
 class Notable(StrEnum):
-    """What there is to be told."""
+    """Kinds of notices."""
 
     UNMAPPED_FIELD = "unmapped_field"
     """A field had content for which a response has no place."""

@@ -48,7 +48,7 @@ _THOUGHTS = frozenset({"reasoning_text", "reasoning", "thinking"})
 
 
 def is_thought(part: dict[str, Any]) -> bool:
-    """Whether a part is none of an answer, whatever item it is found in."""
+    """True if a part is none of an answer, whatever item it is found in."""
     return str(part.get("type")) in _THOUGHTS
 
 
@@ -59,7 +59,7 @@ _ANSWER = {"output_text": OUTPUT_TEXT, "text": OUTPUT_TEXT, "refusal": REFUSAL}
 
 
 def kind_of(part: dict[str, Any], item_type: str, holder: str) -> TextKind:
-    """What a part is. The item and the list that it is in say so before its own type does."""
+    """The kind of a part. Its item and its list decide before its own type does."""
     if item_type == "reasoning":
         return SUMMARY_TEXT if holder == "summary" else REASONING_TEXT
     return _ANSWER.get(str(part.get("type") or "output_text"), OTHER)
@@ -74,7 +74,7 @@ ARGUMENTS = {
 """Items whose one text is a field of the item itself."""
 
 CALLS = frozenset({"function_call", "custom_tool_call"})
-"""What a client runs. The others are run by the backend, which may have nothing to say of their text."""
+"""Calls that the client runs. The backend runs the others, and may not show their text."""
 
 
 class Shelf(Protocol):
@@ -107,7 +107,7 @@ class Text:
         return self.pieces[0] if self.pieces else ""
 
     def missing(self, full: str) -> str:
-        """What must still be sent as a delta so that the deltas add up to `full`."""
+        """The delta that is missing to make up `full`."""
         end = 0
         for piece in self._all():
             if not full.startswith(piece, end):
@@ -200,7 +200,7 @@ class OutputItem:
             yield from (part.text for part in parts)
 
     def is_begun(self) -> bool:
-        """Whether anything of its text was streamed, be it an empty part."""
+        """True if anything of its text was streamed, be it an empty part."""
         return bool(self.arguments.pieces) or any(self.parts.values())
 
     def said(self) -> str:
@@ -210,7 +210,7 @@ class OutputItem:
         return "".join(part.text.value() for holder in self.parts.values() for part in holder)
 
     def is_cut_call(self) -> bool:
-        """Whether it is a call whose arguments can never be read: whatever made it, it was not whole."""
+        """True if it is a call whose arguments can never be read: whatever made it, it was not whole."""
         return self.type == "function_call" and not _is_json(self.arguments.value())
 
     def shown(self, status: str) -> Item:
@@ -349,13 +349,13 @@ class Items:
 
 
 def _is_of_another(known: OutputItem) -> bool:
-    """Whether an id is that of another type (OGX: thoughts under the id of the message)."""
+    """True if an id is that of another type (OGX: thoughts under the id of the message)."""
     prefix = str(known.given_id).partition("_")[0]
     return prefix != item_shapes.shape_of(known.type).prefix and prefix in item_shapes.PREFIXES
 
 
 def _is_output(item_type: str) -> bool:
-    """Whether it is the output of a call, which shares the call's `call_id`."""
+    """True if it is the output of a call, which shares the call's `call_id`."""
     return item_type.endswith("_output")
 
 

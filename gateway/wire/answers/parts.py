@@ -205,7 +205,7 @@ def _told(siblings: list[Part | None], position: int, kind: TextKind, text: Any)
 
 
 def _is_said(known: OutputItem, holder: str, text: Any, streamed: set[str]) -> bool:
-    """Whether a text was streamed already: as a piece of another one, or a thought as what it is not called
+    """True if a text was streamed already: as a piece of another one, or a thought as what it is not called
     in the end, content or summary."""
     if known.is_done and isinstance(text, str) and text in known.said():
         return True
@@ -232,5 +232,5 @@ def _event(kind: str, known: OutputItem, of: Part, **fields: Any) -> Event:
 
 
 def _longest(*logprobs: list[Item]) -> list[Item]:
-    """Of what is said at several places the most: vLLM says those of the last token in the end."""
+    """The longest of several versions: vLLM repeats only the last token's at the end."""
     return max(logprobs, key=len)

@@ -1,4 +1,4 @@
-"""What backends send, in whichever API they speak, as events of the Responses API.
+"""Readers: answers of backends, in any API, as events of the Responses API.
 
 A reader is given the data of each frame, or a whole answer, and says which events it means. They need not be
 whole or well-formed: that is the normaliser's work.
@@ -36,7 +36,7 @@ class Reader(Protocol):
 
     @property
     def notices(self) -> Collection[Notice]:
-        """What the operator should know of it, so far."""
+        """Notices for the operator, so far."""
 
     def read(self, frame: Frame) -> list[Event]:
         """The events that a frame means. Raises: NotAnEvent."""

@@ -95,7 +95,7 @@ def classify(body: bytes) -> Generator[None, None, Kind]:
 
 
 def may_name_previous(body: bytes) -> Generator[None, None, bool]:
-    """Whether any server could find a previous response, or an item, named in a plain body that is not taken
+    """True if any server could find a previous response, or an item, named in a plain body that is not taken
     for one that does.
 
     Of a key given twice one server takes the first, another the last; some read UTF-16, or skip a byte order
@@ -134,7 +134,7 @@ def _parsed_strictly(body: bytes, outline: Outline) -> dict[str, Any]:
 
 
 def _given_twice(key: bytes, is_top: bool) -> Refusal:
-    """Of two values one server takes the first, and another one the last."""
+    """Refuses a key that is given twice: one server takes the first value, another one the last."""
     name = key.decode(errors="replace")
     is_word = name.isidentifier() and len(name) <= 64
     return invalid(

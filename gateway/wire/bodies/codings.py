@@ -45,7 +45,7 @@ class _Part(Protocol):
 
     @property
     def rest(self) -> bytes:
-        """What came behind its end."""
+        """Bytes after the end of the coded body."""
 
     def decode(self, data: bytes) -> bytes:
         """The next piece. Empty: nothing more without more data, which is not to be given before."""
@@ -118,7 +118,7 @@ class Coding:
     begin: Callable[[bytes], _Part]
     parts_max: int = 1
     limits: str = ""
-    """What else a broken one may be, in words."""
+    """A hint for a body that cannot be decoded."""
 
 
 _GZIP = Coding("gzip", lambda _first: _Zlib(16 + zlib.MAX_WBITS), PARTS_MAX)
@@ -164,7 +164,7 @@ class Decoding:
         self._stages = [_Stage(coding, bytes_max) for coding in reversed(codings)]
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """What more of the body there is now, in pieces. Raises: Refusal."""
+        """The next decoded pieces of the body. Raises: Refusal."""
         return self._through(0, data)
 
     def close(self) -> None:

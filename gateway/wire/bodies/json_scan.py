@@ -35,7 +35,7 @@ _VALUE = re.compile(rb'[ \t\r\n]*:[ \t\r\n]*(true|false|null|""|NaN|Infinity|["\
 _ODD = {b'"': "a string", b"[": "an array", b"{": "an object"} | dict.fromkeys(
     (bytes([sign]) for sign in b"0123456789-NI"), "a number"
 )
-"""By how it begins: what a value is that is neither true, false nor null."""
+"""Type of a value that is neither true, false nor null, by its first byte."""
 
 
 def _however_written(key: str) -> str:
@@ -52,7 +52,7 @@ class Keys:
         self._key_bytes_max = 6 * max(map(len, names)) + 2
 
     def mentioned_in(self, body: bytes) -> Generator[None, None, bool]:
-        """Whether one of them may be among the keys of a body. The pauses are for others."""
+        """True if one of them may be among the keys of a body. The pauses are for others."""
         for start in range(0, len(body), _STEP_BYTES):
             end = start + _STEP_BYTES + self._key_bytes_max
             if any(body.find(part, start, end) >= 0 for part in self._parts) and self._key.search(
@@ -124,7 +124,7 @@ class Outline:
 
 
 def is_object(body: bytes) -> bool:
-    """Whether a body begins as a JSON object does."""
+    """True if a body begins as a JSON object does."""
     return _OBJECT.match(body) is not None
 
 

@@ -38,7 +38,7 @@ class EchoInStream:
         self._is_off = False
 
     def feed(self, chunk: bytes) -> bytes:
-        """What may go on now: whole lines."""
+        """The whole lines so far, which may be sent on."""
         seen = len(self._line)
         self._line += chunk
         if not self._is_off and b"\n" in chunk:
@@ -54,7 +54,7 @@ class EchoInStream:
         return self.close() if self._is_off else b""
 
     def close(self) -> bytes:
-        """What was held back."""
+        """The bytes that were held back."""
         held = bytes(self._line)
         self._line.clear()
         return held

@@ -14,7 +14,7 @@ _VALUE_MAY_FOLLOW = (":", ",", "[")
 
 
 class Arguments:
-    """What came of them so far."""
+    """The text so far."""
 
     def __init__(self) -> None:
         self._pieces: list[str] = []
@@ -47,22 +47,22 @@ class Arguments:
         return self._pieces[0] if self._pieces else ""
 
     def is_whole(self) -> bool:
-        """Whether they are an object, with nothing after it."""
+        """True if they are an object, with nothing after it."""
         last = self._pieces[-1].rstrip()[-1:] if self._pieces else ""
         return last in ("", "}") and isinstance(_parsed(self.text()), dict)
 
     def are(self, text: str) -> bool:
-        """Whether they say the same as a text."""
+        """True if they say the same as a text."""
         return self.text() == text or (is_json(text) and _parsed(self.text()) == _parsed(text))
 
     def are_followed_by(self, piece: str) -> bool:
-        """Whether a piece begins other arguments, these being whole."""
+        """True if a piece begins other arguments, these being whole."""
         return (
             bool(piece.strip()) and self.is_whole() and not self.are(piece) and not self._is_repetition(piece)
         )
 
     def final(self) -> str:
-        """What they are in the end, as the API wants it: JSON, mended where it is clear what was meant."""
+        """The final arguments as JSON, mended where the meaning is clear."""
         text = self.text()
         value = _parsed(text)
         if isinstance(value, str) and isinstance(_parsed(value), dict):
@@ -92,7 +92,7 @@ class Arguments:
         return piece
 
     def _is_repetition(self, piece: str) -> bool:
-        """Whether whole arguments are told once more, in another way of writing."""
+        """True if whole arguments are told once more, in another way of writing."""
         if self._repeats and self.text().startswith(piece):
             return True
         if piece.lstrip()[:1] not in ("{", '"'):
@@ -132,12 +132,12 @@ def _parsed(text: str) -> Any:
 
 
 def is_json(text: str) -> bool:
-    """Whether a program can read it."""
+    """True if a program can read it."""
     return _parsed(text) is not _NOT_JSON
 
 
 def _once(text: str) -> str | None:
-    """Of an object that was told several times in a row, as by codex-lb, the one; None if that is not it."""
+    """One copy of an object that was sent several times in a row (codex-lb); None if it was not."""
     for times in range(2, 9):
         size, rest = divmod(len(text), times)
         if not rest and text == text[:size] * times and isinstance(_parsed(text[:size]), dict):

@@ -34,7 +34,7 @@ class CallItems:
         self.has_nameless = False
 
     def has(self, it: Fragment) -> bool:
-        """Whether a whole call was told already."""
+        """True if a whole call was told already."""
         return self._calls.has(it)
 
     def take(self, it: Fragment) -> list[Event]:
@@ -120,7 +120,7 @@ def _final(call: ToolCall, status: str) -> tuple[str, bool]:
 
 
 def _begins_object(text: str) -> bool:
-    """Whether a text is the beginning of the object that a custom tool was declared with. A model that was
+    """True if a text is the beginning of the object that a custom tool was declared with. A model that was
     asked for it may have written the text alone, which is as good."""
     brace, inner = text.lstrip()[:1], text.lstrip()[1:].lstrip()
     key = f'"{CUSTOM_TOOL_ARGUMENT}"'

@@ -24,7 +24,7 @@ _ARGUMENTS = ("arguments", "parameters", "input", "args")
 _READ = frozenset({"index", "id", "type", *_FUNCTIONS, *VENDOR_FIELDS})
 
 Known = Callable[[str], bool]
-"""Whether the request has a tool of this name."""
+"""True if the request has a tool of this name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Whether a fragment goes on with the call that stands in its place, or begins another."""
+    """One rule: does a fragment continue the call in its place, or begin another?"""
 
     says: str
     who: str
@@ -181,7 +181,7 @@ class Calls:
         self._known = known
         self._by_index: dict[int, ToolCall] = {}
         self._row: dict[int, ToolCall] = {}
-        """By its place in the chunk: those of the last chunk that began several without an index."""
+        """The call at the same place in the last chunk that began several calls without an index."""
         self.all: list[ToolCall] = []
 
     def take(self, it: Fragment) -> tuple[ToolCall, bool]:
@@ -202,7 +202,7 @@ class Calls:
         return call, is_new
 
     def has(self, it: Fragment) -> bool:
-        """Whether a whole call is known already: by its id, or by all that it says."""
+        """True if a whole call is known already: by its id, or by all that it says."""
         return any(
             call.id == it.id
             if it.id and call.id

@@ -63,7 +63,7 @@ def _only(tools: Tools, names: Collection[str]) -> Mapping[str, Body]:
 
 
 class _Names:
-    """What the tools of a choice may be called by."""
+    """Names by which the tools of a choice may be called."""
 
     def __init__(self, tools: Tools) -> None:
         self._tools = tools

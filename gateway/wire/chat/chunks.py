@@ -22,17 +22,17 @@ _READ = frozenset(
 _READ |= {"timings", "usage_metadata", "usageMetadata", "finish_reason", "native_finish_reason", "logprobs"}
 _DULL_CHUNK = SILENT["chunk"] - _READ
 _DULL_CHOICE = (SILENT["choice"] - _READ) | {"delta"}
-"""What a chunk, or a choice, may have beside a piece that says all."""
+"""Fields that a chunk or a choice may have beside its one telling field."""
 
 _NAMES = frozenset({"id", "object", "created", "model", "system_fingerprint", "choices"})
 _PLACES = frozenset({"index", "delta"})
-"""What every chunk, or choice, has."""
+"""Fields of every chunk or choice."""
 
 _PLAIN = {"content": PieceKind.TEXT, "reasoning_content": PieceKind.THOUGHT, "reasoning": PieceKind.THOUGHT}
 
 
 class Choice(NamedTuple):
-    """What one choice of a chunk has."""
+    """One choice of a chunk."""
 
     delta: dict[str, Any]
     message: dict[str, Any]

@@ -20,13 +20,13 @@ FIELDS: dict[str, str | None] = {
     "search_info": "search_results",  # DashScope, Hunyuan
     "context": "citations",  # Azure, from its own search index
 }
-"""By the field's name, in a chunk, a choice, a delta or a message: where the list is inside of it."""
+"""Path of the list inside each field of a chunk, a choice, a delta or a message."""
 
 _URLS = ("url", "link", "uri")
 _TITLES = ("title", "name", "filename", "filepath")
 _FILES = ("file_id", "id", "hash", "filepath", "title", "name")
 _MARKERS = ("[{}]", "[^{}]", "[doc{}]", "[ref_{}]", "【{}】")
-"""How texts refer to a source by number: most; some models; Azure; DashScope; Chinese models."""
+"""References to numbered sources in texts: most; some models; Azure; DashScope; Chinese models."""
 
 Annotation = dict[str, Any]
 
@@ -108,7 +108,7 @@ class Citations:
         return bool(self._placed or self._listed)
 
     def annotations(self, text: str) -> list[Annotation]:
-        """What there is, as annotations of this text; it counts as shown then."""
+        """The sources as annotations of this text; they count as shown from then on."""
         placed = [_annotation(source, source.place) for source in self._placed.values() if source.place]
         self._shown |= self._placed.keys() | {key for key, _ in self._placed}
         listed = [
@@ -122,7 +122,7 @@ class Citations:
 
 
 def _annotation(source: Source, place: tuple[int, int]) -> Annotation:
-    """With every key that the SDKs' types require, and what else the backend knows of the source."""
+    """The citation with every key that the SDKs' types require, and the backend's further facts."""
     fields = source.fields
     title = _first(fields, _TITLES)
     if source.url:

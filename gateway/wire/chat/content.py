@@ -79,7 +79,7 @@ def beside_in(holder: dict[str, Any], place: str) -> Iterator[Piece]:
 
 
 def _of_litellm(holder: dict[str, Any], where: str, place: str) -> Iterator[Piece]:
-    """What LiteLLM knows no field for, beside all that it has one for."""
+    """Fields that LiteLLM passes on unmapped, beside those that it maps."""
     if "provider_specific_fields" in holder:
         vendor = object_of(holder["provider_specific_fields"])
         for name in telling(vendor, place):

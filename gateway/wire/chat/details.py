@@ -63,7 +63,7 @@ class Details:
                 known[-1].add(fields)
 
     def are_needed(self) -> bool:
-        """Whether they say more than the words of the thought, which are kept anyway."""
+        """True if they say more than the words of the thought, which are kept anyway."""
         others = [
             value
             for entries in self._entries.values()

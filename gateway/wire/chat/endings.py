@@ -12,7 +12,7 @@ from enum import Enum, auto
 
 
 class Meaning(Enum):
-    """What a finish reason says of the answer."""
+    """Meanings of finish reasons."""
 
     WHOLE = auto()
     LIMIT = auto()
@@ -81,7 +81,7 @@ _REASONS = {
 
 @dataclass(frozen=True, slots=True)
 class ChatEnding:
-    """What a finish reason means.
+    """The meaning of one finish reason.
 
     Attributes:
         word: The backend's own.
@@ -100,11 +100,11 @@ class ChatEnding:
 
 
 DONE = ChatEnding(Meaning.WHOLE, "stop")
-"""Of an answer that is whole, whether or not it says so."""
+"""The ending of a whole answer, stated or not."""
 
 
 def ending_of(finish_reason: object, native: object = None) -> ChatEnding | None:
-    """What a choice says of its end; None if it says nothing.
+    """The ending that a choice states; None if it states none.
 
     Args:
         native: What a router was told by the server behind it: more telling where the router made `stop` of

@@ -44,7 +44,7 @@ def index_of(value: Any) -> int | None:
 
 
 def kept(given: dict[str, Any]) -> dict[str, Any]:
-    """Of a vendor's own data, what can be kept: not null, and not too deep to be written again."""
+    """The part of a vendor's data that can be kept: not null, and not too deep to be serialised."""
     return {name: value for name, value in given.items() if value is not None and is_writable(value)}
 
 

@@ -51,10 +51,10 @@ SILENT = {
     place: frozenset(name for places, _, names in _ROWS if place in places.split() for name in names.split())
     for place in ("chunk", "choice", "delta", "part")
 }
-"""By the place where they stand."""
+"""Names of harmless fields, by the place where they stand."""
 
 _ENDINGS = ("_id", "_ids", "Id", "_fingerprint", "_signature")
-"""Of names that are never content: ids of requests, sessions, traces, in every vendor's own words."""
+"""Patterns of names that are never content: ids of requests, sessions and traces."""
 
 _LEVELS_MAX = 4
 
@@ -101,5 +101,5 @@ def texts_in(value: Any) -> set[str]:
 
 
 def has_text(value: Any) -> bool:
-    """Whether there is any text within a value."""
+    """True if there is any text within a value."""
     return any(text and not text.isspace() for text in texts_in(value))

@@ -1,4 +1,4 @@
-"""By which words chat backends refuse a conversation, and what each of them wants instead."""
+"""Refusals of conversations by chat backends: their words, and what each backend wants instead."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _bring_thoughts(ways: Ways, refusal: RefusedCall) -> Ways:
 
 def _leave_fields(ways: Ways, refusal: RefusedCall) -> Ways:
     """Fields that it names, of those that it was sent beside what every server takes."""
-    sent = {name for message in refusal.items for name in _names_in(message)} - _IN_EVERY_MESSAGE
+    sent = {name for message in refusal.items for name in _names_in(message)} - _MESSAGE_FIELDS
     named = {name for name in sent if re.search(rf"""["'`.]{re.escape(name)}\b""", refusal.words)}
     field = "thinking" if ways.reasoning_field == "content" else ways.reasoning_field
     if field in named:
@@ -42,7 +42,7 @@ def _leave_fields(ways: Ways, refusal: RefusedCall) -> Ways:
     return replace(ways, refused=ways.refused | named)
 
 
-_IN_EVERY_MESSAGE = frozenset(
+_MESSAGE_FIELDS = frozenset(
     {"role", "content", "tool_calls", "tool_call_id", "id", "type", "function", "text", "image_url", "file"}
 )
 

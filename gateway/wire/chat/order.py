@@ -14,7 +14,7 @@ from gateway.wire.chat.ways import System, Ways
 
 _INSTRUCTING = ("system", "developer")
 _BRIDGE = "Understood."
-"""What stands between a tool's output and a user who goes on at once: Mistral wants an assistant there."""
+"""Message between a tool's output and a user's next turn: Mistral requires an assistant there."""
 
 _OPENING = "(The conversation begins.)"
 

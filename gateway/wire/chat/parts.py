@@ -1,4 +1,4 @@
-"""What the typed parts of a message's content mean, and what has the same shapes elsewhere in a message."""
+"""Typed parts of a message's content, and the same shapes elsewhere in a message."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _PARTS: dict[str, PieceKind] = {
     "tool_call": PieceKind.CALL,
     "function_call": PieceKind.CALL,
 }
-"""By the type of a part of `content`."""
+"""Meaning of a part of `content`, by its type."""
 
 _UNTYPED: dict[str, PieceKind] = {
     "functionCall": PieceKind.CALL,  # Gemini-like
@@ -52,7 +52,7 @@ _UNTYPED: dict[str, PieceKind] = {
     "refusal": PieceKind.REFUSAL,
     "text": PieceKind.TEXT,
 }
-"""By what a part without a type has."""
+"""Meaning of a part without a type, by its field."""
 
 _WORDS = (
     "text",

@@ -10,7 +10,7 @@ from gateway.wire.chat.known import unsaid
 
 
 class PieceKind(Enum):
-    """What a piece is, in the order in which the pieces of one delta are told."""
+    """Kinds of pieces, in the order in which the pieces of one delta are sent."""
 
     THOUGHT = auto()
     THOUGHT_DATA = auto()
@@ -50,6 +50,6 @@ def unknown(value: Any, place: str) -> Iterator[Piece]:
 
 
 def unmapped(value: Any, place: str, said: Collection[str] = ()) -> Iterator[Piece]:
-    """What of a value has content, and is not among what was said of it."""
+    """The content of a value that no piece has said."""
     for found in unsaid(value, place, said):
         yield Piece(PieceKind.UNMAPPED, name=found)

@@ -40,7 +40,7 @@ _MAPPED = frozenset(
         *("background", "store"),  # the gateway runs it, and is the store
     }
 )
-"""What is said in other fields, or in another form."""
+"""Request fields that are translated into other fields, or another form."""
 
 _ADVICE = {
     "truncation": "permits a backend to leave out items; what it does about too many is its own affair",
@@ -63,7 +63,7 @@ API knows: a server that refuses unknown fields would fail for them. Each with i
 
 @dataclass(frozen=True, slots=True)
 class ChatOptions:
-    """How one backend's chat API differs from the next one's.
+    """Differences of one backend's chat API from others.
 
     Attributes:
         max_tokens_field: Its name for the limit on generated tokens.

@@ -1,4 +1,4 @@
-"""What one party said, and the chat messages that it becomes.
+"""One party's words, and the chat messages that they become.
 
 An assistant's turn is its text, its thoughts and all its calls together, with the outputs of those calls
 directly after it: so chat templates want it, and strict servers refuse anything else.
@@ -59,7 +59,7 @@ class Spoken:
 
     @property
     def is_whole(self) -> bool:
-        """Whether a text that follows begins another message."""
+        """True if a text that follows begins another message."""
         return not self.calls and bool(self.content or self.fields.get("refusal"))
 
     def has_call(self, call_id: str) -> bool:

@@ -53,7 +53,7 @@ class ChatStream:
 
     @property
     def notices(self) -> Collection[Notice]:
-        """What the operator should know of."""
+        """Notices for the operator."""
         return self._notices
 
     def feed(self, sent: dict[str, Any]) -> list[Event]:
@@ -129,7 +129,7 @@ class ChatStream:
         return events
 
     def _untagged(self) -> list[Event]:
-        """What waited for the rest of a tag, since something else comes."""
+        """Text that waited for the rest of a tag, released because something else follows."""
         events: list[Event] = []
         for is_thought, text in self._tags.end() if self._tags is not None else ():
             events += self._items.think(text) if is_thought else self._items.say(text, [])
@@ -231,7 +231,7 @@ class ChatStream:
         return "The backend said that it calls a tool, and did not say which." if is_called else ""
 
     def _note_leftovers(self) -> None:
-        """What came, and belongs to an item that never did."""
+        """Pieces of an item that never began."""
         if self._items.citations:
             self._note(Notable.UNMAPPED_FIELD, "citations")
         if self._items.vendor:

@@ -23,10 +23,10 @@ TAGS = {
     "<seed:think>": "</seed:think>",  # Seed-OSS
     "◁think▷": "◁/think▷",  # Kimi-VL
 }
-"""By the opening tag: the closing one."""
+"""Closing tags, by the opening one."""
 
 HELD_CHARS_MAX = 262_144
-"""Of a text that waits for its closing tag; more of it, and it is taken for text."""
+"""Longest text that waits for its closing tag. A longer one is taken for text."""
 
 _OPENING = re.compile("|".join(map(re.escape, TAGS)))
 _CLOSING = re.compile("|".join(map(re.escape, TAGS.values())))
@@ -57,7 +57,7 @@ class ThinkTags:
         self._held: list[str] = []
         self._held_chars = 0
         self._tail = ""
-        """What may be the beginning of a tag, or blank space before one."""
+        """Text that may begin a tag, or blanks before one."""
         self._is_at_start = True
         """Of a line, or of the text."""
         self._skips_blank = False
@@ -90,7 +90,7 @@ class ThinkTags:
         return any(tag.startswith(start[: len(tag)]) for tag in TAGS)
 
     def end(self) -> list[Said]:
-        """What is left, where the text ends; the next one begins anew."""
+        """The rest at the end of the text. The next text begins anew."""
         rest, self._tail = "".join(self._held) + self._tail, ""
         is_thought = self._state is _State.THOUGHT
         self._state, self._held, self._held_chars = _State.TEXT, [], 0

@@ -25,18 +25,18 @@ CUSTOM_TOOL_ARGUMENT = "input"
 """A custom tool takes one text; as a function it takes an object with this one string."""
 
 TOOLS_MAX: Final = 2000
-"""Of one request: more than a model can be told of. What is made of them holds up all others for 10 ms."""
+"""Tools of one request: more than a model can use. Translating them blocks the event loop for 10 ms."""
 
 _ITEM_TYPES = {"function": "function_call", "custom": "custom_tool_call"}
-"""What a call becomes, by the type of the tool. All other types are run by a server, or known to a model."""
+"""Type of the call item, by the type of the tool. A server runs all other types, or the model knows them."""
 
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
-_NOT_OF_A_NAME = re.compile(r"[^a-zA-Z0-9_-]")
+_FOREIGN_TO_A_NAME = re.compile(r"[^a-zA-Z0-9_-]")
 
 _TOP_LEVEL = "functions"
 """Some models, and Codex, call the place of the tools outside of any namespace so."""
 
-_NOT_BESIDE = frozenset(
+_EXCLUDED_FIELDS = frozenset(
     {
         *("type", "name", "description", "parameters", "strict", "format"),  # they stand in `function`
         *("allowed_callers", "async", "output_schema"),  # of the Responses API alone
@@ -66,7 +66,7 @@ class Tools:
     shown: tuple[Body, ...] = ()
 
     def headers(self) -> dict[str, str]:
-        """What the answer to a create says of the tools."""
+        """Headers about the tools in the answer to a create."""
         return {OMITTED_HEADER: in_header(self.omitted)} if self.omitted else {}
 
     def item_of(self, name: str) -> Body:
@@ -142,7 +142,7 @@ def _shown(tools: Any, omitted: Collection[str], param: str = "tools") -> Iterat
 
 
 def _is_callable(tool: Declared) -> bool:
-    """Whether the model may call it itself, and not only a program that the model writes."""
+    """True if the model may call it itself, and not only a program that the model writes."""
     callers = tool.tool.get("allowed_callers")
     return not isinstance(callers, list) or not callers or "direct" in callers
 
@@ -160,7 +160,7 @@ def _flat(namespace: str, name: str, taken: Collection[str]) -> str:
     plain = f"{namespace}__{name}"
     if _NAME.fullmatch(plain) and plain not in taken:
         return plain
-    start = _NOT_OF_A_NAME.sub("_", plain)[:55]
+    start = _FOREIGN_TO_A_NAME.sub("_", plain)[:55]
     for number in count():
         digest = hashlib.sha256(f"{namespace}\0{name}\0{number}".encode()).hexdigest()[:8]
         if f"{start}_{digest}" not in taken:
@@ -196,7 +196,7 @@ def _function(tool: Declared, name: str, group: str) -> Body:
     extra = {
         part: value
         for part, value in tool.tool.items()
-        if value is not None and part not in _NOT_BESIDE and part != tool.kind
+        if value is not None and part not in _EXCLUDED_FIELDS and part != tool.kind
     }
     return {**extra, "type": "function", "function": function}
 
@@ -205,7 +205,7 @@ _SYNTAXES = {"lark": "this Lark grammar", "regex": "this regular expression"}
 
 
 def _grammar(form: Any) -> str:
-    """What the model must be told of a grammar that nobody holds it to."""
+    """Description of a grammar for the model, since no server enforces it."""
     if not isinstance(form, dict) or form.get("type") != "grammar":
         return ""
     inner = form.get("grammar")  # as chat completions have it

@@ -11,7 +11,7 @@ class System(StrEnum):
     """Where system messages go that stand after the first turn."""
 
     AUTO = "auto"
-    """In place, until the backend refuses one there."""
+    """In place until the backend refuses one there."""
     IN_PLACE = "in_place"
     FIRST = "first"
     """Into the one at the front."""
@@ -32,7 +32,7 @@ class ThoughtReplay(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Ways:
-    """What a backend accepts, and what it must have.
+    """What one chat backend accepts and requires.
 
     Attributes:
         has_developer_role: It knows the role `developer`; else such messages go as `system`.

@@ -1,4 +1,4 @@
-"""By which words backends with a Responses API refuse items, and in which form each of them takes these."""
+"""Refusals of items by Responses backends: their words, and the form that each backend accepts."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from gateway.wire.conversation.plain_words import Item
 from gateway.wire.conversation.replay import Forms
 
 _WORDS_CHARS_MAX = 20_000
-"""Of a refusal. vLLM names each of a hundred types for each of the items that fit none."""
+"""Characters of a refusal that are searched. vLLM names a hundred types for each item that fits none."""
 
 _DEPTH_MAX = 12
 
@@ -65,7 +65,7 @@ class Row(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Lesson(Generic[T]):
-    """What to do otherwise, by which row."""
+    """A change of the call, and the row that teaches it."""
 
     name: str
     known: T
@@ -73,7 +73,7 @@ class Lesson(Generic[T]):
 
 
 def lessons(rows: tuple[Row[T], ...], known: T, said: bytes, sent: bytes) -> Iterator[Lesson[T]]:
-    """What a refusal may teach that is not known yet, the likeliest first.
+    """New lessons of a refusal, the likeliest first.
 
     Args:
         said: The backend's error, as it came.

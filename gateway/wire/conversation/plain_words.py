@@ -14,7 +14,7 @@ import orjson
 Item = dict[str, Any]
 
 PLAIN = frozenset({"message", "function_call", "function_call_output"})
-"""What every backend takes."""
+"""Items that every backend accepts."""
 
 CUSTOM = frozenset({"custom_tool_call", "custom_tool_call_output"})
 
@@ -44,7 +44,7 @@ _SILENT = frozenset(
 )
 """They tell a model nothing that it has not been told already, or nothing that anybody else can read."""
 
-_NOT_TOLD = frozenset(
+_UNTOLD_FIELDS = frozenset(
     {"id", "type", "status", "call_id", "created_by", "agent", CIPHER, "result", "name", "container_id"}
 )
 """Fields for programs, and pictures (`result`)."""
@@ -111,7 +111,7 @@ def _sayable(part: Any) -> Any:
 
 
 def _told_fields(item: Item) -> Item:
-    return {k: v for k, v in item.items() if k not in _NOT_TOLD and v not in (None, "", [], {})}
+    return {k: v for k, v in item.items() if k not in _UNTOLD_FIELDS and v not in (None, "", [], {})}
 
 
 def _arguments_of(item: Item) -> str:

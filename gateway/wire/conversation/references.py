@@ -32,11 +32,11 @@ _UNTYPED = re.compile(
 _MARK: Final = f'"{MARK}'.encode()
 _STEP_BYTES: Final = 2**20
 _OVERLAP_BYTES: Final = 32 * 2**10
-"""Of an object that lies where a step ends."""
+"""Fields of an object at the place where a step ends."""
 
 
 def may_be_in(body: bytes) -> Generator[None, None, bool]:
-    """Whether a body may name items, or have thoughts that were sealed here. The pauses are for others."""
+    """True if a body may name items, or have thoughts that were sealed here. The pauses are for others."""
     if (yield from _TYPED.mentioned_in(body)):
         return True
     for start in range(0, len(body), _STEP_BYTES):
@@ -80,7 +80,7 @@ def put_in(input: list[Any], found: Mapping[str, Item]) -> list[Any]:
 
 
 def not_found(item_id: str) -> Refusal:
-    """For unknown, expired, deleted and foreign items alike; in the API's own words."""
+    """The refusal of unknown, expired, deleted and foreign items alike, in the API's own words."""
     return Refusal(
         Fault.NOT_FOUND,
         f"Item with id '{item_id}' not found. Items are not persisted when `store` is set to false. "

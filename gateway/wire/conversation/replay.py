@@ -35,7 +35,7 @@ _NOISE = {
 
 
 class Ids(Enum):
-    """Whether items go back under their ids."""
+    """The ids under which items go back."""
 
     AUTO = auto()
     """Not in a turn with empty thoughts: their maker would look the ids up in a store where there is nothing,
@@ -47,7 +47,7 @@ class Ids(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Forms:
-    """In which forms a backend takes items, as far as its refusals have taught.
+    """The forms in which a backend accepts items, as its refusals have taught.
 
     Attributes:
         refused: Types of items that it does not take.
@@ -68,14 +68,14 @@ class Forms:
 
     @property
     def changes(self) -> bool:
-        """Whether there is anything in an input that must be looked for."""
+        """True if there is anything in an input that must be looked for."""
         is_other = self.is_whole or not self.takes_ciphers or self.ids is Ids.NONE
         return bool(self.refused or self.without) or is_other or self.system is System.FIRST
 
 
 @dataclass(frozen=True, slots=True)
 class ReplayTarget:
-    """Whom earlier turns are told.
+    """The backend that earlier turns are sent to.
 
     Attributes:
         backend: Its name; empty: not known.
@@ -88,7 +88,7 @@ class ReplayTarget:
 
 
 def is_empty_thought(item: Item) -> bool:
-    """Whether a reasoning item says nothing outside of its maker's store. A summary alone is none of the
+    """True if a reasoning item says nothing outside of its maker's store. A summary alone is none of the
     thoughts: OpenAI looks for these by the id."""
     return type_of(item) == "reasoning" and not (item.get("content") or item.get(CIPHER))
 

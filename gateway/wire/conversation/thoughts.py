@@ -17,17 +17,17 @@ from gateway.wire.errors import Refusal, invalid
 Item = dict[str, Any]
 
 MARK: Final = "bbt1."
-"""What a text begins with that was sealed here. The rest is the id of the key, a dot, and what it sealed."""
+"""Prefix of a sealed text. The key's id, a dot and the sealed bytes follow."""
 
 INCLUDE: Final = "reasoning.encrypted_content"
 FIELD: Final = "encrypted_content"
 
-_NOT_SEALED = frozenset({"type", "id", "status", "summary", FIELD})
+_OPEN_FIELDS = frozenset({"type", "id", "status", "summary", FIELD})
 """Fields that a client sends back, or that say nothing."""
 
 
 def are_wanted(request: dict[str, Any]) -> bool:
-    """Whether a request asks for thoughts that can be sent back."""
+    """True if a request asks for thoughts that can be sent back."""
     return INCLUDE in (request.get("include") or [])
 
 
@@ -46,12 +46,12 @@ def parts_of(text: str) -> tuple[str, bytes] | None:
 
 
 def to_seal(item: Item) -> bytes:
-    """What of a reasoning item is sealed."""
-    return orjson.dumps({name: value for name, value in item.items() if name not in _NOT_SEALED})
+    """The part of a reasoning item that is sealed."""
+    return orjson.dumps({name: value for name, value in item.items() if name not in _OPEN_FIELDS})
 
 
 def sealed_in(item: Any) -> str | None:
-    """What an input item has that was sealed here."""
+    """The sealed text of an input item, if it was sealed here."""
     if not isinstance(item, dict) or item.get("type") != "reasoning":
         return None
     text = item.get(FIELD)
@@ -59,7 +59,7 @@ def sealed_in(item: Any) -> str | None:
 
 
 def is_whole(item: Item) -> bool:
-    """Whether a reasoning item needs nothing of what was sealed."""
+    """True if a reasoning item needs nothing of what was sealed."""
     return bool(item.get("content"))
 
 
@@ -77,7 +77,7 @@ def opened(item: Item, sealed: bytes | None) -> Item:
 
 
 def unreadable(text: str, param: str) -> Refusal:
-    """For what was changed, was sealed for somebody else, or by a key that is gone; in the API's words."""
+    """The refusal of a seal that was changed, is for another tenant, or whose key is gone."""
     return invalid(
         f"The encrypted content {text[:8]}...{text[-4:]} could not be verified. "
         "Reason: Encrypted content could not be decrypted or parsed.",

@@ -1,4 +1,4 @@
-"""What went wrong at a backend, as the `error` of a failed response.
+"""Failures of backends, as the `error` of a failed response.
 
 A backend's own words are kept. Where they may stand in an error is in `errorbody`, what they mean in
 `causes`.
@@ -107,12 +107,12 @@ def error_in(value: Any) -> Any:
     return value if _is_bare(value) else None
 
 
-_OF_ANSWERS = frozenset({"choices", "output", "response", "delta", "item", "part", "usage", "object"})
+_ANSWER_KEYS = frozenset({"choices", "output", "response", "delta", "item", "part", "usage", "object"})
 
 
 def _is_bare(value: dict[str, Any]) -> bool:
     """An error with nothing around it: words, and no field of an answer."""
-    if not _OF_ANSWERS.isdisjoint(value):
+    if not _ANSWER_KEYS.isdisjoint(value):
         return False
     if value.get("detail") or value.get("errors"):
         return True

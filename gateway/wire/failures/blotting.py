@@ -1,4 +1,4 @@
-"""What no message to a client may show, whoever it belongs to: addresses of machines, and keys.
+"""Removes from messages what no client may see: addresses of machines, and keys.
 
 They are found by what they look like in the words of servers and their libraries. Each pattern stands in
 `PATTERNS` with an example, by which it is tested; so are messages that must stay as they are.
@@ -13,7 +13,7 @@ from typing import Final
 BLOT: Final = "***"
 
 CHARS_MAX: Final = 8_000
-"""Of a text that is looked through, in 50 ms at most; what is longer is cut. A message keeps 2000."""
+"""Characters that are searched, in 50 ms at most. A longer text is cut; a message keeps 2000."""
 
 _NAME = r"(?=[0-9-]{0,62}[A-Za-z])[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _DOTTED = rf"{_NAME}(?:\.{_NAME}){{1,8}}"
@@ -29,7 +29,7 @@ _RANDOM = r"(?=[\w*-]*[\d*])[\w*-]"
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """What one kind looks like.
+    """The pattern of one kind.
 
     Attributes:
         regex: Of its group `it`, if it has one, else of all it matches, nothing is left.

@@ -37,7 +37,7 @@ BEHIND = Cause("server_error", 502)
 AGAIN = Cause("server_error", 500)
 
 _CAUSES = (CONTEXT, QUOTA, FILTER, KEY, MODEL, DENIED, RATE, BUSY, SLOW, BEHIND, AGAIN)
-"""Of several in one error the first counts: it is the most precise, and no wait changes it."""
+"""If an error has several, the first counts: it is the most precise, and no wait changes it."""
 
 CODES = frozenset(
     {
@@ -111,7 +111,7 @@ _NAMES = (
     (SLOW, "DEADLINE_EXCEEDED ModelTimeoutException APITimeoutError", "Gemini, Bedrock, LiteLLM"),
     (BEHIND, "bad_gateway provider_unavailable APIConnectionError", "OpenRouter, LiteLLM"),
 )
-"""What stands as `code`, `type`, `status` and the like, in any spelling."""
+"""Values of `code`, `type`, `status` and the like, in any spelling."""
 
 _WORDS = (
     (CONTEXT, r"max(imum)? context (length|size|window|limit)", "OpenAI, vLLM, OpenRouter, DeepSeek"),
@@ -167,7 +167,7 @@ _WORDS = (
     (BEHIND, r"reset before headers|bad gateway", "Envoy, nginx"),
     (AGAIN, r"you can retry your request", "OpenAI"),
 )
-"""What is said where no name is given that means anything."""
+"""Words of messages, for errors without a telling name."""
 
 _BEYOND_ANY_WAIT = re.compile(
     r"request too large|too long|must be reduced|reduce your message|limit: 0\b|too many searches",
@@ -187,27 +187,27 @@ _BY_WORDS = [
     for cause in dict.fromkeys(cause for cause, _, _ in _WORDS)
 ]
 _BY_STATUS = {401: KEY, 402: QUOTA, 403: DENIED, 429: RATE, 529: BUSY}
-_OF_THE_REQUEST = frozenset({400, 404, 413, 415, 422})
+_REQUEST_STATUSES = frozenset({400, 404, 413, 415, 422})
 
 
 def by_name(names: Iterable[str]) -> Cause | None:
-    """What the names in an error mean; None if nothing in particular."""
+    """The cause that an error's names mean; None if they mean none."""
     found = {_BY_NAME.get(_plain(name)) for name in names}
     return next((cause for cause in _CAUSES if cause in found), None)
 
 
 def by_words(message: str) -> Cause | None:
-    """What a message says."""
+    """The cause that a message means."""
     return next((cause for cause, words in _BY_WORDS if words.search(message)), None)
 
 
 def code_of(status: int | None) -> str:
-    """What an HTTP status says, if nothing else does."""
+    """The cause that an HTTP status means, if nothing else tells."""
     if status in _BY_STATUS:
         return _BY_STATUS[status].code
-    return "invalid_prompt" if status in _OF_THE_REQUEST else "server_error"
+    return "invalid_prompt" if status in _REQUEST_STATUSES else "server_error"
 
 
 def is_beyond_any_wait(message: str) -> bool:
-    """Whether a rate limit would refuse the same request at any other time, too."""
+    """True if a rate limit would refuse the same request at any other time, too."""
     return _BEYOND_ANY_WAIT.search(message) is not None

@@ -43,12 +43,12 @@ _NUMBERS = ("code", "status", "status_code", "statusCode", "http_code", "error_c
 _WRAPPER = re.compile(
     r"(provider returned error|upstream error|error|bad request|internal server error)\.?", re.IGNORECASE
 )
-"""What a gateway says of an error of the server behind it."""
+"""Words of a gateway about an error of the server behind it."""
 
 _TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
 _XML_MESSAGE = re.compile(r"<message>(.*?)</message>", re.IGNORECASE | re.DOTALL)
 _HOST = re.compile(r"^\S+\.\S+ \| ")
-"""With which Cloudflare's titles begin."""
+"""How the titles of Cloudflare's error pages begin."""
 
 
 @dataclass(slots=True)
@@ -78,14 +78,14 @@ class Said:
 
 
 def said_in(value: Any) -> Said:
-    """What stands in a parsed error."""
+    """The facts of a parsed error."""
     said = Said()
     _look(value, said, _DEPTH_MAX)
     return said
 
 
 def said_in_bytes(body: bytes) -> Said:
-    """What stands in an error body; nothing, if it is none of a known form."""
+    """The facts of an error body; none if its form is unknown."""
     try:
         return said_in(orjson.loads(body))
     except orjson.JSONDecodeError:

@@ -1,4 +1,4 @@
-"""How long a backend asks to be left alone, where it says so in the body of an error and not in a header."""
+"""Waits that a backend asks for in the body of an error instead of a header."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _UNITS = {
     **dict.fromkeys(("d", "day"), 86_400.0),
 }
 _LENGTH = re.compile(r"(\d+(?:\.\d+)?) ?([a-z]+)", re.IGNORECASE)
-_IN_WORDS = re.compile(
+_WORDED_WAIT = re.compile(
     r"(?:try again|retry|wait|come back)\b[^\d\n]{0,40}?((?:\d+(?:\.\d+)? ?[a-z]+,? ?(?:and )?){1,4})",
     re.IGNORECASE,
 )
@@ -41,7 +41,7 @@ def in_fields(error: dict[str, Any]) -> float | None:
 def in_words(message: str) -> float | None:
     """Seconds that a message names: "Please try again in 1m30.5s" (OpenAI), "Please retry after 10 seconds"
     (Azure)."""
-    found = _IN_WORDS.search(message)
+    found = _WORDED_WAIT.search(message)
     return _length(found[1]) if found else None
 
 
