@@ -114,7 +114,7 @@ class Passthrough:
         if tap is not None and tap.may_change:
             headers.popall(hdrs.CONTENT_LENGTH, None)
         reason = answer.reason if answer.reason is not None and is_sendable(answer.reason) else None
-        response = _Relayed(status=answer.status, reason=reason, headers=headers)
+        response = Relayed(status=answer.status, reason=reason, headers=headers)
         if request.version < HttpVersion11:
             # aiohttp keeps such a connection open where the client asked for it, but without chunks
             # only its end shows the end of the body.
@@ -212,7 +212,7 @@ async def _beginning(answer: aiohttp.ClientResponse, idle_s: float) -> bytes:
     return begun
 
 
-class _Relayed(web.StreamResponse):
+class Relayed(web.StreamResponse):
     """A response with the backend's headers only."""
 
     async def _prepare_headers(self) -> None:

@@ -6,9 +6,8 @@ Another replica is asked only while none has answered a byte.
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
-from typing import Any
 
 import aiohttp
 from aiohttp import hdrs
@@ -24,7 +23,7 @@ from gateway.outbound.client import FAILURES, read_up_to, url_at
 from gateway.outbound.pool import Replica
 from gateway.outbound.tries import Tries
 from gateway.wire.errors import Fault, Refusal, invalid
-from gateway.wire.headers import CREDENTIALS, HANDSHAKE, to_backend, without_keys
+from gateway.wire.headers import CREDENTIALS, ask_to_upgrade, to_backend
 
 
 class PlainCalls:
@@ -58,6 +57,8 @@ class PlainCalls:
         refused = self._unreached()
         body: RequestBody | None = None
         headers = self._headers(call, keep_length=call.body is not None and call.bytes is None)
+        if call.is_upgrade:
+            ask_to_upgrade(headers, may_have_keys=not self._withheld >= CREDENTIALS)
         if call.is_seen:
             headers[hdrs.ACCEPT_ENCODING] = "identity"
         if call.bytes is not None:
@@ -68,7 +69,11 @@ class PlainCalls:
             nonlocal body
             body = call.body() if call.body is not None else None
             url = url_at(replica.origin, call.target)
-            return await _sent(self._session, call.method, url, headers, body, limit)
+            answer = await _sent(self._session, call.method, url, headers, body, limit)
+            if answer.status < 200 and not call.is_upgrade:
+                answer.close()  # a switch of protocols that nobody asked for: what follows is not HTTP
+                raise aiohttp.ClientError
+            return answer
 
         tries = self._tries()
         async with aclosing(attempts(tries, send, call.limit_s, call.kind, self._observer)) as answers:
@@ -92,40 +97,6 @@ class PlainCalls:
                 return answer.status, await read_up_to(answer, bytes_max if answer.status == 200 else 0)
         except (Refusal, *FAILURES):
             return None
-
-    @asynccontextmanager
-    async def connect(
-        self, call: PlainCall, protocols: Sequence[str], options: Mapping[str, Any]
-    ) -> AsyncIterator[aiohttp.ClientWebSocketResponse[bool] | int]:
-        refused, headers = self._unreached(), self._headers(call, keep_length=False)
-        for name in HANDSHAKE:
-            headers.popall(name, None)
-        if self._withheld >= CREDENTIALS:
-            protocols = without_keys(protocols)
-
-        async def upgrade(
-            replica: Replica, _limit: loop.timeout
-        ) -> aiohttp.ClientWebSocketResponse[bool] | int:
-            try:
-                url = url_at(replica.origin, call.target)
-                socket: aiohttp.ClientWebSocketResponse[bool] = await self._session.ws_connect(
-                    url, headers=headers, protocols=protocols, **options
-                )
-                return socket
-            except aiohttp.WSServerHandshakeError as error:
-                return error.status
-
-        tries = self._tries()
-        async with aclosing(attempts(tries, upgrade, call.limit_s, call.kind, self._observer)) as answers:
-            async for replica, answer in answers:
-                if isinstance(answer, Unanswered):
-                    refused = answer.refusal
-                    continue
-                status = answer if isinstance(answer, int) else 101
-                tries.pool.answered(replica, status, takes_jobs=False)
-                yield answer
-                return
-        raise refused
 
     def _unreached(self) -> Refusal:
         """What a client is told while no replica is even asked."""
@@ -166,7 +137,4 @@ async def _sent(
         raise
     if body is not None:
         body.limit = None
-    if answer.status < 200:  # a switch of protocols that nobody asked for: what follows is not HTTP
-        answer.close()
-        raise aiohttp.ClientError
     return answer
