@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
+from gateway.api.credential_check import CredentialCheck, status_at
 from gateway.api.ports import Backend
 from gateway.api.tenants import Tenant, Tenants, own_credential
-from gateway.api.vetting import Vetting, status_at
 from gateway.core.call import Credential
 from gateway.engine.credentials import CallerHeaders
 from gateway.wire.errors import Fault, Refusal, invalid
@@ -42,7 +42,7 @@ class Caller:
 class Callers:
     """Lets callers in, and tells them apart."""
 
-    def __init__(self, tenants: Tenants, vetting: Vetting, *, base_path: str) -> None:
+    def __init__(self, tenants: Tenants, vetting: CredentialCheck, *, base_path: str) -> None:
         self._tenants = tenants
         self._vetting = vetting
         self._base_path = base_path

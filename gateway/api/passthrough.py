@@ -11,12 +11,12 @@ from aiohttp import hdrs, web
 from aiohttp.http import HttpVersion11, StreamWriter
 
 from gateway import loop
+from gateway.api.bodies import Upload
 from gateway.api.draining import drained, keep_little_unsent, reset
 from gateway.api.errors import error_response
 from gateway.api.ports import Backend
-from gateway.api.recording import Tap, TapOf
 from gateway.api.retelling import Retelling
-from gateway.api.upload import Upload
+from gateway.api.taps import Tap, TapOf
 from gateway.core.call import PlainCall, RequestBody
 from gateway.observe import Observer
 from gateway.wire.errors import Fault, Refusal

@@ -13,13 +13,13 @@ from urllib.parse import parse_qs
 from aiohttp import web
 
 from gateway.api.arrival import TcpArrival
+from gateway.api.bodies import looked_over, read_body
 from gateway.api.callers import Caller, Callers, credential_for_asking, split_headers
-from gateway.api.choosing import Chooser
+from gateway.api.event_streams import stream_events
+from gateway.api.foreground import ForegroundCreate
 from gateway.api.passthrough import Passthrough
-from gateway.api.plain import PlainCreate
 from gateway.api.ports import Backend
-from gateway.api.streaming import stream_events
-from gateway.api.upload import looked_over, read_body
+from gateway.api.routing import Routing
 from gateway.config import Settings
 from gateway.core.job import Idempotency, Job, Status
 from gateway.engine.engine import Engine
@@ -46,7 +46,7 @@ class Responses:
         engine: Engine,
         passthrough: Passthrough,
         callers: Callers,
-        chooser: Chooser,
+        chooser: Routing,
         settings: Settings,
         observer: Observer,
     ) -> None:
@@ -55,7 +55,7 @@ class Responses:
         self._passthrough = passthrough
         self._callers = callers
         self._chooser = chooser
-        self._plain = PlainCreate(engine, passthrough, callers, chooser, settings, observer)
+        self._plain = ForegroundCreate(engine, passthrough, callers, chooser, settings, observer)
         self._dialect = engine.dialect
         self._settings = settings
         self._observer = observer

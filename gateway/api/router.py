@@ -10,18 +10,18 @@ from urllib.parse import unquote
 
 from aiohttp import web
 
-from gateway.api.admission import is_websocket
+from gateway.api.bodies import looked_over, read_body
 from gateway.api.callers import Callers
-from gateway.api.choosing import Chooser
 from gateway.api.cors import Cors
 from gateway.api.errors import error_response
 from gateway.api.models import merged_models, one_model
 from gateway.api.passthrough import Passthrough
 from gateway.api.ports import Backends
 from gateway.api.refusals import RefusalLog
+from gateway.api.request_heads import is_websocket
 from gateway.api.responses import Responses
+from gateway.api.routing import Routing
 from gateway.api.shared_key import COMPUTING, keep_apart, keep_sockets_apart
-from gateway.api.upload import looked_over, read_body
 from gateway.api.websocket import tunnel
 from gateway.config import ServerSettings
 from gateway.observe import Observer, line
@@ -52,7 +52,7 @@ class Router:
         responses: Responses,
         passthrough: Passthrough,
         backends: Backends,
-        chooser: Chooser,
+        chooser: Routing,
         settings: ServerSettings,
         observer: Observer,
         *,

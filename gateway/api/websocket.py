@@ -16,10 +16,10 @@ from aiohttp.http import StreamWriter
 from aiohttp.streams import StreamReader
 
 from gateway import loop
-from gateway.api.admission import is_handshake
 from gateway.api.errors import STATUS, error_response
 from gateway.api.passthrough import Relayed
 from gateway.api.ports import Backend
+from gateway.api.request_heads import is_handshake
 from gateway.config import ServerSettings
 from gateway.core.call import PlainCall
 from gateway.observe import Observer

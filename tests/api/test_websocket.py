@@ -16,7 +16,7 @@ import pytest
 from aiohttp import WSMsgType, web
 from yarl import URL
 
-from gateway.api.admission import is_websocket
+from gateway.api.request_heads import is_websocket
 from gateway.api.server import Server
 from gateway.api.websocket import tunnel
 from gateway.config import Settings
@@ -51,7 +51,12 @@ class Gateway:
 
     def connect(self, path: str = "/v1/realtime", **options: Any) -> Any:
         patience = aiohttp.ClientWSTimeout(ws_close=0.2)  # for backends of tests that never say goodbye
-        given = {"autoclose": False, "autoping": False, "max_msg_size": 2**30, "timeout": patience}
+        given: dict[str, Any] = {
+            "autoclose": False,
+            "autoping": False,
+            "max_msg_size": 2**30,
+            "timeout": patience,
+        }
         options = given | options
         return self.session.ws_connect(URL(f"http://127.0.0.1:{self.port}{path}", encoded=True), **options)
 

@@ -9,16 +9,16 @@ import aiohttp
 import orjson
 from aiohttp import web
 
+from gateway.api.bodies import looked_over
 from gateway.api.callers import Caller, Callers, credential_for_asking, split_headers
-from gateway.api.choosing import Chooser, renamed
 from gateway.api.errors import backend_error_response
+from gateway.api.event_streams import stream_events
 from gateway.api.passthrough import Passthrough
 from gateway.api.ports import Backend
-from gateway.api.recording import Both, EchoTap, ResponseTap, Tap, TapOf
 from gateway.api.retelling import Retelling
+from gateway.api.routing import Routing, renamed
 from gateway.api.shared_key import refuse_previous
-from gateway.api.streaming import stream_events
-from gateway.api.upload import looked_over
+from gateway.api.taps import Both, EchoTap, ResponseTap, Tap, TapOf
 from gateway.config import Settings
 from gateway.core.job import Outcome, Status
 from gateway.core.unkept import unkept
@@ -38,7 +38,7 @@ from gateway.wire.response_ids import id_of, is_own
 from gateway.wire.salt import salted
 
 
-class PlainCreate:
+class ForegroundCreate:
     """Answers `POST /responses` without `"background": true`."""
 
     def __init__(
@@ -46,7 +46,7 @@ class PlainCreate:
         engine: Engine,
         passthrough: Passthrough,
         callers: Callers,
-        chooser: Chooser,
+        chooser: Routing,
         settings: Settings,
         observer: Observer,
     ) -> None:
