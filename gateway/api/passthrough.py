@@ -187,16 +187,9 @@ def _call(
     def upload() -> RequestBody | None:
         return Upload(request, body) if body is not None or request.body_exists else None
 
+    size = None if body is None else len(body)
     return PlainCall(
-        request_id,
-        request.method,
-        request.raw_path,
-        request.headers,
-        limit_s,
-        kind,
-        upload,
-        None if body is None else len(body),
-        is_seen,
+        request_id, request.method, request.raw_path, request.headers, limit_s, kind, upload, size, is_seen
     )
 
 
