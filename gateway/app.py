@@ -18,15 +18,15 @@ from yarl import URL
 
 from gateway import __version__, loop
 from gateway.api.callers import Callers
-from gateway.api.choosing import Chooser
-from gateway.api.modes import fingerprint, tenants_of
+from gateway.api.credential_check import CredentialCheck
 from gateway.api.ops import Ops
 from gateway.api.passthrough import Passthrough
 from gateway.api.receivers import Receivers
 from gateway.api.responses import Responses
 from gateway.api.router import Router
+from gateway.api.routing import Routing
 from gateway.api.server import Server
-from gateway.api.vetting import Vetting
+from gateway.api.tenants import fingerprint, tenants_of
 from gateway.config import Settings, is_loopback
 from gateway.core.job import StoreUnavailable
 from gateway.engine.credentials import SealingKeyMissing
@@ -163,9 +163,9 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             fingerprint=lambda named: fingerprint(named, settings.tenants, pepper),
         )
         passthrough = Passthrough(observer, stall_timeout_s=server.write_stall_timeout_s)
-        chooser = Chooser(backends, body_bytes_max=server.body_bytes_max)
+        chooser = Routing(backends, body_bytes_max=server.body_bytes_max)
         tenants = tenants_of(settings.tenants, pepper)
-        vetting = Vetting(settings.tenants, base_path=base_path)
+        vetting = CredentialCheck(settings.tenants, base_path=base_path)
         callers = Callers(tenants, vetting, base_path=base_path)
         contract = openapi.document(
             version=__version__,

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
+from gateway.api.credential_check import CredentialCheck, status_at
 from gateway.api.ports import Backend
-from gateway.api.tenants import Tenant, Tenants, own_credential
-from gateway.api.vetting import Vetting, status_at
+from gateway.api.tenants import Tenant, Tenants
 from gateway.core.call import Credential
 from gateway.engine.credentials import CallerHeaders
 from gateway.wire.errors import Fault, Refusal, invalid
@@ -42,7 +42,7 @@ class Caller:
 class Callers:
     """Lets callers in, and tells them apart."""
 
-    def __init__(self, tenants: Tenants, vetting: Vetting, *, base_path: str) -> None:
+    def __init__(self, tenants: Tenants, vetting: CredentialCheck, *, base_path: str) -> None:
         self._tenants = tenants
         self._vetting = vetting
         self._base_path = base_path
@@ -67,9 +67,7 @@ class Callers:
         """Whether a response that is not here is in a backend's own store, for this caller: one that does not
         see who asks could only say whether it is there for anybody. None has what was
         made here."""
-        if not backend.sees_callers or not _LOOKS_LIKE_ID.fullmatch(response_id):
-            return False
-        if is_own(response_id):
+        if is_own(response_id) or not backend.sees_callers or not _LOOKS_LIKE_ID.fullmatch(response_id):
             return False
         target = f"{self._base_path}/responses/{response_id}"
         return await status_at(target, request, backend, caller.request_id) == 200
@@ -110,14 +108,6 @@ class Callers:
                 param="conversation",
                 code="conversation_not_found",
             )
-
-
-def credential_for_asking(request: web.BaseRequest) -> Credential | None:
-    """The credential to ask the backend a question with; none if it is not clear which."""
-    try:
-        return own_credential(request)
-    except Refusal:
-        return None
 
 
 def split_headers(

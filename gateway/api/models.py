@@ -9,9 +9,9 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from gateway.api.choosing import no_such_model
 from gateway.api.passthrough import Passthrough
 from gateway.api.ports import Backend, Backends
+from gateway.api.routing import no_such_model
 from gateway.core.call import PlainCall
 
 Model = dict[str, Any]

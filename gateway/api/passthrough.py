@@ -11,12 +11,12 @@ from aiohttp import hdrs, web
 from aiohttp.http import HttpVersion11, StreamWriter
 
 from gateway import loop
+from gateway.api.bodies import Upload
 from gateway.api.draining import drained, keep_little_unsent, reset
 from gateway.api.errors import error_response
 from gateway.api.ports import Backend
-from gateway.api.recording import Tap, TapOf
 from gateway.api.retelling import Retelling
-from gateway.api.upload import Upload
+from gateway.api.taps import Tap, TapOf
 from gateway.core.call import PlainCall, RequestBody
 from gateway.observe import Observer
 from gateway.wire.errors import Fault, Refusal
@@ -114,7 +114,7 @@ class Passthrough:
         if tap is not None and tap.may_change:
             headers.popall(hdrs.CONTENT_LENGTH, None)
         reason = answer.reason if answer.reason is not None and is_sendable(answer.reason) else None
-        response = _Relayed(status=answer.status, reason=reason, headers=headers)
+        response = Relayed(status=answer.status, reason=reason, headers=headers)
         if request.version < HttpVersion11:
             # aiohttp keeps such a connection open where the client asked for it, but without chunks
             # only its end shows the end of the body.
@@ -187,16 +187,9 @@ def _call(
     def upload() -> RequestBody | None:
         return Upload(request, body) if body is not None or request.body_exists else None
 
+    size = None if body is None else len(body)
     return PlainCall(
-        request_id,
-        request.method,
-        request.raw_path,
-        request.headers,
-        limit_s,
-        kind,
-        upload,
-        None if body is None else len(body),
-        is_seen,
+        request_id, request.method, request.raw_path, request.headers, limit_s, kind, upload, size, is_seen
     )
 
 
@@ -212,7 +205,7 @@ async def _beginning(answer: aiohttp.ClientResponse, idle_s: float) -> bytes:
     return begun
 
 
-class _Relayed(web.StreamResponse):
+class Relayed(web.StreamResponse):
     """A response with the backend's headers only."""
 
     async def _prepare_headers(self) -> None:

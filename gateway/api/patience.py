@@ -13,7 +13,7 @@ from typing import Final, Protocol
 from aiohttp.streams import StreamReader
 
 from gateway import loop
-from gateway.api.admission import head_too_large
+from gateway.api.request_heads import head_too_large
 from gateway.config import ServerSettings
 from gateway.wire.errors import Fault, Refusal
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Protocol
+from typing import Protocol
 
 import aiohttp
 
@@ -27,19 +27,6 @@ class PlainCalls(Protocol):
 
     async def look_up(self, call: PlainCall, *, bytes_max: int = 0) -> tuple[int, bytes] | None:
         """Status of an answer and, of a 200, the beginning of its body; None if there is no answer."""
-
-    def connect(
-        self, call: PlainCall, protocols: Sequence[str], options: Mapping[str, Any]
-    ) -> AbstractAsyncContextManager[aiohttp.ClientWebSocketResponse[bool] | int]:
-        """A WebSocket, or the status by which it was refused. The caller closes it.
-
-        Args:
-            protocols: Those that the client offers.
-            options: Of aiohttp's `ws_connect`.
-
-        Raises:
-            Refusal: By entering the block; nothing was answered.
-        """
 
 
 class Backend(call.Backend, Protocol):

@@ -13,13 +13,14 @@ from urllib.parse import parse_qs
 from aiohttp import web
 
 from gateway.api.arrival import TcpArrival
-from gateway.api.callers import Caller, Callers, credential_for_asking, split_headers
-from gateway.api.choosing import Chooser
+from gateway.api.bodies import looked_over, read_body
+from gateway.api.callers import Caller, Callers, split_headers
+from gateway.api.event_streams import stream_events
+from gateway.api.foreground import ForegroundCreate
 from gateway.api.passthrough import Passthrough
-from gateway.api.plain import PlainCreate
 from gateway.api.ports import Backend
-from gateway.api.streaming import stream_events
-from gateway.api.upload import looked_over, read_body
+from gateway.api.routing import Routing
+from gateway.api.tenants import own_credential
 from gateway.config import Settings
 from gateway.core.job import Idempotency, Job, Status
 from gateway.engine.engine import Engine
@@ -46,7 +47,7 @@ class Responses:
         engine: Engine,
         passthrough: Passthrough,
         callers: Callers,
-        chooser: Chooser,
+        chooser: Routing,
         settings: Settings,
         observer: Observer,
     ) -> None:
@@ -55,7 +56,7 @@ class Responses:
         self._passthrough = passthrough
         self._callers = callers
         self._chooser = chooser
-        self._plain = PlainCreate(engine, passthrough, callers, chooser, settings, observer)
+        self._plain = ForegroundCreate(engine, passthrough, callers, chooser, settings, observer)
         self._dialect = engine.dialect
         self._settings = settings
         self._observer = observer
@@ -141,8 +142,8 @@ class Responses:
             if not is_ours and not await self._callers.backend_knows(request, caller, previous_id, backend):
                 raise previous_not_found(previous_id)
         if not backend.speech.is_certain and requests.has_built_in_tools(body):
-            await backend.ask(credential_for_asking(request))  # the answer says which of them are served
-        if body.get("conversation") and backend.speech.api is Api.RESPONSES:
+            await backend.ask(own_credential(request))  # the answer says which of them are served
+        if body.get("conversation") and not backend.speech.is_translated:
             await self._callers.check_conversation(request, caller, body["conversation"], backend)
         stored, held = split_headers(request, caller, backend)
         return Submission(

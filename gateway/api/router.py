@@ -10,18 +10,18 @@ from urllib.parse import unquote
 
 from aiohttp import web
 
-from gateway.api.admission import is_websocket
+from gateway.api.bodies import looked_over, read_body
 from gateway.api.callers import Callers
-from gateway.api.choosing import Chooser
 from gateway.api.cors import Cors
 from gateway.api.errors import error_response
 from gateway.api.models import merged_models, one_model
 from gateway.api.passthrough import Passthrough
 from gateway.api.ports import Backends
 from gateway.api.refusals import RefusalLog
+from gateway.api.request_heads import is_websocket
 from gateway.api.responses import Responses
+from gateway.api.routing import Routing
 from gateway.api.shared_key import COMPUTING, keep_apart, keep_sockets_apart
-from gateway.api.upload import looked_over, read_body
 from gateway.api.websocket import tunnel
 from gateway.config import ServerSettings
 from gateway.observe import Observer, line
@@ -52,7 +52,7 @@ class Router:
         responses: Responses,
         passthrough: Passthrough,
         backends: Backends,
-        chooser: Chooser,
+        chooser: Routing,
         settings: ServerSettings,
         observer: Observer,
         *,
@@ -183,7 +183,7 @@ class Router:
     async def _tunnel(self, request: web.BaseRequest, request_id: str) -> web.StreamResponse:
         backend = self._chooser.without_model()
         may_post = request.raw_path.partition("?")[0] == self._collection
-        if may_post and (not backend.sees_callers or backend.speech.api is Api.CHAT):
+        if may_post and (not backend.sees_callers or backend.speech.is_translated):
             raise no_websocket()
         keep_sockets_apart(request, backend)
         return await tunnel(

@@ -22,10 +22,10 @@ from aiohttp.web_protocol import RequestHandler
 from multidict import CIMultiDict
 
 from gateway import loop
-from gateway.api.admission import admit, bad_version, head_too_large, unknown_method
 from gateway.api.errors import STATUS, error_bytes, error_response
 from gateway.api.methods import Methods
 from gateway.api.patience import Patience
+from gateway.api.request_heads import admit, bad_version, head_too_large, unknown_method
 from gateway.config import ServerSettings
 from gateway.observe import Observer, line
 from gateway.wire.errors import Fault, Refusal, invalid

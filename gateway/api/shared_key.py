@@ -11,8 +11,8 @@ from urllib.parse import unquote
 
 from aiohttp import web
 
+from gateway.api.bodies import looked_over, read_body
 from gateway.api.ports import Backend
-from gateway.api.upload import looked_over, read_body
 from gateway.wire.bodies.classify import may_name_previous
 from gateway.wire.errors import Fault, Refusal, invalid
 

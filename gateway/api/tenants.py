@@ -155,3 +155,31 @@ def not_let_in(message: str, *, code: str = "invalid_api_key") -> Refusal:
 def derived(pepper: bytes, *names: str) -> bytes:
     """The tenant of that name. All but the last one must be free of NUL, or two could be mistaken for one."""
     return hmac.digest(pepper, "\0".join(names).encode(), "sha256")
+
+
+def tenants_of(settings: TenantSettings, pepper: bytes) -> Tenants:
+    """The way that the settings ask for."""
+    match settings.mode:
+        case "passthrough":
+            return ByCredential(pepper)
+        case "static_keys":
+            return ByStaticKey(settings.read_keys(), pepper)
+        case "jwt":
+            from gateway.api.tokens import ByToken  # and with it the libraries that verify
+
+            return ByToken(settings, pepper)
+        case "trusted_header":
+            return ByTrustedHeader(settings, pepper)
+        case "none":
+            return Everyone(pepper)
+
+
+def fingerprint(named: str, settings: TenantSettings, pepper: bytes) -> str:
+    """The eight digits that the log has for a tenant, for whom the settings give a name, or these digits."""
+    match settings.mode:
+        case "static_keys" | "trusted_header":
+            return derived(pepper, settings.mode, named).hex()[:8]
+        case "jwt":
+            return derived(pepper, "jwt", settings.jwt_issuer or "", named).hex()[:8]
+        case "passthrough" | "none":
+            return named

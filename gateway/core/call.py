@@ -83,6 +83,7 @@ class PlainCall:
         body: Makes what is sent to one server; None: nothing of the client's body goes with the call.
         bytes: Size of a body that has been read already, and so decoded.
         is_seen: The answer must come uncompressed.
+        is_upgrade: A WebSocket is asked for.
     """
 
     request_id: str
@@ -94,6 +95,7 @@ class PlainCall:
     body: Callable[[], RequestBody | None] | None = None
     bytes: int | None = None
     is_seen: bool = False
+    is_upgrade: bool = False
 
 
 class Backend(Protocol):

@@ -28,9 +28,8 @@ from gateway.observe import Observer
 from gateway.outbound.answer import read_answer, read_error
 from gateway.outbound.budget import RetryBudget
 from gateway.outbound.calls import Unanswered, attempts
-from gateway.outbound.checks import Checks
+from gateway.outbound.checks import Checks, find_api
 from gateway.outbound.client import asked_wait_s, url_at
-from gateway.outbound.detect import find_api
 from gateway.outbound.plain import PlainCalls
 from gateway.outbound.pool import Pool, Replica
 from gateway.outbound.redact import Redactor

@@ -1,4 +1,5 @@
-"""Health checks: is a replica there, is the path of its base URL right, does it take the gateway's key?
+"""Questions of the gateway's own: is a replica there, is the path of its base URL right, does it take the
+gateway's key, which API does it speak?
 
 Every replica is asked for its models, the only one of a backend as well: an operator wants to know before the
 first client does.
@@ -19,12 +20,14 @@ from gateway.config import UpstreamSettings
 from gateway.observe import Observer, line
 from gateway.outbound.client import FAILURES, make_session, url_at
 from gateway.outbound.pool import Pool, Replica
-from gateway.wire.calls import NO_SUCH_ROUTE
+from gateway.wire.calls import NO_SUCH_ROUTE, Api
 
 USER_AGENT = "backburner-healthcheck"
 _KEY_REFUSED = frozenset({401, 403})
 _NO_SERVER = frozenset({502, 503, 504})
 """Answers of something in front of the server, or of one that is still loading its model."""
+_CANNOT_TELL = frozenset({None, 401, 403, 429, 502, 503, 504})
+"""No answer, or one of something in front of the route: a key is missing, or the model is still loading."""
 
 
 class Finding(StrEnum):
@@ -158,3 +161,29 @@ class Checks:
             check=now.value,
             reason=_MEANING.get(now),
         )
+
+
+async def find_api(
+    session: aiohttp.ClientSession,
+    replica: Replica,
+    settings: UpstreamSettings,
+    headers: dict[str, str],
+    name: str,
+) -> Api | None:
+    """Ask with a request that nobody can run: an empty one. None if the answer does not tell.
+
+    Asked only after a real request got such an answer, so that a server that speaks the Responses API never
+    sees a request which no client has sent. A server without the one API is not taken to have the other.
+    """
+    base_path = URL(settings.url).raw_path.rstrip("/") or "/v1"
+    routes = {Api.RESPONSES: f"{base_path}/responses", Api.CHAT: f"{base_path}/chat/completions"}
+    for api, route in routes.items():
+        status = await status_of(session, replica, route, settings, headers, is_post=True)
+        if status in _CANNOT_TELL:
+            return None
+        if status not in NO_SUCH_ROUTE:
+            line("backend_api", backend=name, api=api.value, status=status)
+            return api
+    reason = f"it has neither API below {base_path}: is the base URL right?"
+    line("backend_api", level=logging.WARNING, backend=name, api="none", reason=reason)
+    return None

@@ -15,7 +15,6 @@ from email.utils import parsedate_to_datetime
 from typing import Any, Final, Self
 
 import aiohttp
-from aiohttp import hdrs
 from aiohttp.connector import Connection
 from aiohttp.tracing import Trace
 from yarl import URL
@@ -59,7 +58,6 @@ def make_session(settings: UpstreamSettings, *, keeps_connections: bool = True) 
         # Headers that the caller did not send are not ours to invent.
         skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
         timeout=aiohttp.ClientTimeout(total=None),  # a stream may run for hours; each call has its own
-        middlewares=(_no_websocket_redirect,),
     )
 
 
@@ -167,16 +165,3 @@ def asked_wait_s(headers: Mapping[str, str], now: datetime) -> float | None:
         return max(0.0, (until.replace(tzinfo=until.tzinfo or UTC) - now).total_seconds())
     except (ValueError, OverflowError):
         return None
-
-
-async def _no_websocket_redirect(
-    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
-) -> aiohttp.ClientResponse:
-    """`ws_connect` follows redirects and has no switch for it: credentials would go to any host."""
-    answer = await handler(request)
-    if hdrs.UPGRADE in request.headers and 300 <= answer.status < 400:
-        answer.close()
-        raise aiohttp.WSServerHandshakeError(
-            answer.request_info, answer.history, status=answer.status, message="Redirected"
-        )
-    return answer

@@ -6,14 +6,11 @@ Another replica is asked only while none has answered a byte.
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
-from typing import Any
 
 import aiohttp
 from aiohttp import hdrs
-from multidict import CIMultiDict
-from yarl import URL
 
 from gateway import loop
 from gateway.config import UpstreamSettings
@@ -24,7 +21,7 @@ from gateway.outbound.client import FAILURES, read_up_to, url_at
 from gateway.outbound.pool import Replica
 from gateway.outbound.tries import Tries
 from gateway.wire.errors import Fault, Refusal, invalid
-from gateway.wire.headers import CREDENTIALS, HANDSHAKE, to_backend, without_keys
+from gateway.wire.headers import CREDENTIALS, ask_to_upgrade, to_backend
 
 
 class PlainCalls:
@@ -55,9 +52,22 @@ class PlainCalls:
 
     @asynccontextmanager
     async def open(self, call: PlainCall) -> AsyncIterator[aiohttp.ClientResponse]:
-        refused = self._unreached()
+        refused = Refusal(
+            Fault.UNAVAILABLE,
+            "The backend cannot be reached at the moment.",
+            code="backend_unavailable",
+            retry_after_s=math.ceil(self._settings.breaker_open_s),
+        )
         body: RequestBody | None = None
-        headers = self._headers(call, keep_length=call.body is not None and call.bytes is None)
+        headers = to_backend(
+            call.headers,
+            request_id=call.request_id,
+            own=self._own,
+            keep_length=call.body is not None and call.bytes is None,
+            withheld=self._withheld,
+        )
+        if call.is_upgrade:
+            ask_to_upgrade(headers, may_have_keys=not self._withheld >= CREDENTIALS)
         if call.is_seen:
             headers[hdrs.ACCEPT_ENCODING] = "identity"
         if call.bytes is not None:
@@ -66,9 +76,27 @@ class PlainCalls:
 
         async def send(replica: Replica, limit: loop.timeout) -> aiohttp.ClientResponse:
             nonlocal body
-            body = call.body() if call.body is not None else None
+            if call.body is not None and (body := call.body()) is not None:
+                body.limit = limit
             url = url_at(replica.origin, call.target)
-            return await _sent(self._session, call.method, url, headers, body, limit)
+            try:
+                # A dead pooled connection is tried once more by aiohttp, for idempotent methods without a
+                # started body only (RFC 9112 §9.3.1).
+                answer = await self._session.request(
+                    call.method, url, headers=headers, data=body, allow_redirects=False
+                )
+            except FAILURES as error:
+                if body is None or body.failure is None:
+                    raise
+                if isinstance(body.failure, Refusal):
+                    raise body.failure from error
+                raise invalid("The request body could not be read.") from error
+            if body is not None:
+                body.limit = None
+            if answer.status < 200 and not call.is_upgrade:
+                answer.close()  # a switch of protocols that nobody asked for: what follows is not HTTP
+                raise aiohttp.ClientError
+            return answer
 
         tries = self._tries()
         async with aclosing(attempts(tries, send, call.limit_s, call.kind, self._observer)) as answers:
@@ -92,81 +120,3 @@ class PlainCalls:
                 return answer.status, await read_up_to(answer, bytes_max if answer.status == 200 else 0)
         except (Refusal, *FAILURES):
             return None
-
-    @asynccontextmanager
-    async def connect(
-        self, call: PlainCall, protocols: Sequence[str], options: Mapping[str, Any]
-    ) -> AsyncIterator[aiohttp.ClientWebSocketResponse[bool] | int]:
-        refused, headers = self._unreached(), self._headers(call, keep_length=False)
-        for name in HANDSHAKE:
-            headers.popall(name, None)
-        if self._withheld >= CREDENTIALS:
-            protocols = without_keys(protocols)
-
-        async def upgrade(
-            replica: Replica, _limit: loop.timeout
-        ) -> aiohttp.ClientWebSocketResponse[bool] | int:
-            try:
-                url = url_at(replica.origin, call.target)
-                socket: aiohttp.ClientWebSocketResponse[bool] = await self._session.ws_connect(
-                    url, headers=headers, protocols=protocols, **options
-                )
-                return socket
-            except aiohttp.WSServerHandshakeError as error:
-                return error.status
-
-        tries = self._tries()
-        async with aclosing(attempts(tries, upgrade, call.limit_s, call.kind, self._observer)) as answers:
-            async for replica, answer in answers:
-                if isinstance(answer, Unanswered):
-                    refused = answer.refusal
-                    continue
-                status = answer if isinstance(answer, int) else 101
-                tries.pool.answered(replica, status, takes_jobs=False)
-                yield answer
-                return
-        raise refused
-
-    def _unreached(self) -> Refusal:
-        """What a client is told while no replica is even asked."""
-        message, wait_s = "The backend cannot be reached at the moment.", self._settings.breaker_open_s
-        code = "backend_unavailable"
-        return Refusal(Fault.UNAVAILABLE, message, code=code, retry_after_s=math.ceil(wait_s))
-
-    def _headers(self, call: PlainCall, *, keep_length: bool) -> CIMultiDict[str]:
-        return to_backend(
-            call.headers,
-            request_id=call.request_id,
-            own=self._own,
-            keep_length=keep_length,
-            withheld=self._withheld,
-        )
-
-
-async def _sent(
-    session: aiohttp.ClientSession,
-    method: str,
-    url: URL,
-    headers: CIMultiDict[str],
-    body: RequestBody | None,
-    limit: loop.timeout,
-) -> aiohttp.ClientResponse:
-    """The answer to a plain request. Raises: Refusal, if the client's body is at fault; one of FAILURES."""
-    if body is not None:
-        body.limit = limit
-    try:
-        # A dead pooled connection is tried once more by aiohttp, for idempotent methods without a started
-        # body only (RFC 9112 §9.3.1).
-        answer = await session.request(method, url, headers=headers, data=body, allow_redirects=False)
-    except FAILURES as error:
-        if body is not None and body.failure is not None:
-            if isinstance(body.failure, Refusal):
-                raise body.failure from error
-            raise invalid("The request body could not be read.") from error
-        raise
-    if body is not None:
-        body.limit = None
-    if answer.status < 200:  # a switch of protocols that nobody asked for: what follows is not HTTP
-        answer.close()
-        raise aiohttp.ClientError
-    return answer

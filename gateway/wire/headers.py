@@ -7,7 +7,7 @@ connection, to one hop or to another tenant stays here. Nothing in this file loo
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 from multidict import CIMultiDict, CIMultiDictProxy
 
@@ -30,16 +30,6 @@ HOP_BY_HOP = frozenset(
         "http2-settings",  # RFC 7540 §3.2.1: part of an upgrade that we do not offer
     }
 )
-
-HANDSHAKE = frozenset(
-    {
-        "sec-websocket-key",  # a nonce of one connection; ours to the backend has its own
-        "sec-websocket-version",
-        "sec-websocket-extensions",  # compression, which is off
-        "sec-websocket-protocol",  # offered again, by name
-    }
-)
-"""Of a WebSocket's handshake: what speaks of one connection, as hop-by-hop headers do."""
 
 _NOT_TO_BACKEND = HOP_BY_HOP | {
     "host",  # names us; the backend's own name is set from its URL
@@ -80,6 +70,8 @@ _NOT_TO_CLIENT_PREFIXES = (
 # for bytes that are not UTF-8: one such value would fail the whole message with a 500.
 _UNSENDABLE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
 
+_KEY_AS_PROTOCOL = re.compile(r"\s*openai-insecure-api-key\.", re.IGNORECASE)
+
 
 def to_backend(
     headers: CIMultiDictProxy[str],
@@ -101,16 +93,24 @@ def to_backend(
         for name, value in _from_caller(headers)
         if name.lower() not in withheld and (keep_length or name.lower() != "content-length")
     )
-    for name, value in own.items():
-        sent[name] = value
     sent["X-Request-Id"] = request_id
     sent.add("Via", "1.1 backburner")  # RFC 9110 §7.6.3: a proxy adds itself after those before it
+    for name, value in own.items():
+        sent[name] = value
     return sent
 
 
-def without_keys(protocols: Sequence[str]) -> tuple[str, ...]:
-    """Browsers cannot set headers, so some clients offer their key as a WebSocket's protocol."""
-    return tuple(name for name in protocols if not name.lower().startswith("openai-insecure-api-key."))
+def ask_to_upgrade(headers: CIMultiDict[str], *, may_have_keys: bool) -> None:
+    """Ask for a WebSocket, as a client has; all else of the handshake is between it and the backend.
+
+    Args:
+        may_have_keys: Browsers cannot set headers, so some clients offer their key as a protocol.
+    """
+    headers["Connection"], headers["Upgrade"] = "Upgrade", "websocket"
+    offered = ",".join(headers.popall("Sec-WebSocket-Protocol", ())).split(",")
+    names = [name.strip() for name in offered if may_have_keys or not _KEY_AS_PROTOCOL.match(name)]
+    if any(names):
+        headers["Sec-WebSocket-Protocol"] = ",".join(filter(None, names))
 
 
 def background_headers(

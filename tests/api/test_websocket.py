@@ -16,7 +16,7 @@ import pytest
 from aiohttp import WSMsgType, web
 from yarl import URL
 
-from gateway.api.admission import is_websocket
+from gateway.api.request_heads import is_websocket
 from gateway.api.server import Server
 from gateway.api.websocket import tunnel
 from gateway.config import Settings
@@ -50,7 +50,14 @@ class Gateway:
     session: aiohttp.ClientSession
 
     def connect(self, path: str = "/v1/realtime", **options: Any) -> Any:
-        options = {"autoclose": False, "autoping": False, "max_msg_size": 2**30} | options
+        patience = aiohttp.ClientWSTimeout(ws_close=0.2)  # for backends of tests that never say goodbye
+        given: dict[str, Any] = {
+            "autoclose": False,
+            "autoping": False,
+            "max_msg_size": 2**30,
+            "timeout": patience,
+        }
+        options = given | options
         return self.session.ws_connect(URL(f"http://127.0.0.1:{self.port}{path}", encoded=True), **options)
 
 
@@ -176,7 +183,7 @@ async def test_handshake_reaches_the_backend_by_the_rules_for_headers() -> None:
     async with serving(backend, cancelling=True) as port, gateway(port, upstream={"api_key": "k-1"}) as gw:
         headers = {"Authorization": "Bearer x", "Cookie": "a=1", "OpenAI-Beta": "realtime=v1"}
         async with gw.connect(target, headers=headers, compress=15) as client:
-            assert client.compress == 0
+            assert client.compress == 15
             assert client._response.headers["X-Request-Id"] == "req_ours"
             assert client._response.headers["Server"] == "backburner"
     (request,) = backend.requests
@@ -186,7 +193,7 @@ async def test_handshake_reaches_the_backend_by_the_rules_for_headers() -> None:
     assert request.headers["OpenAI-Beta"] == "realtime=v1"
     assert request.headers["X-Request-Id"] == "req_ours"
     assert "Cookie" not in request.headers
-    assert "Sec-WebSocket-Extensions" not in request.headers
+    assert "permessage-deflate" in request.headers["Sec-WebSocket-Extensions"]
     assert len(request.headers.getall("Sec-WebSocket-Key")) == 1
 
 
@@ -196,6 +203,15 @@ async def test_backend_chooses_among_the_clients_subprotocols() -> None:
     async with joined(backend, options={"protocols": offered}) as (client, _, _gw):
         assert client.protocol == "realtime"
     assert backend.requests[0].headers["Sec-WebSocket-Protocol"] == ",".join(offered)
+
+
+async def test_a_key_among_the_subprotocols_does_not_reach_a_backend_that_sees_no_callers() -> None:
+    offered = ("realtime", "openai-insecure-api-key.sk-1")
+    backend = Backend(protocols=("realtime",))
+    options = {"protocols": offered}
+    async with joined(backend, options=options, upstream={"api_key": "k-1"}) as (client, _, _gw):
+        assert client.protocol == "realtime"
+    assert backend.requests[0].headers["Sec-WebSocket-Protocol"] == "realtime"
 
 
 async def test_backend_that_chooses_no_subprotocol_leaves_none() -> None:
@@ -233,15 +249,16 @@ async def test_close_of_the_backend_reaches_the_client(code: int, reason: str) -
         closing = asyncio.create_task(server.close(code=code, message=reason.encode()))
         got = await within(client.receive())
         assert (got.type, got.data, got.extra) == (WSMsgType.CLOSE, code, reason)
+        await client.close(code=code)
         await within(closing)
         assert server.close_code == code
 
 
-async def test_close_without_a_code_is_passed_on_as_a_normal_one() -> None:
+async def test_close_without_a_code_is_passed_on_as_it_is() -> None:
     async with joined() as (client, server, _):
         await client.send_frame(b"", WSMsgType.CLOSE)
         got = await within(server.receive())
-        assert (got.type, got.data) == (WSMsgType.CLOSE, 1000)
+        assert (got.type, got.data) == (WSMsgType.CLOSE, 0)
 
 
 async def test_client_that_hangs_up_ends_the_backends_socket() -> None:
@@ -250,9 +267,7 @@ async def test_client_that_hangs_up_ends_the_backends_socket() -> None:
         await within(server.receive())
         client._response.close()  # no close frame: the line is dead
         got = await within(server.receive(), 1)
-        assert (got.type, got.data) == (WSMsgType.CLOSE, 1001)
-        after = await within(server.receive(), 1)
-        assert after.type in (WSMsgType.CLOSING, WSMsgType.CLOSED, WSMsgType.ERROR)
+        assert got.type in (WSMsgType.CLOSED, WSMsgType.ERROR)
 
 
 async def test_backend_that_dies_ends_the_clients_socket() -> None:
@@ -262,28 +277,19 @@ async def test_backend_that_dies_ends_the_clients_socket() -> None:
         assert transport is not None
         transport.abort()
         got = await within(client.receive())
-        assert (got.type, got.data) == (WSMsgType.CLOSE, 1014)
+        assert got.type in (WSMsgType.CLOSED, WSMsgType.ERROR)
 
 
-async def test_too_large_a_message_closes_both_sides() -> None:
-    limits: dict[str, Any] = {"server": {"body_bytes_max": 1024}, "background": {"body_bytes_max": 1024}}
-    async with joined(**limits) as (client, server, _):
-        await client.send_bytes(b"x" * 1025)
-        for end in (server, client):
-            got = await within(end.receive())
-            assert (got.type, got.data) == (WSMsgType.CLOSE, 1009)
-    async with joined(**limits) as (client, server, _):
-        await server.send_bytes(b"x" * 1025)
-        for other in (client, server):
-            got = await within(other.receive())
-            assert (got.type, got.data) == (WSMsgType.CLOSE, 1009)
-
-
-async def test_largest_message_passes() -> None:
-    limits: dict[str, Any] = {"server": {"body_bytes_max": 1024}, "background": {"body_bytes_max": 1024}}
-    async with joined(**limits) as (client, server, _):
-        await client.send_bytes(b"x" * 1023)
-        assert (await within(server.receive())).data == b"x" * 1023
+async def test_a_message_may_be_larger_than_what_is_held_of_it() -> None:
+    async with joined(server={"body_bytes_max": 1024}, background={"body_bytes_max": 1024}) as (
+        client,
+        server,
+        _,
+    ):
+        message = bytes(range(256)) * 2**14
+        sending = asyncio.create_task(client.send_bytes(message))
+        assert (await within(server.receive())).data == message
+        await within(sending)
 
 
 async def flood(end: web.WebSocketResponse) -> None:

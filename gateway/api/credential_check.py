@@ -36,7 +36,7 @@ class _Verdict:
     good_until: float
 
 
-class Vetting:
+class CredentialCheck:
     """What backends say about credentials, remembered for a while.
 
     Args:

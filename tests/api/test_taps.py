@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 
 from gateway.api.passthrough import Passthrough
-from gateway.api.recording import EchoTap, ResponseTap, Tap, TapOf
+from gateway.api.taps import EchoTap, ResponseTap, Tap, TapOf
 from tests.api.test_passthrough import BACKEND, CHUNKED, GET, ask, backend, gateway, replying
 
 BYTES_MAX = 2**17

@@ -7,14 +7,14 @@ from typing import Any
 import orjson
 from aiohttp import web
 
+from gateway.api.bodies import looked_over, read_body
 from gateway.api.ports import Backend, Backends
-from gateway.api.upload import looked_over, read_body
 from gateway.wire.bodies.json_scan import may_be_parsed
 from gateway.wire.errors import Fault, Refusal
 from gateway.wire.requests import written
 
 
-class Chooser:
+class Routing:
     """Chooses backends.
 
     Args:

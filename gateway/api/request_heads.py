@@ -39,6 +39,9 @@ _SLASH = re.compile("%2f", re.IGNORECASE)
 _HAVE_SLASHES = "/models/"
 """What follows is the name of a model, and many have a slash in them: the SDKs send it as `%2F`."""
 
+_NONCE = re.compile("[A-Za-z0-9+/]{22}==")
+"""16 bytes in base64."""
+
 _SHOW_THE_REQUEST = frozenset({"CONNECT", "TRACE"})
 
 
@@ -90,6 +93,15 @@ def is_websocket(request: web.BaseRequest) -> bool:
     return request.headers.get(hdrs.UPGRADE, "").strip().lower() == "websocket" and "upgrade" in (
         token.strip() for token in tokens
     )
+
+
+def is_handshake(request: web.BaseRequest) -> bool:
+    """Whether that is asked for as RFC 6455 §4.1 wants it; the key's answer is for the backend to give."""
+    key, version = (
+        request.headers.get(hdrs.SEC_WEBSOCKET_KEY, ""),
+        request.headers.get("Sec-WebSocket-Version"),
+    )
+    return request.method == "GET" and version == "13" and _NONCE.fullmatch(key) is not None
 
 
 def has_body(request: web.BaseRequest) -> bool:

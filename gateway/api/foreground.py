@@ -9,16 +9,17 @@ import aiohttp
 import orjson
 from aiohttp import web
 
-from gateway.api.callers import Caller, Callers, credential_for_asking, split_headers
-from gateway.api.choosing import Chooser, renamed
+from gateway.api.bodies import looked_over
+from gateway.api.callers import Caller, Callers, split_headers
 from gateway.api.errors import backend_error_response
+from gateway.api.event_streams import stream_events
 from gateway.api.passthrough import Passthrough
 from gateway.api.ports import Backend
-from gateway.api.recording import Both, EchoTap, ResponseTap, Tap, TapOf
 from gateway.api.retelling import Retelling
+from gateway.api.routing import Routing, renamed
 from gateway.api.shared_key import refuse_previous
-from gateway.api.streaming import stream_events
-from gateway.api.upload import looked_over
+from gateway.api.taps import Both, EchoTap, ResponseTap, Tap, TapOf
+from gateway.api.tenants import own_credential
 from gateway.config import Settings
 from gateway.core.job import Outcome, Status
 from gateway.core.unkept import unkept
@@ -39,7 +40,7 @@ from gateway.wire.item_ids import FIRST_OUTPUT, to_be_looked_up
 from gateway.wire.response_ids import id_of, is_own
 
 
-class PlainCreate:
+class ForegroundCreate:
     """Answers `POST /responses` without `"background": true`."""
 
     def __init__(
@@ -47,7 +48,7 @@ class PlainCreate:
         engine: Engine,
         passthrough: Passthrough,
         callers: Callers,
-        chooser: Chooser,
+        chooser: Routing,
         settings: Settings,
         observer: Observer,
     ) -> None:
@@ -71,7 +72,7 @@ class PlainCreate:
     ) -> web.StreamResponse:
         """The backend's answer, byte for byte; for a chat backend, the Response made of its answer."""
         backend = await self._chooser.of_body(body)
-        if backend.speech.api is Api.CHAT:
+        if backend.speech.is_translated:
             return await self._translated(request, backend, body, request_id)
         if isinstance(kind, classify.Plain) and not backend.sees_callers:
             await refuse_previous(body)
@@ -113,8 +114,8 @@ class PlainCreate:
                 if answer.status < 400:
                     backend.learn(Api.RESPONSES)
                 return answer
-            speech = await backend.ask(credential_for_asking(request))
-            if speech.api is Api.CHAT:
+            speech = await backend.ask(own_credential(request))
+            if speech.is_translated:
                 return await self._translated(request, backend, body, request_id)
         return await self._passthrough.forward(
             request, backend, request_id=request_id, body=sent, tap_of=tap_of, retelling=retelling
