@@ -14,7 +14,7 @@ from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
 
 from gateway.config import StreamSettings
-from gateway.core.job import StoreUnavailable
+from gateway.core.job import NewJob, StoreUnavailable
 from gateway.engine.clock import Clock
 from gateway.engine.tails import Tails
 from gateway.observe import Observer
@@ -23,14 +23,18 @@ from gateway.store.port import JobStore, Page
 from gateway.wire.errors import Fault, Refusal
 from gateway.wire.sse import KEEP_ALIVE
 
+_EXPECTED_S = 1.0
+"""From a create to its reader, at most."""
+
 
 @dataclass(slots=True)
 class _Watched:
-    """One response with readers."""
+    """One response with readers, or with one that is expected: that of its maker."""
 
     bells: set[asyncio.Event] = field(default_factory=set)
     is_gone: bool = False
     pump: asyncio.Task[None] | None = None
+    expected: bytes | None = None
 
     def ring(self) -> None:
         for bell in self.bells:
@@ -65,6 +69,16 @@ class Followers:
             yield event
         finally:
             del self._arrivals[response_id]
+
+    def expect(self, job: NewJob) -> None:
+        """A response is about to be stored, and its maker reads it next: what is written waits for that."""
+        watched = self._watched[job.id] = _Watched(expected=job.tenant)
+        asyncio.get_running_loop().call_later(_EXPECTED_S, self._unwatch, job.id, watched)
+
+    def created(self, job: NewJob) -> None:
+        """Its first events are in the store."""
+        if self._tails.end(job.id) is None:  # a run that has begun may have told of its own already
+            self.committed(job.id, 0, job.next_seq, job.events, is_end=False)
 
     def committed(self, response_id: str, first_seq: int, count: int, events: bytes, *, is_end: bool) -> None:
         """These events are in the store. Call it after the commit, in order, and never before."""
@@ -103,7 +117,8 @@ class Followers:
     async def _pages(
         self, response_id: str, tenant: bytes, cursor: int, watched: _Watched, bell: asyncio.Event
     ) -> AsyncGenerator[bytes, None]:
-        is_checked = False  # the store has said that it is this tenant's
+        # Whether it is known to be this tenant's: the store has said so, or the tenant has just made it.
+        is_checked, watched.expected = watched.expected == tenant, None
         has_begun = False
         bytes_max = self._settings.page_bytes_max
         while not (watched.is_gone or self._is_closed):
@@ -171,6 +186,7 @@ class Followers:
             raise Refusal(Fault.OVERLOADED, message, code="too_many_streams", retry_after_s=5)
         if watched is None:
             watched = self._watched[response_id] = _Watched()
+        if watched.pump is None:
             watched.pump = asyncio.create_task(self._pump(response_id, tenant, watched))
         bell = asyncio.Event()
         watched.bells.add(bell)
@@ -188,12 +204,17 @@ class Followers:
             if not self._of_tenant[tenant]:
                 del self._of_tenant[tenant]
             watched.bells.discard(bell)
-            if not watched.bells:
-                if watched.pump is not None:
-                    watched.pump.cancel()
-                    watched.pump = None  # the two would keep each other
-                del self._watched[response_id]
-                self._tails.drop(response_id)
+            self._unwatch(response_id, watched)
+
+    def _unwatch(self, response_id: str, watched: _Watched) -> None:
+        """Unless somebody reads it, or it was watched anew."""
+        if watched.bells or self._watched.get(response_id) is not watched:
+            return
+        if watched.pump is not None:
+            watched.pump.cancel()
+            watched.pump = None  # the two would keep each other
+        del self._watched[response_id]
+        self._tails.drop(response_id)
 
 
 async def _rang(bell: asyncio.Event, seconds: float) -> bool:

@@ -222,6 +222,8 @@ class Jobs:
         may_seal = backend is not None and backend.sees_callers
         job = replace(job, sealed=self._credentials.keep(job, held, may_seal=may_seal))
         answered = self._unacked.answer(job.tenant, delivery) if delivery is not None else None
+        if job.is_streamed:
+            self._followers.expect(job)
         accepted_id = None
         try:
             accepted_id = await self._store.create(job, self._intake.limits)
@@ -231,6 +233,7 @@ class Jobs:
             if answered is not None:
                 answered(accepted_id)
         if accepted_id == job.id:
+            self._followers.created(job)
             self._intake.accepted(job.tenant)
             self._observer.job_known(
                 job.id,

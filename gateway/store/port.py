@@ -1,4 +1,4 @@
-"""What the engine asks of a store. `SqliteStore` keeps it; `tests/store/test_contract.py` holds it to it.
+"""What the engine asks of a store. `SqliteStore` keeps it; `tests/store/exercise.py` holds any store to it.
 
 Every write is one transaction, and has happened when the call returns. Reads give whole results. Any call
 may raise `StoreUnavailable`.

@@ -383,7 +383,7 @@ async def test_a_delete_whose_client_has_gone_still_ends_the_streams(build: Buil
 
 async def test_a_store_that_does_not_answer_ends_the_stream(build: Build) -> None:
     house = await build(is_started=False)
-    response_id = await house.submit(stream=True)
+    response_id = await house.submit(stream=False)
 
     async def fails(*_: Any, **__: Any) -> Any:
         raise StoreUnavailable("disk")
@@ -425,6 +425,41 @@ async def test_what_another_replica_writes_reaches_every_reader_with_one_read_of
             assert split_frames(got)[-1] == last
     if rings:
         assert house.store.pages - before <= 2, "one read for all, and one to see that there is no more"
+
+
+async def test_the_reader_of_a_new_stream_reads_nothing_back_and_no_stranger_profits(
+    build: Any, kit: Any
+) -> None:
+    class Counting(kit.Wrapped):  # type: ignore[misc]
+        pages = 0
+
+        async def page(self, *arguments: Any, **options: Any) -> Any:
+            self.pages += 1
+            return await self.inner.page(*arguments, **options)
+
+    house = await build(wrap=Counting)
+    hold = kit.Hold()
+    house.backend.script = [hold]
+    response_id = await house.submit(stream=True)
+    first = await take(house, response_id, 2)
+    assert house.store.pages == 0
+    assert (await house.store.all_events(response_id)).startswith(first)
+    other = await house.submit(stream=True)
+    stranger = house.engine.followers.follow(other, kit.OTHER, after=-1)
+    assert [block async for block in stranger] == []
+
+
+async def test_a_reader_that_was_expected_and_does_not_come_is_forgotten(
+    build: Any, kit: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.engine.followers._EXPECTED_S", 0.05)
+    house = await build()
+    response_id = await house.submit(stream=True)
+    assert house.engine.followers.is_watched(response_id)
+    async with asyncio.timeout(10):
+        while house.engine.followers.is_watched(response_id):
+            await asyncio.sleep(0.01)
+    assert house.engine.followers._tails.size == 0
 
 
 async def until_watched(house: Any, response_id: str, count: int) -> None:
