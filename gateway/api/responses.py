@@ -30,7 +30,7 @@ from gateway.engine.unacked import Delivery
 from gateway.observe import Observer
 from gateway.wire import query_strings, requests, responses, webhooks
 from gateway.wire.bodies.classify import Background, classify
-from gateway.wire.calls import NO_SUCH_ROUTE, Api
+from gateway.wire.calls import NO_SUCH_ROUTE
 from gateway.wire.errors import Fault, Refusal, invalid, not_found, too_large
 from gateway.wire.response_ids import id_of, is_own
 

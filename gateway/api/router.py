@@ -26,7 +26,6 @@ from gateway.api.websocket import tunnel
 from gateway.config import ServerSettings
 from gateway.observe import Observer, line
 from gateway.wire.bodies.cache_salt import salted
-from gateway.wire.calls import Api
 from gateway.wire.errors import Fault, Refusal, no_websocket
 from gateway.wire.headers import set_own
 

@@ -46,9 +46,6 @@ class Running(Protocol):
             ClaimLost, StoreUnavailable: It is over, and its job has not ended.
         """
 
-    def abort(self) -> None:
-        """Stop it as it is, and with it the backend's work."""
-
 
 @dataclass(frozen=True, slots=True)
 class Endings:
@@ -108,8 +105,6 @@ class Endings:
         claim = await self.store.take_over(response_id)
         if claim is None:
             return False
-        if run := self.runs.get(response_id):
-            run.abort()
         return await self.end_claimed(claim, stop)
 
     async def end_claimed(self, claim: Claim, stop: Stop) -> bool:
@@ -132,8 +127,6 @@ class Endings:
     async def _delete(self, job: Job) -> bool:
         if not await self.store.delete(job.id, job.tenant, now_ms=self.clock.now_ms()):
             return False
-        if run := self.runs.get(job.id):
-            run.abort()
         self.credentials.forget(job.id)
         self.followers.gone(job.id)
         self.observer.job_deleted(job.id)

@@ -44,8 +44,10 @@ class Exchange:
         is_again: bool = False,
     ) -> None:
         self.machine = machine
-        self.backend = backend
-        self.job = job
+        self._backend = backend
+        self._job = job
+        self.response_id = job.id
+        self.backend = job.backend
         self._model = request.get("model")
         self._headers = headers
         self._clock = clock
@@ -56,7 +58,7 @@ class Exchange:
 
     def receive(self, item: Input) -> list[Command]:
         """What the machine wants done about it."""
-        now = Now(self._clock.now_ms(), random.random(), self.backend.retry_in_s)  # noqa: S311  not a secret
+        now = Now(self._clock.now_ms(), random.random(), self._backend.retry_in_s)  # noqa: S311  not a secret
         return self.machine.receive(item, now)
 
     async def commands(
@@ -83,7 +85,7 @@ class Exchange:
                         case Append():
                             yield command
                         case Rest(asked_s):
-                            self.backend.rest(self.job.id, asked_s)
+                            self._backend.rest(self._job.id, asked_s)
                         case Again() | Finish():
                             self._over(command)
                             yield command
@@ -103,27 +105,27 @@ class Exchange:
 
     def _made(self, call: Call) -> AsyncGenerator[Upstream, None]:
         if call.lesson is not None:
-            self.backend.learned(call.lesson)
+            self._backend.learned(call.lesson)
         if call.omitted:
-            self._observer.tools_omitted(self.job.backend, call.omitted)
-        return self.backend.stream(
+            self._observer.tools_omitted(self._job.backend, call.omitted)
+        return self._backend.stream(
             BackendCall(
-                self.job.id,
+                self._job.id,
                 call.target,
                 call.body,
                 self._headers.others,
                 self._headers.credential,
                 call.speech,
-                is_background=self.job.is_background,
+                is_background=self._job.is_background,
                 is_again=self._is_again,
                 version=call.version,
             )
         )
 
     def _over(self, command: Again | Finish) -> None:
-        self._observer.backend_noticed(self.backend.name, self.machine.notices)
+        self._observer.backend_noticed(self._backend.name, self.machine.notices)
         if isinstance(command, Again):
             if command.is_attempt:
-                self.backend.book_retry()
+                self._backend.book_retry()
         elif command.speech is not None:
-            self.backend.remember(self._model, command.speech)
+            self._backend.remember(self._model, command.speech)

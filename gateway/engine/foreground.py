@@ -109,11 +109,11 @@ class Foreground:
     async def _commands(self, plain: Plain, backend: Backend) -> AsyncGenerator[Append | Finish, None]:
         """Those of one run; of a second one, if the first was broken off before its client had a byte: as
         good as a request that was not answered, which goes elsewhere."""
-        attempt = 1
+        attempt, is_streamed = 1, plain.body.get("stream") is True
         while True:
             with closing(self._outputs.shelf()) as shelf:
                 exchange = self._exchange(plain, backend, shelf, attempt)
-                async with aclosing(self._begun(exchange)) as commands:
+                async with aclosing(self._begun(exchange, is_streamed)) as commands:
                     attempt += 1
                     async for command in commands:
                         match command:
@@ -122,16 +122,18 @@ class Foreground:
                             case Again():
                                 self._observer.retried(backend.name, "asked_anew")
                             case Finish(outcome):
-                                _raise_if_failed(command, is_streamed=exchange.job.is_streamed)
+                                _raise_if_failed(command, is_streamed=is_streamed)
                                 if plain.keep is not None:
                                     command = replace(command, outcome=await plain.keep(outcome))
                                 yield command
                                 return
 
-    async def _begun(self, exchange: Exchange) -> AsyncGenerator[Append | Again | Finish, None]:
+    async def _begun(
+        self, exchange: Exchange, is_streamed: bool
+    ) -> AsyncGenerator[Append | Again | Finish, None]:
         """The commands of a run. A client whose stream has not begun in time is told that it has."""
         async with aclosing(exchange.commands()) as commands, _first(commands) as first:
-            wait_s = self._head_wait_s if exchange.job.is_streamed else None
+            wait_s = self._head_wait_s if is_streamed else None
             if await loop.are_done([first], wait_s):
                 for command in exchange.receive(ClientWaits()):
                     if isinstance(command, Append):

@@ -114,6 +114,7 @@ class Jobs:
         self._runner = runner
         self._intake = intake
         self._endings = endings
+        self._followers = endings.followers
         self._credentials = credentials
         self._clock = clock
         self._settings = settings

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import aclosing, suppress
+from contextlib import ExitStack, aclosing, suppress
 
 from gateway.core.call import Backend
-from gateway.core.job import FIRST_OUTPUT_SEQ, ClaimLost, Outcome
+from gateway.core.job import FIRST_OUTPUT_SEQ, ClaimLost, Outcome, StoreUnavailable
 from gateway.core.machine import Finish, JobMachine, Task
 from gateway.core.reason import Reason
 from gateway.core.retry import Again
@@ -19,6 +19,7 @@ from gateway.engine.joblog import JobLog
 from gateway.engine.sealing import Unsealable
 from gateway.engine.silence import Silence
 from gateway.engine.thoughts import Thoughts
+from gateway.store.bells import claim
 from gateway.store.port import Work
 from gateway.wire import calls
 from gateway.wire.failures.blotting import name_shown
@@ -32,6 +33,7 @@ class Run:
 
     Attributes:
         task: Runs `to_its_end`.
+        listening: To the bell of its claim.
     """
 
     task: asyncio.Task[None]
@@ -56,6 +58,8 @@ class Run:
         self._shelf = endings.outputs.shelf()
         self._exchange: Exchange | None = None
         self._is_stopped = False
+        self.listening = ExitStack()
+        self.listening.enter_context(endings.store.bells.listen(self.look, claim(work.id)))
 
     async def to_its_end(self) -> Again | None:
         """Run the job to an ending that is stored, or to a failure after which it is to be run again.
@@ -74,7 +78,8 @@ class Run:
                 self._drop()
 
     def _begin(self) -> Exchange:
-        job, call, endings = self.work.job, self.work.call, self._endings
+        work, endings, thoughts = self.work, self._endings, self._thoughts  # no cycle through the machine
+        job, call = work.job, work.call
         request = calls.request_of(call.request)
         endings.observer.job_known(job.id, model=name_shown(request.get("model")))
         obstacle = None
@@ -87,7 +92,7 @@ class Run:
         task = Task(
             job,
             request,
-            lambda speech: calls.input_of(call.input, self.work.turns, speech),
+            lambda speech: calls.input_of(call.input, work.turns, speech),
             call.target,
             self._backend.speech,
             self._backend.patience,
@@ -96,7 +101,7 @@ class Run:
             is_limited_alone=self._backend.sees_callers and headers.credential is not None,
             is_credential_lost=held is None and self._backend.sees_callers,
             obstacle=obstacle,
-            wrapped=lambda reader, speech: self._thoughts.sealing(reader, request, speech.api, job.tenant),
+            wrapped=lambda reader, speech: thoughts.sealing(reader, request, speech.api, job.tenant),
             shelf=self._shelf,
         )
         self._exchange = Exchange(
@@ -162,6 +167,17 @@ class Run:
     def abort(self) -> None:
         """Stop at once; the backend's connection closes."""
         self.task.cancel()
+
+    def look(self) -> None:
+        """Somebody may have taken the job: its epoch says whether."""
+        self._looking = asyncio.create_task(self._look())
+
+    async def _look(self) -> None:
+        job, now_ms = self.work.job, self._endings.clock.now_ms()
+        with suppress(StoreUnavailable):  # then the next commit says it
+            found = await self._endings.store.find(job.id, job.tenant, now_ms=now_ms)
+            if found is None or found.epoch != job.epoch:
+                self.abort()
 
     def _drop(self) -> None:
         self.log.discard()

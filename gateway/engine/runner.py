@@ -146,7 +146,7 @@ class Runner:
         self._runs[claim.id] = self._endings.runs[claim.id] = run
         self._slots.taken(claim.job.backend, claim.job.tenant, claim.job.priority, now_ms)
         # Not by the coroutine: that of a task cancelled before its first step never runs.
-        run.task.add_done_callback(functools.partial(self._ended, claim))
+        run.task.add_done_callback(functools.partial(self._ended, run))
 
     async def _run_one(self, run: Run) -> None:
         claim, owed = run.work, self._endings.owed
@@ -184,7 +184,9 @@ class Runner:
             # A little late rather than too early: that would cost it the wait for the next poll.
             asyncio.get_running_loop().call_later(again.after_s + _GRACE_S, self.ring)
 
-    def _ended(self, claim: Claim, _task: asyncio.Task[None]) -> None:
+    def _ended(self, run: Run, _task: asyncio.Task[None]) -> None:
+        run.listening.close()
+        claim = run.work
         del self._runs[claim.id], self._endings.runs[claim.id]
         self._slots.freed(claim.job.backend, claim.job.tenant)
         self._observer.running.set(len(self._runs))

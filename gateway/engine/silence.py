@@ -11,12 +11,26 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
-from gateway.engine.exchange import Exchange
 from gateway.observe import Observer
 
 _LOOKS = 6
 """In the time after which a silence is told of."""
+
+
+class Waiting(Protocol):
+    """A run, as far as it waits for its backend.
+
+    Attributes:
+        since_s: Since when, by the monotonic clock; None while it does not.
+        is_told: That wait was named in the log.
+    """
+
+    response_id: str
+    backend: str
+    since_s: float | None
+    is_told: bool
 
 
 class Silence:
@@ -29,16 +43,16 @@ class Silence:
     def __init__(self, after_s: float, observer: Observer) -> None:
         self._after_s = after_s
         self._observer = observer
-        self._all: set[Exchange] = set()
+        self._all: set[Waiting] = set()
 
     @contextmanager
-    def watched(self, exchange: Exchange) -> Iterator[None]:
+    def watched(self, waiting: Waiting) -> Iterator[None]:
         """For as long as it runs; it says itself since when it waits."""
-        self._all.add(exchange)
+        self._all.add(waiting)
         try:
             yield
         finally:
-            self._all.discard(exchange)
+            self._all.discard(waiting)
 
     async def run(self) -> None:
         """Look and tell, until cancelled."""
@@ -49,13 +63,13 @@ class Silence:
     def look(self) -> None:
         """Name those that are new, and count."""
         now_s, silent = time.monotonic(), Counter[str]()
-        for exchange in self._all:
-            silence_s = 0.0 if exchange.since_s is None else now_s - exchange.since_s
+        for waiting in self._all:
+            silence_s = 0.0 if waiting.since_s is None else now_s - waiting.since_s
             if silence_s < self._after_s:
-                exchange.is_told = False
+                waiting.is_told = False
                 continue
-            silent[exchange.job.backend] += 1
-            if not exchange.is_told:
-                exchange.is_told = True
-                self._observer.job_silent(exchange.job.id, silence_s)
+            silent[waiting.backend] += 1
+            if not waiting.is_told:
+                waiting.is_told = True
+                self._observer.job_silent(waiting.response_id, silence_s)
         self._observer.jobs_silent(silent)

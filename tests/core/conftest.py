@@ -15,9 +15,9 @@ import pytest
 
 from gateway.core.acceptance import new_job
 from gateway.core.job import Job, Outcome, Status
-from gateway.core.machine import Finish, Input, JobMachine, Started
-from gateway.core.transcript import Append
-from gateway.core.upstream import UpstreamClosed, UpstreamFailed, UpstreamFrames
+from gateway.core.machine import ClientWaits, Input, Started
+from gateway.core.transcript import Abandoned, Append, Broken, CancelRequested, DeadlinePassed, Transcript
+from gateway.core.upstream import OtherApi, UpstreamClosed, UpstreamFailed, UpstreamFrames
 from gateway.wire.answers.readers import Reader
 from gateway.wire.sse import SseDecoder, data_of, split_frames
 
@@ -49,7 +49,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 class Played:
     """What a job came to: every event as a client reads it, and how it ended."""
 
-    machine: JobMachine
+    machine: Transcript
     job: Job
     stored: bytes
     outcomes: list[Outcome] = field(default_factory=list)
@@ -57,16 +57,28 @@ class Played:
 
     def receive(self, *inputs: Input) -> None:
         for item in inputs:
-            for command in self.machine.receive(item, now_s=NOW_S):
-                match command:
-                    case Append(events, count, _):
-                        assert len(split_frames(events)) == count
-                        self.stored += events
-                    case Finish(outcome, failed):
-                        assert len(split_frames(outcome.events)) == outcome.event_count
-                        self.stored += outcome.events
-                        self.outcomes.append(outcome)
-                        self.failed.append(failed)
+            for step in self._steps(item):
+                failed: UpstreamFailed | None = None
+                if isinstance(step, Broken):
+                    failed = step.failed
+                    step = self.machine.fail(step, now_s=NOW_S)
+                if isinstance(step, Append):
+                    assert len(split_frames(step.events)) == step.count
+                else:
+                    assert len(split_frames(step.events)) == step.event_count
+                    self.outcomes.append(step)
+                    self.failed.append(failed)
+                self.stored += step.events
+
+    def _steps(self, item: Input) -> Sequence[Append | Broken | Outcome]:
+        match item:
+            case Started():
+                return self.machine.start()
+            case CancelRequested() | DeadlinePassed() | Abandoned():
+                return [] if self.outcomes else [self.machine.stop(item, now_s=NOW_S)]
+            case ClientWaits() | OtherApi():
+                raise AssertionError("a transcript does not hear of these")
+        return self.machine.receive(item, now_s=NOW_S)
 
     @property
     def events(self) -> list[Event]:
@@ -123,7 +135,7 @@ def accepted(
         final=None,
     )
     known = reader(job.id, body) if reader is not None else None
-    return Played(JobMachine(job, events_bytes_max=events_bytes_max, reader=known), job, new.events)
+    return Played(Transcript(job, events_bytes_max=events_bytes_max, reader=known), job, new.events)
 
 
 @pytest.fixture(scope="session")

@@ -10,12 +10,14 @@ import orjson
 import pytest
 
 from gateway.core.job import Status
-from gateway.core.machine import Input, JobMachine, Started
-from gateway.core.transcript import Abandoned, CancelRequested, DeadlinePassed
+from gateway.core.machine import Input, Started
+from gateway.core.reason import Reason
+from gateway.core.transcript import Abandoned, CancelRequested, DeadlinePassed, Transcript
 from gateway.core.upstream import UpstreamFrames
 from gateway.wire.sse import split_frames
 
 LIMIT = 2**24
+STOPS = [CancelRequested(), DeadlinePassed(), Abandoned("x", Reason.RESTART)]
 
 
 def restored(played: Any, stored: bytes) -> Any:
@@ -23,7 +25,7 @@ def restored(played: Any, stored: bytes) -> Any:
     job = dataclasses.replace(
         played.job, status=Status.IN_PROGRESS, next_seq=len(split_frames(stored)), epoch=2
     )
-    machine = JobMachine.restored(job, stored, events_bytes_max=LIMIT)
+    machine = Transcript.restored(job, stored, events_bytes_max=LIMIT)
     return dataclasses.replace(played, machine=machine, job=job, stored=stored, outcomes=[])
 
 
@@ -59,13 +61,15 @@ def test_any_prefix_of_the_stored_events_can_be_ended(
     for count in [*range(3, len(frames), max(1, len(frames) // 12)), len(frames) - 1]:
         again = restored(played, b"".join(frames[:count]))
         assert all(item.get("status") in ("in_progress", "completed") for item in again.machine.output())
-        again.receive(Abandoned("The gateway was restarted.", "restart"))
+        again.receive(Abandoned("The gateway was restarted.", Reason.RESTART))
         check(again.events)
         assert again.outcomes[0].first_seq == count
         assert all(item["status"] in ("incomplete", "completed") for item in again.final["output"])
 
 
-@pytest.mark.parametrize("item", [CancelRequested(), DeadlinePassed(), Abandoned("x", "restart")], ids=repr)
+@pytest.mark.parametrize(
+    "item", [CancelRequested(), DeadlinePassed(), Abandoned("x", Reason.RESTART)], ids=repr
+)
 def test_restored_machine_ends_once(item: Input, begin: Callable[..., Any]) -> None:
     played = begin()
     played.receive(Started())

@@ -9,9 +9,9 @@ from typing import Any
 import orjson
 import pytest
 
-from gateway.core import machine as machine_module
-from gateway.core.machine import JobMachine, Started
-from gateway.core.transcript import CancelRequested
+from gateway.core import transcript as transcript_module
+from gateway.core.machine import Started
+from gateway.core.transcript import CancelRequested, Transcript
 from gateway.core.upstream import UpstreamClosed, UpstreamFrames
 from gateway.wire.answers import output
 from gateway.wire.sse import SseDecoder
@@ -31,13 +31,13 @@ class Shelf:
 @pytest.fixture(autouse=True)
 def _eager(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if every text were long."""
-    monkeypatch.setattr(machine_module, "_LOOSE_BYTES_MAX", 1)
+    monkeypatch.setattr(transcript_module, "_LOOSE_BYTES_MAX", 1)
     monkeypatch.setattr(output, "SHELVED_CHARS_MIN", 1)
 
 
 def shelving(played: Any, shelf: Shelf) -> Any:
     job = played.job
-    return dataclasses.replace(played, machine=JobMachine(job, events_bytes_max=2**24, shelf=shelf))
+    return dataclasses.replace(played, machine=Transcript(job, events_bytes_max=2**24, shelf=shelf))
 
 
 @pytest.mark.parametrize("last", [UpstreamClosed(), CancelRequested()], ids=["closed", "cancelled"])
@@ -53,14 +53,14 @@ def test_the_events_and_the_response_are_the_same(
         played.receive(Started(), *inputs, last)
     assert shelved.stored == plain.stored
     assert shelved.final == plain.final
-    again = JobMachine.restored(plain.job, plain.stored, events_bytes_max=2**24, shelf=Shelf())
-    assert again.output() == JobMachine.restored(plain.job, plain.stored, events_bytes_max=2**24).output()
+    again = Transcript.restored(plain.job, plain.stored, events_bytes_max=2**24, shelf=Shelf())
+    assert again.output() == Transcript.restored(plain.job, plain.stored, events_bytes_max=2**24).output()
 
 
 def test_a_long_text_is_on_the_shelf_and_not_in_memory(
     begin: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(machine_module, "_LOOSE_BYTES_MAX", 2**16)
+    monkeypatch.setattr(transcript_module, "_LOOSE_BYTES_MAX", 2**16)
     monkeypatch.setattr(output, "SHELVED_CHARS_MIN", 2**14)
     shelf = Shelf()
     played = shelving(begin(), shelf)

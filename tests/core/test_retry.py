@@ -10,20 +10,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.job import Job, Status
+from gateway.core.reason import Kind, Reason
 from gateway.core.retry import (
-    KINDS,
     STATUSES,
     UNANSWERED,
     Again,
-    Failed,
-    Kind,
+    Now,
     Patience,
     again,
+    anew,
     calls_made,
-    may_ask_anew,
     reason_of,
     rest_s,
 )
+from gateway.core.upstream import UpstreamFailed
 from gateway.wire.failures import Told, failure
 
 PATIENCE = Patience(
@@ -68,13 +68,26 @@ FINAL = (
 )
 
 
-def decided(reason: str, job: Job = JOB, **more: Any) -> Again | None:
+def decided(
+    reason: str,
+    job: Job = JOB,
+    *,
+    asked: float | None = None,
+    is_callers: bool = False,
+    unreached_s: float = 0.0,
+    attempts_max: int = 2,
+    was_shown: bool = False,
+    roll: float = 0.5,
+    retry_in_s: float = 0.0,
+) -> Again | None:
     """What is decided, with the dice in the middle."""
-    given = {"attempts_max": 2, "was_shown": False, "now_ms": NOW, "roll": 0.5, "book_s": float, **more}
-    failed = Failed(
-        reason, *(given.pop(name, default) for name, default in [("asked", None), ("is_callers", False)])
+    failed = UpstreamFailed(
+        failure("x"), Reason(reason), None, asked, is_callers=is_callers, unreached_s=unreached_s
     )
-    return again(replace(failed, unreached_s=given.pop("unreached_s", 0.0)), job, PATIENCE, **given)
+    now = Now(NOW, roll, retry_in_s)
+    return again(
+        failed.reason, failed, job, PATIENCE, attempts_max=attempts_max, was_shown=was_shown, now=now
+    )
 
 
 def job(**changes: Any) -> Job:
@@ -148,22 +161,16 @@ def test_nothing_waits_for_its_deadline(reason: str, more: dict[str, Any]) -> No
 
 
 def test_a_retry_that_is_not_in_the_budget_waits_for_its_turn_and_costs_only_what_is_a_load() -> None:
-    booked = []
-
-    def book_s() -> float:
-        booked.append(1)
-        return 40.0
-
-    waits = decided("upstream_cut", book_s=book_s)
+    waits = decided("upstream_cut", retry_in_s=40)
     assert waits is not None
     assert waits.after_s == 40
-    assert decided("upstream_cut", job(deadline_ms=NOW + 39_000), book_s=book_s) is None
-    assert len(booked) == 2
+    assert waits.is_attempt, "which is what is booked"
+    assert decided("upstream_cut", job(deadline_ms=NOW + 39_000), retry_in_s=40) is None
     for free in (*NOT_SENT, "upstream_put_off"):
-        assert decided(free, book_s=book_s) is not None
-    assert decided("upstream_cut", job(attempt=2), book_s=book_s) is None
-    assert decided("upstream_cut", was_shown=True, book_s=book_s) is None
-    assert len(booked) == 2, "none of these"
+        waits = decided(free, retry_in_s=40)
+        assert waits is not None
+        assert waits.after_s < 40
+        assert not waits.is_attempt
 
 
 @pytest.mark.parametrize(
@@ -171,7 +178,8 @@ def test_a_retry_that_is_not_in_the_budget_waits_for_its_turn_and_costs_only_wha
     [("upstream_cut", 5), ("upstream_put_off", 5), ("upstream_unreachable", 4), ("deadline", 0)],
 )
 def test_a_failure_knows_how_often_the_backend_was_asked(reason: str, calls: int) -> None:
-    assert calls_made(job(attempt=2, put_offs=3), reason) == calls
+    assert calls_made(job(attempt=2, put_offs=3), Reason(reason)) == calls
+    assert calls_made(job(attempt=2, is_background=False), Reason(reason)) == 0, "its client was not told"
 
 
 # -- when
@@ -237,7 +245,7 @@ def test_the_status_of_an_error_says_whether_it_may_pass(
 ) -> None:
     for status in statuses:
         assert reason_of(Told(failure("x"), status)) == reason, status
-        assert reason is None or KINDS[reason] in (Kind.PUT_OFF, Kind.BROKEN_OFF)
+        assert reason is None or Reason(reason).kind in (Kind.PUT_OFF, Kind.BROKEN_OFF)
 
 
 @pytest.mark.parametrize(
@@ -263,4 +271,9 @@ def test_what_stands_in_for_an_answer_may_pass() -> None:
 
 def test_a_plain_answer_is_asked_for_anew_only_where_it_was_lost_on_its_way() -> None:
     every = [*NOT_SENT, "upstream_put_off", *BROKEN_OFF, *FINAL]
-    assert [reason for reason in every if may_ask_anew(reason)] == ["upstream_cut", "upstream_closed_early"]
+    plain, now = job(is_background=False), Now(NOW)
+    lost = [reason for reason in every if anew(Reason(reason), plain, now) is not None]
+    assert lost == ["upstream_cut", "upstream_closed_early"]
+    assert anew(Reason.CUT, replace(plain, attempt=2), now) is None
+    assert anew(Reason.CUT, replace(plain, is_streamed=True), now) is None
+    assert anew(Reason.CUT, plain, Now(NOW, retry_in_s=1)) is None, "the budget is spent"

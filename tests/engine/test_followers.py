@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from gateway.core.job import Outcome, Status, StoreUnavailable
+from gateway.core.reason import Reason
 from gateway.core.upstream import UpstreamClosed
 from gateway.store.bells import response
 from gateway.wire.errors import Fault, Refusal
@@ -416,7 +417,7 @@ async def test_what_another_replica_writes_reaches_every_reader_with_one_read_of
     taken = await house.store.take_over(response_id)
     next_seq, before = taken.job.next_seq, house.store.pages
     last = encode("response.completed", b'{"sequence_number":%d}' % next_seq)
-    outcome = Outcome(Status.COMPLETED, b"{}", next_seq, last, 1, None, "elsewhere")
+    outcome = Outcome(Status.COMPLETED, b"{}", next_seq, last, 1, None, Reason.ENDED)
     await house.store.finish(taken, outcome, now_ms=house.clock.now_ms(), expires_at_ms=2**60)
     if rings:
         house.store.bells.ring(response(response_id))

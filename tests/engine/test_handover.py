@@ -9,6 +9,7 @@ import pytest
 
 from gateway.core.call import Credential
 from gateway.core.job import Status, StoreUnavailable
+from gateway.core.reason import Reason
 from gateway.core.upstream import UpstreamClosed, UpstreamFailed
 from gateway.engine.handover import Lease
 from gateway.wire.errors import Fault, Refusal
@@ -207,7 +208,7 @@ async def test_a_rerun_goes_without_the_credential_that_was_lost(build: Build) -
 async def test_a_backend_that_wants_the_lost_credential_fails_the_response_and_the_message_says_so(
     build: Build, status: int
 ) -> None:
-    refused = UpstreamFailed(failure("Who are you?"), "upstream_refused", status)
+    refused = UpstreamFailed(failure("Who are you?"), Reason.REFUSED, status)
     first = await build(is_started=False)
     response_id = await first.submit(credential=KEY)
     await first.kill()
@@ -227,7 +228,7 @@ async def test_other_errors_after_a_restart_are_told_as_they_are(build: Build) -
     response_id = await first.submit(credential=KEY)
     await first.kill()
     second = await build(is_started=False)
-    second.backend.script = [UpstreamFailed(failure("Broken."), "upstream_refused", 500)]
+    second.backend.script = [UpstreamFailed(failure("Broken."), Reason.REFUSED, 500)]
     await second.start()
     assert (await second.ended(response_id))["error"]["message"] == "Broken."
 

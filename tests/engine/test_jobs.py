@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -12,6 +13,7 @@ import pytest
 
 from gateway.core.call import Credential
 from gateway.core.job import Status, StoreUnavailable
+from gateway.core.reason import Reason
 from gateway.core.transcript import CancelRequested
 from gateway.core.upstream import UpstreamAnswer, UpstreamClosed, UpstreamFailed
 from gateway.wire.conversation.replay import ReplayTarget
@@ -104,7 +106,7 @@ async def test_a_break_in_every_attempt_fails_the_response_in_the_end(house: Hou
 
 
 async def test_a_job_that_is_to_wait_is_run_when_its_time_has_come(house: House) -> None:
-    put_off = UpstreamFailed(failure("Busy"), "upstream_put_off", 503, retry_after_s=0.2)
+    put_off = UpstreamFailed(failure("Busy"), Reason.PUT_OFF, 503, retry_after_s=0.2)
     house.backend.script = [put_off]
     response_id = await house.submit()
     await house.observer.until(response_id, "released")
@@ -119,7 +121,7 @@ async def test_a_job_that_is_to_wait_is_run_when_its_time_has_come(house: House)
 
 
 async def test_a_broken_off_job_waits_for_its_turn_in_the_budget_for_retries(house: House) -> None:
-    house.backend.script = [UpstreamFailed(failure("Oops"), "upstream_error", 502)]
+    house.backend.script = [UpstreamFailed(failure("Oops"), Reason.ERROR, 502)]
     house.backend.retry_wait_s = 30.0
     response_id = await house.submit()
     await house.observer.until(response_id, "released")
@@ -137,7 +139,7 @@ async def test_what_waits_for_a_backend_that_is_away_for_too_long_fails_whether_
     build: Build,
 ) -> None:
     house = await build(concurrency_max=1)
-    unreachable = UpstreamFailed(failure("The backend could not be reached: gone."), "upstream_unreachable")
+    unreachable = UpstreamFailed(failure("The backend could not be reached: gone."), Reason.UNREACHABLE)
     hold = Hold()
     house.backend.script = [hold, unreachable]
     tried, untried = await house.submit(), await house.submit()
@@ -196,7 +198,8 @@ async def test_all_runs_together_hold_no_more_than_the_process_may(build: Build)
 async def test_what_a_stopped_run_had_not_committed_is_given_back(house: House) -> None:
     hold = Hold()
     house.backend.script = [frames(0, 6), hold]
-    house.engine._runner._settings = house.settings.background.model_copy(update={"flush_ms": 10_000})
+    slow = house.settings.background.model_copy(update={"flush_ms": 10_000})
+    house.engine._runner._endings = replace(house.engine._endings, settings=slow)
     response_id = await house.submit()
     await hold.here()
     assert house.engine._runner._unflushed._bytes > 0
@@ -445,7 +448,7 @@ async def test_a_cancel_that_races_the_end_leaves_one_terminal_event(build: Buil
             await until_noted(house, response_id)
     assert set(endings) == {"cancelled", "completed"}, "the race was never one"
     assert house.engine._runner._runs == {}
-    assert house.engine._runner._unsettled == {}
+    assert house.engine._endings.owed == {}
     assert house.backend.open == 0
     running.cancel()
     await asyncio.wait([running])
@@ -472,7 +475,7 @@ async def test_a_cancel_that_meets_the_claim_gives_the_place_back(build: Build) 
             return await self.inner.claim(*arguments, **options)
 
         async def _meet(self, busy: asyncio.Future[None]) -> None:
-            closing = asyncio.create_task(house.engine._closer.close(victim, CancelRequested()))
+            closing = asyncio.create_task(house.engine._endings.end(victim, CancelRequested()))
             for _ in range(10):  # it has asked for the job, as the runner has, while the writer is busy
                 await asyncio.sleep(0)
             commit.set()
@@ -632,7 +635,7 @@ async def test_a_response_that_still_runs_cannot_be_continued(build: Build, stat
 @pytest.mark.parametrize("state", ["failed", "cancelled"])
 async def test_a_response_that_went_wrong_cannot_be_continued(house: House, state: str) -> None:
     hold = Hold()
-    house.backend.script = [hold, UpstreamFailed(failure("No."), "upstream_refused", 400)]
+    house.backend.script = [hold, UpstreamFailed(failure("No."), Reason.REFUSED, 400)]
     first = await house.submit()
     await hold.here()
     if state == "cancelled":

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 import pytest
 
-from gateway.core import machine
+from gateway.core import transcript
 from gateway.core.upstream import UpstreamFrames
 from gateway.engine.outputs import Outputs
 from gateway.engine.shelf import FileShelf
@@ -124,7 +124,7 @@ async def test_many_large_responses_end_whole_though_hardly_one_has_room(
 async def test_a_long_text_lies_in_a_file_without_a_name_and_comes_back_whole(
     build: Build, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
-    monkeypatch.setattr(machine, "_LOOSE_BYTES_MAX", 2**15)
+    monkeypatch.setattr(transcript, "_LOOSE_BYTES_MAX", 2**15)
     monkeypatch.setattr(output, "SHELVED_CHARS_MIN", 2**14)
     house = await build()
     hold = Hold()

@@ -12,6 +12,7 @@ from pydantic import SecretStr
 
 from gateway.core.call import Credential
 from gateway.core.job import Sealed
+from gateway.core.reason import Reason
 from gateway.core.upstream import UpstreamFailed
 from gateway.engine.credentials import SealingKeyMissing
 from gateway.engine.sealing import Sealer, Unsealable
@@ -107,7 +108,7 @@ async def test_a_job_runs_after_a_restart_with_the_credential_and_the_private_he
 async def test_every_end_takes_the_secret_with_it(build: Build) -> None:
     house = await build(credentials=keys(new=NEW), background={"deadline_s": 60})
     assert (await house.ended(await house.submit(credential=KEY)))["status"] == "completed"
-    house.backend.script = [UpstreamFailed(failure("No."), "upstream_refused", 400)]
+    house.backend.script = [UpstreamFailed(failure("No."), Reason.REFUSED, 400)]
     assert (await house.ended(await house.submit(credential=KEY)))["status"] == "failed"
     assert secrets_in(house) == []
     for end in ("cancel", "delete", "deadline"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from gateway.engine.silence import Silence
 from gateway.observe import Observer
@@ -22,11 +23,22 @@ class Told(Observer):
         self.counts.append(dict(backends))
 
 
+@dataclass(eq=False)
+class Waiting:
+    """An exchange, as far as its silence goes."""
+
+    response_id: str
+    backend: str = "big"
+    since_s: float | None = None
+    is_told: bool = False
+
+
 def test_each_silence_is_told_once_and_counted_as_long_as_it_lasts() -> None:
     told = Told()
     silence = Silence(10, told)
     long_ago_s = time.monotonic() - 11
-    with silence.watched("resp_1", "big") as one, silence.watched("resp_2", "big") as two:
+    one, two = Waiting("resp_1"), Waiting("resp_2")
+    with silence.watched(one), silence.watched(two):
         silence.look()  # neither waits
         one.since_s = two.since_s = long_ago_s
         silence.look()

@@ -8,6 +8,7 @@ import time
 import orjson
 import pytest
 
+from gateway.core.reason import Reason
 from gateway.core.upstream import UpstreamAnswer, UpstreamFailed, UpstreamFrames
 from gateway.outbound.redact import Redactor
 from gateway.wire.failures import MESSAGE_CHARS_MAX, failure
@@ -21,7 +22,7 @@ REDACTOR = Redactor(
 
 
 def failed(message: str) -> str:
-    item = REDACTOR.item(UpstreamFailed(failure(message), "upstream_refused", 401))
+    item = REDACTOR.item(UpstreamFailed(failure(message), Reason.REFUSED, 401))
     assert isinstance(item, UpstreamFailed)
     return item.failure["message"]
 
@@ -43,7 +44,7 @@ def test_a_message_that_is_cut_within_the_key_shows_no_part_of_it(shown: int) ->
 
 
 def test_words_that_serve_as_keys_stay() -> None:
-    item = UpstreamFailed(failure("The file is EMPTY"), "upstream_refused", 400)
+    item = UpstreamFailed(failure("The file is EMPTY"), Reason.REFUSED, 400)
     assert Redactor(["Bearer EMPTY", "EMPTY"], {}).item(item) == item
 
 

@@ -30,6 +30,7 @@ from gateway.core.job import (
     Status,
     StoreUnavailable,
 )
+from gateway.core.reason import Reason
 from gateway.core.tiers import weight
 from gateway.store.insight import WaitingJobs, Wanted
 from gateway.store.port import JobStore, Page, QueueLimits, Work
@@ -61,7 +62,7 @@ def job_named(name: str, **changes: Any) -> NewJob:
 def ending(
     first_seq: int, status: Status = Status.COMPLETED, count: int = 1, final: bytes = b"{}"
 ) -> Outcome:
-    return Outcome(status, final, first_seq, block(first_seq, count, "end"), count, None, "test")
+    return Outcome(status, final, first_seq, block(first_seq, count, "end"), count, None, Reason.ENDED)
 
 
 async def create(store: JobStore, name: str, **changes: Any) -> NewJob:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from gateway.core.job import Claim, ClaimLost, NewJob, Outcome, Status
+from gateway.core.reason import Reason
 from gateway.core.webhooks import CALLERS, Delivery, Endpoint, Judge, Standing, Verdict, owner_of
 from gateway.store.bells import OUTBOX
 from gateway.store.port import JobStore, QueueLimits
@@ -50,7 +51,7 @@ async def started(store: JobStore, name: str, *, tenant: bytes = TENANT, webhook
 
 async def finish(store: JobStore, claim: Claim, status: Status = Status.COMPLETED, now_ms: int = NOW) -> None:
     last = encode("response.test", b'{"sequence_number":1}')
-    outcome = Outcome(status, b"{}", 1, last, 1, None, "test")
+    outcome = Outcome(status, b"{}", 1, last, 1, None, Reason.ENDED)
     await store.finish(claim, outcome, now_ms=now_ms, expires_at_ms=now_ms + 600_000)
 
 

@@ -33,6 +33,7 @@ from gateway.core.job import (
     Sealed,
     Status,
 )
+from gateway.core.reason import Reason
 from gateway.core.webhooks import UP, Delivery, Endpoint, Standing, Verdict
 from gateway.observe import Observer
 from gateway.store.port import QueueLimits
@@ -260,7 +261,7 @@ class StoreMachine(RuleBasedStateMachine):
         job = self.model.get(claim.id)
         first = (len(job.events) if job else 3) + skew
         last = event(first, f"terminal {claim.epoch}")
-        outcome = Outcome(status, status.value.encode(), first, last, 1, None, "test")
+        outcome = Outcome(status, status.value.encode(), first, last, 1, None, Reason.ENDED)
         work = self.store.finish(claim, outcome, now_ms=self.now_ms, expires_at_ms=self.now_ms + RETENTION_MS)
         if not (job and self.is_present(claim) and skew == 0):
             with pytest.raises(ClaimLost):

@@ -11,6 +11,7 @@ import pytest
 
 from gateway.config import StoreSettings
 from gateway.core.job import NewJob, Outcome, Status
+from gateway.core.reason import Reason
 from gateway.core.webhooks import Delivery, Endpoint
 from gateway.observe import Observer
 from gateway.store.port import QueueLimits
@@ -113,7 +114,7 @@ async def test_a_scrape_and_a_look_cost_the_same_however_much_has_ended_and_wait
             await store.create(job(f"j{number}"), PLENTY)
             (claim,) = await store.claim(1, attempts_max=2, now_ms=NOW)
             last = encode("e", b"{}")
-            outcome = Outcome(Status.COMPLETED, b"{}", 2, last, 1, None, "test")
+            outcome = Outcome(Status.COMPLETED, b"{}", 2, last, 1, None, Reason.ENDED)
             await store.finish(claim, outcome, now_ms=NOW + number, expires_at_ms=NOW * 2)
 
     async def due(now_ms: int, per_lane_max: int) -> list[Delivery]:

@@ -18,6 +18,7 @@ import pytest
 
 from gateway.config import StoreSettings
 from gateway.core.job import NewJob, Outcome, Status
+from gateway.core.reason import Reason
 from gateway.observe import Observer
 from gateway.store.port import QueueLimits
 from gateway.store.sqlite.connecting import on_thread
@@ -383,7 +384,7 @@ async def test_what_was_acknowledged_survives_a_kill_at_any_moment(
         for name in await store.overdue(now_ms=10**13, limit=100):  # all: claims are to go to new jobs
             if taken := await store.take_over(name):
                 last = expected_event(name, taken.job.next_seq)
-                outcome = Outcome(Status.FAILED, b"{}", taken.job.next_seq, last, 1, None, "test")
+                outcome = Outcome(Status.FAILED, b"{}", taken.job.next_seq, last, 1, None, Reason.ENDED)
                 await store.finish(taken, outcome, now_ms=NOW, expires_at_ms=NOW * 1000)
         await store.close()
         with closing(sqlite3.connect(path)) as raw:
@@ -429,7 +430,7 @@ async def test_deleted_bytes_are_in_none_of_the_files(path: Path, opened: Open, 
         await store.append(claims[0], number, 1, encode("response.test", b"z" * 600), has_output=True)
     if way != "deleted while it ran":
         last = encode("response.completed", canaries[2].encode())
-        outcome = Outcome(Status.COMPLETED, canaries[1].encode() * 500, 60, last, 1, None, "test")
+        outcome = Outcome(Status.COMPLETED, canaries[1].encode() * 500, 60, last, 1, None, Reason.ENDED)
         await store.finish(claim, outcome, now_ms=NOW, expires_at_ms=NOW + 1000)
     files = [path, path.with_name(path.name + "-wal")]
     there = b"".join(file.read_bytes() for file in files)

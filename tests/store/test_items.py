@@ -12,6 +12,7 @@ import pytest
 
 from gateway.config import StoreSettings
 from gateway.core.job import NewJob, Outcome, Status, StoreUnavailable, TooMuchNamed
+from gateway.core.reason import Reason
 from gateway.observe import Observer
 from gateway.store.port import JobStore, QueueLimits
 from gateway.store.sqlite.store import SqliteStore
@@ -42,7 +43,7 @@ async def ended(store: JobStore, new: NewJob, *item_ids: str, expires_at_ms: int
     assert claim.id == new.id
     final = b'{"final":"%b"}' % new.id.encode()
     events = encode("response.completed", b"{}")
-    outcome = Outcome(Status.COMPLETED, final, 2, events, 1, None, "test", item_ids)
+    outcome = Outcome(Status.COMPLETED, final, 2, events, 1, None, Reason.ENDED, item_ids)
     await store.finish(claim, outcome, now_ms=NOW, expires_at_ms=expires_at_ms)
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from gateway.config import StoreSettings
 from gateway.core.job import Claim, ClaimLost, NewJob, Outcome, QueueFull, Status
+from gateway.core.reason import Reason
 from gateway.observe import Observer
 from gateway.store.port import QueueLimits
 from gateway.store.sqlite.store import SqliteStore
@@ -86,7 +87,7 @@ async def test_the_tally_is_what_a_count_would_give_after_any_moves(tmp_path: Pa
     async def finish() -> None:
         if claims:
             held = claims.pop(dice.randrange(len(claims)))
-            outcome = Outcome(Status.CANCELLED, b"{}", held.job.next_seq, b"e", 1, None, "test")
+            outcome = Outcome(Status.CANCELLED, b"{}", held.job.next_seq, b"e", 1, None, Reason.ENDED)
             await store.finish(held, outcome, now_ms=NOW, expires_at_ms=NOW)
 
     async def release() -> None:

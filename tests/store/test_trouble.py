@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from gateway.core.job import NewJob, Outcome, Status, StoreUnavailable
+from gateway.core.reason import Reason
 from gateway.store.port import QueueLimits
 from gateway.store.sqlite.file import DatabaseDamaged
 from gateway.store.sqlite.store import SqliteStore
@@ -473,7 +474,7 @@ async def test_an_ending_without_room_is_stored_when_there_is_room_again(
     store = await open_store()
     await store.create(store_kit.job("a"), PLENTY)
     (claim,) = await store.claim(1, attempts_max=2, now_ms=store_kit.NOW)
-    outcome = Outcome(Status.FAILED, b"{}", 2, b"end", 1, None, "test")
+    outcome = Outcome(Status.FAILED, b"{}", 2, b"end", 1, None, Reason.ENDED)
     times = {"now_ms": store_kit.NOW, "expires_at_ms": store_kit.NOW + 1000}
     disk.breaks(call="full", file="-wal")
     with pytest.raises(StoreUnavailable):

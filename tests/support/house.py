@@ -6,6 +6,7 @@ import asyncio
 import itertools
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,9 +15,8 @@ import orjson
 from gateway.config import Settings
 from gateway.core.call import BackendCall, Credential
 from gateway.core.job import Job
-from gateway.core.machine import Input
 from gateway.core.retry import Patience
-from gateway.core.upstream import UpstreamClosed, UpstreamFailed, UpstreamFrames
+from gateway.core.upstream import Upstream, UpstreamClosed, UpstreamFailed, UpstreamFrames
 from gateway.core.webhooks import Attempt, Delivery, Verdict
 from gateway.engine.clock import Clock
 from gateway.engine.credentials import CallerHeaders
@@ -61,7 +61,7 @@ class Hold:
             await self.reached.wait()
 
 
-Step = Input | Hold | Exception
+Step = Upstream | Hold | Exception
 ALL: Sequence[Step] = [*(frames(n, n + 4) for n in range(0, len(FRAMES), 4)), UpstreamClosed()]
 
 
@@ -75,7 +75,7 @@ class ScriptedBackend:
         self.patience = PATIENCE
         self.unreached_s = 0.0
         self.retry_wait_s = 0.0
-        self.put_offs: list[tuple[str, UpstreamFailed]] = []
+        self.put_offs: list[tuple[str, float | None]] = []
         self.open = 0
         self.open_max = 0
         self._closed: dict[str, asyncio.Event] = {}
@@ -90,25 +90,23 @@ class ScriptedBackend:
     async def ask(self, credential: Credential | None) -> Speech:
         return self.speech
 
-    def after_refusal(
-        self, speech: Speech, said: bytes, sent: bytes, retell: Callable[[Speech], bytes]
-    ) -> Speech | None:
-        return None
+    def learned(self, lesson: str) -> None:
+        pass
 
     def remember(self, model: Any, speech: Speech) -> None:
         pass
 
-    def may_retry(self) -> bool:
-        return True
-
+    @property
     def retry_in_s(self) -> float:
         return self.retry_wait_s
 
-    def put_off(self, job_id: str, failed: UpstreamFailed) -> UpstreamFailed:
-        self.put_offs.append((job_id, failed))
-        return failed
+    def book_retry(self) -> None:
+        pass
 
-    async def stream(self, call: BackendCall) -> AsyncGenerator[Input, None]:
+    def rest(self, job_id: str, asked_s: float | None) -> None:
+        self.put_offs.append((job_id, asked_s))
+
+    async def stream(self, call: BackendCall) -> AsyncGenerator[Upstream, None]:
         self.calls.append(call)
         self.open += 1
         self.open_max = max(self.open_max, self.open)
@@ -119,6 +117,8 @@ class ScriptedBackend:
                     await step.go.wait()
                 elif isinstance(step, Exception):
                     raise step
+                elif isinstance(step, UpstreamFailed):
+                    yield replace(step, unreached_s=self.unreached_s)
                 else:
                     yield step
         finally:

@@ -61,10 +61,10 @@ def poison(word: str) -> None:
     """Die when an event of the backend has this word in it, as a defect in a parser would have it."""
     receive = JobMachine.receive
 
-    def receive_or_die(machine: JobMachine, item: Any, *, now_s: int) -> Any:
+    def receive_or_die(machine: JobMachine, item: Any, now: Any) -> Any:
         if word.encode() in b"".join(frame.data for frame in getattr(item, "frames", ())):
             die()
-        return receive(machine, item, now_s=now_s)
+        return receive(machine, item, now)
 
     replace(JobMachine, "receive", receive_or_die)
 
