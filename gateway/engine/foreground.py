@@ -134,7 +134,7 @@ class Foreground:
         """The commands of a run. A client whose stream has not begun in time is told that it has."""
         async with aclosing(exchange.commands()) as commands, _first(commands) as first:
             wait_s = self._head_wait_s if is_streamed else None
-            if await loop.are_done([first], wait_s):
+            if not await loop.are_done([first], wait_s):
                 for command in exchange.receive(ClientWaits()):
                     if isinstance(command, Append):
                         yield command

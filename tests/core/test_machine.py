@@ -195,7 +195,7 @@ def test_what_cannot_be_called_at_all_is_not() -> None:
 
 
 def test_what_the_api_cannot_say_ends_a_job_and_refuses_a_plain_request() -> None:
-    unsayable = [{"role": "user", "content": [{"type": "input_file", "file_id": "file_1"}]}]
+    unsayable = [{"role": "nobody", "content": "Hello"}]
     speech = ChatSpeech()
     run = background(speech=speech, input=unsayable)
     assert play(run, Started()) == ["append 1 lifecycle", "finish failed unsupported_by_backend"]
