@@ -61,6 +61,11 @@ class Exchange:
         now = Now(self._clock.now_ms(), random.random(), self._backend.retry_in_s)  # noqa: S311  not a secret
         return self.machine.receive(item, now)
 
+    def forget(self) -> None:
+        """The output is not needed any more. The frames of a cancelled task live until the garbage collector
+        comes (a TaskGroup keeps its own error), and would keep it."""
+        del self.machine
+
     async def commands(
         self, room: Callable[[], Awaitable[None]] | None = None
     ) -> AsyncGenerator[Append | Again | Finish, None]:

@@ -32,11 +32,9 @@ class Run:
         attempts_max: Calls of a backend that one job may cost.
 
     Attributes:
-        task: Runs `to_its_end`.
+        task: Runs `to_its_end`; None before and afterwards.
         listening: To the bell of its claim.
     """
-
-    task: asyncio.Task[None]
 
     def __init__(
         self,
@@ -58,6 +56,7 @@ class Run:
         self._shelf = endings.outputs.shelf()
         self._exchange: Exchange | None = None
         self._is_stopped = False
+        self.task: asyncio.Task[None] | None = None
         self.listening = ExitStack()
         self.listening.enter_context(endings.store.bells.listen(self.look, claim(work.id)))
 
@@ -154,7 +153,7 @@ class Run:
         """End it by its own machine: see `endings.Running`."""
         exchange = self._exchange
         async with self.log.quiet():  # a commit that is under way would not be known to have happened
-            if exchange is None or exchange.machine.is_over or self._is_stopped or self.task.done():
+            if self.task is None or self._is_stopped or exchange is None or exchange.machine.is_over:
                 return False
             self._is_stopped = True
             self.task.cancel()
@@ -166,7 +165,8 @@ class Run:
 
     def abort(self) -> None:
         """Stop at once; the backend's connection closes."""
-        self.task.cancel()
+        if self.task is not None:
+            self.task.cancel()
 
     def look(self) -> None:
         """Somebody may have taken the job: its epoch says whether."""
@@ -183,6 +183,8 @@ class Run:
         self.log.discard()
         self._endings.outputs.drops(self.work.id)
         self._shelf.close()
+        if self._exchange is not None:
+            self._exchange.forget()
 
 
 def _outcome(exchange: Exchange, stop: Stop) -> Outcome:

@@ -186,6 +186,7 @@ class Runner:
 
     def _ended(self, run: Run, _task: asyncio.Task[None]) -> None:
         run.listening.close()
+        run.task = None
         claim = run.work
         del self._runs[claim.id], self._endings.runs[claim.id]
         self._slots.freed(claim.job.backend, claim.job.tenant)
@@ -196,16 +197,19 @@ class Runner:
         """Start nothing more, let what runs end, and stop the rest. Returns the claims of the stopped."""
         self._is_draining = True
         async with self._claiming:  # what is being claimed just now is a run, too
-            tasks = [run.task for run in self._runs.values()]
+            tasks = self._tasks()
         if tasks:
             await loop.are_done(tasks, timeout_s)
         stopped: list[Claim] = [run.work for run in self._runs.values()]
-        tasks = [run.task for run in self._runs.values()]
+        tasks = self._tasks()
         for task in tasks:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
         return stopped
+
+    def _tasks(self) -> list[asyncio.Task[None]]:
+        return [run.task for run in self._runs.values() if run.task is not None]
 
 
 def _not_stored(error: Exception) -> Abandoned:

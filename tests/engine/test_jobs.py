@@ -234,7 +234,7 @@ async def until_noted(house: House, response_id: str) -> None:
     """The run is over; its ending is left to the sweeper, which may have been there already."""
     async with asyncio.timeout(10):
         while response_id in house.engine._runner._runs:
-            await asyncio.wait([house.engine._runner._runs[response_id].task])
+            await asyncio.wait(house.engine._runner._tasks())
 
 
 async def test_no_more_jobs_run_at_once_than_allowed(build: Build) -> None:
