@@ -18,18 +18,9 @@ from tests.support.house import (
     frames,
     is_terminal,
     parsed,
+    text_of,
+    until_noted,
 )
-
-
-def text_of(response: dict[str, Any]) -> str:
-    return "".join(part["text"] for item in response["output"] for part in item["content"])
-
-
-async def until_noted(house: House, response_id: str) -> None:
-    """The run is over; its ending is left to the sweeper, which may have been there already."""
-    async with asyncio.timeout(10):
-        while response_id in house.engine._runner._runs:
-            await asyncio.wait([house.engine._runner._runs[response_id].task])
 
 
 async def test_a_queued_response_is_cancelled_before_it_runs(build: Build) -> None:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from typing import Any
-
 import orjson
 import pytest
 
@@ -15,13 +12,11 @@ from tests.support.house import (
     Hold,
     House,
     frames,
+    text_of,
+    until_noted,
 )
 
 TEXT = "one two three four five"
-
-
-def text_of(response: dict[str, Any]) -> str:
-    return "".join(part["text"] for item in response["output"] for part in item["content"])
 
 
 async def test_what_was_accepted_is_run_to_its_end(house: House) -> None:
@@ -99,10 +94,3 @@ async def test_a_defect_in_a_run_fails_its_response_and_no_other(house: House, a
     assert response["status"] == "failed"
     assert response["error"]["message"] == "The gateway failed while it ran this response."
     await house.stored(broken)
-
-
-async def until_noted(house: House, response_id: str) -> None:
-    """The run is over; its ending is left to the sweeper, which may have been there already."""
-    async with asyncio.timeout(10):
-        while response_id in house.engine._runner._runs:
-            await asyncio.wait([house.engine._runner._runs[response_id].task])
