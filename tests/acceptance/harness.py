@@ -257,7 +257,9 @@ class Gateway:
     ) -> AsyncIterator[AsyncIterator[bytes]]:
         """A stream, event by event as bytes; leaving the block hangs up."""
         method, data = ("GET", None) if body is None else ("POST", orjson.dumps(body))
-        headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+        headers = {"Authorization": f"Bearer {key}"} | (
+            {} if data is None else {"Content-Type": "application/json"}
+        )
         async with self.http.request(method, self.url + path, data=data, headers=headers) as answer:
             assert answer.status == 200, await answer.read()
             assert answer.headers["Content-Type"] == "text/event-stream; charset=utf-8"
