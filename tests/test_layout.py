@@ -31,6 +31,28 @@ TRIED_IN = {
     # a failure, by a backend's words
     "wire/test_failures.py": "wire/failures: causes errorbody waits",
     "wire/test_shapes.py": "wire: tools",
+    # a run is tried by its playbooks, and a kind of failure by what is done about it
+    "core/test_machine.py": "core: acceptance refusal upstream",
+    "core/test_retry.py": "core: reason",
+    # an engine is tried as a whole, by what its clients, its store and its backends see
+    "engine/test_run.py": "engine: exchange",
+    "engine/test_handover.py": "engine: engine",
+    "engine/test_jobs.py": "engine: refusals",
+    "engine/test_sealing.py": "engine: credentials",
+    "engine/test_outputs.py": "engine: shelf",
+    "engine/test_deliveries.py": "engine: receivers",
+    "acceptance/test_chat_backends.py": "engine: foreground",
+    # calls are tried between a real client and a real server
+    "acceptance/test_retries.py": "outbound: calls tries",
+    "acceptance/test_passing.py": "outbound: answer plain",
+    "acceptance/test_replicas.py": "outbound: backend backends checks",
+    # a store is tried by its contract, and the one in a file by what is done to the file
+    "store/test_contract.py": "store: bells insight port sqlite/operations sqlite/store",
+    "store/test_sqlite.py": "store/sqlite: census",
+    "store/test_sql_is_static.py": "store/sqlite: queries",
+    "store/test_opening.py": "store/sqlite: connecting connection filesystem",
+    "store/test_place.py": "store/sqlite: restoring",
+    "store/test_trouble.py": "store/sqlite: ballast database health readers upkeep writer",
     # settings are tried as a user gives them
     "config/test_loader.py": "config: backends conflicts environment file models names section",
     "config/test_tenants.py": "config: keyfiles publickeys",
@@ -49,8 +71,8 @@ def _tried_elsewhere() -> set[str]:
     return found
 
 
-WITHOUT = {"api": 23, "core": 7, "engine": 12, "outbound": 6, "store": 16}
-"""How many modules of other rooms have none yet. Lower a number when you add one."""
+WITHOUT = {"api": 21, "core": 1}
+"""How many modules of these rooms have none yet. Lower a number when you add one."""
 
 
 def _modules() -> list[str]:
@@ -83,5 +105,5 @@ def test_the_exceptions_are_needed_and_name_files_that_exist() -> None:
 
 def test_no_room_gets_more_modules_without_a_test_file() -> None:
     for room, most in WITHOUT.items():
-        found = [module for module in _without() if module.split("/")[0] == room]
+        found = [each for each in _without() if each.split("/")[0] == room and each not in _tried_elsewhere()]
         assert len(found) <= most, found

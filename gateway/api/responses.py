@@ -12,7 +12,6 @@ from urllib.parse import parse_qs
 
 from aiohttp import web
 
-from gateway.api.arrival import TcpArrival
 from gateway.api.bodies import looked_over, read_body
 from gateway.api.callers import Caller, Callers, split_headers
 from gateway.api.event_streams import stream_events
@@ -24,9 +23,8 @@ from gateway.api.tenants import own_credential
 from gateway.config import Settings
 from gateway.core.job import Idempotency, Job, Status
 from gateway.engine.engine import Engine
-from gateway.engine.jobs import Submission
+from gateway.engine.jobs import Repeat, Submission
 from gateway.engine.refusals import previous_not_found
-from gateway.engine.unacked import Delivery
 from gateway.observe import Observer
 from gateway.wire import query_strings, requests, responses, webhooks
 from gateway.wire.bodies.classify import Background, classify
@@ -73,29 +71,28 @@ class Responses:
         if len(body) > self._settings.background.body_bytes_max:
             raise too_large(self._settings.background.body_bytes_max)
         caller = self._callers.of(request, request_id)
-        idempotency, delivery = self._repeat(request, body)
-        if idempotency is None and (delivery is None or not delivery.is_retry):
+        repeat = self._repeat(request, body)
+        if repeat.idempotency is None and not repeat.is_retry:
             self._jobs.check_room(caller.tenant)  # any other may be asking for what there is already
-        return await self._create_background(request, kind.body, caller, idempotency, delivery)
+        return await self._create_background(request, kind.body, caller, repeat)
 
-    def _repeat(self, request: web.BaseRequest, body: bytes) -> tuple[Idempotency | None, Delivery | None]:
+    def _repeat(self, request: web.BaseRequest, body: bytes) -> Repeat:
         """By what a create can be known again: its key; else, where that is wanted, by itself."""
         key = requests.idempotency_key(request.headers.getall("Idempotency-Key", []))
         if key is not None:  # by its hash: a client may make it of what is not for the disk
             digest = hashlib.sha256(key.encode()).hexdigest()
-            return Idempotency(digest, _fingerprint(request, body)), None
+            return Repeat(Idempotency(digest, _fingerprint(request, body)))
         if not self._settings.background.adopt_unacked_retry:
-            return None, None
+            return Repeat()
         is_retry = requests.is_retry(request.headers.get("X-Stainless-Retry-Count"))
-        return None, Delivery(_fingerprint(request, body), is_retry, TcpArrival(request))
+        return Repeat(fingerprint=_fingerprint(request, body), is_retry=is_retry)
 
     async def _create_background(
         self,
         request: web.BaseRequest,
         body: dict[str, object],
         caller: Caller,
-        idempotency: Idempotency | None,
-        delivery: Delivery | None,
+        repeat: Repeat,
     ) -> web.StreamResponse:
         for name in _query(request):
             if name not in _QUERY_OF_CREATE:  # it would lie on disk, and it might be a key
@@ -110,16 +107,14 @@ class Responses:
             body = backend.speech.heard(body)
         accept_store_false = self._settings.background.store_false == "accept"
         requests.validate(body, accept_store_false=accept_store_false)
-        accepted = await self._jobs.earlier(caller.tenant, idempotency, delivery)
+        accepted = await self._jobs.earlier(caller.tenant, repeat)
         if accepted is None:
-            submission = await self._submission(request, body, caller, idempotency, delivery)
+            submission = await self._submission(request, body, caller, repeat)
             accepted = await self._jobs.submit(submission)
         headers = backend.speech.tools(body, body.get("input")).headers() if backend is not None else {}
         if body.get("stream") is True:
             self._observer.replays.labels("create").inc()
-            return await self._stream(
-                request, accepted.response_id, caller, after=-1, delivery=delivery, headers=headers
-            )
+            return await self._stream(request, accepted.response_id, caller, after=-1, headers=headers)
         answer = self._json(accepted.response, accepted.status, http_status=self._dialect.accepted_status)
         answer.headers.update(headers)
         return answer
@@ -129,8 +124,7 @@ class Responses:
         request: web.BaseRequest,
         body: dict[str, object],
         caller: Caller,
-        idempotency: Idempotency | None,
-        delivery: Delivery | None,
+        repeat: Repeat,
     ) -> Submission:
         webhook = webhooks.requested_url(body, self._settings.request_webhooks.metadata_key)
         backend = self._chooser.of_model(body.get("model"))
@@ -155,8 +149,7 @@ class Responses:
             stored_headers=stored,
             held_headers=held,
             is_previous_ours=is_ours,
-            idempotency=idempotency,
-            delivery=delivery,
+            repeat=repeat,
             webhook=webhook,
             request_id=caller.request_id,
         )
@@ -284,10 +277,9 @@ class Responses:
         caller: Caller,
         *,
         after: int,
-        delivery: Delivery | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> web.StreamResponse:
-        blocks = self._shown(self._followers.follow(stored_id, caller.tenant, after=after), delivery)
+        blocks = self._shown(self._followers.follow(stored_id, caller.tenant, after=after))
         stall_timeout_s = self._settings.server.write_stall_timeout_s
         return await stream_events(
             request,
@@ -297,17 +289,10 @@ class Responses:
             headers=headers,
         )
 
-    async def _shown(
-        self, blocks: AsyncGenerator[bytes, None], delivery: Delivery | None
-    ) -> AsyncGenerator[bytes, None]:
+    async def _shown(self, blocks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
         async with aclosing(blocks):
             async for block in blocks:
                 yield self._dialect.shown_events(block)
-                if (
-                    delivery is not None and block
-                ):  # the first event has the id: that is what must not be lost
-                    delivery.arrival.handed_over()
-                    delivery = None
 
 
 @contextmanager

@@ -113,12 +113,9 @@ class BackgroundSettings(Section):
     partial_output: bool = False
     """Show the output so far in a GET while the response runs."""
     adopt_unacked_retry: bool = False
-    """Answer the retry of a create with the response whose first answer was lost."""
+    """Answer the retry of a create with the response of the first try, if no request has named it yet."""
     adopt_within_s: Seconds = 60
     """Only responses accepted within this time are adopted."""
-    acknowledge_after_ms: Annotated[int, Field(ge=10, le=10_000)] = 250
-    """An answer counts as received if its connection is still open after this time. The official SDKs wait at
-    least 375 ms before they retry."""
     poll_after_ms: Annotated[int, Field(ge=100, le=60_000)] = 1_000
     """Sent as `openai-poll-after-ms` while a response is not finished."""
 

@@ -30,7 +30,7 @@ def new_job(
     opening: tuple[str, str],
     now_ms: int,
     deadline_s: float,
-    unacked: bytes | None = None,
+    fingerprint: bytes | None = None,
     webhook: str | None = None,
     tools: Sequence[dict[str, Any]] | None = None,
 ) -> NewJob:
@@ -54,7 +54,7 @@ def new_job(
         tenant=tenant,
         previous_id=previous_id,
         idempotency=idempotency,
-        unacked=unacked,
+        fingerprint=fingerprint,
         webhook=webhook,
         backend=backend,
         priority=tiers.rank(body),

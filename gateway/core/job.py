@@ -81,7 +81,7 @@ class NewJob:
         is_followable: Its output may be shown before its end, to whatever kind of reader.
         webhook: URL of the caller's own that is to be told of its end.
         events: The first events, encoded, from sequence number 0.
-        unacked: Fingerprint of the request, where a retry may adopt the job until its answer has arrived.
+        fingerprint: Of the request, where a retry may adopt the job until a request has named it.
         sealed: The caller's credential and private headers; gone from the store when the job ends.
         item_ids: Of the items by which a client may name them, if they do not tell where they are.
         model: As the client named it, for operators.
@@ -106,7 +106,7 @@ class NewJob:
     priority: int = 1
     is_background: bool = True
     idempotency: Idempotency | None = None
-    unacked: bytes | None = None
+    fingerprint: bytes | None = None
     sealed: Sealed | None = None
     webhook: str | None = field(default=None, repr=False)
     item_ids: tuple[str, ...] = ()
@@ -124,6 +124,7 @@ class Job:
         output_shown: A reader may have seen output: the job is not silent any more.
         final: JSON of the Response at its end; None before.
         has_previous: It goes on from a turn that is in the store.
+        is_unnamed: No request has named it yet: a retry of its create may adopt it.
     """
 
     id: str
@@ -146,6 +147,7 @@ class Job:
     is_background: bool = True
     has_previous: bool = False
     put_offs: int = 0
+    is_unnamed: bool = False
 
     def may_rerun(self, attempts_max: int) -> bool:
         """Whether running it again from the start would go unnoticed, and is allowed once more."""

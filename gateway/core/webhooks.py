@@ -111,6 +111,39 @@ class Attempt:
     reason: str
 
 
+_JITTER = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """When an event is tried again, and until when.
+
+    Attributes:
+        delays_s: After the first attempt, the second, …; the last one again and again.
+        retry_for_s: Since the end that it tells of.
+    """
+
+    delays_s: Sequence[float]
+    retry_for_s: float
+
+    def delays_ms(self, roll: float) -> list[int]:
+        """A tenth shorter to a tenth longer, so that attempts do not come at once everywhere.
+
+        Args:
+            roll: From 0 to 1.
+        """
+        spread = 1000 * (1 + _JITTER * (2 * roll - 1))
+        return [int(delay_s * spread) for delay_s in self.delays_s]
+
+    def delay_ms(
+        self, delivery: Delivery, verdict: Verdict, *, now_ms: int, delays_ms: Sequence[int]
+    ) -> int | None:
+        """Until the next attempt; None if there is none: it was taken, or it is given up."""
+        delay_ms = delays_ms[min(delivery.attempts, len(delays_ms) - 1)]
+        is_last = now_ms + delay_ms > delivery.ended_at_ms + self.retry_for_s * 1000
+        return None if is_last or verdict in (Verdict.TAKEN, Verdict.NEVER) else delay_ms
+
+
 _STRIKES = {Verdict.AGAIN: 1, Verdict.DOWN: 10}
 _STRIKES_MAX = 30
 """After three failures of its own in a row a receiver is taken to be down; also after thirty events in a

@@ -23,6 +23,7 @@ from gateway.core.webhooks import (
     Attempt,
     Delivery,
     Endpoint,
+    Schedule,
     Sender,
     Standing,
     Verdict,
@@ -46,8 +47,6 @@ _TIDY_MS = 60_000
 _AGAIN_S = 1.0
 """After the store could not write."""
 
-_JITTER = 0.1
-
 
 class Deliveries:
     """Keeps the outbox empty, if the receivers let it.
@@ -70,6 +69,7 @@ class Deliveries:
         self._sender = sender
         self._clock = clock
         self._settings = settings.webhooks
+        self._schedule = Schedule(self._settings.retry_delays_s, self._settings.retry_for_s)
         self._own_url_max = 0
         if settings.request_webhooks.metadata_key is not None:
             self._own_url_max = settings.request_webhooks.concurrency_max
@@ -90,7 +90,7 @@ class Deliveries:
             tenants = frozenset(map(self._fingerprint, settings.tenants))
             found.append(_endpoint(name, settings, tenants))
         try:
-            due_by_ms = self._clock.now_ms() + int(max(self._settings.retry_delays_s) * (1 + _JITTER) * 1000)
+            due_by_ms = self._clock.now_ms() + max(self._schedule.delays_ms(1))
             await self._outbox.set_endpoints(found, due_by_ms=due_by_ms)
         except StoreUnavailable as error:
             _log(error)
@@ -181,9 +181,8 @@ class Deliveries:
 
     async def _settle(self, delivery: Delivery, attempt: Attempt) -> None:
         now_ms = self._clock.now_ms()
-        delays_ms = self._delays_ms()
-        delay_ms = delays_ms[min(delivery.attempts, len(delays_ms) - 1)]
-        is_last = now_ms + delay_ms > delivery.ended_at_ms + self._settings.retry_for_s * 1000
+        delays_ms = self._schedule.delays_ms(random.random())  # noqa: S311  (guards nothing)
+        delay_ms = self._schedule.delay_ms(delivery, attempt.verdict, now_ms=now_ms, delays_ms=delays_ms)
         told = (delivery.response_id, delivery.receiver, delivery.attempts + 1, attempt.reason)
 
         def judge(standing: Standing) -> Standing:
@@ -191,12 +190,11 @@ class Deliveries:
 
         if attempt.verdict is Verdict.STOP and await self._outbox.disable(delivery.lane, now_ms=now_ms):
             self._observer.webhook_disabled(delivery.receiver)
-        if attempt.verdict is Verdict.TAKEN:
+        if delay_ms is None:
             before, after = await self._outbox.remove(delivery, judge)
-            self._observer.webhook_taken(*told)
-        elif is_last or attempt.verdict is Verdict.NEVER:
-            before, after = await self._outbox.remove(delivery, judge)
-            self._observer.webhook_given_up(*told)
+            is_taken = attempt.verdict is Verdict.TAKEN
+            tell = self._observer.webhook_taken if is_taken else self._observer.webhook_given_up
+            tell(*told)
         else:
             due_at_ms = now_ms + delay_ms
             before, after = await self._outbox.put_off(
@@ -207,12 +205,6 @@ class Deliveries:
             self._observer.webhook_down(delivery.receiver, attempt.reason)
         elif before.down_since_ms is not None and after.down_since_ms is None:
             self._observer.webhook_up(delivery.receiver, (now_ms - before.down_since_ms) / 1000)
-
-    def _delays_ms(self) -> list[int]:
-        """Until the next attempt, after the first, the second, …; given a tenth or take it, so that they do
-        not come at once everywhere."""
-        spread = 1000 * random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311  (guards nothing)
-        return [int(delay_s * spread) for delay_s in self._settings.retry_delays_s]
 
     async def _tidy(self, now_ms: int) -> None:
         """Give up what is too old or too much: of too much, the oldest at the receiver that has the most."""

@@ -27,7 +27,6 @@ from gateway.engine.sealing import Sealer
 from gateway.engine.silence import Silence
 from gateway.engine.sweeper import Sweeper
 from gateway.engine.thoughts import Thoughts
-from gateway.engine.unacked import Unacked
 from gateway.observe import Observer
 from gateway.store.insight import Backlog, WaitingJobs
 from gateway.store.port import JobStore
@@ -83,7 +82,6 @@ class Engine:
         )
         self._runner = runner = Runner(backends, endings, intake, thoughts, silence)
         self._lease = Lease(store, runner.abort_all)
-        self._unacked = unacked = Unacked(store, clock, background)
         self._sweeper = Sweeper(store, backends, endings, clock, background, settings.store, observer)
         self.jobs = Jobs(
             store,
@@ -96,7 +94,6 @@ class Engine:
             background,
             observer,
             self.dialect,
-            unacked,
             thoughts,
             settings.conversations,
             TiersAllowed(
@@ -138,8 +135,6 @@ class Engine:
 
         parts = (self._runner, self._lease, self._sweeper, self.deliveries, self._silence)
         own = [part.run() for part in parts]
-        if self._settings.adopt_unacked_retry:
-            own.append(self._unacked.run())
         for number, work in enumerate((*own, *others)):
             task = asyncio.create_task(work, name=f"engine-{number}")
             task.add_done_callback(died)
@@ -163,8 +158,6 @@ class Engine:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
-        if self._settings.adopt_unacked_retry:
-            await self._unacked.try_to_forget()
 
     async def answers(self) -> None:
         """Raises, if the store does not answer."""

@@ -31,13 +31,27 @@ from gateway.engine.refusals import refusal_of, refusing
 from gateway.engine.runner import Runner
 from gateway.engine.thoughts import Thoughts
 from gateway.engine.turns import Turns
-from gateway.engine.unacked import Delivery, Unacked
 from gateway.observe import Observer
 from gateway.store.port import JobStore
 from gateway.wire import responses
 from gateway.wire.dialects import Dialect
 from gateway.wire.errors import Fault, Refusal, not_found
 from gateway.wire.failures.blotting import name_shown
+
+
+@dataclass(frozen=True, slots=True)
+class Repeat:
+    """By what a create can be known again.
+
+    Attributes:
+        idempotency: From the header `Idempotency-Key`.
+        fingerprint: Of the request, where it has no key and a retry of it may adopt the job.
+        is_retry: It may adopt one itself.
+    """
+
+    idempotency: Idempotency | None = None
+    fingerprint: bytes | None = None
+    is_retry: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +63,6 @@ class Submission:
         backend: Name of the one that it goes to.
         target: Raw path and query of the backend call.
         stored_headers: May lie on disk; `held_headers` may not.
-        idempotency: From the header `Idempotency-Key`.
-        delivery: Its answer, where a retry may adopt a job whose answer was lost.
         is_previous_ours: Whether `previous_response_id` is to be found in this store; if not, it is the
             backend's to resolve.
         webhook: URL of the caller's own to tell of the end.
@@ -65,8 +77,7 @@ class Submission:
     stored_headers: dict[str, str]
     held_headers: CallerHeaders
     is_previous_ours: bool
-    idempotency: Idempotency | None = None
-    delivery: Delivery | None = None
+    repeat: Repeat = Repeat()
     webhook: str | None = field(default=None, repr=False)
     request_id: str | None = None
 
@@ -103,7 +114,6 @@ class Jobs:
         settings: BackgroundSettings,
         observer: Observer,
         dialect: Dialect,
-        unacked: Unacked,
         thoughts: Thoughts,
         conversations: ConversationSettings,
         tiers: TiersAllowed,
@@ -121,10 +131,8 @@ class Jobs:
         self._observer = observer
         self._dialect = dialect
         self._streams_any = settings.resume == "any" or dialect.streams_any
-        self._unacked = unacked
         self._tiers = tiers
         self._outputs = outputs
-        self._adopts = settings.adopt_unacked_retry
         self._is_draining = False
         self.turns = Turns(store, clock, settings, conversations, dialect, self.find, thoughts)
 
@@ -136,21 +144,24 @@ class Jobs:
         """Before the work on a new request that repeats no other. Raises: Refusal, if the queue is full."""
         self._intake.check(tenant)
 
-    async def earlier(
-        self, tenant: bytes, idempotency: Idempotency | None, delivery: Delivery | None
-    ) -> Accepted | None:
+    async def earlier(self, tenant: bytes, repeat: Repeat) -> Accepted | None:
         """The job that this create repeats, whatever else has changed since; None if it is a new one.
+
+        A retry without a key adopts a job that no request has named: nobody is known to have its id.
 
         Raises:
             Refusal: The key was used for another request, or nothing is accepted at the moment.
         """
         self._check_accepting()
-        earlier_id = None
+        earlier_id, now_ms = None, self._clock.now_ms()
         with refusing():
-            if idempotency is not None:
-                earlier_id = await self._store.repeated(tenant, idempotency, now_ms=self._clock.now_ms())
-            elif delivery is not None and delivery.is_retry:
-                earlier_id = await self._unacked.adopt(tenant, delivery)
+            if repeat.idempotency is not None:
+                earlier_id = await self._store.repeated(tenant, repeat.idempotency, now_ms=now_ms)
+            elif repeat.fingerprint is not None and repeat.is_retry:
+                since_ms = now_ms - int(self._settings.adopt_within_s * 1000)
+                earlier_id = await self._store.unnamed(
+                    tenant, repeat.fingerprint, since_ms=since_ms, now_ms=now_ms
+                )
                 if earlier_id is not None:
                     self._observer.job_adopted(earlier_id)
         return await self._accepted(earlier_id, tenant) if earlier_id is not None else None
@@ -181,8 +192,8 @@ class Jobs:
             backend=submission.backend,
             target=submission.target,
             headers=submission.stored_headers,
-            idempotency=submission.idempotency,
-            unacked=submission.delivery.fingerprint if submission.delivery is not None else None,
+            idempotency=submission.repeat.idempotency,
+            fingerprint=submission.repeat.fingerprint,
             webhook=submission.webhook,
             shows_output=self._streams_any or self._settings.partial_output,
             opening=self._dialect.opening,
@@ -218,11 +229,9 @@ class Jobs:
         return Accepted(job.id, job.status, await self.show(job)) if job is not None else None
 
     async def _accept(self, job: NewJob, submission: Submission) -> str:
-        held, delivery = submission.held_headers, submission.delivery
         backend = self._backends.get(job.backend)
         may_seal = backend is not None and backend.sees_callers
-        job = replace(job, sealed=self._credentials.keep(job, held, may_seal=may_seal))
-        answered = self._unacked.answer(job.tenant, delivery) if delivery is not None else None
+        job = replace(job, sealed=self._credentials.keep(job, submission.held_headers, may_seal=may_seal))
         if job.is_streamed:
             self._followers.expect(job)
         accepted_id = None
@@ -231,8 +240,6 @@ class Jobs:
         finally:
             if accepted_id != job.id:
                 self._credentials.forget(job.id)
-            if answered is not None:
-                answered(accepted_id)
         if accepted_id == job.id:
             self._followers.created(job)
             self._intake.accepted(job.tenant)
@@ -250,8 +257,9 @@ class Jobs:
         """A client's job, by any of its names; None if it is unknown, expired, deleted or another's: there is
         no telling which."""
         job = await self._find(response_id, tenant)
-        if self._adopts and job is not None:
-            self._unacked.named(job)
+        if job is not None and job.is_unnamed:
+            with suppress(StoreUnavailable):  # then a later request names it
+                await self._store.name(job.id)
         return job
 
     async def _find(self, response_id: str, tenant: bytes) -> Job | None:

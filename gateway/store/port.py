@@ -113,12 +113,11 @@ class JobStore(Chores, Protocol):
     async def repeated(self, tenant: bytes, idempotency: Idempotency, *, now_ms: int) -> str | None:
         """The job that the same key made, while it can be seen. Raises: KeyReused."""
 
-    async def unacked(self, tenant: bytes, fingerprint: bytes, *, since_ms: int, now_ms: int) -> list[str]:
-        """Jobs made of the same request since a time whose answers are not known to have arrived, oldest
-        first."""
+    async def unnamed(self, tenant: bytes, fingerprint: bytes, *, since_ms: int, now_ms: int) -> str | None:
+        """The newest job made of the same request since that time which no request has named yet."""
 
-    async def forget_unacked(self, ids: Collection[str], *, before_ms: int) -> None:
-        """The answers of these have arrived, and those to creates from before that time do not matter."""
+    async def name(self, response_id: str) -> None:
+        """A request has named this job: no retry adopts it any more. Raises: StoreUnavailable."""
 
     async def record(
         self,

@@ -256,9 +256,11 @@ class Gateway:
         self, path: str, body: dict[str, Any] | None = None, *, key: str = KEY
     ) -> AsyncIterator[AsyncIterator[bytes]]:
         """A stream, event by event as bytes; leaving the block hangs up."""
-        method = "GET" if body is None else "POST"
-        headers = {"Authorization": f"Bearer {key}"}
-        async with self.http.request(method, self.url + path, json=body, headers=headers) as answer:
+        method, data = ("GET", None) if body is None else ("POST", orjson.dumps(body))
+        headers = {"Authorization": f"Bearer {key}"} | (
+            {} if data is None else {"Content-Type": "application/json"}
+        )
+        async with self.http.request(method, self.url + path, data=data, headers=headers) as answer:
             assert answer.status == 200, await answer.read()
             assert answer.headers["Content-Type"] == "text/event-stream; charset=utf-8"
             yield _frames_of(answer)

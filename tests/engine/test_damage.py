@@ -66,17 +66,10 @@ async def test_a_job_whose_stored_events_are_damaged_fails_and_the_others_go_on(
 
 
 async def test_a_cancel_of_a_job_whose_stored_events_are_damaged_ends_it(build: Build) -> None:
-    house = await build()
-    hold = Hold()
-    house.backend.script = [frames(0, 6), hold]
-    response_id = await house.submit(stream=True)
-    await hold.here()
-    async with asyncio.timeout(10):
-        while len(await house.stored(response_id)) < 7:
-            await asyncio.sleep(0)
+    house, (response_id,) = await lost(build, 1)
     overwrite(house, response_id, DAMAGED[0])
+    house = await build(is_started=False)
     assert (await house.cancel(response_id))["status"] == "failed"
-    await house.backend.closed(response_id)
 
 
 async def test_a_defect_in_ending_one_job_does_not_keep_the_others_from_their_ends(build: Build) -> None:

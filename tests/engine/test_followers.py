@@ -395,9 +395,9 @@ async def test_a_store_that_does_not_answer_ends_the_stream(build: Build) -> Non
 
 @pytest.mark.parametrize(("heartbeat_s", "rings"), [(15, True), (0.05, False)], ids=["rung", "looked"])
 async def test_what_another_replica_writes_reaches_every_reader_with_one_read_of_the_store(
-    build: Any, kit: Any, heartbeat_s: float, rings: bool
+    build: Build, heartbeat_s: float, rings: bool
 ) -> None:
-    class Counting(kit.Wrapped):  # type: ignore[misc]
+    class Counting(Wrapped):
         pages = 0
 
         async def page(self, *arguments: Any, **options: Any) -> Any:
@@ -405,8 +405,8 @@ async def test_what_another_replica_writes_reaches_every_reader_with_one_read_of
             return await self.inner.page(*arguments, **options)
 
     house = await build(wrap=Counting, stream={"heartbeat_s": heartbeat_s})
-    first, hold = kit.Hold(), kit.Hold()
-    house.backend.script = [kit.frames(0, 3), first, kit.frames(3, 9), hold]
+    first, hold = Hold(), Hold()
+    house.backend.script = [frames(0, 3), first, frames(3, 9), hold]
     response_id = await house.submit(stream=True)
     await first.here()
     readers = [asyncio.create_task(house.stream(response_id)) for _ in range(5)]
@@ -428,10 +428,8 @@ async def test_what_another_replica_writes_reaches_every_reader_with_one_read_of
         assert house.store.pages - before <= 2, "one read for all, and one to see that there is no more"
 
 
-async def test_the_reader_of_a_new_stream_reads_nothing_back_and_no_stranger_profits(
-    build: Any, kit: Any
-) -> None:
-    class Counting(kit.Wrapped):  # type: ignore[misc]
+async def test_the_reader_of_a_new_stream_reads_nothing_back_and_no_stranger_profits(build: Build) -> None:
+    class Counting(Wrapped):
         pages = 0
 
         async def page(self, *arguments: Any, **options: Any) -> Any:
@@ -439,19 +437,19 @@ async def test_the_reader_of_a_new_stream_reads_nothing_back_and_no_stranger_pro
             return await self.inner.page(*arguments, **options)
 
     house = await build(wrap=Counting)
-    hold = kit.Hold()
+    hold = Hold()
     house.backend.script = [hold]
     response_id = await house.submit(stream=True)
     first = await take(house, response_id, 2)
     assert house.store.pages == 0
     assert (await house.store.all_events(response_id)).startswith(first)
     other = await house.submit(stream=True)
-    stranger = house.engine.followers.follow(other, kit.OTHER, after=-1)
+    stranger = house.engine.followers.follow(other, OTHER, after=-1)
     assert [block async for block in stranger] == []
 
 
 async def test_a_reader_that_was_expected_and_does_not_come_is_forgotten(
-    build: Any, kit: Any, monkeypatch: pytest.MonkeyPatch
+    build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gateway.engine.followers._EXPECTED_S", 0.05)
     house = await build()

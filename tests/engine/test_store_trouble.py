@@ -142,7 +142,7 @@ async def test_what_has_expired_is_purged_though_nothing_can_be_ended(build: Bui
     assert (await house.ended(late))["status"] == "failed"
 
 
-async def test_owners_of_before_are_voided_as_soon_as_the_store_can(
+async def test_jobs_of_owners_of_before_are_freed_as_soon_as_the_store_can(
     build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gateway.engine.handover._BEAT_S", 0.05)

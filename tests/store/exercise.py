@@ -264,26 +264,30 @@ async def test_a_key_means_the_first_job_for_as_long_as_it_can_be_seen(opened: O
     assert await store.repeated(TENANT, key, now_ms=NOW) is None
 
 
-async def test_answers_that_may_be_lost_are_found_oldest_first_until_they_are_forgotten(opened: Open) -> None:
+async def test_the_newest_job_of_a_request_is_found_until_a_request_names_it(opened: Open) -> None:
     store = await opened()
     asked = b"f" * 32
 
-    async def lost(since_ms: int = 0, tenant: bytes = TENANT, fingerprint: bytes = asked) -> list[str]:
-        return await store.unacked(tenant, fingerprint, since_ms=since_ms, now_ms=NOW)
+    async def unnamed(since_ms: int = 0, tenant: bytes = TENANT, fingerprint: bytes = asked) -> str | None:
+        return await store.unnamed(tenant, fingerprint, since_ms=since_ms, now_ms=NOW)
 
+    assert await unnamed() is None
     for number, name in enumerate("abcd"):
-        await create(store, name, unacked=asked, created_at_ms=NOW + number)
+        await create(store, name, fingerprint=asked, created_at_ms=NOW + number)
     await create(store, "e")
-    assert await store.delete("b", TENANT, now_ms=NOW)
+    assert await unnamed(tenant=OTHER) is await unnamed(fingerprint=b"g" * 32) is None
+    assert await unnamed() == await unnamed() == "d", "finding it is not naming it"
+    assert await unnamed(since_ms=NOW + 4) is None
+    assert await store.delete("d", TENANT, now_ms=NOW)
+    await store.name("c")
+    await store.name("unknown")
     await store.close()
     store = await opened()
-    assert await lost() == ["a", "c", "d"]
-    assert await lost(since_ms=NOW + 2) == ["c", "d"]
-    assert await lost(tenant=OTHER) == await lost(fingerprint=b"g" * 32) == []
-    await store.forget_unacked(["c", "unknown"], before_ms=NOW)
-    assert await lost() == ["a", "d"]
-    await store.forget_unacked([], before_ms=NOW + 1)
-    assert await lost() == ["d"]
+    assert await unnamed() == "b"
+    for name, is_unnamed in {"a": True, "c": False, "e": False}.items():
+        job = await store.find(name, TENANT, now_ms=NOW)
+        assert job is not None
+        assert job.is_unnamed is is_unnamed
 
 
 # -- claiming and fencing

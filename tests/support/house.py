@@ -372,6 +372,17 @@ def is_terminal(event: dict[str, Any]) -> bool:
     return event["type"] in ("response.completed", "response.failed", "response.incomplete")
 
 
+def text_of(response: dict[str, Any]) -> str:
+    return "".join(part["text"] for item in response["output"] for part in item["content"])
+
+
+async def until_noted(house: House, response_id: str) -> None:
+    """The run is over; its ending is left to the sweeper, which may have been there already."""
+    async with asyncio.timeout(PATIENCE_S):
+        while response_id in house.engine._runner._runs:
+            await asyncio.wait(house.engine._runner._tasks())
+
+
 class Build(Protocol):
     """Builds a house on the one file of the test; the one before must have been killed or closed."""
 

@@ -241,7 +241,7 @@ DAMAGES = [
     # other versions, other programs
     Damage("an older version", "foreign", _sql("PRAGMA user_version = 0")),
     Damage("a newer version", "foreign", _sql("PRAGMA user_version = 2")),
-    Damage("a much newer version", "foreign", _sql("PRAGMA user_version = 99", "DROP TABLE unacked")),
+    Damage("a much newer version", "foreign", _sql("PRAGMA user_version = 99", "DROP TABLE secret")),
     Damage("an unreleased version", "foreign", _sql("DELETE FROM meta WHERE key = 'schema'")),
     Damage("another program's database", "foreign", _foreign_database()),
     Damage("another program's, with a log", "foreign", _foreign_database("PRAGMA journal_mode = WAL")),

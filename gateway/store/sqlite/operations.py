@@ -52,14 +52,6 @@ def create(raw: sqlite3.Connection, job: NewJob, limits: QueueLimits) -> str:
         key, fingerprint = job.idempotency.key, job.idempotency.fingerprint
         values = {"tenant": job.tenant, "key": key, "fingerprint": fingerprint, "pk": pk}
         raw.execute(QUERIES["put_idempotent"], values)
-    if job.unacked is not None:
-        values = {
-            "tenant": job.tenant,
-            "fingerprint": job.unacked,
-            "pk": pk,
-            "created_at_ms": job.created_at_ms,
-        }
-        raw.execute(QUERIES["put_unacked"], values)
     return job.id
 
 
@@ -110,6 +102,7 @@ def _insert(
             "previous_id": job.previous_id,
             "backend": job.backend,
             "model": job.model,
+            "fingerprint": job.fingerprint,
             "priority": job.priority,
             "status": status.value,
             "next_seq": job.next_seq,
@@ -263,6 +256,7 @@ def to_job(row: sqlite3.Row) -> Job:
         is_background=bool(row["is_background"]),
         has_previous=row["previous"] is not None,
         put_offs=row["put_offs"],
+        is_unnamed=row["fingerprint"] is not None,
         response=row["response"],
         final=row["final"],
     )

@@ -93,13 +93,13 @@ class SqliteStore:
     async def repeated(self, tenant: bytes, idempotency: Idempotency, *, now_ms: int) -> str | None:
         return await self._read(lambda raw: operations.repeated(raw, tenant, idempotency, now_ms=now_ms))
 
-    async def unacked(self, tenant: bytes, fingerprint: bytes, *, since_ms: int, now_ms: int) -> list[str]:
+    async def unnamed(self, tenant: bytes, fingerprint: bytes, *, since_ms: int, now_ms: int) -> str | None:
         values = {"tenant": tenant, "fingerprint": fingerprint, "since_ms": since_ms, "now_ms": now_ms}
-        return [row["id"] for row in await self._all("unacked", **values)]
+        row = await self._one("unnamed", **values)
+        return None if row is None else str(row["id"])
 
-    async def forget_unacked(self, ids: Collection[str], *, before_ms: int) -> None:
-        values = {"ids": json.dumps(list(ids)), "before_ms": before_ms}
-        await self._writer.ask(lambda raw: raw.execute(QUERIES["forget_unacked"], values) and None)
+    async def name(self, response_id: str) -> None:
+        await self._writer.ask(lambda raw: raw.execute(QUERIES["name"], {"id": response_id}) and None)
 
     async def find(self, response_id: str, tenant: bytes, *, now_ms: int) -> Job | None:
         row = await self._one("find_job", id=response_id, tenant=tenant, now_ms=now_ms)

@@ -2,10 +2,10 @@
 
 -- name: insert_job
 -- Queued; or, for a plain response that is kept as a turn, ended.
-INSERT INTO job (id, tenant, previous, backend, model, priority, status, next_seq,
+INSERT INTO job (id, tenant, fingerprint, previous, backend, model, priority, status, next_seq,
                  is_background, is_streamed, is_followable, is_rerunnable,
                  created_at_ms, deadline_ms, finished_at_ms, expires_at_ms)
-VALUES (:id, :tenant,
+VALUES (:id, :tenant, :fingerprint,
         (SELECT pk FROM job WHERE id = :previous_id AND tenant = :tenant
                               AND (expires_at_ms IS NULL OR expires_at_ms > :created_at_ms)),
         :backend, :model, :priority, :status, :next_seq,
@@ -32,20 +32,16 @@ WHERE idempotency.tenant = :tenant AND idempotency.key = :key;
 -- name: put_idempotent
 INSERT OR REPLACE INTO idempotency (tenant, key, fingerprint, job) VALUES (:tenant, :key, :fingerprint, :pk);
 
--- name: put_unacked
-INSERT INTO unacked (job, tenant, fingerprint, created_at_ms) VALUES (:pk, :tenant, :fingerprint, :created_at_ms);
+-- name: unnamed
+SELECT id
+FROM job
+WHERE fingerprint = :fingerprint AND tenant = :tenant AND created_at_ms >= :since_ms
+  AND (expires_at_ms IS NULL OR expires_at_ms > :now_ms)
+ORDER BY pk DESC
+LIMIT 1;
 
--- name: unacked
-SELECT job.id
-FROM unacked JOIN job ON job.pk = unacked.job
-WHERE unacked.tenant = :tenant AND unacked.fingerprint = :fingerprint AND unacked.created_at_ms >= :since_ms
-  AND (job.expires_at_ms IS NULL OR job.expires_at_ms > :now_ms)
-ORDER BY job.pk;
-
--- name: forget_unacked
--- Those whose ids come as one JSON list, and all that are too old.
-DELETE FROM unacked
-WHERE created_at_ms < :before_ms OR job IN (SELECT pk FROM job WHERE id IN (SELECT value FROM json_each(:ids)));
+-- name: name
+UPDATE job SET fingerprint = NULL WHERE id = :id;
 
 -- name: insert_segment
 INSERT INTO segment (job, first_seq, last_seq, events) VALUES (:pk, :first_seq, :last_seq, :events);

@@ -10,6 +10,8 @@ CREATE TABLE job (
     pk             INTEGER PRIMARY KEY,
     id             TEXT    NOT NULL UNIQUE,
     tenant         BLOB    NOT NULL CHECK (length(tenant) = 32),
+    -- Of the create request, while a retry of it may adopt the job: until a request names the job.
+    fingerprint    BLOB,
     -- The turn before this one. Its row stays, unseen, for as long as a later turn needs it as context.
     previous       INTEGER REFERENCES job (pk),
     backend        TEXT    NOT NULL,
@@ -49,6 +51,7 @@ CREATE INDEX job_owned ON job (status, owner) WHERE owner IS NOT NULL AND status
 CREATE INDEX job_queued_of_tenant ON job (tenant) WHERE status = 'queued';
 CREATE INDEX job_deadline ON job (deadline_ms) WHERE status IN ('queued', 'in_progress');
 CREATE INDEX job_expiry ON job (expires_at_ms, status) WHERE expires_at_ms IS NOT NULL;
+CREATE INDEX job_unnamed ON job (fingerprint) WHERE fingerprint IS NOT NULL;
 CREATE INDEX job_previous ON job (previous) WHERE previous IS NOT NULL;
 
 -- The state machine once more (gateway/core/job.py has it first): a wrong statement cannot break it.
@@ -102,17 +105,6 @@ CREATE TABLE idempotency (
 ) STRICT, WITHOUT ROWID;
 
 CREATE INDEX idempotency_job ON idempotency (job);
-
--- Creates whose answer is not known to have arrived, by a hash of the request: a retry may adopt their job.
-CREATE TABLE unacked (
-    job           INTEGER PRIMARY KEY REFERENCES job (pk) ON DELETE CASCADE,
-    tenant        BLOB    NOT NULL,
-    fingerprint   BLOB    NOT NULL,
-    created_at_ms INTEGER NOT NULL
-) STRICT;
-
-CREATE INDEX unacked_request ON unacked (tenant, fingerprint);
-CREATE INDEX unacked_age ON unacked (created_at_ms);
 
 -- What was asked for. `request` has no credential and no `input`, which stands beside it.
 CREATE TABLE call (

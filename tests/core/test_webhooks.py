@@ -1,4 +1,4 @@
-"""What attempts say of a receiver: when it is down, how often it is tried then, and when it is up again."""
+"""When an event is tried again; what attempts say of a receiver: when it is down, and when up again."""
 
 from __future__ import annotations
 
@@ -6,9 +6,42 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.webhooks import UP, Standing, Verdict, own_lane, owner_of
+from gateway.core.job import Status
+from gateway.core.webhooks import UP, Delivery, Schedule, Standing, Verdict, own_lane, owner_of
 
 DELAYS_MS = [10, 50, 100]
+
+
+SCHEDULE = Schedule(delays_s=[1, 10], retry_for_s=60)
+
+
+def delivery(attempts: int = 0) -> Delivery:
+    return Delivery("resp_1", "billing", None, Status.COMPLETED, 1000, attempts, due_at_ms=0, failure=None)
+
+
+@pytest.mark.parametrize(
+    ("roll", "delays_ms"), [(0.0, [900, 9_000]), (0.5, [1_000, 10_000]), (1.0, [1_100, 11_000])]
+)
+def test_delays_are_a_tenth_shorter_to_a_tenth_longer(roll: float, delays_ms: list[int]) -> None:
+    assert SCHEDULE.delays_ms(roll) == delays_ms
+
+
+@pytest.mark.parametrize(("attempts", "delay_ms"), [(0, 1_000), (1, 10_000), (2, 10_000), (99, 10_000)])
+def test_each_attempt_in_vain_has_its_delay_and_all_later_ones_the_last(attempts: int, delay_ms: int) -> None:
+    for verdict in (Verdict.AGAIN, Verdict.DOWN, Verdict.STOP):
+        found = SCHEDULE.delay_ms(delivery(attempts), verdict, now_ms=1000, delays_ms=[1_000, 10_000])
+        assert found == delay_ms
+
+
+@pytest.mark.parametrize("verdict", [Verdict.TAKEN, Verdict.NEVER])
+def test_what_was_taken_or_may_never_be_sent_is_not_tried_again(verdict: Verdict) -> None:
+    assert SCHEDULE.delay_ms(delivery(), verdict, now_ms=1000, delays_ms=[1_000]) is None
+
+
+def test_an_event_is_given_up_when_its_next_attempt_would_be_too_late() -> None:
+    last_ms = 1000 + 60_000 - 1_000
+    assert SCHEDULE.delay_ms(delivery(), Verdict.DOWN, now_ms=last_ms, delays_ms=[1_000]) == 1_000
+    assert SCHEDULE.delay_ms(delivery(), Verdict.DOWN, now_ms=last_ms + 1, delays_ms=[1_000]) is None
 
 
 def after(standing: Standing, *verdicts: Verdict, now_ms: int = 1000) -> Standing:
