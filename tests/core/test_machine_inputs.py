@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gateway.core.job import Status
@@ -446,6 +446,7 @@ garbage = st.lists(
 
 
 @given(events=garbage)
+@example(events=[{"type": "response.content_part.added", "part": {"text": None, "type": True}}])
 @settings(max_examples=120, deadline=None)
 def test_no_garbage_breaks_the_machine(events: list[Event], begin: Begin, check: Callable[..., None]) -> None:
     played = begin()

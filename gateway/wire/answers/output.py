@@ -62,7 +62,8 @@ def kind_of(part: dict[str, Any], item_type: str, holder: str) -> TextKind:
     """The kind of a part. Its item and its list decide before its own type does."""
     if item_type == "reasoning":
         return SUMMARY_TEXT if holder == "summary" else REASONING_TEXT
-    return _ANSWER.get(str(part.get("type") or "output_text"), OTHER)
+    own = part.get("type")
+    return _ANSWER.get(own if isinstance(own, str) and own else "output_text", OTHER)
 
 
 ARGUMENTS = {
