@@ -11,7 +11,7 @@ from aiohttp.http import StreamWriter
 
 from gateway import loop
 from gateway.api.draining import drained, hold_as_usual, hold_little, reset
-from gateway.wire.headers import set_own
+from gateway.wire.http.headers import set_own
 from gateway.wire.sse import KEEP_ALIVE
 
 _PIECE_BYTES = 16 * 2**10

@@ -13,13 +13,13 @@ from gateway.api.bodies import looked_over
 from gateway.api.callers import Caller, Callers, split_headers
 from gateway.api.errors import backend_error_response
 from gateway.api.event_streams import stream_events
+from gateway.api.heads import head_of
 from gateway.api.passthrough import Passthrough
 from gateway.api.ports import Backend
 from gateway.api.retelling import Retelling
 from gateway.api.routing import Routing, renamed
 from gateway.api.shared_key import refuse_previous
 from gateway.api.taps import Both, EchoTap, ResponseTap, Tap, TapOf
-from gateway.api.tenants import own_credential
 from gateway.config import Settings
 from gateway.core.job import Outcome, Status
 from gateway.core.unkept import unkept
@@ -114,7 +114,7 @@ class ForegroundCreate:
                 if answer.status < 400:
                     backend.learn(Api.RESPONSES)
                 return answer
-            speech = await backend.ask(own_credential(request))
+            speech = await backend.ask(head_of(request).credential)
             if speech.is_translated:
                 return await self._translated(request, backend, body, request_id)
         return await self._passthrough.forward(

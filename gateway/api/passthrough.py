@@ -14,13 +14,15 @@ from gateway import loop
 from gateway.api.bodies import Upload
 from gateway.api.draining import drained, keep_little_unsent, reset
 from gateway.api.errors import error_response
+from gateway.api.heads import head_of
 from gateway.api.ports import Backend
 from gateway.api.retelling import Retelling
 from gateway.api.taps import Tap, TapOf
 from gateway.core.call import PlainCall, RequestBody
 from gateway.observe import Observer
 from gateway.wire.errors import Fault, Refusal
-from gateway.wire.headers import is_sendable, to_client
+from gateway.wire.http.head import is_sendable
+from gateway.wire.http.headers import to_client
 
 _ERROR_BYTES_MAX = 64 * 2**10
 
@@ -110,11 +112,11 @@ class Passthrough:
         Args:
             begun: What has been read of it.
         """
-        headers = to_client(answer.headers, request_id=request_id)
-        if tap is not None and tap.may_change:
-            headers.popall(hdrs.CONTENT_LENGTH, None)
+        headers = to_client(answer.headers.items(), request_id=request_id)
         reason = answer.reason if answer.reason is not None and is_sendable(answer.reason) else None
         response = Relayed(status=answer.status, reason=reason, headers=headers)
+        if tap is not None and tap.may_change:
+            response.headers.popall(hdrs.CONTENT_LENGTH, None)
         if request.version < HttpVersion11:
             # aiohttp keeps such a connection open where the client asked for it, but without chunks
             # only its end shows the end of the body.
@@ -187,10 +189,8 @@ def _call(
     def upload() -> RequestBody | None:
         return Upload(request, body) if body is not None or request.body_exists else None
 
-    size = None if body is None else len(body)
-    return PlainCall(
-        request_id, request.method, request.raw_path, request.headers, limit_s, kind, upload, size, is_seen
-    )
+    head, size = head_of(request), None if body is None else len(body)
+    return PlainCall(request_id, head.method, head.target, head.headers, limit_s, kind, upload, size, is_seen)
 
 
 async def _beginning(answer: aiohttp.ClientResponse, idle_s: float) -> bytes:

@@ -13,9 +13,9 @@ from typing import Final, Protocol
 from aiohttp.streams import StreamReader
 
 from gateway import loop
-from gateway.api.request_heads import head_too_large
 from gateway.config import ServerSettings
 from gateway.wire.errors import Fault, Refusal
+from gateway.wire.http.admission import head_too_large
 
 _TICK_S: Final = 1.0
 """Limits are met this much late at most: one timer for a body, not one for each piece of it. Ticks are

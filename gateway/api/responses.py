@@ -17,10 +17,10 @@ from gateway.api.bodies import looked_over, read_body
 from gateway.api.callers import Caller, Callers, split_headers
 from gateway.api.event_streams import stream_events
 from gateway.api.foreground import ForegroundCreate
+from gateway.api.heads import head_of
 from gateway.api.passthrough import Passthrough
 from gateway.api.ports import Backend
 from gateway.api.routing import Routing
-from gateway.api.tenants import own_credential
 from gateway.config import Settings
 from gateway.core.job import Idempotency, Job, Status
 from gateway.engine.engine import Engine
@@ -142,7 +142,7 @@ class Responses:
             if not is_ours and not await self._callers.backend_knows(request, caller, previous_id, backend):
                 raise previous_not_found(previous_id)
         if not backend.speech.is_certain and requests.has_built_in_tools(body):
-            await backend.ask(own_credential(request))  # the answer says which of them are served
+            await backend.ask(head_of(request).credential)  # the answer says which of them are served
         if body.get("conversation") and not backend.speech.is_translated:
             await self._callers.check_conversation(request, caller, body["conversation"], backend)
         stored, held = split_headers(request, caller, backend)

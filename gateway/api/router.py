@@ -14,11 +14,11 @@ from gateway.api.bodies import looked_over, read_body
 from gateway.api.callers import Callers
 from gateway.api.cors import Cors
 from gateway.api.errors import error_response
+from gateway.api.heads import head_of
 from gateway.api.models import merged_models, one_model
 from gateway.api.passthrough import Passthrough
 from gateway.api.ports import Backends
 from gateway.api.refusals import RefusalLog
-from gateway.api.request_heads import is_websocket
 from gateway.api.responses import Responses
 from gateway.api.routing import Routing
 from gateway.api.shared_key import COMPUTING, keep_apart, keep_sockets_apart
@@ -27,7 +27,8 @@ from gateway.config import ServerSettings
 from gateway.observe import Observer, line
 from gateway.wire.bodies.cache_salt import salted
 from gateway.wire.errors import Fault, Refusal, no_websocket
-from gateway.wire.headers import set_own
+from gateway.wire.http.admission import is_websocket
+from gateway.wire.http.headers import set_own
 
 CONTRACT_PATH = "/openapi.json"
 
@@ -112,7 +113,7 @@ class Router:
 
     def _handler(self, request: web.BaseRequest) -> Handler:
         path = request.raw_path.partition("?")[0]
-        if is_websocket(request):
+        if is_websocket(head_of(request)):
             return self._tunnel
         if request.method == "GET" and self._merges_models:
             if path == self._models_path:

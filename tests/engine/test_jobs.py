@@ -11,7 +11,6 @@ from typing import Any
 import orjson
 import pytest
 
-from gateway.core.call import Credential
 from gateway.core.job import Status, StoreUnavailable
 from gateway.core.reason import Reason
 from gateway.core.transcript import CancelRequested
@@ -19,6 +18,7 @@ from gateway.core.upstream import UpstreamAnswer, UpstreamClosed, UpstreamFailed
 from gateway.wire.conversation.replay import ReplayTarget
 from gateway.wire.errors import Fault, Refusal
 from gateway.wire.failures import failure
+from gateway.wire.http.head import Credential
 from tests.support.house import (
     ALL,
     OTHER,
