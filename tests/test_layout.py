@@ -49,7 +49,7 @@ def _tried_elsewhere() -> set[str]:
     return found
 
 
-WITHOUT = {"api": 23, "core": 7, "engine": 12, "outbound": 6, "store": 16}
+WITHOUT = {"api": 21, "core": 7, "engine": 12, "outbound": 6, "store": 16}
 """How many modules of other rooms have none yet. Lower a number when you add one."""
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from gateway.api.heads import head_of
+from gateway.api.http.heads import head_of
 from gateway.api.passthrough import Passthrough
 from gateway.api.ports import Backend, Backends
 from gateway.api.routing import no_such_model

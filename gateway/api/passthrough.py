@@ -11,12 +11,12 @@ from aiohttp import hdrs, web
 from aiohttp.http import HttpVersion11, StreamWriter
 
 from gateway import loop
-from gateway.api.bodies import Upload
-from gateway.api.draining import drained, keep_little_unsent, reset
-from gateway.api.errors import error_response
-from gateway.api.heads import head_of
+from gateway.api.chained_call import ChainedCall
+from gateway.api.http.bodies import Upload
+from gateway.api.http.errors import error_response
+from gateway.api.http.heads import head_of
+from gateway.api.http.slow_clients import drained, keep_little_unsent, reset
 from gateway.api.ports import Backend
-from gateway.api.retelling import Retelling
 from gateway.api.taps import Tap, TapOf
 from gateway.core.call import PlainCall, RequestBody
 from gateway.observe import Observer
@@ -42,7 +42,7 @@ class Passthrough:
         request_id: str,
         body: bytes | None = None,
         tap_of: TapOf | None = None,
-        retelling: Retelling | None = None,
+        chained: ChainedCall | None = None,
     ) -> web.StreamResponse:
         """Answer a request with what the backend answers.
 
@@ -50,7 +50,7 @@ class Passthrough:
             body: The request's body where it has been read (and decoded) already; it is sent with its length.
             tap_of: Makes what sees the answer on its way, and may change it. The backend is then asked not
                 to compress it.
-            retelling: Says the same otherwise, if the backend refuses the body and says why.
+            chained: Says the same otherwise, if the backend refuses the body and says why.
         """
         limit_s, idle_s = backend.settings.plain_head_timeout_s, backend.settings.idle_timeout_s
         is_seen = tap_of is not None
@@ -59,12 +59,12 @@ class Passthrough:
                 call = _call(request, request_id, body, limit_s, "passthrough", is_seen=is_seen)
                 async with backend.plain.open(call) as answer:
                     said = b""
-                    if retelling is not None and retelling.may_learn(answer.status):
+                    if chained is not None and chained.may_learn(answer.status):
                         said = await _beginning(answer, idle_s)
-                        if (body := await retelling.otherwise(said)) is not None:
+                        if (body := await chained.otherwise(said)) is not None:
                             continue
-                    elif retelling is not None and answer.status < 300:
-                        retelling.answered()
+                    elif chained is not None and answer.status < 300:
+                        chained.answered()
                     tap = tap_of(answer) if tap_of is not None else None
                     return await self._relay(request, answer, request_id, idle_s, tap, said)
         except Refusal as refusal:

@@ -13,11 +13,11 @@ from urllib.parse import parse_qs
 from aiohttp import web
 
 from gateway.api.arrival import TcpArrival
-from gateway.api.bodies import looked_over, read_body
-from gateway.api.callers import Caller, Callers, split_headers
-from gateway.api.event_streams import stream_events
 from gateway.api.foreground import ForegroundCreate
-from gateway.api.heads import head_of
+from gateway.api.http.bodies import looked_over, read_body
+from gateway.api.http.event_streams import stream_events
+from gateway.api.http.heads import head_of
+from gateway.api.identity.callers import Caller, Callers, split_headers
 from gateway.api.passthrough import Passthrough
 from gateway.api.ports import Backend
 from gateway.api.routing import Routing

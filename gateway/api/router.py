@@ -10,18 +10,18 @@ from urllib.parse import unquote
 
 from aiohttp import web
 
-from gateway.api.bodies import looked_over, read_body
-from gateway.api.callers import Callers
-from gateway.api.cors import Cors
-from gateway.api.errors import error_response
-from gateway.api.heads import head_of
+from gateway.api.http.bodies import looked_over, read_body
+from gateway.api.http.cors import Cors
+from gateway.api.http.errors import error_response
+from gateway.api.http.heads import head_of
+from gateway.api.identity.callers import Callers
+from gateway.api.identity.refusal_log import RefusalLog
+from gateway.api.identity.shared_key import COMPUTING, keep_apart, keep_sockets_apart
 from gateway.api.models import merged_models, one_model
 from gateway.api.passthrough import Passthrough
 from gateway.api.ports import Backends
-from gateway.api.refusals import RefusalLog
 from gateway.api.responses import Responses
 from gateway.api.routing import Routing
-from gateway.api.shared_key import COMPUTING, keep_apart, keep_sockets_apart
 from gateway.api.websocket import tunnel
 from gateway.config import ServerSettings
 from gateway.observe import Observer, line

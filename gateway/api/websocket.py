@@ -16,8 +16,8 @@ from aiohttp.http import StreamWriter
 from aiohttp.streams import StreamReader
 
 from gateway import loop
-from gateway.api.errors import STATUS, error_response
-from gateway.api.heads import head_of
+from gateway.api.http.errors import STATUS, error_response
+from gateway.api.http.heads import head_of
 from gateway.api.passthrough import Relayed
 from gateway.api.ports import Backend
 from gateway.config import ServerSettings

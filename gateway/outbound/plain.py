@@ -18,7 +18,7 @@ from gateway.config import UpstreamSettings
 from gateway.core.call import PlainCall, RequestBody
 from gateway.observe import Observer
 from gateway.outbound.calls import Unanswered, attempts
-from gateway.outbound.client import FAILURES, read_up_to, url_at
+from gateway.outbound.client import FAILURES, Method, read_up_to, url_at
 from gateway.outbound.pool import Replica
 from gateway.outbound.tries import Tries
 from gateway.wire.errors import Fault, Refusal, invalid
@@ -82,7 +82,7 @@ class PlainCalls:
                 # A dead pooled connection is tried once more by aiohttp, for idempotent methods without a
                 # started body only (RFC 9112 §9.3.1).
                 answer = await self._session.request(
-                    call.method, url, headers=headers, data=body, allow_redirects=False
+                    Method(call.method), url, headers=headers, data=body, allow_redirects=False
                 )
             except FAILURES as error:
                 if body is None or body.failure is None:

@@ -16,8 +16,8 @@ import pytest
 from aiohttp import WSMsgType, web
 from yarl import URL
 
-from gateway.api.heads import head_of
-from gateway.api.server import Server
+from gateway.api.http.heads import head_of
+from gateway.api.http.server import Server
 from gateway.api.websocket import tunnel
 from gateway.config import Settings
 from gateway.observe import Observer

@@ -115,8 +115,8 @@ def test_what_the_gateway_sets_takes_the_place_of_the_callers_in_any_spelling(na
 @pytest.mark.parametrize(
     ("offered", "may_have_keys", "expected"),
     [
-        (["realtime, openai-insecure-api-key.k", "beta"], False, ["realtime, beta"]),
-        (["realtime, openai-insecure-api-key.k"], True, ["realtime, openai-insecure-api-key.k"]),
+        (["realtime, openai-insecure-api-key.k", "beta"], False, ["realtime,beta"]),
+        (["realtime, openai-insecure-api-key.k"], True, ["realtime,openai-insecure-api-key.k"]),
         (["OpenAI-Insecure-API-Key.k"], False, []),
         ([], False, []),
     ],

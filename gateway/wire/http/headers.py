@@ -115,7 +115,7 @@ def ask_to_upgrade(headers: list[tuple[str, str]], *, may_have_keys: bool) -> li
     names = [name.strip() for name in offered if may_have_keys or not _KEY_AS_PROTOCOL.match(name)]
     sent = [pair for pair in headers if pair[0].lower() != _PROTOCOL]
     sent += [("Connection", "Upgrade"), ("Upgrade", "websocket")]
-    return [*sent, ("Sec-WebSocket-Protocol", ", ".join(filter(None, names)))] if any(names) else sent
+    return [*sent, ("Sec-WebSocket-Protocol", ",".join(filter(None, names)))] if any(names) else sent
 
 
 def background_headers(headers: Headers, *, withheld: frozenset[str] = frozenset()) -> dict[str, str]:

@@ -22,10 +22,10 @@ from aiohttp.web_protocol import RequestHandler
 from multidict import CIMultiDict
 
 from gateway import loop
-from gateway.api.errors import STATUS, error_bytes, error_response
-from gateway.api.heads import head_of
-from gateway.api.methods import Methods
-from gateway.api.patience import Patience
+from gateway.api.http.errors import STATUS, error_bytes, error_response
+from gateway.api.http.heads import head_of
+from gateway.api.http.methods import Methods
+from gateway.api.http.slow_clients import Patience
 from gateway.config import ServerSettings
 from gateway.observe import Observer, line
 from gateway.wire.errors import Fault, Refusal, invalid

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from gateway.api.heads import head_of
+from gateway.api.http.heads import head_of
 from gateway.api.ports import Backend
 from gateway.config import TenantSettings
 from gateway.core.call import PlainCall

@@ -155,7 +155,7 @@ def tenants_of(settings: TenantSettings, pepper: bytes) -> Tenants:
         case "static_keys":
             return ByStaticKey(settings.read_keys(), pepper)
         case "jwt":
-            from gateway.api.tokens import ByToken  # and with it the libraries that verify
+            from gateway.api.identity.tokens import ByToken  # and with it the libraries that verify
 
             return ByToken(settings, pepper)
         case "trusted_header":

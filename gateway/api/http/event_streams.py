@@ -10,7 +10,7 @@ from aiohttp import web
 from aiohttp.http import StreamWriter
 
 from gateway import loop
-from gateway.api.draining import drained, hold_as_usual, hold_little, reset
+from gateway.api.http.slow_clients import drained, hold_as_usual, hold_little, reset
 from gateway.wire.http.headers import set_own
 from gateway.wire.sse import KEEP_ALIVE
 

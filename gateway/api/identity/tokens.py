@@ -10,7 +10,7 @@ from typing import Any
 
 import jwt
 
-from gateway.api.tenants import Tenant, derived, not_let_in, presented
+from gateway.api.identity.tenants import Tenant, derived, not_let_in, presented
 from gateway.config import TenantSettings
 from gateway.wire.http.head import Head
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from gateway.api.credential_check import CredentialCheck, status_at
-from gateway.api.heads import head_of
+from gateway.api.http.heads import head_of
+from gateway.api.identity.credential_check import CredentialCheck, status_at
+from gateway.api.identity.tenants import Tenant, Tenants
 from gateway.api.ports import Backend
-from gateway.api.tenants import Tenant, Tenants
 from gateway.engine.credentials import CallerHeaders
 from gateway.wire.errors import Fault, Refusal, invalid
 from gateway.wire.http.head import Credential
