@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import Awaitable, Callable
 from urllib.parse import unquote
 
 from aiohttp import web
@@ -20,7 +19,7 @@ from gateway.api.identity.shared_key import COMPUTING, keep_apart, keep_sockets_
 from gateway.api.models import merged_models, one_model
 from gateway.api.passthrough import Passthrough
 from gateway.api.ports import Backends
-from gateway.api.responses import Responses
+from gateway.api.responses import Handler, OfOne, Responses
 from gateway.api.routing import Routing
 from gateway.api.websocket import tunnel
 from gateway.config import ServerSettings
@@ -31,8 +30,6 @@ from gateway.wire.http.admission import is_websocket
 from gateway.wire.http.headers import set_own
 
 CONTRACT_PATH = "/openapi.json"
-
-Handler = Callable[[web.BaseRequest, str], Awaitable[web.StreamResponse]]
 
 
 class Router:
@@ -143,7 +140,7 @@ class Router:
 
     def _for_one(self, method: str, segments: list[str]) -> Handler:
         raw_id = segments[0]
-        found = {
+        found: OfOne | None = {
             ("GET",): self._responses.retrieve,
             ("DELETE",): self._responses.delete,
             ("POST", "cancel"): self._responses.cancel,
@@ -151,7 +148,7 @@ class Router:
         }.get((method, *segments[1:]))
         if found is None or not raw_id or raw_id in COMPUTING:
             return self._forward
-        return lambda request, request_id: found(request, unquote(raw_id), request_id)
+        return self._responses.of_one(found, unquote(raw_id))
 
     async def _show_contract(self, _request: web.BaseRequest, _request_id: str) -> web.StreamResponse:
         return web.Response(body=self._contract, content_type="application/json")
