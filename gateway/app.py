@@ -17,16 +17,16 @@ from aiohttp import http_parser, web
 from yarl import URL
 
 from gateway import __version__, loop
-from gateway.api.callers import Callers
-from gateway.api.credential_check import CredentialCheck
-from gateway.api.ops import Ops
+from gateway.api.admin.routes import Ops
+from gateway.api.admin.webhooks import Receivers
+from gateway.api.http.server import Server
+from gateway.api.identity.callers import Callers
+from gateway.api.identity.credential_check import CredentialCheck
+from gateway.api.identity.tenants import fingerprint, tenants_of
 from gateway.api.passthrough import Passthrough
-from gateway.api.receivers import Receivers
 from gateway.api.responses import Responses
 from gateway.api.router import Router
 from gateway.api.routing import Routing
-from gateway.api.server import Server
-from gateway.api.tenants import fingerprint, tenants_of
 from gateway.config import Settings, is_loopback
 from gateway.core.job import StoreUnavailable
 from gateway.engine.credentials import SealingKeyMissing

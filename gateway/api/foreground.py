@@ -9,17 +9,17 @@ import aiohttp
 import orjson
 from aiohttp import web
 
-from gateway.api.bodies import looked_over
-from gateway.api.callers import Caller, Callers, split_headers
-from gateway.api.errors import backend_error_response
-from gateway.api.event_streams import stream_events
+from gateway.api.chained_call import ChainedCall
+from gateway.api.http.bodies import looked_over
+from gateway.api.http.errors import backend_error_response
+from gateway.api.http.event_streams import stream_events
+from gateway.api.http.heads import head_of
+from gateway.api.identity.callers import Caller, Callers, split_headers
+from gateway.api.identity.shared_key import refuse_previous
 from gateway.api.passthrough import Passthrough
 from gateway.api.ports import Backend
-from gateway.api.retelling import Retelling
 from gateway.api.routing import Routing, renamed
-from gateway.api.shared_key import refuse_previous
 from gateway.api.taps import Both, EchoTap, ResponseTap, Tap, TapOf
-from gateway.api.tenants import own_credential
 from gateway.config import Settings
 from gateway.core.job import Outcome, Status
 from gateway.core.unkept import unkept
@@ -83,14 +83,14 @@ class ForegroundCreate:
                 sent = await looked_over(salted(sent, self._callers.of(request, request_id).tenant))
             return sent
 
-        said, retelling = None, None
+        said, chained = None, None
         sent = body
         if isinstance(kind, classify.Chained):
             caller = self._callers.of(request, request_id)
             said = await self._told(kind.body, caller, backend)
             turns = await self._our_turns(request, kind, caller, backend)
             if turns or said is not kind.body:
-                retelling = Retelling(backend, said, turns, adapted)
+                chained = ChainedCall(backend, said, turns, adapted)
             elif not backend.sees_callers:
                 # Through a key of the gateway's nothing is passed on that a backend might read otherwise than
                 # it was read here.
@@ -98,7 +98,7 @@ class ForegroundCreate:
         tap_of = await self._recorder(request, body, said, backend, request_id)
         if isinstance(kind, classify.Chained) and kind.previous_id is not None and turns:
             tap_of = self._echoing(kind.previous_id, tap_of)
-        sent = await adapted(sent) if retelling is None else await retelling.body()
+        sent = await adapted(sent) if chained is None else await chained.body()
         if not backend.speech.is_certain:
             # This request is the question which API it speaks: no other is sent unless it must be.
             answer = await self._passthrough.probe(
@@ -114,11 +114,11 @@ class ForegroundCreate:
                 if answer.status < 400:
                     backend.learn(Api.RESPONSES)
                 return answer
-            speech = await backend.ask(own_credential(request))
+            speech = await backend.ask(head_of(request).credential)
             if speech.is_translated:
                 return await self._translated(request, backend, body, request_id)
         return await self._passthrough.forward(
-            request, backend, request_id=request_id, body=sent, tap_of=tap_of, retelling=retelling
+            request, backend, request_id=request_id, body=sent, tap_of=tap_of, chained=chained
         )
 
     async def _our_turns(

@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 from aiohttp import web
 
+from gateway.api.http.heads import head_of
 from gateway.api.passthrough import Passthrough
 from gateway.api.ports import Backend, Backends
 from gateway.api.routing import no_such_model
@@ -75,7 +76,7 @@ async def _fetched(
 ) -> bytes | None:
     """A backend's list, asked for with the caller's headers."""
     limit_s = backend.settings.lookup_timeout_s
-    call = PlainCall(request_id, "GET", target, request.headers, limit_s, "lookup", is_seen=True)
+    call = PlainCall(request_id, "GET", target, head_of(request).headers, limit_s, "lookup", is_seen=True)
     answer = await backend.plain.look_up(call, bytes_max=_LIST_BYTES_MAX)
     return answer[1] if answer is not None and answer[0] == 200 else None
 

@@ -11,16 +11,18 @@ from aiohttp import hdrs, web
 from aiohttp.http import HttpVersion11, StreamWriter
 
 from gateway import loop
-from gateway.api.bodies import Upload
-from gateway.api.draining import drained, keep_little_unsent, reset
-from gateway.api.errors import error_response
+from gateway.api.chained_call import ChainedCall
+from gateway.api.http.bodies import Upload
+from gateway.api.http.errors import error_response
+from gateway.api.http.heads import head_of
+from gateway.api.http.slow_clients import drained, keep_little_unsent, reset
 from gateway.api.ports import Backend
-from gateway.api.retelling import Retelling
 from gateway.api.taps import Tap, TapOf
 from gateway.core.call import PlainCall, RequestBody
 from gateway.observe import Observer
 from gateway.wire.errors import Fault, Refusal
-from gateway.wire.headers import is_sendable, to_client
+from gateway.wire.http.head import is_sendable
+from gateway.wire.http.headers import to_client
 
 _ERROR_BYTES_MAX = 64 * 2**10
 
@@ -40,7 +42,7 @@ class Passthrough:
         request_id: str,
         body: bytes | None = None,
         tap_of: TapOf | None = None,
-        retelling: Retelling | None = None,
+        chained: ChainedCall | None = None,
     ) -> web.StreamResponse:
         """Answer a request with what the backend answers.
 
@@ -48,7 +50,7 @@ class Passthrough:
             body: The request's body where it has been read (and decoded) already; it is sent with its length.
             tap_of: Makes what sees the answer on its way, and may change it. The backend is then asked not
                 to compress it.
-            retelling: Says the same otherwise, if the backend refuses the body and says why.
+            chained: Says the same otherwise, if the backend refuses the body and says why.
         """
         limit_s, idle_s = backend.settings.plain_head_timeout_s, backend.settings.idle_timeout_s
         is_seen = tap_of is not None
@@ -57,12 +59,12 @@ class Passthrough:
                 call = _call(request, request_id, body, limit_s, "passthrough", is_seen=is_seen)
                 async with backend.plain.open(call) as answer:
                     said = b""
-                    if retelling is not None and retelling.may_learn(answer.status):
+                    if chained is not None and chained.may_learn(answer.status):
                         said = await _beginning(answer, idle_s)
-                        if (body := await retelling.otherwise(said)) is not None:
+                        if (body := await chained.otherwise(said)) is not None:
                             continue
-                    elif retelling is not None and answer.status < 300:
-                        retelling.answered()
+                    elif chained is not None and answer.status < 300:
+                        chained.answered()
                     tap = tap_of(answer) if tap_of is not None else None
                     return await self._relay(request, answer, request_id, idle_s, tap, said)
         except Refusal as refusal:
@@ -110,11 +112,11 @@ class Passthrough:
         Args:
             begun: What has been read of it.
         """
-        headers = to_client(answer.headers, request_id=request_id)
-        if tap is not None and tap.may_change:
-            headers.popall(hdrs.CONTENT_LENGTH, None)
+        headers = to_client(answer.headers.items(), request_id=request_id)
         reason = answer.reason if answer.reason is not None and is_sendable(answer.reason) else None
         response = Relayed(status=answer.status, reason=reason, headers=headers)
+        if tap is not None and tap.may_change:
+            response.headers.popall(hdrs.CONTENT_LENGTH, None)
         if request.version < HttpVersion11:
             # aiohttp keeps such a connection open where the client asked for it, but without chunks
             # only its end shows the end of the body.
@@ -187,10 +189,8 @@ def _call(
     def upload() -> RequestBody | None:
         return Upload(request, body) if body is not None or request.body_exists else None
 
-    size = None if body is None else len(body)
-    return PlainCall(
-        request_id, request.method, request.raw_path, request.headers, limit_s, kind, upload, size, is_seen
-    )
+    head, size = head_of(request), None if body is None else len(body)
+    return PlainCall(request_id, head.method, head.target, head.headers, limit_s, kind, upload, size, is_seen)
 
 
 async def _beginning(answer: aiohttp.ClientResponse, idle_s: float) -> bytes:

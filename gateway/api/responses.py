@@ -6,20 +6,20 @@ import asyncio
 import hashlib
 import re
 import secrets
-from collections.abc import AsyncGenerator, Iterator, Mapping
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import aclosing
 from urllib.parse import parse_qs
 
 from aiohttp import web
 
-from gateway.api.bodies import looked_over, read_body
-from gateway.api.callers import Caller, Callers, split_headers
-from gateway.api.event_streams import stream_events
 from gateway.api.foreground import ForegroundCreate
+from gateway.api.http.bodies import looked_over, read_body
+from gateway.api.http.event_streams import stream_events
+from gateway.api.http.heads import head_of
+from gateway.api.identity.callers import Caller, Callers, split_headers
 from gateway.api.passthrough import Passthrough
 from gateway.api.ports import Backend
 from gateway.api.routing import Routing
-from gateway.api.tenants import own_credential
 from gateway.config import Settings
 from gateway.core.job import Idempotency, Job, Status
 from gateway.engine.engine import Engine
@@ -31,6 +31,11 @@ from gateway.wire.bodies.classify import Background, classify
 from gateway.wire.calls import NO_SUCH_ROUTE
 from gateway.wire.errors import Fault, Refusal, invalid, not_found, too_large
 from gateway.wire.response_ids import id_of, is_own
+
+Answer = web.StreamResponse
+Handler = Callable[[web.BaseRequest, str], Awaitable[Answer]]
+OfOne = Callable[[web.BaseRequest, Caller, Job, str], Awaitable[Answer]]
+"""Answers a request about a job; the last is the id by which the client has asked for it."""
 
 _QUERY_OF_CREATE = frozenset({"api-version", "beta"})
 _PARAMETER = re.compile(r"[A-Za-z_]{1,32}(\[\])?")
@@ -61,7 +66,7 @@ class Responses:
 
     # -- POST /responses
 
-    async def create(self, request: web.BaseRequest, request_id: str) -> web.StreamResponse:
+    async def create(self, request: web.BaseRequest, request_id: str) -> Answer:
         """Ours if it says `"background": true`; a plain one goes on, with our earlier turns put in."""
         body = await read_body(request, self._settings.server.body_bytes_max)
         kind = await looked_over(classify(body))
@@ -93,7 +98,7 @@ class Responses:
         body: dict[str, object],
         caller: Caller,
         repeat: Repeat,
-    ) -> web.StreamResponse:
+    ) -> Answer:
         for name in _query(request):
             if name not in _QUERY_OF_CREATE:  # it would lie on disk, and it might be a key
                 shown = name if _PARAMETER.fullmatch(name) else "?"
@@ -136,7 +141,7 @@ class Responses:
             if not is_ours and not await self._callers.backend_knows(request, caller, previous_id, backend):
                 raise previous_not_found(previous_id)
         if not backend.speech.is_certain and requests.has_built_in_tools(body):
-            await backend.ask(own_credential(request))  # the answer says which of them are served
+            await backend.ask(head_of(request).credential)  # the answer says which of them are served
         if body.get("conversation") and not backend.speech.is_translated:
             await self._callers.check_conversation(request, caller, body["conversation"], backend)
         stored, held = split_headers(request, caller, backend)
@@ -156,14 +161,24 @@ class Responses:
 
     # -- /responses/{id}
 
-    async def retrieve(
-        self, request: web.BaseRequest, response_id: str, request_id: str
-    ) -> web.StreamResponse:
+    def of_one(self, answer: OfOne, response_id: str) -> Handler:
+        """The handler of a route that is about one response."""
+
+        async def handle(request: web.BaseRequest, request_id: str) -> Answer:
+            caller = self._callers.of(request, request_id)
+            job = await self._jobs.find(response_id, caller.tenant)
+            if job is None:
+                return await self._ask_backend(request, caller, response_id)
+            try:
+                return await answer(request, caller, job, response_id)
+            except Refusal as refusal:
+                # One that goes away just now is not found by the name that the client has for it.
+                raise not_found(response_id) if refusal.fault is Fault.NOT_FOUND else refusal from None
+
+        return handle
+
+    async def retrieve(self, request: web.BaseRequest, caller: Caller, job: Job, _: str) -> Answer:
         """Poll, or stream from the start or from a cursor."""
-        caller = self._callers.of(request, request_id)
-        job = await self._jobs.find(response_id, caller.tenant)
-        if job is None:
-            return await self._ask_backend(request, caller, response_id)
         query = query_strings.parse_retrieve(_query(request))
         if not query.is_stream:
             return self._json(await self._jobs.show(job), job.status)
@@ -193,16 +208,11 @@ class Responses:
         streams_any = self._settings.background.resume == "any" or self._dialect.streams_any
         return streams_any and (job.is_followable or job.status.is_terminal)
 
-    async def cancel(self, request: web.BaseRequest, response_id: str, request_id: str) -> web.StreamResponse:
+    async def cancel(self, _request: web.BaseRequest, _caller: Caller, job: Job, _: str) -> Answer:
         """200 for a live or cancelled one, 400 for one that ended otherwise; never 409, which SDKs retry."""
-        caller = self._callers.of(request, request_id)
-        job = await self._jobs.find(response_id, caller.tenant)
-        if job is None:
-            return await self._ask_backend(request, caller, response_id)
         if not job.is_background:
             raise invalid("Cannot cancel a synchronous response.", code="invalid_request_error")
-        with _naming(response_id):
-            job = await self._jobs.cancel(job)
+        job = await self._jobs.cancel(job)
         match job.status:
             case Status.COMPLETED | Status.FAILED:
                 raise invalid(f"Cannot cancel a {job.status.value} response.", code="invalid_request_error")
@@ -210,14 +220,9 @@ class Responses:
                 raise invalid("Cannot cancel a response in terminal state.", code="invalid_request_error")
         return self._json(await self._jobs.show(job), job.status)
 
-    async def delete(self, request: web.BaseRequest, response_id: str, request_id: str) -> web.StreamResponse:
+    async def delete(self, request: web.BaseRequest, caller: Caller, job: Job, response_id: str) -> Answer:
         """Gone for every reader when this answers; a running one is stopped first."""
-        caller = self._callers.of(request, request_id)
-        job = await self._jobs.find(response_id, caller.tenant)
-        if job is None:
-            return await self._ask_backend(request, caller, response_id)
-        with _naming(response_id):
-            await self._jobs.delete(job)
+        await self._jobs.delete(job)
         backend = self._chooser.named(job.backend)
         if not job.is_background and backend is not None and not is_own(job.id):
             # It has made this response, and is to forget it too if it has kept it.
@@ -226,22 +231,13 @@ class Responses:
                 return answer
         return web.Response(body=responses.deleted(response_id), content_type="application/json")
 
-    async def input_items(
-        self, request: web.BaseRequest, response_id: str, request_id: str
-    ) -> web.StreamResponse:
+    async def input_items(self, request: web.BaseRequest, _caller: Caller, job: Job, _: str) -> Answer:
         """What the response was asked with, earlier turns included, page by page."""
-        caller = self._callers.of(request, request_id)
-        job = await self._jobs.find(response_id, caller.tenant)
-        if job is None:
-            return await self._ask_backend(request, caller, response_id)
         query = query_strings.parse_list_items(_query(request))
-        with _naming(response_id):
-            page = await self._jobs.turns.input_items(job, query)
+        page = await self._jobs.turns.input_items(job, query)
         return web.Response(body=page, content_type="application/json")
 
-    async def _ask_backend(
-        self, request: web.BaseRequest, caller: Caller, response_id: str
-    ) -> web.StreamResponse:
+    async def _ask_backend(self, request: web.BaseRequest, caller: Caller, response_id: str) -> Answer:
         """An id that is not here may be the backend's own, unless it was made here."""
         if is_own(response_id):
             raise not_found(response_id)
@@ -252,7 +248,7 @@ class Responses:
 
     async def _answer_of(
         self, request: web.BaseRequest, caller: Caller, backends: list[Backend]
-    ) -> web.StreamResponse | None:
+    ) -> Answer | None:
         for backend in backends:
             answer = await self._passthrough.probe(
                 request, backend, request_id=caller.request_id, missing=NO_SUCH_ROUTE
@@ -278,30 +274,17 @@ class Responses:
         *,
         after: int,
         headers: Mapping[str, str] | None = None,
-    ) -> web.StreamResponse:
+    ) -> Answer:
         blocks = self._shown(self._followers.follow(stored_id, caller.tenant, after=after))
-        stall_timeout_s = self._settings.server.write_stall_timeout_s
+        stall_s = self._settings.server.write_stall_timeout_s
         return await stream_events(
-            request,
-            blocks,
-            request_id=caller.request_id,
-            stall_timeout_s=stall_timeout_s,
-            headers=headers,
+            request, blocks, request_id=caller.request_id, stall_timeout_s=stall_s, headers=headers
         )
 
     async def _shown(self, blocks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
         async with aclosing(blocks):
             async for block in blocks:
                 yield self._dialect.shown_events(block)
-
-
-@contextmanager
-def _naming(response_id: str) -> Iterator[None]:
-    """A response that goes away just now is not found by the name that the client has for it."""
-    try:
-        yield
-    except Refusal as refusal:
-        raise not_found(response_id) if refusal.fault is Fault.NOT_FOUND else refusal from None
 
 
 def _fingerprint(request: web.BaseRequest, body: bytes) -> bytes:

@@ -5,33 +5,31 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import Awaitable, Callable
 from urllib.parse import unquote
 
 from aiohttp import web
 
-from gateway.api.bodies import looked_over, read_body
-from gateway.api.callers import Callers
-from gateway.api.cors import Cors
-from gateway.api.errors import error_response
+from gateway.api.http.bodies import looked_over, read_body
+from gateway.api.http.cors import Cors
+from gateway.api.http.errors import error_response
+from gateway.api.http.heads import head_of
+from gateway.api.identity.callers import Callers
+from gateway.api.identity.refusal_log import RefusalLog
+from gateway.api.identity.shared_key import COMPUTING, keep_apart, keep_sockets_apart
 from gateway.api.models import merged_models, one_model
 from gateway.api.passthrough import Passthrough
 from gateway.api.ports import Backends
-from gateway.api.refusals import RefusalLog
-from gateway.api.request_heads import is_websocket
-from gateway.api.responses import Responses
+from gateway.api.responses import Handler, OfOne, Responses
 from gateway.api.routing import Routing
-from gateway.api.shared_key import COMPUTING, keep_apart, keep_sockets_apart
 from gateway.api.websocket import tunnel
 from gateway.config import ServerSettings
 from gateway.observe import Observer, line
 from gateway.wire.bodies.cache_salt import salted
 from gateway.wire.errors import Fault, Refusal, no_websocket
-from gateway.wire.headers import set_own
+from gateway.wire.http.admission import is_websocket
+from gateway.wire.http.headers import set_own
 
 CONTRACT_PATH = "/openapi.json"
-
-Handler = Callable[[web.BaseRequest, str], Awaitable[web.StreamResponse]]
 
 
 class Router:
@@ -112,7 +110,7 @@ class Router:
 
     def _handler(self, request: web.BaseRequest) -> Handler:
         path = request.raw_path.partition("?")[0]
-        if is_websocket(request):
+        if is_websocket(head_of(request)):
             return self._tunnel
         if request.method == "GET" and self._merges_models:
             if path == self._models_path:
@@ -142,7 +140,7 @@ class Router:
 
     def _for_one(self, method: str, segments: list[str]) -> Handler:
         raw_id = segments[0]
-        found = {
+        found: OfOne | None = {
             ("GET",): self._responses.retrieve,
             ("DELETE",): self._responses.delete,
             ("POST", "cancel"): self._responses.cancel,
@@ -150,7 +148,7 @@ class Router:
         }.get((method, *segments[1:]))
         if found is None or not raw_id or raw_id in COMPUTING:
             return self._forward
-        return lambda request, request_id: found(request, unquote(raw_id), request_id)
+        return self._responses.of_one(found, unquote(raw_id))
 
     async def _show_contract(self, _request: web.BaseRequest, _request_id: str) -> web.StreamResponse:
         return web.Response(body=self._contract, content_type="application/json")

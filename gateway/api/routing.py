@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from gateway.api.bodies import looked_over, read_body
+from gateway.api.http.bodies import looked_over, read_body
 from gateway.api.ports import Backend, Backends
 from gateway.wire.bodies.json_scan import may_be_parsed
 from gateway.wire.errors import Fault, Refusal

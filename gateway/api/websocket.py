@@ -16,15 +16,16 @@ from aiohttp.http import StreamWriter
 from aiohttp.streams import StreamReader
 
 from gateway import loop
-from gateway.api.errors import STATUS, error_response
+from gateway.api.http.errors import STATUS, error_response
+from gateway.api.http.heads import head_of
 from gateway.api.passthrough import Relayed
 from gateway.api.ports import Backend
-from gateway.api.request_heads import is_handshake
 from gateway.config import ServerSettings
 from gateway.core.call import PlainCall
 from gateway.observe import Observer
 from gateway.wire.errors import Fault, Refusal, invalid, no_websocket
-from gateway.wire.headers import to_client
+from gateway.wire.http.admission import is_handshake
+from gateway.wire.http.headers import to_client
 
 _HELD_BYTES: Final = 64 * 2**10
 """Of one direction, while the other side takes nothing: up to twice that."""
@@ -49,10 +50,11 @@ async def tunnel(
         may_post: The same can be asked for by a POST, which is what the client is told to do if the backend
             has no WebSocket there.
     """
-    if not is_handshake(request):
+    head = head_of(request)
+    if not is_handshake(head):
         return error_response(invalid("Not a WebSocket handshake of version 13."))
     limit_s = backend.settings.plain_head_timeout_s
-    call = PlainCall(request_id, "GET", request.raw_path, request.headers, limit_s, is_upgrade=True)
+    call = PlainCall(request_id, "GET", head.target, head.headers, limit_s, is_upgrade=True)
     try:
         async with backend.plain.open(call) as answer:
             if answer.status != 101:
@@ -67,7 +69,7 @@ async def _joined(
     request: web.BaseRequest, answer: aiohttp.ClientResponse, request_id: str, stall_s: float
 ) -> web.StreamResponse:
     """Two open connections, joined until the first of them ends."""
-    response = Relayed(status=101, headers=to_client(answer.headers, request_id=request_id))
+    response = Relayed(status=101, headers=to_client(answer.headers.items(), request_id=request_id))
     response.headers["Connection"], response.headers["Upgrade"] = "Upgrade", "websocket"
     client = await response.prepare(request)
     connection = answer.connection

@@ -16,7 +16,7 @@ from yarl import URL
 
 from gateway.config.keyfiles import checked_key, key_of_variable, read_text
 from gateway.config.section import Count, Seconds, Section
-from gateway.wire.headers import HOP_BY_HOP
+from gateway.wire.http.headers import HOP_BY_HOP
 
 JSON_DEPTH_MAX = 20
 

@@ -6,19 +6,10 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from multidict import CIMultiDictProxy
-
 from gateway.core.retry import Patience
 from gateway.core.upstream import Upstream
+from gateway.wire.http.head import Credential, Headers
 from gateway.wire.speech import Speech
-
-
-@dataclass(frozen=True, slots=True)
-class Credential:
-    """A header that proves who the caller is. Never logged, never on disk in clear."""
-
-    name: str
-    value: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +80,7 @@ class PlainCall:
     request_id: str
     method: str
     target: str
-    headers: CIMultiDictProxy[str] = field(repr=False)
+    headers: Headers = field(repr=False)
     limit_s: float
     kind: str = "passthrough"
     body: Callable[[], RequestBody | None] | None = None

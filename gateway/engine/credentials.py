@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from gateway.core.call import Credential
 from gateway.core.job import Job, NewJob, Sealed
 from gateway.engine.sealing import Sealer, Unsealable, missing
 from gateway.store.port import JobStore
 from gateway.wire import calls
+from gateway.wire.http.head import Credential
 
 
 @dataclass(frozen=True, slots=True)

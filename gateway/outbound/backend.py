@@ -20,7 +20,7 @@ import aiohttp
 from gateway import loop
 from gateway.config import TenantSettings, UpstreamSettings
 from gateway.core import refusal
-from gateway.core.call import BackendCall, Credential
+from gateway.core.call import BackendCall
 from gateway.core.reason import Reason
 from gateway.core.retry import Patience
 from gateway.core.upstream import OtherApi, Upstream, UpstreamFailed
@@ -39,7 +39,8 @@ from gateway.wire.chat.request import ChatOptions
 from gateway.wire.chat.ways import System, ThoughtReplay, Ways
 from gateway.wire.conversation.replay import Forms
 from gateway.wire.failures import failure
-from gateway.wire.headers import CREDENTIALS
+from gateway.wire.http.head import CREDENTIALS, Credential
+from gateway.wire.http.headers import of_job
 
 
 class HttpBackend:
@@ -271,16 +272,9 @@ class HttpBackend:
         return f" It has been so for {seconds:.0f} s." if seconds >= 1 else ""
 
     def _headers(self, call: BackendCall) -> dict[str, str]:
-        return {
-            **call.headers,
-            "Content-Type": "application/json",
-            "Accept": "text/event-stream",
-            "Accept-Encoding": "identity",
-            "Idempotency-Key": f"{call.job_id}-{call.version}" if call.version else call.job_id,
-            "X-Request-Id": _request_id(call.job_id),
-            "Via": "1.1 backburner",
-            **self._authorization(call.credential),
-        }
+        key = f"{call.job_id}-{call.version}" if call.version else call.job_id
+        own = self._authorization(call.credential)
+        return of_job(call.headers, request_id=_request_id(call.job_id), key=key, own=own)
 
     def _authorization(self, credential: Credential | None) -> dict[str, str]:
         if self.api_key is not None:

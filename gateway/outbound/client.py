@@ -23,7 +23,7 @@ from gateway import loop
 from gateway.config import UpstreamSettings
 from gateway.core.reason import Reason
 from gateway.wire.errors import Fault, Refusal, invalid
-from gateway.wire.headers import is_sendable
+from gateway.wire.http.head import is_sendable
 
 IDLE_CONNECTION_S: Final = 4
 """uvicorn closes idle connections at 5 s: sending into one that just closed is a needless 502."""

@@ -11,17 +11,19 @@ from contextlib import aclosing, asynccontextmanager
 
 import aiohttp
 from aiohttp import hdrs
+from multidict import CIMultiDict
 
 from gateway import loop
 from gateway.config import UpstreamSettings
 from gateway.core.call import PlainCall, RequestBody
 from gateway.observe import Observer
 from gateway.outbound.calls import Unanswered, attempts
-from gateway.outbound.client import FAILURES, read_up_to, url_at
+from gateway.outbound.client import FAILURES, Method, read_up_to, url_at
 from gateway.outbound.pool import Replica
 from gateway.outbound.tries import Tries
 from gateway.wire.errors import Fault, Refusal, invalid
-from gateway.wire.headers import CREDENTIALS, ask_to_upgrade, to_backend
+from gateway.wire.http.head import CREDENTIALS
+from gateway.wire.http.headers import ask_to_upgrade, to_backend
 
 
 class PlainCalls:
@@ -46,7 +48,7 @@ class PlainCalls:
         self._session = session
         self._settings = settings
         self._tries = tries
-        self._own = own
+        self._own = CIMultiDict(own)
         self._withheld = withheld
         self._observer = observer
 
@@ -59,20 +61,17 @@ class PlainCalls:
             retry_after_s=math.ceil(self._settings.breaker_open_s),
         )
         body: RequestBody | None = None
-        headers = to_backend(
-            call.headers,
-            request_id=call.request_id,
-            own=self._own,
-            keep_length=call.body is not None and call.bytes is None,
-            withheld=self._withheld,
-        )
-        if call.is_upgrade:
-            ask_to_upgrade(headers, may_have_keys=not self._withheld >= CREDENTIALS)
+        own, withheld = self._own.copy(), self._withheld
         if call.is_seen:
-            headers[hdrs.ACCEPT_ENCODING] = "identity"
+            own[hdrs.ACCEPT_ENCODING] = "identity"
         if call.bytes is not None:
-            headers[hdrs.CONTENT_LENGTH] = str(call.bytes)
-            headers.popall(hdrs.CONTENT_ENCODING, None)  # what was read was decoded
+            own[hdrs.CONTENT_LENGTH] = str(call.bytes)
+            withheld |= {"content-encoding"}  # what was read was decoded
+        elif call.body is None:
+            withheld |= {"content-length"}
+        headers = to_backend(call.headers, request_id=call.request_id, own=own, withheld=withheld)
+        if call.is_upgrade:
+            headers = ask_to_upgrade(headers, may_have_keys=not self._withheld >= CREDENTIALS)
 
         async def send(replica: Replica, limit: loop.timeout) -> aiohttp.ClientResponse:
             nonlocal body
@@ -83,7 +82,7 @@ class PlainCalls:
                 # A dead pooled connection is tried once more by aiohttp, for idempotent methods without a
                 # started body only (RFC 9112 §9.3.1).
                 answer = await self._session.request(
-                    call.method, url, headers=headers, data=body, allow_redirects=False
+                    Method(call.method), url, headers=headers, data=body, allow_redirects=False
                 )
             except FAILURES as error:
                 if body is None or body.failure is None:

@@ -1,6 +1,6 @@
 """Errors of requests, in the API's own words.
 
-A `Refusal` says what is wrong; which HTTP status that is, is chosen in `gateway.api.errors`.
+A `Refusal` says what is wrong; which HTTP status that is, is chosen in `gateway.api.http.errors`.
 The body's shape is OpenAI's `{"error": {"message", "type", "param", "code"}}`.
 """
 
@@ -12,7 +12,7 @@ import orjson
 
 
 class Fault(Enum):
-    """Kinds of refusal; `gateway.api.errors` holds the one table to HTTP statuses."""
+    """Kinds of refusal; `gateway.api.http.errors` holds the one table to HTTP statuses."""
 
     INVALID = auto()
     UNAUTHENTICATED = auto()

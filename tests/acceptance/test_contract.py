@@ -10,7 +10,7 @@ import pytest
 
 from demo.model_server import listening
 from gateway import __version__
-from gateway.api.errors import STATUS
+from gateway.api.http.errors import STATUS
 from gateway.wire import openapi
 from gateway.wire.dialects import Dialect
 from gateway.wire.errors import Fault

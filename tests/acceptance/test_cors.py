@@ -13,7 +13,7 @@ import pytest
 from aiohttp import web
 
 from demo.model_server import listening
-from gateway.api.errors import METHODS
+from gateway.api.http.errors import METHODS
 from tests.acceptance.conftest import StartGateway
 from tests.acceptance.harness import Gateway, Reply
 from tests.acceptance.replay import recording

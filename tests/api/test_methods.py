@@ -13,7 +13,7 @@ from aiohttp.streams import StreamReader
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.api.methods import Methods
+from gateway.api.http.methods import Methods
 
 _TOKENS = st.one_of(
     st.sampled_from(("GET", "POST", "UNLINK", "get", "FOO", "M0", "PLAY", "post", "GETS", "P")),

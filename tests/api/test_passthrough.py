@@ -21,10 +21,10 @@ import orjson
 import pytest
 from aiohttp import web
 
-from gateway.api.credential_check import status_at
-from gateway.api.errors import METHODS
+from gateway.api.http.errors import METHODS
+from gateway.api.http.server import Server
+from gateway.api.identity.credential_check import status_at
 from gateway.api.passthrough import Passthrough
-from gateway.api.server import Server
 from gateway.config import Settings
 from gateway.observe import Observer
 from gateway.outbound.backend import HttpBackend

@@ -16,13 +16,14 @@ import pytest
 from aiohttp import WSMsgType, web
 from yarl import URL
 
-from gateway.api.request_heads import is_websocket
-from gateway.api.server import Server
+from gateway.api.http.heads import head_of
+from gateway.api.http.server import Server
 from gateway.api.websocket import tunnel
 from gateway.config import Settings
 from gateway.observe import Observer
 from gateway.outbound.backend import HttpBackend
 from gateway.outbound.client import make_session
+from gateway.wire.http.admission import is_websocket
 
 Handler: TypeAlias = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 Client: TypeAlias = aiohttp.ClientWebSocketResponse[bool]
@@ -93,7 +94,7 @@ async def gateway(
         )
 
         async def handle(request: web.BaseRequest) -> web.StreamResponse:
-            if not is_websocket(request):
+            if not is_websocket(head_of(request)):
                 return web.Response(text="not an upgrade")
             return await tunnel(
                 request,

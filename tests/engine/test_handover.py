@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from gateway.core.call import Credential
 from gateway.core.job import Status, StoreUnavailable
 from gateway.core.reason import Reason
 from gateway.core.upstream import UpstreamClosed, UpstreamFailed
 from gateway.engine.handover import Lease
 from gateway.wire.errors import Fault, Refusal
 from gateway.wire.failures import failure
+from gateway.wire.http.head import Credential
 from tests.support.house import ALL, Build, Hold, House, Wrapped, frames, parsed
 
 KEY = Credential("Authorization", "Bearer caller")

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from gateway.core.call import Credential
 from gateway.core.job import Status, StoreUnavailable
 from gateway.wire.errors import Fault, Refusal
+from gateway.wire.http.head import Credential
 from tests.support.house import (
     OTHER,
     TENANT,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import orjson
 import pytest
 
-from gateway.core.call import Credential
 from gateway.core.upstream import UpstreamAnswer, UpstreamClosed
+from gateway.wire.http.head import Credential
 from tests.support.house import (
     ALL,
     Hold,

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from gateway.core.call import Credential
 from gateway.core.job import Sealed
 from gateway.core.reason import Reason
 from gateway.core.upstream import UpstreamFailed
 from gateway.engine.credentials import SealingKeyMissing
 from gateway.engine.sealing import Sealer, Unsealable
 from gateway.wire.failures import failure
+from gateway.wire.http.head import Credential
 from tests.support.house import ALL, Build, Hold, House, frames
 
 KEY = Credential("authorization", "Bearer sk-canary-51ab")

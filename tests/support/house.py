@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import orjson
 
 from gateway.config import Settings
-from gateway.core.call import BackendCall, Credential
+from gateway.core.call import BackendCall
 from gateway.core.job import Job
 from gateway.core.retry import Patience
 from gateway.core.upstream import Upstream, UpstreamClosed, UpstreamFailed, UpstreamFrames
@@ -25,6 +25,7 @@ from gateway.engine.jobs import Submission
 from gateway.observe import Observer
 from gateway.store.port import JobStore
 from gateway.wire.calls import ResponsesSpeech, Speech
+from gateway.wire.http.head import Credential
 from gateway.wire.sse import KEEP_ALIVE, SseDecoder, data_of, split_frames
 
 PATIENCE_S = 20

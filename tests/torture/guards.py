@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
-from gateway.api.callers import Caller, Callers
+from gateway.api.identity.callers import Caller, Callers
 from gateway.engine import joblog, jobs
 from gateway.engine.joblog import JobLog
 from gateway.outbound import guard

@@ -22,14 +22,15 @@ from aiohttp.web_protocol import RequestHandler
 from multidict import CIMultiDict
 
 from gateway import loop
-from gateway.api.errors import STATUS, error_bytes, error_response
-from gateway.api.methods import Methods
-from gateway.api.patience import Patience
-from gateway.api.request_heads import admit, bad_version, head_too_large, unknown_method
+from gateway.api.http.errors import STATUS, error_bytes, error_response
+from gateway.api.http.heads import head_of
+from gateway.api.http.methods import Methods
+from gateway.api.http.slow_clients import Patience
 from gateway.config import ServerSettings
 from gateway.observe import Observer, line
 from gateway.wire.errors import Fault, Refusal, invalid
-from gateway.wire.headers import set_own
+from gateway.wire.http.admission import admit, bad_version, head_too_large, unknown_method
+from gateway.wire.http.headers import set_own
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 Settle = Callable[[web.BaseRequest, CIMultiDict[str]], None]
@@ -76,7 +77,7 @@ class Server(web.Server):
 
     async def _admit(self, request: web.BaseRequest) -> web.StreamResponse:
         try:
-            admit(request)
+            admit(head_of(request))
         except Refusal as refusal:
             if request.version.major != 1:
                 request._cache["version"] = HttpVersion11  # the answer's, too, which must not be HTTP/2.0

@@ -13,7 +13,7 @@ from gateway.core.reason import Reason
 from gateway.wire.bodies import codings
 from gateway.wire.errors import Fault, Refusal
 from gateway.wire.failures import Failure
-from gateway.wire.headers import set_own
+from gateway.wire.http.headers import set_own
 
 STATUS: dict[Fault, int] = {
     Fault.INVALID: 400,

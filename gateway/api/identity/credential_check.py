@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
+from gateway.api.http.heads import head_of
 from gateway.api.ports import Backend
 from gateway.config import TenantSettings
 from gateway.core.call import PlainCall
@@ -99,6 +100,6 @@ async def status_at(target: str, request: web.BaseRequest, backend: Backend, req
     """How the backend answers a GET, asked with the caller's headers; None if it does not."""
     limit_s = backend.settings.lookup_timeout_s
     answer = await backend.plain.look_up(
-        PlainCall(request_id, "GET", target, request.headers, limit_s, "lookup")
+        PlainCall(request_id, "GET", target, head_of(request).headers, limit_s, "lookup")
     )
     return answer[0] if answer is not None else None

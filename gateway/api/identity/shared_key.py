@@ -11,7 +11,7 @@ from urllib.parse import unquote
 
 from aiohttp import web
 
-from gateway.api.bodies import looked_over, read_body
+from gateway.api.http.bodies import looked_over, read_body
 from gateway.api.ports import Backend
 from gateway.wire.bodies.classify import may_name_previous
 from gateway.wire.errors import Fault, Refusal, invalid

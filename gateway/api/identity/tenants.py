@@ -13,12 +13,9 @@ import ipaddress
 from dataclasses import dataclass
 from typing import Protocol
 
-from aiohttp import web
-
 from gateway.config import TenantSettings
-from gateway.core.call import Credential
 from gateway.wire.errors import Fault, Refusal
-from gateway.wire.headers import credential, is_sendable
+from gateway.wire.http.head import Credential, Head, is_sendable
 
 _TENANT_CHARS_MAX = 256
 
@@ -44,7 +41,7 @@ class Tenants(Protocol):
     def is_gate(self) -> bool:
         """Whether it is for the gateway to say who may come in, on every path."""
 
-    def of(self, request: web.BaseRequest) -> Tenant:
+    def of(self, head: Head) -> Tenant:
         """Who is asking. Raises: Refusal, if it cannot be told, or whoever it is may not come in."""
 
 
@@ -56,8 +53,8 @@ class ByCredential:
     def __init__(self, pepper: bytes) -> None:
         self._pepper = pepper
 
-    def of(self, request: web.BaseRequest) -> Tenant:
-        own = own_credential(request)
+    def of(self, head: Head) -> Tenant:
+        own = head.credential
         names = ("anonymous",) if own is None else (own.name, own.value)
         return Tenant(derived(self._pepper, *names), own)
 
@@ -70,8 +67,8 @@ class Everyone:
     def __init__(self, pepper: bytes) -> None:
         self._tenant = derived(pepper, "none")
 
-    def of(self, request: web.BaseRequest) -> Tenant:
-        return Tenant(self._tenant, own_credential(request))
+    def of(self, head: Head) -> Tenant:
+        return Tenant(self._tenant, head.credential)
 
 
 class ByStaticKey:
@@ -90,8 +87,8 @@ class ByStaticKey:
             tenant = Tenant(derived(pepper, "static_keys", name), None, name)
             self._known.setdefault(digest[:4], []).append((digest, tenant))
 
-    def of(self, request: web.BaseRequest) -> Tenant:
-        digest = hashlib.sha256(presented(request).encode()).digest()
+    def of(self, head: Head) -> Tenant:
+        digest = hashlib.sha256(presented(head).encode()).digest()
         for known, tenant in self._known.get(digest[:4], ()):
             if hmac.compare_digest(known, digest):
                 return tenant
@@ -105,45 +102,38 @@ class ByTrustedHeader:
 
     def __init__(self, settings: TenantSettings, pepper: bytes) -> None:
         assert settings.header is not None, "the settings are refused without one"
-        self._header = settings.header
+        self._header = settings.header.lower()
         self._networks = settings.networks
         self._pepper = pepper
 
-    def of(self, request: web.BaseRequest) -> Tenant:
-        named = request.headers.getall(self._header, [])
+    def of(self, head: Head) -> Tenant:
+        named = head.headers.all(self._header)
         # Two of them: one is what a caller smuggled past the proxy, and nobody could say which.
         is_one = len(named) == 1 and 1 <= len(named[0]) <= _TENANT_CHARS_MAX and is_sendable(named[0])
-        if not (is_one and self._is_trusted(request)):
+        if not (is_one and self._is_trusted(head.peer)):
             raise not_let_in("This gateway takes requests through its authenticating proxy only.")
         return Tenant(derived(self._pepper, "trusted_header", named[0]), None, named[0])
 
-    def _is_trusted(self, request: web.BaseRequest) -> bool:
-        peer = request.transport.get_extra_info("peername") if request.transport is not None else None
-        if not isinstance(peer, tuple):
+    def _is_trusted(self, peer: str | None) -> bool:
+        try:
+            address = ipaddress.ip_address((peer or "").partition("%")[0])
+        except ValueError:  # a Unix socket's
             return False
-        address = ipaddress.ip_address(str(peer[0]).partition("%")[0])
         # A dual-stack socket shows IPv4 peers as ::ffff:10.1.2.3.
         address = getattr(address, "ipv4_mapped", None) or address
         return any(address in network for network in self._networks)
 
 
-def own_credential(request: web.BaseRequest) -> Credential | None:
-    """The caller's credential, if it brings one. Raises: Refusal, if it brings more."""
-    found = credential(request.headers)
-    return Credential(*found) if found else None
-
-
-def presented(request: web.BaseRequest) -> str:
+def presented(head: Head) -> str:
     """The key or token that a caller presents to us. Raises: Refusal."""
-    found = credential(request.headers)
+    found = head.credential
     if found is None:
         raise not_let_in(
             "You didn't provide an API key, in 'Authorization: Bearer', 'api-key' or 'x-api-key'."
         )
-    name, value = found
-    if name != "authorization":
-        return value
-    scheme, _, key = value.partition(" ")
+    if found.name != "authorization":
+        return found.value
+    scheme, _, key = found.value.partition(" ")
     return key.strip() if scheme.lower() == "bearer" else ""
 
 
@@ -165,7 +155,7 @@ def tenants_of(settings: TenantSettings, pepper: bytes) -> Tenants:
         case "static_keys":
             return ByStaticKey(settings.read_keys(), pepper)
         case "jwt":
-            from gateway.api.tokens import ByToken  # and with it the libraries that verify
+            from gateway.api.identity.tokens import ByToken  # and with it the libraries that verify
 
             return ByToken(settings, pepper)
         case "trusted_header":

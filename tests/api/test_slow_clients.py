@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from gateway.api.bodies import read_body
-from gateway.api.errors import error_response
+from gateway.api.http.bodies import read_body
+from gateway.api.http.errors import error_response
+from gateway.api.http.server import Server
 from gateway.api.passthrough import Passthrough
-from gateway.api.server import Server
 from gateway.config import ServerSettings
 from gateway.observe import Observer
 from gateway.wire.errors import Refusal

@@ -7,13 +7,10 @@ connection, to one hop or to another tenant stays here. Nothing in this file loo
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from itertools import chain
 
-from multidict import CIMultiDict, CIMultiDictProxy
-
-from gateway.wire.errors import invalid
-
-CREDENTIALS = frozenset({"authorization", "api-key", "x-api-key"})
+from gateway.wire.http.head import CREDENTIALS, Headers, is_sendable
 
 # RFC 9110 §7.6.1: they speak of one connection, and ours to the backend is another one.
 HOP_BY_HOP = frozenset(
@@ -60,105 +57,100 @@ _NOT_TO_CLIENT = HOP_BY_HOP | {
     "server",  # which software stands behind us is nobody's business
     "alt-svc",  # RFC 7838: it would lead the client round the gateway
     "x-request-id",  # replaced by ours, in every spelling
+    "x-content-type-options",  # replaced by ours
 }
 _NOT_TO_CLIENT_PREFIXES = (
     "proxy-",  # RFC 9110 §11.7: between the backend and us
     "x-accel-",  # orders to an nginx in front of us: X-Accel-Redirect opens its internal files
 )
 
-# aiohttp refuses control characters in what it sends, and cannot send the surrogates that stand
-# for bytes that are not UTF-8: one such value would fail the whole message with a 500.
-_UNSENDABLE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
-
+_PROTOCOL = "sec-websocket-protocol"
 _KEY_AS_PROTOCOL = re.compile(r"\s*openai-insecure-api-key\.", re.IGNORECASE)
+
+_Field = tuple[str, str, str]
+"""Name in lower case, name, value."""
 
 
 def to_backend(
-    headers: CIMultiDictProxy[str],
-    *,
-    request_id: str,
-    own: Mapping[str, str],
-    keep_length: bool,
-    withheld: frozenset[str] = frozenset(),
-) -> CIMultiDict[str]:
+    headers: Headers, *, request_id: str, own: Mapping[str, str], withheld: frozenset[str] = frozenset()
+) -> list[tuple[str, str]]:
     """The headers of the call to the backend.
 
     Args:
         own: What the gateway sets, in the place of the caller's.
         withheld: Names, in lower case, of what ends here.
-        keep_length: Whether the body goes on as it came, so that its Content-Length still holds.
     """
-    sent = CIMultiDict(
-        (name, value)
-        for name, value in _from_caller(headers)
-        if name.lower() not in withheld and (keep_length or name.lower() != "content-length")
-    )
-    sent["X-Request-Id"] = request_id
-    sent.add("Via", "1.1 backburner")  # RFC 9110 §7.6.3: a proxy adds itself after those before it
-    for name, value in own.items():
-        sent[name] = value
-    return sent
+    dropped = withheld | {name.lower() for name in own}
+    fields = chain(_from_caller(headers), _of_proxy(request_id))
+    return [*((name, value) for key, name, value in fields if key not in dropped), *own.items()]
 
 
-def ask_to_upgrade(headers: CIMultiDict[str], *, may_have_keys: bool) -> None:
+def of_job(
+    headers: Mapping[str, str], *, request_id: str, key: str, own: Mapping[str, str]
+) -> dict[str, str]:
+    """The headers of a call that a job makes.
+
+    Args:
+        headers: As `background_headers` gave them.
+        key: Which call this is, for backends that honour an idempotency key.
+    """
+    return {
+        **headers,
+        "Content-Type": "application/json",
+        "Accept": "text/event-stream",
+        "Accept-Encoding": "identity",
+        "Idempotency-Key": key,
+        **{name: value for _, name, value in _of_proxy(request_id)},
+        **own,
+    }
+
+
+def ask_to_upgrade(headers: list[tuple[str, str]], *, may_have_keys: bool) -> list[tuple[str, str]]:
     """Ask for a WebSocket, as a client has; all else of the handshake is between it and the backend.
 
     Args:
         may_have_keys: Browsers cannot set headers, so some clients offer their key as a protocol.
     """
-    headers["Connection"], headers["Upgrade"] = "Upgrade", "websocket"
-    offered = ",".join(headers.popall("Sec-WebSocket-Protocol", ())).split(",")
+    offered = ",".join(value for name, value in headers if name.lower() == _PROTOCOL).split(",")
     names = [name.strip() for name in offered if may_have_keys or not _KEY_AS_PROTOCOL.match(name)]
-    if any(names):
-        headers["Sec-WebSocket-Protocol"] = ",".join(filter(None, names))
+    sent = [pair for pair in headers if pair[0].lower() != _PROTOCOL]
+    sent += [("Connection", "Upgrade"), ("Upgrade", "websocket")]
+    return [*sent, ("Sec-WebSocket-Protocol", ",".join(filter(None, names)))] if any(names) else sent
 
 
-def background_headers(
-    headers: CIMultiDictProxy[str], *, withheld: frozenset[str] = frozenset()
-) -> dict[str, str]:
+def background_headers(headers: Headers, *, withheld: frozenset[str] = frozenset()) -> dict[str, str]:
     """Those of the caller's headers that go with a background call; its credential is not here."""
     kept: dict[str, str] = {}
-    for istr, value in _from_caller(headers):
-        name = str(istr)  # a plain string: the headers are stored as JSON
-        if name.lower() not in _NOT_WITH_BACKGROUND | withheld:
+    for key, spelled, value in _from_caller(headers):
+        name = str(spelled)  # a parser may give a subclass, and the headers are stored as JSON
+        if key not in _NOT_WITH_BACKGROUND and key not in withheld:
             # RFC 9110 §5.3: repeated fields may be joined, and a dict has one value for a name.
             kept[name] = f"{kept[name]}, {value}" if name in kept else value
     return kept
 
 
-def credential(headers: CIMultiDictProxy[str]) -> tuple[str, str] | None:
-    """The caller's credential as (lower-cased header name, value), or None without one.
-
-    Raises:
-        Refusal: More than one. Which of them counts would be our guess, and another server's guess
-            may differ: one caller could then act under two names. Or one that cannot be sent on.
-    """
-    found = [(name, value) for name in CREDENTIALS for value in headers.getall(name, ())]
-    if len(found) > 1:
-        raise invalid("Send one credential only: Authorization, api-key or x-api-key, once.")
-    if found and not is_sendable(found[0][1]):
-        raise invalid("The credential is not text.")
-    return found[0] if found else None
-
-
-def to_client(headers: CIMultiDictProxy[str], *, request_id: str) -> CIMultiDict[str]:
+def to_client(headers: Iterable[tuple[str, str]], *, request_id: str) -> list[tuple[str, str]]:
     """The headers of the answer; length, encoding and type of the body stay as they are."""
-    nominated = _nominated(headers)
-    sent: CIMultiDict[str] = CIMultiDict()
-    for name, value in headers.items():
-        key = _folded(name)
+    folded = [(_folded(name), name, value) for name, value in headers]
+    nominated = _nominated(value for key, _, value in folded if key == "connection")
+    own: dict[str, str] = {}
+    set_own(own, request_id)
+    sent: list[tuple[str, str]] = []
+    for key, name, value in folded:
         if key in _NOT_TO_CLIENT or key in nominated or key.startswith(_NOT_TO_CLIENT_PREFIXES):
             continue
-        if is_sendable(value):
-            sent.add(name, value)
-    set_own(sent, request_id)
-    if sent.get("Content-Type", "").lower().startswith("text/event-stream"):
-        # nginx in front of us would otherwise hold events back until its buffer is full.
-        sent["X-Accel-Buffering"] = "no"
-    return sent
+        if not is_sendable(value):
+            continue
+        if key == "cache-control":
+            own.pop("Cache-Control", None)
+        elif key == "content-type" and value.lower().startswith("text/event-stream"):
+            # nginx in front of us would otherwise hold events back until its buffer is full.
+            own["X-Accel-Buffering"] = "no"
+        sent.append((name, value))
+    return [*sent, *own.items()]
 
 
-def set_own(headers: CIMultiDict[str], request_id: str) -> None:
+def set_own(headers: MutableMapping[str, str], request_id: str) -> None:
     """What every answer says, besides what it is."""
     headers["Server"] = "backburner"
     headers["X-Request-Id"] = request_id
@@ -168,15 +160,17 @@ def set_own(headers: CIMultiDict[str], request_id: str) -> None:
     headers.setdefault("Cache-Control", "no-store")
 
 
-def is_sendable(text: str) -> bool:
-    """Whether aiohttp can put this text on the wire, in a header, a status line or a target."""
-    return not _UNSENDABLE.search(text)
+def _of_proxy(request_id: str) -> tuple[_Field, ...]:
+    """What every call to a backend says of its way here."""
+    # RFC 9110 §7.6.3: a proxy adds itself after those before it.
+    return ("x-request-id", "X-Request-Id", request_id), ("via", "Via", "1.1 backburner")
 
 
-def _from_caller(headers: CIMultiDictProxy[str]) -> Iterator[tuple[str, str]]:
-    nominated = _nominated(headers)
+def _from_caller(headers: Headers) -> Iterator[_Field]:
+    """What may go on of a request."""
+    nominated = _nominated(headers.all("connection"))
     spelling: dict[str, str] = {}
-    for name, value in headers.items():
+    for name, value in headers.pairs:
         key = name.lower()
         if key in _NOT_TO_BACKEND or key in nominated or key.startswith(_NOT_TO_BACKEND_PREFIXES):
             continue
@@ -185,12 +179,12 @@ def _from_caller(headers: CIMultiDictProxy[str]) -> Iterator[tuple[str, str]]:
         if "_" in key or "." in key or not is_sendable(value):
             continue
         # One spelling for repeats: aiohttp's client lets a differently spelled repeat replace the first.
-        yield spelling.setdefault(key, name), value
+        yield key, spelling.setdefault(key, name), value
 
 
-def _nominated(headers: CIMultiDictProxy[str]) -> frozenset[str]:
+def _nominated(connection: Iterable[str]) -> frozenset[str]:
     """RFC 9110 §7.6.1: what Connection names is hop-by-hop too."""
-    listed = ",".join(headers.getall("Connection", ()))
+    listed = ",".join(connection)
     return frozenset(_folded(name.strip()) for name in listed.split(",")) if listed else frozenset()
 
 

@@ -14,7 +14,7 @@ from typing import Final
 from aiohttp import hdrs
 from aiohttp.http import RawRequestMessage
 
-from gateway.api.errors import METHODS
+from gateway.api.http.errors import METHODS
 
 _STAND_IN: Final = "UNLINK"
 _METHOD = re.compile(rb"([\w!#$%&'*+.^`|~-]{1,32})( |\Z)")

@@ -10,8 +10,8 @@ from aiohttp import web
 from aiohttp.http import StreamWriter
 
 from gateway import loop
-from gateway.api.draining import drained, hold_as_usual, hold_little, reset
-from gateway.wire.headers import set_own
+from gateway.api.http.slow_clients import drained, hold_as_usual, hold_little, reset
+from gateway.wire.http.headers import set_own
 from gateway.wire.sse import KEEP_ALIVE
 
 _PIECE_BYTES = 16 * 2**10

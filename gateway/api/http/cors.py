@@ -13,7 +13,7 @@ from typing import Final
 from aiohttp import hdrs, web
 from multidict import CIMultiDict
 
-from gateway.api.errors import METHODS, error_response
+from gateway.api.http.errors import METHODS, error_response
 from gateway.config import ServerSettings
 from gateway.wire.errors import Fault, Refusal
 

@@ -1,6 +1,6 @@
 """What the head of a request must be before anybody acts on it, or asks for its body.
 
-aiohttp's parser refuses what is not HTTP. Left are requests that are HTTP, but that two servers may read
+A parser refuses what is not HTTP. Left are requests that are HTTP, but that two servers may read
 differently: what passes here means the same to the backend as it did to the gateway, or it goes no further.
 """
 
@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import re
 
-from aiohttp import hdrs, web
-from aiohttp.http import HttpVersion10, HttpVersion11
-
 from gateway.wire.errors import Fault, Refusal, invalid
-from gateway.wire.headers import credential, is_sendable
+from gateway.wire.http.head import Head, is_sendable
 
 # RFC 3986 §3.2.2, without user information; `a/health?x=` moved a path behind an authority (CVE-2026-48746).
 _AUTHORITY = re.compile(r"(?:[\w.~-]+|\[[0-9a-f:.]+(?:%25[\w.~-]+)?\])(?::[0-9]{0,5})?", re.A | re.I)
@@ -42,34 +39,35 @@ _HAVE_SLASHES = "/models/"
 _NONCE = re.compile("[A-Za-z0-9+/]{22}==")
 """16 bytes in base64."""
 
+_VERSIONS = ((1, 0), (1, 1))
 _SHOW_THE_REQUEST = frozenset({"CONNECT", "TRACE"})
 
 
-def admit(request: web.BaseRequest) -> None:
+def admit(head: Head) -> None:
     """Let a request pass, or refuse it; its connection is then of no more use.
 
     Raises:
         Refusal: With what is wrong, and none of it repeated.
     """
-    headers, version = request.headers, request.version
-    if version is not HttpVersion11 and version is not HttpVersion10:
+    headers, version = head.headers, head.version
+    if version not in _VERSIONS:
         raise bad_version()
-    if hdrs.TRANSFER_ENCODING in headers:
-        _check_framing(request)
-    host = headers.get(hdrs.HOST)
+    if "transfer-encoding" in headers:
+        _check_framing(head)
+    host = headers.first("host")
     if host is None:
-        if version is HttpVersion11:  # RFC 9112 §3.2
+        if version == (1, 1):  # RFC 9112 §3.2
             raise invalid("The request has no Host.", code="invalid_host")
     elif _AUTHORITY.fullmatch(host) is None:
         raise invalid("Host is not the name or address of a server.", code="invalid_host")
-    if request.method.upper() in _SHOW_THE_REQUEST:  # to some backends `trace` is the same
+    if head.method.upper() in _SHOW_THE_REQUEST:  # to some backends `trace` is the same
         # TRACE would show the caller what the backend is sent, a key of the gateway's included.
         raise Refusal(Fault.METHOD, "This method is not supported.", code="unsupported_method")
-    _check_target(request.raw_path)
-    if hdrs.EXPECT in headers and version is HttpVersion11:
-        _check_expectation(request)
-    credential(headers)  # refuses more than one, in every mode
-    if hdrs.UPGRADE in headers and is_websocket(request) and has_body(request):
+    _check_target(head.target)
+    if "expect" in headers and version == (1, 1):
+        _check_expectation(head)
+    _ = head.credential  # refuses more than one, in every mode
+    if "upgrade" in headers and is_websocket(head) and (head.has_body or "transfer-encoding" in headers):
         # It would be read as a body here and as frames behind us, or the other way round.
         message = "A WebSocket upgrade must have no body."
         raise Refusal(Fault.NOT_IMPLEMENTED, message, code="upgrade_with_body")
@@ -87,32 +85,22 @@ def unknown_method() -> Refusal:
     return Refusal(Fault.UNKNOWN_METHOD, "The method is none that is known here.", code="unknown_method")
 
 
-def is_websocket(request: web.BaseRequest) -> bool:
+def is_websocket(head: Head) -> bool:
     """Whether a request asks for a WebSocket (RFC 6455 §4.2.1); other upgrades are not offered."""
-    tokens = ",".join(request.headers.getall(hdrs.CONNECTION, ())).lower().split(",")
-    return request.headers.get(hdrs.UPGRADE, "").strip().lower() == "websocket" and "upgrade" in (
-        token.strip() for token in tokens
-    )
+    upgrade = head.headers.first("upgrade") or ""
+    return upgrade.strip().lower() == "websocket" and "upgrade" in head.headers.listed("connection")
 
 
-def is_handshake(request: web.BaseRequest) -> bool:
+def is_handshake(head: Head) -> bool:
     """Whether that is asked for as RFC 6455 §4.1 wants it; the key's answer is for the backend to give."""
-    key, version = (
-        request.headers.get(hdrs.SEC_WEBSOCKET_KEY, ""),
-        request.headers.get("Sec-WebSocket-Version"),
-    )
-    return request.method == "GET" and version == "13" and _NONCE.fullmatch(key) is not None
+    key, version = head.headers.first("sec-websocket-key"), head.headers.first("sec-websocket-version")
+    return head.method == "GET" and version == "13" and _NONCE.fullmatch(key or "") is not None
 
 
-def has_body(request: web.BaseRequest) -> bool:
-    """Whether a body follows the head, be it empty."""
-    return request.body_exists or hdrs.TRANSFER_ENCODING in request.headers
-
-
-def _check_framing(request: web.BaseRequest) -> None:
-    if request.version is HttpVersion10:  # RFC 9112 §6.1: its framing is faulty
+def _check_framing(head: Head) -> None:
+    if head.version == (1, 0):  # RFC 9112 §6.1: its framing is faulty
         raise invalid("Transfer-Encoding needs HTTP/1.1.", code="invalid_framing")
-    if request.headers[hdrs.TRANSFER_ENCODING].lower() != "chunked":
+    if head.headers.all("transfer-encoding")[0].lower() != "chunked":
         message = "No transfer coding but chunked is supported."
         raise Refusal(Fault.NOT_IMPLEMENTED, message, code="unsupported_transfer_coding")
 
@@ -128,6 +116,6 @@ def _check_target(target: str) -> None:
         raise invalid(message, code="invalid_path")
 
 
-def _check_expectation(request: web.BaseRequest) -> None:
-    if [each.lower() for each in request.headers.getall(hdrs.EXPECT)] != ["100-continue"]:
+def _check_expectation(head: Head) -> None:
+    if [each.lower() for each in head.headers.all("expect")] != ["100-continue"]:
         raise Refusal(Fault.EXPECTATION, "Only 100-continue can be expected.", code="unsupported_expectation")

@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from gateway.api.bodies import read_body
+from gateway.api.http.bodies import read_body
 from gateway.core.webhooks import Delivery
 from gateway.engine import receivers
 from gateway.wire.errors import Refusal

@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import pytest
-from multidict import CIMultiDict, CIMultiDictProxy
+from multidict import CIMultiDict
 
-from gateway.wire.errors import Fault, Refusal
-from gateway.wire.headers import CREDENTIALS, background_headers, credential, to_backend, to_client
-
-
-def headers(*pairs: tuple[str, str]) -> CIMultiDictProxy[str]:
-    return CIMultiDictProxy(CIMultiDict(pairs))
+from gateway.wire.http.head import CREDENTIALS, Headers
+from gateway.wire.http.headers import ask_to_upgrade, background_headers, to_backend, to_client
 
 
-def sent(*pairs: tuple[str, str], key: str | None = None, keep_length: bool = True) -> CIMultiDict[str]:
-    own = {} if key is None else {"Authorization": f"Bearer {key}"}
+def sent(
+    *pairs: tuple[str, str], own: dict[str, str] | None = None, key: str | None = None
+) -> CIMultiDict[str]:
+    own = own or ({} if key is None else {"Authorization": f"Bearer {key}"})
     withheld = frozenset() if key is None else CREDENTIALS
-    return to_backend(
-        headers(*pairs), request_id="req_ours", own=own, keep_length=keep_length, withheld=withheld
-    )
+    return CIMultiDict(to_backend(Headers(pairs), request_id="req_ours", own=own, withheld=withheld))
 
 
 def answered(*pairs: tuple[str, str]) -> CIMultiDict[str]:
-    return to_client(headers(*pairs), request_id="req_ours")
+    return CIMultiDict(to_client(pairs, request_id="req_ours"))
 
 
 OURS = {"x-request-id", "via"}
@@ -57,7 +53,7 @@ OURS = {"x-request-id", "via"}
 @pytest.mark.parametrize("spell", [str, str.upper, str.lower])
 def test_dropped_on_the_way_to_the_backend(name: str, spell: type[str]) -> None:
     assert {key.lower() for key in sent((spell(name), "1"))} == OURS
-    assert background_headers(headers((spell(name), "1"))) == {}
+    assert background_headers(Headers([(spell(name), "1")])) == {}
 
 
 @pytest.mark.parametrize(
@@ -111,9 +107,27 @@ def test_values_that_cannot_be_sent_are_dropped() -> None:
     assert sent(("X-Name", "café"))["X-Name"] == "café"
 
 
-@pytest.mark.parametrize(("keep", "expected"), [(True, "5"), (False, None)])
-def test_content_length_goes_with_an_unchanged_body_only(keep: bool, expected: str | None) -> None:
-    assert sent(("Content-Length", "5"), keep_length=keep).get("Content-Length") == expected
+@pytest.mark.parametrize("name", ["Content-Length", "X-Request-Id", "Via", "X-Tag"])
+def test_what_the_gateway_sets_takes_the_place_of_the_callers_in_any_spelling(name: str) -> None:
+    assert sent((name, "theirs"), own={name.lower(): "ours"}).getall(name) == ["ours"]
+
+
+@pytest.mark.parametrize(
+    ("offered", "may_have_keys", "expected"),
+    [
+        (["realtime, openai-insecure-api-key.k", "beta"], False, ["realtime,beta"]),
+        (["realtime, openai-insecure-api-key.k"], True, ["realtime,openai-insecure-api-key.k"]),
+        (["OpenAI-Insecure-API-Key.k"], False, []),
+        ([], False, []),
+    ],
+)
+def test_handshake_offers_the_clients_protocols_without_a_key_that_is_not_for_the_backend(
+    offered: list[str], may_have_keys: bool, expected: list[str]
+) -> None:
+    asked = [("X-One", "1"), *(("Sec-WebSocket-Protocol", each) for each in offered)]
+    result = CIMultiDict(ask_to_upgrade(asked, may_have_keys=may_have_keys))
+    assert result.getall("Sec-WebSocket-Protocol", []) == expected
+    assert (result["X-One"], result["Connection"], result["Upgrade"]) == ("1", "Upgrade", "websocket")
 
 
 @pytest.mark.parametrize("name", ["Authorization", "api-key", "X-Api-Key"])
@@ -126,15 +140,17 @@ def test_callers_credential_goes_on_unless_the_backend_has_a_key(name: str) -> N
 
 def test_background_call_gets_the_callers_headers_without_those_of_body_answer_and_credential() -> None:
     result = background_headers(
-        headers(
-            ("User-Agent", "sdk/1"),
-            ("OpenAI-Organization", "org"),
-            ("X-Tag", "a"),
-            ("x-tag", "b"),
-            ("Via", "1.1 nginx"),
-            ("X-Request-Id", "theirs"),
-            *((name, "1") for name in ("Accept", "Accept-Encoding", "Content-Length", "Content-Type")),
-            *((name, "1") for name in ("Content-Encoding", "Authorization", "api-key", "x-api-key")),
+        Headers(
+            [
+                ("User-Agent", "sdk/1"),
+                ("OpenAI-Organization", "org"),
+                ("X-Tag", "a"),
+                ("x-tag", "b"),
+                ("Via", "1.1 nginx"),
+                ("X-Request-Id", "theirs"),
+                *((name, "1") for name in ("Accept", "Accept-Encoding", "Content-Length", "Content-Type")),
+                *((name, "1") for name in ("Content-Encoding", "Authorization", "api-key", "x-api-key")),
+            ]
         )
     )
     assert result == {
@@ -143,23 +159,6 @@ def test_background_call_gets_the_callers_headers_without_those_of_body_answer_a
         "X-Tag": "a, b",
         "Via": "1.1 nginx",
     }
-
-
-@pytest.mark.parametrize("name", ["Authorization", "API-Key", "X-Api-Key"])
-def test_credential_is_found_under_each_name(name: str) -> None:
-    assert credential(headers(("Accept", "x"), (name, "v"))) == (name.lower(), "v")
-
-
-def test_no_credential_is_none() -> None:
-    assert credential(headers(("Accept", "x"))) is None
-
-
-@pytest.mark.parametrize("second", ["Authorization", "authorization", "api-key", "x-api-key"])
-def test_second_credential_is_refused_without_naming_it(second: str) -> None:
-    with pytest.raises(Refusal) as caught:
-        credential(headers(("Authorization", "Bearer secret-1"), (second, "secret-2")))
-    assert caught.value.fault is Fault.INVALID
-    assert "secret" not in caught.value.message
 
 
 @pytest.mark.parametrize(

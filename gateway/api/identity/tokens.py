@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 import jwt
-from aiohttp import web
 
-from gateway.api.tenants import Tenant, derived, not_let_in, presented
+from gateway.api.identity.tenants import Tenant, derived, not_let_in, presented
 from gateway.config import TenantSettings
+from gateway.wire.http.head import Head
 
 _REQUIRED = ("exp", "iss", "aud", "sub")
 _UNFIT = "The token is not for this gateway: 'iss', 'aud', 'sub' or a time in it is missing or wrong."
@@ -29,8 +29,8 @@ class ByToken:
         self._settings = settings
         self._pepper = pepper
 
-    def of(self, request: web.BaseRequest) -> Tenant:
-        claims = self._claims(presented(request))
+    def of(self, head: Head) -> Tenant:
+        claims = self._claims(presented(head))
         return Tenant(derived(self._pepper, "jwt", claims["iss"], claims["sub"]), None, claims["sub"])
 
     def _claims(self, token: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from gateway.api.receivers import Receivers
+from gateway.api.admin.webhooks import Receivers
 from gateway.core.job import StoreUnavailable
 from gateway.observe import Observer
 

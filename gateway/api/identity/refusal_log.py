@@ -9,7 +9,7 @@ import asyncio
 from collections import Counter
 from typing import Final
 
-from gateway.api.callers import Caller
+from gateway.api.identity.callers import Caller
 from gateway.observe import Observer
 from gateway.wire.errors import Refusal
 

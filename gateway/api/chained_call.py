@@ -13,7 +13,7 @@ from gateway.wire.calls import Speech
 from gateway.wire.conversation import items
 
 
-class Retelling:
+class ChainedCall:
     """The earlier turns and the new input, as often as they have to be told.
 
     Args:

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from gateway.api.credential_check import CredentialCheck, status_at
+from gateway.api.http.heads import head_of
+from gateway.api.identity.credential_check import CredentialCheck, status_at
+from gateway.api.identity.tenants import Tenant, Tenants
 from gateway.api.ports import Backend
-from gateway.api.tenants import Tenant, Tenants
-from gateway.core.call import Credential
 from gateway.engine.credentials import CallerHeaders
 from gateway.wire.errors import Fault, Refusal, invalid
-from gateway.wire.headers import background_headers
+from gateway.wire.http.head import Credential
+from gateway.wire.http.headers import background_headers
 from gateway.wire.response_ids import is_own
 
 _STORABLE_HEADERS = frozenset(
@@ -50,11 +51,11 @@ class Callers:
     def admit(self, request: web.BaseRequest) -> None:
         """The door of every path. Raises: Refusal, if the caller may not come in."""
         if self._tenants.is_gate:
-            request[_TENANT] = self._tenants.of(request)
+            request[_TENANT] = self._tenants.of(head_of(request))
 
     def of(self, request: web.BaseRequest, request_id: str) -> Caller:
         """Who is asking. Raises: Refusal, if that cannot be told."""
-        tenant = request.get(_TENANT) or self._tenants.of(request)
+        tenant = request.get(_TENANT) or self._tenants.of(head_of(request))
         return Caller(tenant.tenant, tenant.credential, request_id, tenant.name)
 
     async def vet(self, request: web.BaseRequest, caller: Caller, backend: Backend) -> None:
@@ -114,7 +115,7 @@ def split_headers(
     request: web.BaseRequest, caller: Caller, backend: Backend
 ) -> tuple[dict[str, str], CallerHeaders]:
     """The headers that go with a background call: those that may be stored, and those that may not."""
-    headers = background_headers(request.headers, withheld=backend.withheld)
+    headers = background_headers(head_of(request).headers, withheld=backend.withheld)
     stored = {name: value for name, value in headers.items() if name.lower() in _STORABLE_HEADERS}
     others = {name: value for name, value in headers.items() if name not in stored}
     return stored, CallerHeaders(caller.credential if backend.sees_callers else None, others)

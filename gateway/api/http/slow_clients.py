@@ -1,4 +1,4 @@
-"""How long a client may take over a request that it has begun to send.
+"""Slow clients: how long one may take to send a request that it has begun, and to take what it is sent.
 
 Without a limit a client holds a connection by sending a byte now and then, and a few thousand of them hold
 all there are (slowloris).
@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import struct
 from typing import Final, Protocol
 
+from aiohttp import web
 from aiohttp.streams import StreamReader
 
 from gateway import loop
-from gateway.api.request_heads import head_too_large
 from gateway.config import ServerSettings
 from gateway.wire.errors import Fault, Refusal
+from gateway.wire.http.admission import head_too_large
 
 _TICK_S: Final = 1.0
 """Limits are met this much late at most: one timer for a body, not one for each piece of it. Ticks are
@@ -23,6 +25,11 @@ counted, and no time looked at: a halt of ours is one tick, and all of its time 
 
 _TCP_INFO: Final = getattr(socket, "TCP_INFO", None)  # Linux; its first byte is the state
 _ESTABLISHED: Final = 1
+
+_UNSENT_BYTES_MAX = 16 * 2**10
+_LOOKS = 10
+"""At a client that takes nothing, in the time it has: it goes at most so much of it late, and a halt of ours
+counts for one look."""
 
 
 class Sender(Protocol):
@@ -131,3 +138,72 @@ def _has_hung_up(transport: asyncio.Transport | None) -> bool:
     except OSError:
         return False
     return bool(info[0] != _ESTABLISHED)
+
+
+def hold_little(request: web.BaseRequest) -> None:
+    """Take no more for a client than it takes itself: a piece here, and a little in the kernel.
+
+    Else the kernel takes up to some megabytes for each connection, and reports no room until a third of that
+    is free: a client on a slow line, which takes something all the time, would look like one that takes
+    nothing.
+    """
+    if (transport := _open(request)) is not None:
+        transport.set_write_buffer_limits(high=0)
+        keep_little_unsent(request)
+
+
+def keep_little_unsent(request: web.BaseRequest) -> None:
+    """The kernel's part of it."""
+    option = getattr(socket, "TCP_NOTSENT_LOWAT", None)  # Linux and macOS
+    if option is not None and (transport := _open(request)) is not None:
+        connection = transport.get_extra_info("socket")
+        connection.setsockopt(socket.IPPROTO_TCP, option, _UNSENT_BYTES_MAX)
+
+
+def hold_as_usual(request: web.BaseRequest) -> None:
+    """The connection may be used again, for something else."""
+    if (transport := _open(request)) is not None:
+        transport.set_write_buffer_limits()
+
+
+async def drained(request: web.BaseRequest, stall_s: float) -> None:
+    """Wait until the client has taken enough of what was written.
+
+    The kernel reports room in pieces of half of what it may hold, so that a client which takes less than
+    that in `stall_s` has stalled, too: nobody can hold a connection by taking a byte now and then.
+
+    Raises:
+        ConnectionError: It is gone.
+        TimeoutError: It has stalled.
+    """
+    # A task, as aiohttp cannot wait for the same thing again once a timeout has cancelled it.
+    draining = asyncio.ensure_future(request.writer.drain())
+    left, looks = _unsent(request), 0
+    try:
+        while not await loop.are_done([draining], stall_s / _LOOKS):
+            looks += 1
+            if (now_left := _unsent(request)) < left:
+                left, looks = now_left, 0
+            elif looks >= _LOOKS:
+                raise TimeoutError
+        draining.result()
+    finally:
+        draining.cancel()
+
+
+def reset(request: web.BaseRequest) -> None:
+    """Break the connection off, and throw away what the kernel still holds for it."""
+    if (transport := _open(request)) is not None:
+        connection = transport.get_extra_info("socket")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        transport.abort()
+
+
+def _open(request: web.BaseRequest) -> asyncio.Transport | None:
+    """None if the client has gone: then there is no socket to ask anything of."""
+    transport = request.transport
+    return None if transport is None or transport.is_closing() else transport
+
+
+def _unsent(request: web.BaseRequest) -> int:
+    return request.transport.get_write_buffer_size() if request.transport is not None else 0

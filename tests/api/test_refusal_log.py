@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import pytest
 
-from gateway.api import refusals
-from gateway.api.callers import Caller
-from gateway.api.refusals import RefusalLog
+from gateway.api.identity import refusal_log
+from gateway.api.identity.callers import Caller
+from gateway.api.identity.refusal_log import RefusalLog
 from gateway.observe import Observer
 from gateway.wire.errors import Fault, Refusal
 
@@ -69,7 +69,7 @@ def test_the_first_refusal_is_told_at_once_and_the_others_are_counted(
 def test_callers_without_end_are_told_of_together(
     looks: list[Callable[[], None]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(refusals, "_KNOWN_MAX", 3)
+    monkeypatch.setattr(refusal_log, "_KNOWN_MAX", 3)
     told = Told()
     log = RefusalLog(told)
     for number in range(100):
