@@ -151,8 +151,8 @@ class Run:
 
     async def stop(self, stop: Stop) -> bool:
         """End it by its own machine: see `endings.Running`."""
-        exchange = self._exchange
         async with self.log.quiet():  # a commit that is under way would not be known to have happened
+            exchange = self._exchange
             if self.task is None or self._is_stopped or exchange is None or exchange.machine.is_over:
                 return False
             self._is_stopped = True
@@ -185,6 +185,7 @@ class Run:
         self._shelf.close()
         if self._exchange is not None:
             self._exchange.forget()
+            self._exchange = None
 
 
 def _outcome(exchange: Exchange, stop: Stop) -> Outcome:
