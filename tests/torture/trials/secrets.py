@@ -262,7 +262,7 @@ def _malformed(scan: _Scan) -> list[bytes]:
         line + host + b"Connection: " + key("Connection") + b"\r\n" + end,
         line + host + b"Expect: " + key("Expect") + b"\r\n" + end,
         line + host + b"X-Long: " + b"x" * 9000 + key("too long") + b"\r\n" + end,
-        key("the method") + b" /v1/models HTTP/1.1\r\n" + host + end,
+        key("the method") + b"-" * 20 + b" /v1/models HTTP/1.1\r\n" + host + end,  # too long for one
         b"GET /v1/%zz" + key("a bad escape") + b" HTTP/1.1\r\n" + host + end,
         b"GET /v1/../" + key("a dot segment") + b" HTTP/1.1\r\n" + host + end,
         b"GET http://evil/" + key("an absolute target") + b" HTTP/1.1\r\n" + host + end,
