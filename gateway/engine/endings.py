@@ -99,7 +99,7 @@ class Endings:
                     return True
             except ClaimLost:
                 return False
-            except Exception:
+            except Exception:  # its run is over, so nobody else would end it
                 self.owed[response_id] = stop
                 raise
         claim = await self.store.take_over(response_id)

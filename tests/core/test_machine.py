@@ -114,6 +114,12 @@ def test_a_run_calls_stores_and_ends() -> None:
     assert play(run, DELTA, CUT, CancelRequested(), Started()) == [], "nothing follows the last command"
 
 
+@pytest.mark.parametrize("status", [status for status in Status if status.is_terminal])
+def test_a_job_that_has_ended_is_not_run(status: Status) -> None:
+    run = background(status=status)
+    assert play(run, Started(), DELTA, ANSWER, CUT, CancelRequested(), DeadlinePassed()) == []
+
+
 @pytest.mark.parametrize(
     ("stop", "word"),
     [

@@ -69,11 +69,15 @@ SILENT: list[Input] = [
 @pytest.mark.parametrize("status", [status for status in Status if status.is_terminal])
 @pytest.mark.parametrize("item", [Started(), frames(DELTA), *SILENT, *(row[0] for row in ENDINGS)], ids=repr)
 def test_terminal_status_takes_nothing(status: Status, item: Input, begin: Begin) -> None:
-    played = begin(status=status)
-    played.outcomes.append(None)  # it has one already
-    before = played.stored
-    played.receive(item)
-    assert (played.stored, len(played.outcomes)) == (before, 1)
+    transcript = begin(status=status).machine
+    match item:
+        case Started():
+            assert transcript.start() == []
+        case CancelRequested() | DeadlinePassed() | Abandoned():  # the machine knows that it is over
+            with pytest.raises(AssertionError, match="no way from"):
+                transcript.stop(item, now_s=1)
+        case _:
+            assert transcript.receive(item, now_s=1) == []
 
 
 @pytest.mark.parametrize("status", [Status.QUEUED, Status.IN_PROGRESS])
