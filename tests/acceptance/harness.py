@@ -204,7 +204,7 @@ class Gateway:
         if self.is_running:
             assert await self.stop() == 0, self.stderr.decode()
         complaints = [line for line in self.lines if line.get("level") in ("error", "critical")]
-        assert complaints == []
+        assert complaints == [], complaints
         assert b"Traceback" not in self.stderr, self.stderr.decode()
 
     # -- its clients
