@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 
 from gateway.core import refusal, retry
-from gateway.core.job import Job, Outcome, Status
+from gateway.core.job import FIRST_OUTPUT_SEQ, Job, Outcome, Status
 from gateway.core.reason import Reason
 from gateway.core.retry import Again, Now, Patience
 from gateway.core.transcript import (
@@ -69,6 +69,13 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
+class Rewind:
+    """Throw the stored events from `seq` on away: an earlier run, now lost, left output that nobody saw."""
+
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
 class Rest:
     """The backend said within its answer that it has no time: send nobody else there for a while."""
 
@@ -91,7 +98,7 @@ class Finish:
     is_all: bool = False
 
 
-Command = Call | Append | Rest | Again | Finish
+Command = Rewind | Call | Append | Rest | Again | Finish
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +158,8 @@ class JobMachine:
         self._task = task
         self._speech = task.speech.to(task.request.get("model"))
         self._calls = 0
-        self._next_seq = task.job.next_seq  # of the first event that nobody was told yet, while none is held
+        self._first_seq = min(task.job.next_seq, FIRST_OUTPUT_SEQ)
+        self._next_seq = self._first_seq  # of the first event that nobody was told yet, while none is held
         self._held: list[Append] = []
         self.has_output = False
         self.is_over = task.job.status.is_terminal
@@ -177,7 +185,7 @@ class JobMachine:
             return []
         match item:
             case Started():
-                return self._call(now)
+                return [*self._rewind(), *self._call(now)]
             case ClientWaits():
                 return [*self._begin()]
             case OtherApi(speech):
@@ -205,6 +213,9 @@ class JobMachine:
         )
         self._held = [] if self.is_over else self._transcript.start()
 
+    def _rewind(self) -> list[Rewind]:
+        return [Rewind(self._first_seq)] if self._first_seq < self._task.job.next_seq else []
+
     def _call(self, now: Now, lesson: str | None = None) -> list[Command]:
         task, job = self._task, self._task.job
         began = [*self._begin()] if job.is_background else []
@@ -230,7 +241,7 @@ class JobMachine:
 
     @property
     def _is_untold(self) -> bool:
-        return self._next_seq == self._task.job.next_seq and not self.has_output
+        return self._next_seq == self._first_seq and not self.has_output
 
     def _begin(self) -> list[Append]:
         """The events before output, once. The client of a plain request is not told them before something

@@ -9,7 +9,7 @@ from typing import assert_never
 
 from gateway.core.call import Backend, BackendCall
 from gateway.core.job import Job
-from gateway.core.machine import Call, Command, Finish, Input, JobMachine, Rest, Started
+from gateway.core.machine import Call, Command, Finish, Input, JobMachine, Rest, Rewind, Started
 from gateway.core.retry import Again, Now
 from gateway.core.transcript import Append
 from gateway.core.upstream import Upstream
@@ -68,7 +68,7 @@ class Exchange:
 
     async def commands(
         self, room: Callable[[], Awaitable[None]] | None = None
-    ) -> AsyncGenerator[Append | Again | Finish, None]:
+    ) -> AsyncGenerator[Rewind | Append | Again | Finish, None]:
         """What is left to be done for the run, the last of it an `Again` or a `Finish`.
 
         Args:
@@ -87,7 +87,7 @@ class Exchange:
                             if items is not None:
                                 await items.aclose()
                             items = self._made(command)
-                        case Append():
+                        case Rewind() | Append():
                             yield command
                         case Rest(asked_s):
                             self._backend.rest(self._job.id, asked_s)

@@ -17,7 +17,7 @@ from gateway.config import BackgroundSettings
 from gateway.core.acceptance import foreground_job
 from gateway.core.call import Backend
 from gateway.core.job import Outcome
-from gateway.core.machine import ClientWaits, Finish, JobMachine, Task
+from gateway.core.machine import ClientWaits, Finish, JobMachine, Rewind, Task
 from gateway.core.retry import Again
 from gateway.core.transcript import Append
 from gateway.core.upstream import UpstreamFailed
@@ -130,7 +130,7 @@ class Foreground:
 
     async def _begun(
         self, exchange: Exchange, is_streamed: bool
-    ) -> AsyncGenerator[Append | Again | Finish, None]:
+    ) -> AsyncGenerator[Rewind | Append | Again | Finish, None]:
         """The commands of a run. A client whose stream has not begun in time is told that it has."""
         async with aclosing(exchange.commands()) as commands, _first(commands) as first:
             wait_s = self._head_wait_s if is_streamed else None

@@ -66,12 +66,17 @@ class JobLog:
         self._settings = endings.settings
         self._unflushed = unflushed
         self._next_seq = claim.job.next_seq
+        self._rewind_to: int | None = None
         self._waiting: list[Append] = []
         self._waiting_bytes = 0
         self._has_some = asyncio.Event()
         self._has_room = asyncio.Event()
         self._has_room.set()
         self._writing = asyncio.Lock()
+
+    def rewind(self, seq: int) -> None:
+        """Let the next commit begin with throwing away what is stored from `seq` on."""
+        self._rewind_to = seq
 
     async def append(self, command: Append) -> None:
         """Take events in; waits while too much is not yet committed, so that the backend waits too."""
@@ -145,6 +150,7 @@ class JobLog:
         waiting = self._waiting[:]
         if not waiting:
             return
+        await self._rewind()
         events, count = _joined(waiting)
         has_output = any(command.has_output for command in waiting)
         await self._endings.store.append(self._claim, self._next_seq, count, events, has_output=has_output)
@@ -184,7 +190,13 @@ class JobLog:
         async with self._writing:
             await self._commit(outcome)
 
+    async def _rewind(self) -> None:
+        if self._rewind_to is not None:
+            await self._endings.store.rewind(self._claim, self._rewind_to)
+            self._next_seq, self._rewind_to = self._rewind_to, None
+
     async def _commit(self, outcome: Outcome) -> None:
+        await self._rewind()
         waiting = self._waiting[:]
         events, count = _joined(waiting)
         whole = replace(

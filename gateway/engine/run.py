@@ -8,7 +8,7 @@ from contextlib import ExitStack, aclosing, suppress
 
 from gateway.core.call import Backend
 from gateway.core.job import FIRST_OUTPUT_SEQ, ClaimLost, Outcome, StoreUnavailable
-from gateway.core.machine import Finish, JobMachine, Task
+from gateway.core.machine import Finish, JobMachine, Rewind, Task
 from gateway.core.reason import Reason
 from gateway.core.retry import Again
 from gateway.core.transcript import Abandoned, Append, Stop
@@ -123,6 +123,8 @@ class Run:
             async with aclosing(exchange.commands(self.log.room)) as commands:
                 async for command in commands:
                     match command:
+                        case Rewind(seq):
+                            self.log.rewind(seq)
                         case Append():
                             await self.log.append(command)
                             outputs.holds(self.work.id, exchange.machine.held_bytes)

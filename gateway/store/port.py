@@ -183,7 +183,7 @@ class JobStore(Chores, Protocol):
         resting: Collection[bytes] = (),
         bytes_max: int = ...,
     ) -> list[Work]:
-        """Take up to `limit` waiting jobs of a backend. Output of a lost, silent attempt is thrown away.
+        """Take up to `limit` waiting jobs of a backend.
 
         Tenants take turns, and share by the weights of their tiers; of one tenant the higher tier goes first,
         of one tier the oldest.
@@ -198,6 +198,13 @@ class JobStore(Chores, Protocol):
         self, claim: Claim, first_seq: int, count: int, events: bytes, *, has_output: bool
     ) -> None:
         """Store the next events of a run.
+
+        Raises:
+            ClaimLost, StoreUnavailable: Nothing was written.
+        """
+
+    async def rewind(self, claim: Claim, seq: int) -> None:
+        """Throw the events from `seq` on away, which a lost run left.
 
         Raises:
             ClaimLost, StoreUnavailable: Nothing was written.

@@ -18,6 +18,7 @@ from gateway.core.machine import (
     Input,
     JobMachine,
     Rest,
+    Rewind,
     Started,
     Task,
 )
@@ -28,7 +29,7 @@ from gateway.core.upstream import OtherApi, UpstreamAnswer, UpstreamClosed, Upst
 from gateway.wire.calls import ChatSpeech, ResponsesSpeech
 from gateway.wire.errors import Refusal
 from gateway.wire.failures import failure
-from gateway.wire.sse import Frame
+from gateway.wire.sse import Frame, split_frames
 from tests.core.conftest import NOW_S, accepted
 
 NOW = Now(NOW_S * 1000, roll=0.5)
@@ -95,6 +96,8 @@ def _word(command: Command) -> str:
             return f"call {target} {version}"
         case Append(count=count, has_output=has_output):
             return f"append {count} {'output' if has_output else 'lifecycle'}"
+        case Rewind(seq):
+            return f"rewind {seq}"
         case Rest():
             return "rest"
         case Again(reason=reason):
@@ -212,6 +215,14 @@ def test_what_the_api_cannot_say_ends_a_job_and_refuses_a_plain_request() -> Non
 def test_a_second_run_tells_nothing_twice() -> None:
     run = background(next_seq=FIRST_OUTPUT_SEQ)
     assert play(run, Started()) == ["call /v1/responses 0"]
+
+
+def test_a_second_run_begins_where_the_output_of_the_lost_one_began() -> None:
+    run = background(next_seq=FIRST_OUTPUT_SEQ + 40)
+    assert play(run, Started()) == [f"rewind {FIRST_OUTPUT_SEQ}", "call /v1/responses 0"]
+    appended = [command for command in run.receive(DELTA, NOW) if isinstance(command, Append)]
+    first = split_frames(b"".join(command.events for command in appended))[0]
+    assert b'"sequence_number":%d' % FIRST_OUTPUT_SEQ in first
 
 
 def test_a_plain_stream_begins_when_something_has_come_or_its_client_has_waited() -> None:

@@ -96,7 +96,7 @@ def _instead(module: Any, **names: Any) -> SimpleNamespace:
 GUARDS = {
     "fence": Guard(
         "a write must bring the present epoch and the next sequence number",
-        _rewrite(r" AND (epoch = :epoch|next_seq = :first_seq)", "append", "finish", "release"),
+        _rewrite(r" AND (epoch = :epoch|next_seq = :first_seq)", "append", "rewind", "finish", "release"),
     ),
     "shield": Guard("a client that hangs up does not break the accepting off", _without_shield),
     "flock": Guard("one process to a file", _without_flock),

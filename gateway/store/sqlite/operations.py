@@ -9,7 +9,8 @@ from contextlib import closing
 from typing import Any
 
 from gateway.core.job import (
-    FIRST_OUTPUT_SEQ,
+    Claim,
+    ClaimLost,
     Idempotency,
     Job,
     KeyReused,
@@ -149,8 +150,6 @@ def claim(
         values = {**dict(turn), "backend": wanted["backend"], "owner": owner, "now_ms": wanted["now_ms"]}
         raw.execute(QUERIES["take_turn"], values)
         claimed = raw.execute(QUERIES["claim"], values).fetchone()
-        if claimed["next_seq"] > FIRST_OUTPUT_SEQ:
-            _rewind(raw, turn["pk"])
         works.append(_work(raw, claimed["id"]))
         limit, bytes_max = limit - 1, bytes_max - works[-1].size
     if works:
@@ -175,14 +174,16 @@ def to_call(row: sqlite3.Row) -> Call:
     return Call(row["request"], row["input"], row["target"], row["headers"], sealed)
 
 
-def _rewind(raw: sqlite3.Connection, pk: int) -> None:
-    """Throw a lost attempt's output away; the lifecycle events before it stay, also in a shared segment."""
-    for segment in raw.execute(QUERIES["segments_from"], {"pk": pk, "seq": FIRST_OUTPUT_SEQ}).fetchall():
+def rewind(raw: sqlite3.Connection, claim: Claim, seq: int) -> None:
+    """Throw the events from `seq` on away; those before it stay, also of a shared segment."""
+    row = raw.execute(QUERIES["rewind"], {"id": claim.id, "epoch": claim.epoch, "seq": seq}).fetchone()
+    if row is None:
+        raise ClaimLost
+    for segment in raw.execute(QUERIES["segments_from"], {"pk": row["pk"], "seq": seq}).fetchall():
         raw.execute(QUERIES["delete_segment"], {"pk": segment["pk"]})
-        kept = split_frames(segment["events"])[: max(0, FIRST_OUTPUT_SEQ - segment["first_seq"])]
+        kept = split_frames(segment["events"])[: max(0, seq - segment["first_seq"])]
         if kept:
-            insert_segment(raw, pk, segment["first_seq"], len(kept), b"".join(kept))
-    raw.execute(QUERIES["rewind"], {"pk": pk, "seq": FIRST_OUTPUT_SEQ})
+            insert_segment(raw, row["pk"], segment["first_seq"], len(kept), b"".join(kept))
 
 
 def purge(

@@ -182,6 +182,9 @@ class SqliteStore:
 
         await self._writer.ask(operation, len(events))
 
+    async def rewind(self, claim: Claim, seq: int) -> None:
+        await self._writer.ask(lambda raw: operations.rewind(raw, claim, seq))
+
     async def finish(self, claim: Claim, outcome: Outcome, *, now_ms: int, expires_at_ms: int) -> None:
         def operation(raw: sqlite3.Connection) -> None:
             row = raw.execute(

@@ -186,7 +186,7 @@ UPDATE job
 SET status = 'in_progress', owner = :owner, epoch = epoch + 1, attempt = attempt + 1,
     started_at_ms = coalesce(started_at_ms, :now_ms)
 WHERE pk = :pk
-RETURNING id, next_seq;
+RETURNING id;
 
 -- name: segments_from
 SELECT pk, first_seq, last_seq, events FROM segment
@@ -197,7 +197,10 @@ ORDER BY first_seq;
 DELETE FROM segment WHERE pk = :pk;
 
 -- name: rewind
-UPDATE job SET next_seq = :seq WHERE pk = :pk;
+UPDATE job
+SET next_seq = :seq
+WHERE id = :id AND epoch = :epoch AND status = 'in_progress' AND next_seq >= :seq
+RETURNING pk;
 
 -- name: append
 UPDATE job
