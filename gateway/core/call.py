@@ -119,6 +119,9 @@ class Backend(Protocol):
     def book_retry(self) -> None:
         """Take that room."""
 
+    def retry_refused(self) -> None:
+        """There was none for a retry that cannot wait."""
+
     async def ask(self, credential: Credential | None) -> Speech:
         """Find out how to talk to it, by asking.
 

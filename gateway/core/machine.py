@@ -90,12 +90,14 @@ class Finish:
         speech: How the backend was talked to, with what its answer has shown, if it has answered.
         failed: How it failed, if that is what ended the run.
         is_all: Nothing else was told of this response.
+        lacks_budget: A plain request would have been made anew, but for the budget.
     """
 
     outcome: Outcome
     speech: Speech | None = None
     failed: UpstreamFailed | None = None
     is_all: bool = False
+    lacks_budget: bool = False
 
 
 Command = Rewind | Call | Append | Rest | Again | Finish
@@ -278,10 +280,13 @@ class JobMachine:
             failed = replace(failed, is_callers=is_callers)
             if task.job.is_background and not is_callers:
                 rest = [Rest(failed.retry_after_s)]
-        if again := self._again(broken.reason, failed, now):
+        again = self._again(broken.reason, failed, now)
+        lacks_budget = again is not None and not task.job.is_background and now.retry_in_s > 0
+        if again is not None and not lacks_budget:
             self.is_over = True
             return [*rest, again]
-        return [*rest, *self._finish(self._transcript.fail(broken, now_s=now.now_s), failed=failed)]
+        outcome = self._transcript.fail(broken, now_s=now.now_s)
+        return [*rest, *self._finish(outcome, failed=failed, lacks_budget=lacks_budget)]
 
     def _refusal(self, broken: Broken, item: Answer) -> bytes | None:
         """The words of a refusal by which a call may have ended that has done no work. An error event in a
@@ -295,7 +300,7 @@ class JobMachine:
     def _again(self, reason: Reason, failed: UpstreamFailed | None, now: Now) -> Again | None:
         task, job = self._task, self._task.job
         if not job.is_background:
-            return retry.anew(reason, job, now)
+            return retry.anew(reason, job)
         return retry.again(
             reason,
             failed,
@@ -307,9 +312,14 @@ class JobMachine:
         )
 
     def _finish(
-        self, outcome: Outcome, *, speech: Speech | None = None, failed: UpstreamFailed | None = None
+        self,
+        outcome: Outcome,
+        *,
+        speech: Speech | None = None,
+        failed: UpstreamFailed | None = None,
+        lacks_budget: bool = False,
     ) -> list[Command]:
         self.is_over = True
         is_all = self._is_untold and outcome.event_count == 1
         began = [] if is_all and outcome.status is Status.FAILED else self._begin()
-        return [*began, Finish(outcome, speech, failed, is_all)]
+        return [*began, Finish(outcome, speech, failed, is_all, lacks_budget)]

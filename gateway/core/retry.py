@@ -159,14 +159,15 @@ def reason_of(told: Told) -> Reason | None:
     return STATUSES.get(told.status)
 
 
-def anew(reason: Reason, job: Job, now: Now) -> Again | None:
+def anew(reason: Reason, job: Job) -> Again | None:
     """What to do with a plain request that has failed before its client had a byte; None: it fails.
 
-    Who has waited for the whole of a timeout does not wait for another one.
+    It goes now or, if the budget has no room, not at all. Who has waited for the whole of a timeout does not
+    wait for another one.
     """
     if reason not in (Reason.CUT, Reason.CLOSED_EARLY) or job.is_streamed or job.attempt > 1:
         return None
-    return Again(reason, 0, is_attempt=True) if now.retry_in_s <= 0 else None
+    return Again(reason, 0, is_attempt=True)
 
 
 def again(

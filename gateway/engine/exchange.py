@@ -132,5 +132,8 @@ class Exchange:
         if isinstance(command, Again):
             if command.is_attempt:
                 self._backend.book_retry()
-        elif command.speech is not None:
-            self._backend.remember(self._model, command.speech)
+        else:
+            if command.lacks_budget:
+                self._backend.retry_refused()
+            if command.speech is not None:
+                self._backend.remember(self._model, command.speech)

@@ -168,7 +168,10 @@ class HttpBackend:
 
     def book_retry(self) -> None:
         if self._budget.book() > 0:
-            self._observer.retry_refused(self.name)
+            self.retry_refused()
+
+    def retry_refused(self) -> None:
+        self._observer.retry_refused(self.name)
 
     async def stream(self, call: BackendCall) -> AsyncGenerator[Upstream, None]:
         failed, redactor = self._unavailable(), self._redactor(call)

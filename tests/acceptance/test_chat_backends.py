@@ -98,6 +98,21 @@ async def test_a_plain_answer_that_breaks_off_before_its_client_has_a_byte_is_fe
     assert len(replay_server.creates) == 2
 
 
+async def test_a_plain_answer_is_not_fetched_anew_without_budget_and_that_is_counted(
+    start_gateway: StartGateway, replay_server: ReplayServer
+) -> None:
+    none = {"BACKBURNER_UPSTREAM__RETRY_PERCENT_MAX": 0, "BACKBURNER_UPSTREAM__RETRY_MIN_PER_S": 0}
+    gateway = await start_gateway("--api", "chat", **none)
+    whole = replay("vllm/chat-stream")
+    broken = replace(whole, blocks=whole.blocks[:3], end=End.RESET)
+    replay_server.script(broken, whole, broken)
+    for _ in range(2):  # there is always room for one
+        answer = await gateway.call("POST", "/responses", {"model": "tiny", "input": "Count to 5."})
+    assert answer.status == 502
+    assert len(replay_server.creates) == 3
+    assert await gateway.metric('backburner_upstream_retries_refused_total{backend="default"}') == 1
+
+
 async def test_a_plain_stream_that_breaks_off_says_so_and_is_not_begun_anew(
     chat_gateway: Gateway, replay_server: ReplayServer
 ) -> None:

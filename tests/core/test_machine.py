@@ -251,6 +251,14 @@ def test_a_plain_request_that_failed_before_it_began_is_nothing_but_an_error() -
     assert not finish.is_all
 
 
+def test_a_plain_request_does_not_wait_for_the_budget() -> None:
+    run = plain(stream=False)
+    run.receive(Started(), NOW)
+    (finish,) = run.receive(CUT, replace(NOW, retry_in_s=1))
+    assert isinstance(finish, Finish)
+    assert (finish.outcome.reason, finish.lacks_budget) == (Reason.CUT, True)
+
+
 def test_a_plain_answer_that_was_lost_is_asked_for_once_more() -> None:
     assert play(plain(stream=False), Started(), CUT)[-1] == "again upstream_cut"
     assert play(plain(stream=False, attempt=2), Started(), CUT)[-1] == "finish failed upstream_cut"

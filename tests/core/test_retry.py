@@ -271,9 +271,8 @@ def test_what_stands_in_for_an_answer_may_pass() -> None:
 
 def test_a_plain_answer_is_asked_for_anew_only_where_it_was_lost_on_its_way() -> None:
     every = [*NOT_SENT, "upstream_put_off", *BROKEN_OFF, *FINAL]
-    plain, now = job(is_background=False), Now(NOW)
-    lost = [reason for reason in every if anew(Reason(reason), plain, now) is not None]
+    plain = job(is_background=False)
+    lost = [reason for reason in every if anew(Reason(reason), plain) is not None]
     assert lost == ["upstream_cut", "upstream_closed_early"]
-    assert anew(Reason.CUT, replace(plain, attempt=2), now) is None
-    assert anew(Reason.CUT, replace(plain, is_streamed=True), now) is None
-    assert anew(Reason.CUT, plain, Now(NOW, retry_in_s=1)) is None, "the budget is spent"
+    assert anew(Reason.CUT, replace(plain, attempt=2)) is None
+    assert anew(Reason.CUT, replace(plain, is_streamed=True)) is None

@@ -104,6 +104,9 @@ class ScriptedBackend:
     def book_retry(self) -> None:
         pass
 
+    def retry_refused(self) -> None:
+        pass
+
     def rest(self, job_id: str, asked_s: float | None) -> None:
         self.put_offs.append((job_id, asked_s))
 
