@@ -20,7 +20,8 @@ from gateway.core.reason import Reason
 from gateway.core.upstream import Answer, UpstreamAnswer, UpstreamClosed, UpstreamFailed, UpstreamFrames
 from gateway.wire import events as wire_events
 from gateway.wire import failures, responses
-from gateway.wire.answers import endings
+from gateway.wire.answers import echo, endings
+from gateway.wire.answers.echo import Echo
 from gateway.wire.answers.endings import Ending
 from gateway.wire.answers.normalise import Normaliser
 from gateway.wire.answers.notices import Notice
@@ -29,7 +30,7 @@ from gateway.wire.answers.readers import NotAnEvent, Reader, ResponsesReader
 from gateway.wire.events import LIFECYCLE, TERMINAL, Event
 from gateway.wire.failures import Failure, Told, failure
 from gateway.wire.item_ids import FIRST_OUTPUT, to_be_looked_up
-from gateway.wire.sse import data_of, each_frame
+from gateway.wire.sse import Frame, data_of, each_frame
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,9 @@ _LOOSE_BYTES_MAX = 256 * 2**10
 """Of a text in many pieces; then they are put together, and a long one on the shelf."""
 
 
+_ECHO_TRIES_MAX = 8
+"""How often in a row a pattern is learned that nothing matches."""
+
 _CLOSED_EARLY = Broken(
     failure("The backend closed the stream before the response was complete."), Reason.CLOSED_EARLY
 )
@@ -131,6 +135,9 @@ class Transcript:
         self._shelf = shelf
         self._shelve_at = _LOOSE_BYTES_MAX
         self.held_bytes = 0
+        self._echo: Echo | None = None
+        self._echo_tries = _ECHO_TRIES_MAX
+        self._shown: list[Event] = []  # of the last call of `_events`
 
     @classmethod
     def restored(
@@ -186,7 +193,7 @@ class Transcript:
             return []
         match item:
             case UpstreamFrames(frames):
-                return self._events((event for frame in frames for event in self._reader.read(frame)), now_s)
+                return self._frames(frames, now_s)
             case UpstreamAnswer(body):
                 return self._events(self._answer_of(body), now_s)
             case UpstreamFailed() | UpstreamClosed() if self._unexplained is not None:
@@ -218,8 +225,47 @@ class Transcript:
         error = broken.error if calls <= 1 else failures.after_calls(broken.error, calls)
         return self._finish(broken.output, Status.FAILED, now_s, error=error, reason=broken.reason)
 
+    def _frames(self, frames: list[Frame], now_s: int) -> list[Append | Broken | Outcome]:
+        """Deltas like the last one by its pattern; from the first other one on all by the reader."""
+        steps, count = self._echoed(frames)
+        for part in (frames[count:-1], frames[max(count, len(frames) - 1) :]):
+            if part and (not steps or isinstance(steps[-1], Append)):
+                steps += self._events((event for frame in part for event in self._reader.read(frame)), now_s)
+        if count < len(frames):
+            self._echo = self._learned(frames[-1], steps)
+        return steps
+
+    def _echoed(self, frames: list[Frame]) -> tuple[list[Append | Broken | Outcome], int]:
+        """What was appended by the pattern, and of how many frames."""
+        if self._echo is None:
+            return [], 0
+        encoded: list[bytes] = []
+        for frame in frames:
+            if (taken := self._echo.take(frame, self._next_seq)) is None:
+                break
+            self._next_seq += 1
+            encoded.append(taken[0])
+            self._grows(memory_of(taken[1]))
+        if not encoded:
+            return [], 0
+        self._echo_tries = _ECHO_TRIES_MAX
+        block = b"".join(encoded)
+        self._bytes_left -= len(block)
+        return self._appended(block, len(encoded)), len(encoded)
+
+    def _learned(self, frame: Frame, steps: list[Append | Broken | Outcome]) -> Echo | None:
+        """The pattern of a frame, if it was a delta. Whose deltas never match is not learned for ever."""
+        if len(self._shown) != 1 or not steps or not isinstance(steps[-1], Append) or not self._echo_tries:
+            return None
+        told = self._shown[0]
+        if not told["type"].endswith(".delta") or (text := self._normaliser.text_of(told)) is None:
+            return None
+        self._echo_tries -= 1
+        return echo.learned(frame, told, text, self._reader.echo())
+
     def _events(self, events: Iterable[Event], now_s: int) -> list[Append | Broken | Outcome]:
         output: list[Event] = []
+        self._shown = output
         try:
             for event in events:
                 kind = event["type"]
@@ -239,7 +285,10 @@ class Transcript:
             return [Broken(failure(str(problem)), Reason.BAD_EVENT, output=output)]
         if not output:
             return []
-        append = Append(self._encode(output), len(output), has_output=True)
+        return self._appended(self._encode(output), len(output))
+
+    def _appended(self, block: bytes, count: int) -> list[Append | Broken | Outcome]:
+        append = Append(block, count, has_output=True)
         return [append] if self._bytes_left >= 0 else [append, _TOO_MANY_EVENTS]
 
     def _answer_of(self, body: bytes) -> Iterable[Event]:
@@ -328,7 +377,10 @@ class Transcript:
     def _holds(self, event: Event, size: int) -> None:
         """An event of this size went through the normaliser, which keeps what is in it."""
         delta = event.get("delta")
-        self.held_bytes += memory_of(delta) if isinstance(delta, str) else size
+        self._grows(memory_of(delta) if isinstance(delta, str) else size)
+
+    def _grows(self, size: int) -> None:
+        self.held_bytes += size
         if self.held_bytes > self._shelve_at and self._shelf is not None:
             self.held_bytes -= self._normaliser.shelve(self._shelf)
             self._shelve_at = self.held_bytes + _LOOSE_BYTES_MAX

@@ -7,7 +7,7 @@ Chat backends send their thoughts in clear, and so do we. Clients that store not
 from __future__ import annotations
 
 import hmac
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -94,6 +94,9 @@ class _SealingReader:
 
     def end(self) -> list[Event]:
         return [self._seen(event) for event in self._reader.end()]
+
+    def echo(self) -> Callable[[str], None] | None:
+        return None if self._open else self._reader.echo()
 
     def _seen(self, event: Event) -> Event:
         match event:

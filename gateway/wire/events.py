@@ -73,6 +73,11 @@ def to_json(value: dict[str, Any]) -> bytes:
     return json
 
 
+def has_line_separator(json: bytes) -> bool:
+    """Whether something in it is written in another way than orjson does."""
+    return any(raw in json for raw, _ in _LINE_SEPARATORS)
+
+
 def is_writable(value: Any) -> bool:
     """True if what was read can be written again: it may be nested too deeply for that."""
     try:

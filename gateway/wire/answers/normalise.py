@@ -24,6 +24,7 @@ from gateway.wire.answers.output import (
     Items,
     OutputItem,
     Shelf,
+    Text,
     TextKind,
     is_thought,
     kind_of,
@@ -107,6 +108,13 @@ class Normaliser:
     def output(self, open_status: str = "incomplete") -> list[Item]:
         """All items so far, in the order in which they were announced."""
         return [item.shown(open_status) for item in self._items.shown]
+
+    def text_of(self, delta: Event) -> Text | None:
+        """The text that a delta, as clients are shown it, is a piece of; None if it is not one of a part."""
+        kind = _TEXT_EVENTS.get(delta["type"])
+        if kind is None:
+            return None
+        return self._items.shown[delta["output_index"]].parts[kind.holder][delta[kind.index]].text
 
     def shelve(self, shelf: Shelf) -> int:
         """Put what is not done yet and is long where it takes no memory. Returns bytes saved."""

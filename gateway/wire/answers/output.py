@@ -102,6 +102,10 @@ class Text:
     is_done: bool = False
     shelved: list[Callable[[], str]] = field(default_factory=list)
 
+    def add(self, piece: str) -> None:
+        """It goes on."""
+        self.pieces.append(piece)
+
     def value(self) -> str:
         if self.shelved or len(self.pieces) > 1:
             self._becomes("".join(self._all()))

@@ -6,7 +6,7 @@ whole or well-formed: that is the normaliser's work.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Protocol
 
 import orjson
@@ -46,6 +46,10 @@ class Reader(Protocol):
 
     def end(self) -> list[Event]:
         """The events that the end of the stream means."""
+
+    def echo(self) -> Callable[[str], None] | None:
+        """What it does with one more text in a frame that is otherwise like the last one, whose one event
+        was a delta; None if it has to read that frame."""
 
 
 _NAMES = {
@@ -104,6 +108,9 @@ class ResponsesReader:
     def end(self) -> list[Event]:
         return []
 
+    def echo(self) -> Callable[[str], None] | None:
+        return None if self._halves.are_waiting else _nothing
+
 
 class ChatReader:
     """A backend that speaks chat completions."""
@@ -154,11 +161,18 @@ class ChatReader:
     def end(self) -> list[Event]:
         return self._end(is_done=False)
 
+    def echo(self) -> Callable[[str], None] | None:
+        return None if self._halves.are_waiting else self._stream.echo()
+
     def _end(self, *, is_done: bool) -> list[Event]:
         if self._has_failed:
             return []
         events = [event for chunk in self._halves.rest() for event in self._stream.feed(chunk)]
         return events + self._stream.end(is_done=is_done)
+
+
+def _nothing(_text: str) -> None:
+    """The API's events say all themselves."""
 
 
 def _error(data: bytes) -> Event:

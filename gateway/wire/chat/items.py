@@ -118,6 +118,11 @@ class ChatItems:
         event = {"type": "response.output_text.delta", "item_id": message.item_id, "delta": text}
         return [*events, {**event, "logprobs": logprobs}]
 
+    def repeat(self, text: str) -> None:
+        """The message that is open goes on, and its delta has been told."""
+        assert self._message is not None
+        self._message.text.append(text)
+
     def refuse(self, refusal: str) -> list[Event]:
         message, events = self._open_message()
         events += self._close_text(message)

@@ -6,7 +6,8 @@ The ending waits for the end of the stream, since usage comes after the finish r
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import functools
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from gateway.wire.answers.notices import NOTICES_MAX, Notable, Notice
@@ -50,6 +51,7 @@ class ChatStream:
         self._has_ended = False
         self._answer: dict[str, Any] = {}
         self._usage: Usage = {}
+        self._alone: PieceKind | None = None  # of the last chunk's one piece
 
     @property
     def notices(self) -> Collection[Notice]:
@@ -58,7 +60,9 @@ class ChatStream:
 
     def feed(self, sent: dict[str, Any]) -> list[Event]:
         """The events of one chunk."""
-        if (pieces := pieces_alone(sent, self._shown)) is not None:
+        pieces = pieces_alone(sent, self._shown)
+        self._alone = pieces[0].kind if pieces else None
+        if pieces is not None:
             self._heard.in_deltas.update(piece.kind for piece in pieces)
             return self._told(pieces, []) if pieces else []
         chunk = chunk_of(sent, self._shown)
@@ -72,6 +76,17 @@ class ChatStream:
         for choice in chunk.choices:
             events += self._choice(choice)
         return events
+
+    def echo(self) -> Callable[[str], None] | None:
+        """See `Reader.echo`."""
+        if self._tags is not None or self._alone is None:
+            return None
+        return functools.partial(self._repeat, self._alone)
+
+    def _repeat(self, kind: PieceKind, text: str) -> None:
+        self._heard.add(kind, text)
+        if kind is PieceKind.TEXT:
+            self._items.repeat(text)
 
     def _choice(self, choice: Choice) -> list[Event]:
         self._ending = choice.ending or self._ending

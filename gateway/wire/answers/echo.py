@@ -1,0 +1,157 @@
+"""Deltas that are like the one before them but for their text: read and written without JSON.
+
+Nearly all that a backend sends are such. The reader and the normaliser make an event of the first one, and
+from what came and what was told of it a pattern is learned: constant bytes around a text and a number or two.
+What matches it can mean nothing else, in the same place of the same answer; whatever does not goes the long
+way, which stays the reference (tests/core/test_echo.py holds the two to be equal).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+
+from gateway.wire.answers.output import Text
+from gateway.wire.chat.chunks import PLAIN
+from gateway.wire.events import Event, frame, has_line_separator
+from gateway.wire.sse import Frame, data_of
+
+_TEXT = rb'[^"\\\x00-\x1f]*(?:\\["\\bfnrt][^"\\\x00-\x1f]*)*'
+"""Of a JSON string: what orjson writes as it came."""
+_NUMBER = rb"(?:0|[1-9][0-9]{0,15})"
+_TOKEN = re.compile(
+    rb'"(delta|content|reasoning_content|reasoning|obfuscation)":[ ]?"(%b)"'
+    rb'|"(sequence_number|created)":[ ]?(%b)(?=[,}])' % (_TEXT, _NUMBER)
+)
+"""A key cannot be found within a string: there its quotes would be escaped."""
+_MATCH_TEXT, _MATCH_NUMBER = re.compile(_TEXT), re.compile(_NUMBER)
+_Step = tuple[bytes, re.Pattern[bytes], bool]
+
+_PROBE = "~any text~"
+_ANY_NUMBER = 9_007_199_254_740_881
+_PASSED_OVER = {"obfuscation": _PROBE, "sequence_number": _ANY_NUMBER, "created": _ANY_NUMBER}
+"""Fields that differ from event to event, and that nobody is told of."""
+
+
+class Echo:
+    """What all deltas of one text have in common.
+
+    Args:
+        name: Of the frame.
+        steps: Constant bytes, and what stands behind each: the text, or what is passed over.
+        written: The event as it is stored, around its number and its text.
+        sinks: Whoever keeps the text.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        steps: list[_Step],
+        last: bytes,
+        written: tuple[bytes, bytes, bytes],
+        sinks: tuple[Callable[[str], None], ...],
+    ) -> None:
+        self._name = name
+        self._steps = steps
+        self._last = last
+        self._written = written
+        self._sinks = sinks
+
+    def take(self, frame: Frame, sequence_number: int) -> tuple[bytes, str] | None:
+        """The event that a frame means, as it is stored, and its text; None if it is not like the others."""
+        data, at, raw = frame.data, 0, b""
+        for constant, token, is_text in self._steps:
+            if not data.startswith(constant, at):
+                return None
+            at += len(constant)
+            found = token.match(data, at)
+            if found is None:
+                return None
+            if is_text:
+                raw = found[0]
+            at = found.end()
+        if not raw or data[at:] != self._last or frame.event != self._name:
+            return None
+        if (text := _decoded(raw)) is None:
+            return None
+        for sink in self._sinks:
+            sink(text)
+        before, between, after = self._written
+        return b"%b%d%b%b%b" % (before, sequence_number, between, raw, after), text
+
+
+def learned(came: Frame, told: Event, text: Text, reader: Callable[[str], None] | None) -> Echo | None:
+    """The pattern of a delta; None if it is not certain what in it is the text.
+
+    Args:
+        told: The one event that was made of it.
+        text: That of which it is a piece.
+        reader: What its reader does with one more piece; None if that has to read each.
+    """
+    if reader is None or told.get("logprobs"):
+        return None
+    steps, last = _steps(came.data)
+    if sum(is_text for _, _, is_text in steps) != 1:
+        return None
+    try:
+        event = orjson.loads(came.data)
+        probed = _probed(event, told["delta"])
+        if probed is None or orjson.loads(_filled(steps, last)) != probed:
+            return None
+    except orjson.JSONDecodeError:
+        return None
+    written = frame({**told, "delta": _PROBE}, _ANY_NUMBER)
+    before, *others = written.split(b"%d" % _ANY_NUMBER)
+    between, *after = others[0].split(_PROBE.encode()) if len(others) == 1 else (b"", b"")
+    if len(after) != 1 or orjson.loads(data_of(written))["delta"] != _PROBE:
+        return None
+    return Echo(came.event, steps, last, (before, between, after[0]), (reader, text.add))
+
+
+def _steps(data: bytes) -> tuple[list[_Step], bytes]:
+    """What of a frame's data is constant, and what stands between; then the rest."""
+    steps, at = [], 0
+    for found in _TOKEN.finditer(data):
+        group = 2 if found[1] else 4
+        start, end = found.span(group)
+        is_text = found[1] is not None and found[1] != b"obfuscation"
+        if is_text and start == end:  # `"reasoning_content":""` beside the content
+            continue
+        steps.append((data[at:start], _MATCH_TEXT if found[1] else _MATCH_NUMBER, is_text))
+        at = end
+    return steps, data[at:]
+
+
+def _filled(steps: list[_Step], last: bytes) -> bytes:
+    probes = {_MATCH_TEXT: _PROBE.encode(), _MATCH_NUMBER: b"%d" % _ANY_NUMBER}
+    return b"".join(constant + probes[token] for constant, token, _ in steps) + last
+
+
+def _probed(event: dict[str, Any], text: str) -> dict[str, Any] | None:
+    """The same event with other values where an answer's text, and what is passed over, can stand."""
+    place = event
+    match event:
+        case {"choices": [{"delta": dict(found)}]}:
+            place = found
+    names = [name for name in ("delta", *PLAIN) if place.get(name) == text]
+    if len(names) != 1:
+        return None
+    place[names[0]] = _PROBE
+    for name, probe in _PASSED_OVER.items():
+        if name in event:
+            event[name] = probe
+    return event
+
+
+def _decoded(raw: bytes) -> str | None:
+    """The text that JSON has; None if it is none, or would be written in another way."""
+    if raw.isascii():
+        return raw.decode() if b"\\" not in raw else str(orjson.loads(b'"%b"' % raw))
+    try:
+        text = str(orjson.loads(b'"%b"' % raw))
+    except orjson.JSONDecodeError:
+        return None
+    return None if has_line_separator(raw) else text
