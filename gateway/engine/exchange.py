@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -17,6 +18,9 @@ from gateway.engine.clock import Clock
 from gateway.engine.credentials import CallerHeaders
 from gateway.observe import Observer
 from gateway.wire.speech import Request
+
+_NOW_S = 0.005
+"""For so long it is now: each of the thousands of pieces of an answer asks what time it is."""
 
 
 class Exchange:
@@ -53,13 +57,17 @@ class Exchange:
         self._clock = clock
         self._observer = observer
         self._is_again = is_again
+        self._now_until_s = -math.inf
         self.since_s: float | None = None
         self.is_told = False
 
     def receive(self, item: Input) -> list[Command]:
         """What the machine wants done about it."""
-        now = Now(self._clock.now_ms(), random.random(), self._backend.retry_in_s)  # noqa: S311  not a secret
-        return self.machine.receive(item, now)
+        if time.monotonic() > self._now_until_s:
+            roll = random.random()  # noqa: S311  not a secret
+            self._now = Now(self._clock.now_ms(), roll, self._backend.retry_in_s)
+            self._now_until_s = time.monotonic() + _NOW_S
+        return self.machine.receive(item, self._now)
 
     def forget(self) -> None:
         """The output is not needed any more. The frames of a cancelled task live until the garbage collector

@@ -7,6 +7,7 @@ JSON without any framing); writes one form only: `event:` line, one `data:` line
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -22,6 +23,8 @@ _NOTHING = frozenset((b"{}", b'{"type":"ping"}', b'{"type": "ping"}', b'{"choice
 """Data that is as good as none, in every API. What keeps a connection alive costs no parse."""
 _FIELDS = (*_KNOWN, b"id", b"retry", b":")
 _FIELD_BYTES_MAX = max(map(len, _FIELDS))
+_USUAL = re.compile(rb"(?:event: ([^\r\n]*)\n)?data: ([^\r\n]+)\n\n")
+"""An event as nearly all servers write it."""
 
 
 class FrameTooLarge(Exception):
@@ -77,6 +80,8 @@ class SseDecoder:
             FrameTooLarge: No blank line within `frame_bytes_max` bytes.
         """
         buffer = self._buffer
+        if not (buffer or self._size or self._is_first) and (found := self._whole(chunk)) is not None:
+            return found
         buffer += chunk
         if self._is_first and not _BOM.startswith(bytes(buffer[:3])):
             self._is_first = False
@@ -95,6 +100,21 @@ class SseDecoder:
         self._scanned = limit - end
         if self._scanned and self._size + self._scanned > self._frame_bytes_max:
             raise FrameTooLarge(frames)
+        return frames
+
+    def _whole(self, chunk: bytes) -> list[Frame] | None:
+        """The frames of a chunk that is nothing but whole events of the usual form: no line is looked at
+        alone."""
+        frames: list[Frame] = []
+        at, size = 0, len(chunk)
+        while at < size:
+            found = _USUAL.match(chunk, at)
+            if found is None or found.end() - at > self._frame_bytes_max:
+                return None
+            at = found.end()
+            event, data = found.groups()
+            if event or data not in _NOTHING:
+                frames.append(Frame(event.decode("utf-8", "replace") if event else "", data))
         return frames
 
     def close(self) -> list[Frame]:

@@ -180,7 +180,7 @@ class SqliteStore:
                 raise ClaimLost
             operations.insert_segment(raw, row["pk"], first_seq, count, events)
 
-        await self._writer.ask(operation, len(events))
+        await self._writer.ask(operation, len(events), refuses_first=True)
 
     async def rewind(self, claim: Claim, seq: int) -> None:
         await self._writer.ask(lambda raw: operations.rewind(raw, claim, seq))

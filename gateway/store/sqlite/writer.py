@@ -20,7 +20,7 @@ from typing import Any, TypeVar, cast
 
 import aiosqlite
 
-from gateway.core.job import StoreUnavailable
+from gateway.core.job import ClaimLost, StoreUnavailable
 from gateway.observe import Observer
 from gateway.store.sqlite.connecting import on_thread
 from gateway.store.sqlite.connection import fence
@@ -42,6 +42,7 @@ class _Asked:
     operation: Operation
     size: int
     done: asyncio.Future[Any]
+    has_savepoint: bool
     is_settled: bool = False
     result: Any = None
     error: BaseException | None = None
@@ -76,12 +77,16 @@ class Writer:
         self._is_closing = False
         self._task = asyncio.create_task(self._run(), name="store-writer")
 
-    async def ask(self, operation: Callable[[sqlite3.Connection], T], size: int = 0) -> T:
+    async def ask(
+        self, operation: Callable[[sqlite3.Connection], T], size: int = 0, *, refuses_first: bool = False
+    ) -> T:
         """Run `operation` in a transaction; it is committed when this returns.
 
         Args:
             operation: May run more than once: if there is no room for all of a batch, it is tried in parts.
             size: Bytes that it writes, about.
+            refuses_first: If it is refused (`ClaimLost`), it has written nothing yet: it goes without a
+                savepoint, which costs as much as all the rest of an append.
 
         Raises:
             Exception: Whatever the operation raised; nothing of it was written.
@@ -91,7 +96,7 @@ class Writer:
             raise StoreUnavailable("the store is closed")
         self._health.require_below(State.FAILING)
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._asked.append(_Asked(operation, size, future))
+        self._asked.append(_Asked(operation, size, future, not refuses_first))
         self.waiting_bytes += size
         self._bell.set()
         return cast(T, await future)
@@ -221,6 +226,8 @@ def _commit(batch: list[_Asked], connection: sqlite3.Connection) -> None:
     """
     try:
         _transaction(batch, connection)
+    except _SpoiltError:
+        _commit(batch, connection)
     except sqlite3.Error as error:
         if state_after(error) is not State.FULL:
             raise
@@ -257,6 +264,9 @@ def _transaction(batch: list[_Asked], connection: sqlite3.Connection) -> None:
 def _run(asked: _Asked, connection: sqlite3.Connection) -> None:
     """One operation, in a savepoint: one that fails by its own fault spoils nothing for the others."""
     asked.error = None
+    if not asked.has_savepoint:
+        _run_without(asked, connection)
+        return
     connection.execute("SAVEPOINT operation")
     try:
         asked.result = asked.operation(connection)
@@ -266,3 +276,20 @@ def _run(asked: _Asked, connection: sqlite3.Connection) -> None:
         connection.execute("ROLLBACK TO operation")
         asked.error = error
     connection.execute("RELEASE operation")
+
+
+def _run_without(asked: _Asked, connection: sqlite3.Connection) -> None:
+    """One that has no savepoint. Raises: _SpoiltError, if it needs one after all."""
+    try:
+        asked.result = asked.operation(connection)
+    except ClaimLost as error:
+        asked.error = error
+    except Exception as error:
+        if isinstance(error, sqlite3.Error) and is_everybodys(error):
+            raise
+        asked.has_savepoint = True
+        raise _SpoiltError from error
+
+
+class _SpoiltError(Exception):
+    """An operation failed by its own fault, and has written something: all are to be run again."""
