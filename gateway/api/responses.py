@@ -14,7 +14,7 @@ from aiohttp import web
 
 from gateway.api.foreground import ForegroundCreate
 from gateway.api.http.bodies import looked_over, read_body
-from gateway.api.http.event_streams import stream_events
+from gateway.api.http.event_streams import Outlet, stream_events
 from gateway.api.http.heads import head_of
 from gateway.api.identity.callers import Caller, Callers, split_headers
 from gateway.api.passthrough import Passthrough
@@ -275,10 +275,16 @@ class Responses:
         after: int,
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
-        blocks = self._shown(self._followers.follow(stored_id, caller.tenant, after=after))
+        outlet = Outlet(self._dialect.shown_events)
+        blocks = self._shown(self._followers.follow(stored_id, caller.tenant, after=after, sink=outlet))
         stall_s = self._settings.server.write_stall_timeout_s
         return await stream_events(
-            request, blocks, request_id=caller.request_id, stall_timeout_s=stall_s, headers=headers
+            request,
+            blocks,
+            request_id=caller.request_id,
+            stall_timeout_s=stall_s,
+            headers=headers,
+            outlet=outlet,
         )
 
     async def _shown(self, blocks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:

@@ -1,15 +1,16 @@
 """Readers of event streams: a cursor and a bell each, no queue.
 
-After a commit the same bytes wait for every reader in a short tail in memory; whoever has fallen behind it
-reads pages from the store until it has caught up. So a slow reader costs one page and a socket buffer, and
-every reader, early or late, gets the bytes that were committed.
+After a commit a reader who has all that came before is written to at once, and no task wakes for it. The same
+bytes wait for all others in a short tail in memory; whoever has fallen behind it reads pages from the store
+until it has caught up. So a slow reader costs one page and a socket buffer, and every reader, early or late,
+gets the bytes that were committed.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
 
@@ -27,18 +28,60 @@ _EXPECTED_S = 1.0
 """From a create to its reader, at most."""
 
 
+Sink = Callable[[bytes], bool]
+"""Takes whole events now, or says that it can't."""
+
+
+class _Reader:
+    """One reader.
+
+    Attributes:
+        cursor: The last event that it has.
+        is_waiting: It has all there is.
+    """
+
+    __slots__ = ("_loop", "_sink", "_told_s", "bell", "cursor", "is_waiting")
+
+    def __init__(self, cursor: int, sink: Sink | None) -> None:
+        self.cursor = cursor
+        self.bell = asyncio.Event()
+        self.is_waiting = False
+        self._sink = sink
+        self._loop = asyncio.get_running_loop()
+        self._told_s = 0.0
+
+    def tell(self, first_seq: int, page: Page) -> None:
+        """Events were committed: write them, or ring."""
+        is_next = self.is_waiting and first_seq == self.cursor + 1 and not page.is_end
+        if is_next and self._sink is not None and self._sink(page.events):
+            self.cursor, self._told_s = page.last_seq, self._loop.time()
+        else:
+            self.bell.set()
+
+    async def rang(self, seconds: float) -> bool:
+        """Wait for the bell; False if it has not rung, and nothing was written, for so long."""
+        self.is_waiting, self._told_s = True, self._loop.time()
+        try:
+            while (left_s := self._told_s + seconds - self._loop.time()) > 0:
+                if await _rang(self.bell, left_s):
+                    return True
+            return False
+        finally:
+            self.is_waiting = False
+
+
 @dataclass(slots=True)
 class _Watched:
     """One response with readers, or with one that is expected: that of its maker."""
 
-    bells: set[asyncio.Event] = field(default_factory=set)
+    readers: set[_Reader] = field(default_factory=set)
     is_gone: bool = False
     pump: asyncio.Task[None] | None = None
     expected: bytes | None = None
 
     def ring(self) -> None:
-        for bell in self.bells:
-            bell.set()
+        for reader in self.readers:
+            reader.bell.set()
 
 
 class Followers:
@@ -85,8 +128,10 @@ class Followers:
         watched = self._watched.get(response_id)
         if watched is None:
             return
-        self._tails.add(response_id, first_seq, Page(events, first_seq + count - 1, is_end))
-        watched.ring()
+        page = Page(events, first_seq + count - 1, is_end)
+        self._tails.add(response_id, first_seq, page)
+        for reader in watched.readers:
+            reader.tell(first_seq, page)
 
     def gone(self, response_id: str) -> None:
         """The response was deleted: its readers' streams end."""
@@ -102,32 +147,42 @@ class Followers:
 
     # -- for whoever reads
 
-    async def follow(self, response_id: str, tenant: bytes, *, after: int) -> AsyncGenerator[bytes, None]:
+    async def follow(
+        self, response_id: str, tenant: bytes, *, after: int, sink: Sink | None = None
+    ) -> AsyncGenerator[bytes, None]:
         """The events after `after`, live, to the end of the response; whole events in each block. Where there
         are none yet, the first block is empty: it says that there is a stream.
+
+        Args:
+            sink: Is given events, in their place between two blocks, while it takes them.
 
         Raises:
             Refusal: Too many readers (before the first block).
         """
-        with self._attached(response_id, tenant) as (watched, bell):
-            async with aclosing(self._pages(response_id, tenant, after, watched, bell)) as pages:
+        reader = _Reader(after, sink)
+        with self._attached(response_id, tenant, reader) as watched:
+            async with aclosing(self._pages(response_id, tenant, watched, reader)) as pages:
                 async for block in pages:
                     yield block
 
     async def _pages(
-        self, response_id: str, tenant: bytes, cursor: int, watched: _Watched, bell: asyncio.Event
+        self, response_id: str, tenant: bytes, watched: _Watched, reader: _Reader
     ) -> AsyncGenerator[bytes, None]:
         # Whether it is known to be this tenant's: the store has said so, or the tenant has just made it.
         is_checked, watched.expected = watched.expected == tenant, None
         has_begun = False
         bytes_max = self._settings.page_bytes_max
         while not (watched.is_gone or self._is_closed):
-            bell.clear()  # before the read: what comes after it rings again
-            page = self._tails.after(response_id, cursor, bytes_max) if is_checked else None
+            reader.bell.clear()  # before the read: what comes after it rings again
+            page = self._tails.after(response_id, reader.cursor, bytes_max) if is_checked else None
             if page is None:
                 try:
                     page = await self._store.page(
-                        response_id, tenant, after=cursor, bytes_max=bytes_max, now_ms=self._clock.now_ms()
+                        response_id,
+                        tenant,
+                        after=reader.cursor,
+                        bytes_max=bytes_max,
+                        now_ms=self._clock.now_ms(),
                     )
                 except StoreUnavailable:
                     return
@@ -135,14 +190,14 @@ class Followers:
                     return
                 is_checked = True
             if page.events:
-                cursor = page.last_seq
+                reader.cursor = page.last_seq
                 yield page.events
             if page.is_end:
                 return
             if not has_begun and not page.events:
                 yield b""
             has_begun = True
-            if not page.events and not await _rang(bell, self._settings.heartbeat_s):
+            if not page.events and not await reader.rang(self._settings.heartbeat_s):
                 yield KEEP_ALIVE
 
     async def _pump(self, response_id: str, tenant: bytes, watched: _Watched) -> None:
@@ -174,9 +229,9 @@ class Followers:
         return page is None or bool(page.events)
 
     @contextmanager
-    def _attached(self, response_id: str, tenant: bytes) -> Iterator[tuple[_Watched, asyncio.Event]]:
+    def _attached(self, response_id: str, tenant: bytes, reader: _Reader) -> Iterator[_Watched]:
         watched = self._watched.get(response_id)
-        readers = len(watched.bells) if watched is not None else 0
+        readers = len(watched.readers) if watched is not None else 0
         if (
             self._count >= self._settings.readers_max
             or self._of_tenant[tenant] >= self._settings.readers_per_tenant_max
@@ -188,27 +243,26 @@ class Followers:
             watched = self._watched[response_id] = _Watched()
         if watched.pump is None:
             watched.pump = asyncio.create_task(self._pump(response_id, tenant, watched))
-        bell = asyncio.Event()
-        watched.bells.add(bell)
+        watched.readers.add(reader)
         self._of_tenant[tenant] += 1
         self._count += 1
         self._observer.followers.set(self._count)
         if arrival := self._arrivals.get(response_id):
             arrival.set()
         try:
-            yield watched, bell
+            yield watched
         finally:
             self._count -= 1
             self._observer.followers.set(self._count)
             self._of_tenant[tenant] -= 1
             if not self._of_tenant[tenant]:
                 del self._of_tenant[tenant]
-            watched.bells.discard(bell)
+            watched.readers.discard(reader)
             self._unwatch(response_id, watched)
 
     def _unwatch(self, response_id: str, watched: _Watched) -> None:
         """Unless somebody reads it, or it was watched anew."""
-        if watched.bells or self._watched.get(response_id) is not watched:
+        if watched.readers or self._watched.get(response_id) is not watched:
             return
         if watched.pump is not None:
             watched.pump.cancel()

@@ -464,5 +464,5 @@ async def test_a_reader_that_was_expected_and_does_not_come_is_forgotten(
 async def until_watched(house: Any, response_id: str, count: int) -> None:
     async with asyncio.timeout(10):
         watched = house.engine.followers._watched
-        while response_id not in watched or len(watched[response_id].bells) < count:
+        while response_id not in watched or len(watched[response_id].readers) < count:
             await asyncio.sleep(0.01)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
 from contextlib import aclosing, asynccontextmanager
 
 from aiohttp import web
@@ -33,6 +33,7 @@ async def stream_events(
     stall_timeout_s: float,
     headers: Mapping[str, str] | None = None,
     heartbeat_s: float | None = None,
+    outlet: Outlet | None = None,
 ) -> web.StreamResponse:
     """Write whole events until there are no more, the reader goes, or it stops reading.
 
@@ -41,6 +42,7 @@ async def stream_events(
         stall_timeout_s: A reader that takes next to nothing for this long is cut off; it resumes at its
             cursor.
         headers: Of this answer, beside those of all streams.
+        outlet: Is opened for events that are written between two blocks.
         heartbeat_s: After so long without an event a comment is written; None: the blocks have some.
 
     Raises:
@@ -55,6 +57,8 @@ async def stream_events(
             assert isinstance(writer, StreamWriter)
             hold_little(request)
             reader = _Reader(request, writer, stall_timeout_s)
+            if outlet is not None:
+                outlet.reader = reader
             async with reader.kept_awake(heartbeat_s):
                 while block is not None:
                     await reader.tell(block)
@@ -67,6 +71,18 @@ async def stream_events(
         except ConnectionError:
             pass  # the reader has gone; the job goes on
     return response
+
+
+class Outlet:
+    """Writes events to a reader from wherever they come, without a wait."""
+
+    def __init__(self, shown: Callable[[bytes], bytes]) -> None:
+        self._shown = shown
+        self.reader: _Reader | None = None
+
+    def __call__(self, events: bytes) -> bool:
+        """Write whole events. False: not now, and nothing was written."""
+        return self.reader is not None and self.reader.tell_now(self._shown(events))
 
 
 class _Reader:
@@ -88,6 +104,19 @@ class _Reader:
                 if self._request.protocol.writing_paused:
                     await drained(self._request, self._stall_timeout_s)
             self._told_at = self._loop.time()
+
+    def tell_now(self, block: bytes) -> bool:
+        """As `tell`, if that needs no wait; else False."""
+        if self._telling.locked() or self._request.protocol.writing_paused or len(block) > _PIECE_BYTES:
+            return False
+        try:
+            self._writer.write(block, drain=False).send(None)
+        except StopIteration:  # a write that does not drain is over at once
+            self._told_at = self._loop.time()
+            return True
+        except ConnectionError:
+            return False
+        raise AssertionError("a write has waited")
 
     @asynccontextmanager
     async def kept_awake(self, every_s: float | None) -> AsyncIterator[None]:
