@@ -1,30 +1,58 @@
-"""Operations share a transaction, and none spoils another one's part of it."""
+"""Operations share a transaction, and events of several jobs a statement; none spoils another one's part."""
 
 from __future__ import annotations
 
 import asyncio
 import sqlite3
 
+import pytest
+
+from gateway.core.job import ClaimLost
 from gateway.store.sqlite.store import SqliteStore
-from tests.store.exercise import event, found, started
+from tests.store.exercise import block, event, found, started
+
+
+async def test_events_of_many_jobs_and_of_one_at_once_are_all_stored(store: SqliteStore) -> None:
+    claims = [await started(store, f"j{number}") for number in range(50)]
+    lost = await started(store, "lost")
+    await store.take_over("lost")
+    gathered = await asyncio.gather(
+        *(store.append(claim, 3, 2, block(3, 2), has_output=True) for claim in claims),
+        store.append(lost, 3, 1, event(3), has_output=True),
+        *(store.append(claim, 5, 1, event(5), has_output=True) for claim in claims),
+        store.append(claims[0], 5, 1, event(5), has_output=True),
+        return_exceptions=True,
+    )
+    assert [type(each) for each in gathered if each is not None] == [ClaimLost, ClaimLost]
+    for claim in claims:
+        assert (await found(store, claim.id)).next_seq == 6
+        assert await store.all_events(claim.id) == block(0, 6)
+    assert await store.all_events("lost") == block(0, 3)
 
 
 async def test_an_operation_that_fails_after_it_has_written_spoils_nothing_for_the_others(
     store: SqliteStore,
 ) -> None:
-    claimed = await started(store, "a")
+    one, another = await started(store, "a"), await started(store, "b")
 
     def spoil(raw: sqlite3.Connection) -> None:
         raw.execute("UPDATE job SET attempt = 7")
         raise RuntimeError("spoilt")
 
-    before, spoilt, after = await asyncio.gather(
-        store.append(claimed, 3, 1, event(3), has_output=True),
-        store._writer.ask(spoil, refuses_first=True),  # which is not true
-        store.append(claimed, 4, 1, event(4), has_output=True),
+    told = await asyncio.gather(
+        store.append(one, 3, 1, event(3), has_output=True),
+        store.append(another, 3, 0, b"no event", has_output=True),  # which no segment may be
+        store._writer.ask(spoil),
+        store.append(one, 4, 1, event(4), has_output=True),
         return_exceptions=True,
     )
-    assert (before, after) == (None, None)
-    assert isinstance(spoilt, RuntimeError)
+    assert [type(each) for each in told] == [type(None), sqlite3.IntegrityError, RuntimeError, type(None)]
     job = await found(store, "a")
     assert (job.attempt, job.next_seq) == (1, 5)
+    assert (await found(store, "b")).next_seq == 3
+
+
+async def test_what_is_refused_alone_is_refused(store: SqliteStore) -> None:
+    claimed = await started(store, "a")
+    with pytest.raises(ClaimLost):
+        await store.append(claimed, 9, 1, event(9), has_output=True)

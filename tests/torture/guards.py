@@ -96,7 +96,14 @@ def _instead(module: Any, **names: Any) -> SimpleNamespace:
 GUARDS = {
     "fence": Guard(
         "a write must bring the present epoch and the next sequence number",
-        _rewrite(r" AND (epoch = :epoch|next_seq = :first_seq)", "append", "rewind", "finish", "release"),
+        _rewrite(
+            r" AND (job\.)?(epoch = (:|row\.)epoch|next_seq = (:|row\.)first_seq)",
+            "append",
+            "append_segments",
+            "rewind",
+            "finish",
+            "release",
+        ),
     ),
     "shield": Guard("a client that hangs up does not break the accepting off", _without_shield),
     "flock": Guard("one process to a file", _without_flock),

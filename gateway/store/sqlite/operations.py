@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from typing import Any
+
+import orjson
 
 from gateway.core.job import (
     Claim,
@@ -139,6 +142,30 @@ def _insert(
 def insert_segment(raw: sqlite3.Connection, pk: int, first_seq: int, count: int, events: bytes) -> None:
     values = {"pk": pk, "first_seq": first_seq, "last_seq": first_seq + count - 1, "events": events}
     raw.execute(QUERIES["insert_segment"], values)
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """The next events of one run."""
+
+    id: str
+    epoch: int
+    first_seq: int
+    next_seq: int
+    has_output: bool
+    events: bytes
+
+
+def append(raw: sqlite3.Connection, runs: Sequence[Appended]) -> set[str]:
+    """Store the events of several runs, one to a job. Returns those that still have theirs."""
+    rows, start = [], 1
+    for run in runs:
+        size = len(run.events)
+        rows.append((run.id, run.epoch, run.first_seq, run.next_seq, int(run.has_output), start, size))
+        start += size
+    given = {"rows": orjson.dumps(rows).decode()}
+    raw.execute(QUERIES["append_segments"], {**given, "events": b"".join(run.events for run in runs)})
+    return {row["id"] for row in raw.execute(QUERIES["append"], given).fetchall()}
 
 
 def claim(

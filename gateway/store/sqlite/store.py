@@ -165,22 +165,9 @@ class SqliteStore:
     async def append(
         self, claim: Claim, first_seq: int, count: int, events: bytes, *, has_output: bool
     ) -> None:
-        def operation(raw: sqlite3.Connection) -> None:
-            row = raw.execute(
-                QUERIES["append"],
-                {
-                    "id": claim.id,
-                    "epoch": claim.epoch,
-                    "first_seq": first_seq,
-                    "next_seq": first_seq + count,
-                    "has_output": int(has_output),
-                },
-            ).fetchone()
-            if row is None:
-                raise ClaimLost
-            operations.insert_segment(raw, row["pk"], first_seq, count, events)
-
-        await self._writer.ask(operation, len(events), refuses_first=True)
+        await self._writer.append(
+            operations.Appended(claim.id, claim.epoch, first_seq, first_seq + count, has_output, events)
+        )
 
     async def rewind(self, claim: Claim, seq: int) -> None:
         await self._writer.ask(lambda raw: operations.rewind(raw, claim, seq))

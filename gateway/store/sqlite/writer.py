@@ -13,7 +13,7 @@ import functools
 import sqlite3
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
@@ -26,6 +26,7 @@ from gateway.store.sqlite.connecting import on_thread
 from gateway.store.sqlite.connection import fence
 from gateway.store.sqlite.file import DatabaseRefused, DatabaseUnreachable
 from gateway.store.sqlite.health import Health, State, is_everybodys, state_after
+from gateway.store.sqlite.operations import Appended, append
 
 T = TypeVar("T")
 Operation = Callable[[sqlite3.Connection], Any]
@@ -39,10 +40,10 @@ _BATCH_S_MAX = 0.010
 
 @dataclass(slots=True)
 class _Asked:
-    operation: Operation
+    operation: Operation | Appended
     size: int
     done: asyncio.Future[Any]
-    has_savepoint: bool
+    is_alone: bool = False
     is_settled: bool = False
     result: Any = None
     error: BaseException | None = None
@@ -77,29 +78,32 @@ class Writer:
         self._is_closing = False
         self._task = asyncio.create_task(self._run(), name="store-writer")
 
-    async def ask(
-        self, operation: Callable[[sqlite3.Connection], T], size: int = 0, *, refuses_first: bool = False
-    ) -> T:
+    async def append(self, run: Appended) -> None:
+        """Store the next events of a run, with those of others. Raises: ClaimLost, StoreUnavailable."""
+        await self._ask(run, len(run.events))
+
+    async def ask(self, operation: Callable[[sqlite3.Connection], T], size: int = 0) -> T:
         """Run `operation` in a transaction; it is committed when this returns.
 
         Args:
             operation: May run more than once: if there is no room for all of a batch, it is tried in parts.
             size: Bytes that it writes, about.
-            refuses_first: If it is refused (`ClaimLost`), it has written nothing yet: it goes without a
-                savepoint, which costs as much as all the rest of an append.
 
         Raises:
             Exception: Whatever the operation raised; nothing of it was written.
             StoreUnavailable: Nothing was written.
         """
+        return cast(T, await self._ask(operation, size))
+
+    async def _ask(self, operation: Operation | Appended, size: int) -> Any:
         if self._is_closing:
             raise StoreUnavailable("the store is closed")
         self._health.require_below(State.FAILING)
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._asked.append(_Asked(operation, size, future, not refuses_first))
+        self._asked.append(_Asked(operation, size, future))
         self.waiting_bytes += size
         self._bell.set()
-        return cast(T, await future)
+        return await future
 
     async def outside_transaction(self, operation: Callable[[sqlite3.Connection], T]) -> T:
         """Run `operation` between two commits, for what SQLite allows in no transaction.
@@ -246,9 +250,9 @@ def _transaction(batch: list[_Asked], connection: sqlite3.Connection) -> None:
     # IMMEDIATE: a deferred transaction that reads and then writes fails at once when it meets another writer.
     connection.execute("BEGIN IMMEDIATE")
     try:
-        for asked in batch:
-            _run(asked, connection)
-            count += 1
+        for group in _groups(batch):
+            _run_all(group, connection)
+            count += len(group)
             # The second question costs ten times the first.
             if time.perf_counter() > deadline_s and time.thread_time() - started_s > _BATCH_S_MAX:
                 break
@@ -261,35 +265,62 @@ def _transaction(batch: list[_Asked], connection: sqlite3.Connection) -> None:
         asked.is_settled = True
 
 
+def _groups(batch: list[_Asked]) -> Iterable[list[_Asked]]:
+    """Events of several jobs are written together, all else one after the other, in the order asked."""
+    group: list[_Asked] = []
+    jobs: set[str] = set()
+    for asked in batch:
+        job = asked.operation.id if isinstance(asked.operation, Appended) and not asked.is_alone else None
+        if group and (job is None or job in jobs):
+            yield group
+            group, jobs = [], set()
+        if job is None:
+            yield [asked]
+        else:
+            group.append(asked)
+            jobs.add(job)
+    if group:
+        yield group
+
+
+def _run_all(group: list[_Asked], connection: sqlite3.Connection) -> None:
+    """A group, without a savepoint if it is one of events: those are refused before anything is written.
+
+    Raises:
+        _SpoiltError: They were not; each is to be run alone.
+    """
+    runs = [asked.operation for asked in group if isinstance(asked.operation, Appended)]
+    if not runs or group[0].is_alone:
+        _run(group[0], connection)
+        return
+    try:
+        stored = append(connection, runs)
+    except Exception as error:
+        if isinstance(error, sqlite3.Error) and is_everybodys(error):
+            raise
+        for asked in group:
+            asked.is_alone = True
+        raise _SpoiltError from error
+    for asked, run in zip(group, runs, strict=True):
+        asked.error = None if run.id in stored else ClaimLost()
+
+
+class _SpoiltError(Exception):
+    """One of several runs whose events were written together has failed by its own fault."""
+
+
 def _run(asked: _Asked, connection: sqlite3.Connection) -> None:
     """One operation, in a savepoint: one that fails by its own fault spoils nothing for the others."""
     asked.error = None
-    if not asked.has_savepoint:
-        _run_without(asked, connection)
-        return
     connection.execute("SAVEPOINT operation")
     try:
-        asked.result = asked.operation(connection)
+        if not isinstance(asked.operation, Appended):
+            asked.result = asked.operation(connection)
+        elif not append(connection, [asked.operation]):
+            raise ClaimLost
     except Exception as error:
         if isinstance(error, sqlite3.Error) and is_everybodys(error):
             raise
         connection.execute("ROLLBACK TO operation")
         asked.error = error
     connection.execute("RELEASE operation")
-
-
-def _run_without(asked: _Asked, connection: sqlite3.Connection) -> None:
-    """One that has no savepoint. Raises: _SpoiltError, if it needs one after all."""
-    try:
-        asked.result = asked.operation(connection)
-    except ClaimLost as error:
-        asked.error = error
-    except Exception as error:
-        if isinstance(error, sqlite3.Error) and is_everybodys(error):
-            raise
-        asked.has_savepoint = True
-        raise _SpoiltError from error
-
-
-class _SpoiltError(Exception):
-    """An operation failed by its own fault, and has written something: all are to be run again."""

@@ -202,11 +202,30 @@ SET next_seq = :seq
 WHERE id = :id AND epoch = :epoch AND status = 'in_progress' AND next_seq >= :seq
 RETURNING pk;
 
+-- name: append_segments
+-- The events of many runs, one to a job, by two statements: each statement costs more than the rows of it.
+-- Before `append`, which moves what it looks at.
+WITH row AS (
+    SELECT json_extract(value, '$[0]') AS id, json_extract(value, '$[1]') AS epoch,
+           json_extract(value, '$[2]') AS first_seq, json_extract(value, '$[3]') AS next_seq,
+           json_extract(value, '$[5]') AS start, json_extract(value, '$[6]') AS size
+    FROM json_each(:rows))
+INSERT INTO segment (job, first_seq, last_seq, events)
+SELECT job.pk, row.first_seq, row.next_seq - 1, substr(:events, row.start, row.size)
+FROM row CROSS JOIN job
+WHERE job.id = row.id AND job.epoch = row.epoch AND job.status = 'in_progress' AND job.next_seq = row.first_seq;
+
 -- name: append
+WITH row AS (
+    SELECT json_extract(value, '$[0]') AS id, json_extract(value, '$[1]') AS epoch,
+           json_extract(value, '$[2]') AS first_seq, json_extract(value, '$[3]') AS next_seq,
+           json_extract(value, '$[4]') AS has_output
+    FROM json_each(:rows))
 UPDATE job
-SET next_seq = :next_seq, output_shown = max(output_shown, is_followable * :has_output)
-WHERE id = :id AND epoch = :epoch AND status = 'in_progress' AND next_seq = :first_seq
-RETURNING pk;
+SET next_seq = row.next_seq, output_shown = max(output_shown, is_followable * row.has_output)
+FROM row
+WHERE job.id = row.id AND job.epoch = row.epoch AND job.status = 'in_progress' AND job.next_seq = row.first_seq
+RETURNING job.id;
 
 -- name: finish
 UPDATE job
