@@ -53,10 +53,19 @@ class _Reader:
     def tell(self, first_seq: int, page: Page) -> None:
         """Events were committed: write them, or ring."""
         is_next = self.is_waiting and first_seq == self.cursor + 1 and not page.is_end
-        if is_next and self._sink is not None and self._sink(page.events):
+        if is_next and self._written(page.events):
             self.cursor, self._told_s = page.last_seq, self._loop.time()
         else:
             self.bell.set()
+
+    def _written(self, events: bytes) -> bool:
+        try:
+            return self._sink is not None and self._sink(events)
+        except (
+            Exception
+        ):  # a reader's defect is no failure of the response: it meets it again in its own task
+            self._sink = None
+            return False
 
     async def rang(self, seconds: float) -> bool:
         """Wait for the bell; False if it has not rung, and nothing was written, for so long."""

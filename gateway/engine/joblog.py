@@ -78,19 +78,18 @@ class JobLog:
         """Let the next commit begin with throwing away what is stored from `seq` on."""
         self._rewind_to = seq
 
-    async def append(self, command: Append) -> None:
-        """Take events in; waits while too much is not yet committed, so that the backend waits too."""
+    def append(self, command: Append) -> None:
+        """Take events in, at once: what the machine has told is never left out by an end that comes now."""
         self._waiting.append(command)
         self._waiting_bytes += len(command.events)
         self._unflushed.add(len(command.events))
         self._has_some.set()
         if self._waiting_bytes >= self._settings.unflushed_bytes_max:
             self._has_room.clear()
-            await self._has_room.wait()
-        await self.room()
 
     async def room(self) -> None:
-        """Wait while too much of all runs is not yet committed, a large ending included."""
+        """Wait while too much is not yet committed, of this run or of all, so that the backend waits too."""
+        await self._has_room.wait()
         await self._unflushed.room()
 
     async def run(self) -> None:
@@ -177,7 +176,7 @@ class JobLog:
             ClaimLost, StoreUnavailable: The job has not ended by this.
         """
         await self._flush()
-        await self.room()
+        await self._unflushed.room()
         await self._commit(ending())
 
     @asynccontextmanager

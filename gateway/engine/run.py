@@ -120,15 +120,14 @@ class Run:
         outputs, started_s = self._endings.outputs, time.monotonic()
         was_silent = True
         with self._silence.watched(exchange):
-            async with aclosing(exchange.commands(self.log.room)) as commands:
+            async with aclosing(exchange.commands(self._room)) as commands:
                 async for command in commands:
                     match command:
                         case Rewind(seq):
                             self.log.rewind(seq)
                         case Append():
-                            await self.log.append(command)
+                            self.log.append(command)
                             outputs.holds(self.work.id, exchange.machine.held_bytes)
-                            await outputs.room(self.work.id)
                             if was_silent and command.has_output:
                                 was_silent = False
                                 first_s = time.monotonic() - started_s
@@ -139,6 +138,11 @@ class Run:
                             await self.log.finish(outcome)
                             return None
         raise AssertionError("a run ends with its last command")
+
+    async def _room(self) -> None:
+        """Before the machine hears of more: in between its commands nothing is waited for."""
+        await self.log.room()
+        await self._endings.outputs.room(self.work.id)
 
     # -- ended by others
 
