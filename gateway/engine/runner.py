@@ -188,8 +188,9 @@ class Runner:
         run.listening.close()
         run.task = None
         claim = run.work
-        del self._runs[claim.id], self._endings.runs[claim.id]
         self._slots.freed(claim.job.backend, claim.job.tenant)
+        if self._runs.get(claim.id) is run:  # its next run may have been claimed in the commit of its release
+            del self._runs[claim.id], self._endings.runs[claim.id]
         self._observer.running.set(len(self._runs))
         self._bell.set()
 
