@@ -52,7 +52,7 @@ TRIED_IN = {
     "store/test_sql_is_static.py": "store/sqlite: queries",
     "store/test_opening.py": "store/sqlite: connecting connection filesystem",
     "store/test_place.py": "store/sqlite: restoring",
-    "store/test_trouble.py": "store/sqlite: ballast database health readers upkeep writer",
+    "store/test_trouble.py": "store/sqlite: ballast database health readers upkeep",
     # settings are tried as a user gives them
     "config/test_loader.py": "config: backends conflicts environment file models names section",
     "config/test_tenants.py": "config: keyfiles publickeys",
