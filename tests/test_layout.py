@@ -47,6 +47,7 @@ TRIED_IN = {
     "acceptance/test_passing.py": "outbound: answer plain",
     "acceptance/test_replicas.py": "outbound: backend backends checks",
     # a store is tried by its contract, and the one in a file by what is done to the file
+    "core/test_echo.py": "wire/answers: echo",
     "store/test_contract.py": "store: bells insight port sqlite/operations sqlite/store",
     "store/test_sqlite.py": "store/sqlite: census",
     "store/test_sql_is_static.py": "store/sqlite: queries",
