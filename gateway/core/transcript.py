@@ -138,6 +138,7 @@ class Transcript:
         self._echo: Echo | None = None
         self._echo_tries = _ECHO_TRIES_MAX
         self._shown: list[Event] = []  # of the last call of `_events`
+        self._shown_before = 0  # of these, before the last frame
 
     @classmethod
     def restored(
@@ -228,12 +229,15 @@ class Transcript:
     def _frames(self, frames: list[Frame], now_s: int) -> list[Append | Broken | Outcome]:
         """Deltas like the last one by its pattern; from the first other one on all by the reader."""
         steps, count = self._echoed(frames)
-        for part in (frames[count:-1], frames[max(count, len(frames) - 1) :]):
-            if part and (not steps or isinstance(steps[-1], Append)):
-                steps += self._events((event for frame in part for event in self._reader.read(frame)), now_s)
-        if count < len(frames):
+        if count < len(frames) and (not steps or isinstance(steps[-1], Append)):
+            steps += self._events(self._read(frames[count:]), now_s)
             self._echo = self._learned(frames[-1], steps)
         return steps
+
+    def _read(self, frames: list[Frame]) -> Iterable[Event]:
+        for frame in frames:
+            self._shown_before = len(self._shown)
+            yield from self._reader.read(frame)
 
     def _echoed(self, frames: list[Frame]) -> tuple[list[Append | Broken | Outcome], int]:
         """What was appended by the pattern, and of how many frames."""
@@ -255,9 +259,14 @@ class Transcript:
 
     def _learned(self, frame: Frame, steps: list[Append | Broken | Outcome]) -> Echo | None:
         """The pattern of a frame, if it was a delta. Whose deltas never match is not learned for ever."""
-        if len(self._shown) != 1 or not steps or not isinstance(steps[-1], Append) or not self._echo_tries:
+        if (
+            len(self._shown) != self._shown_before + 1
+            or not steps
+            or not isinstance(steps[-1], Append)
+            or not self._echo_tries
+        ):
             return None
-        told = self._shown[0]
+        told = self._shown[-1]
         if not told["type"].endswith(".delta") or (text := self._normaliser.text_of(told)) is None:
             return None
         self._echo_tries -= 1

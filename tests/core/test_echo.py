@@ -69,7 +69,8 @@ def told(stream: bytes, make: Callable[[], Reader], size: int, *, tries_max: int
             if frames := decoder.feed(stream[start : start + size]):
                 played.receive(UpstreamFrames(frames))
         played.receive(UpstreamFrames(decoder.close()), UpstreamClosed())
-        return played.stored, played.outcomes, played.machine.output(), readers[0].count
+        ends = [(each.status, each.final, each.error, each.reason, each.item_ids) for each in played.outcomes]
+        return played.stored, ends, played.machine.output(), readers[0].count
 
 
 def same(stream: bytes, make: Callable[[], Reader], size: int = 64) -> tuple[int, int]:
