@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 
 TRIED_IN = {
     # a stream is made whole by several modules together, and tried as a whole
-    "core/test_machine_inputs.py": "wire/answers: arguments lifecycle normalise parts silent",
+    "core/test_machine_inputs.py": "wire/answers: arguments lifecycle normalise output parts silent",
     "core/test_engine_shapes.py": "wire/answers: endings item_shapes lookup readers",
     # a body is classified by what its scan has found
     "wire/test_classify.py": "wire/bodies: json_scan",

@@ -29,8 +29,8 @@ from gateway.core.transcript import (
 from gateway.core.upstream import Answer, OtherApi, Upstream, UpstreamFailed
 from gateway.wire import responses
 from gateway.wire.answers.notices import Notice
-from gateway.wire.answers.output import Shelf
 from gateway.wire.answers.readers import Reader
+from gateway.wire.answers.text import Shelf
 from gateway.wire.errors import Refusal
 from gateway.wire.failures import failure
 from gateway.wire.speech import Request, Speech

@@ -20,13 +20,13 @@ from gateway.core.reason import Reason
 from gateway.core.upstream import Answer, UpstreamAnswer, UpstreamClosed, UpstreamFailed, UpstreamFrames
 from gateway.wire import events as wire_events
 from gateway.wire import failures, responses
-from gateway.wire.answers import echo, endings
-from gateway.wire.answers.echo import Echo
+from gateway.wire.answers import endings
+from gateway.wire.answers.echo import Echoes
 from gateway.wire.answers.endings import Ending
 from gateway.wire.answers.normalise import Normaliser
 from gateway.wire.answers.notices import Notice
-from gateway.wire.answers.output import Shelf, memory_of
 from gateway.wire.answers.readers import NotAnEvent, Reader, ResponsesReader
+from gateway.wire.answers.text import Shelf, memory_of
 from gateway.wire.events import LIFECYCLE, TERMINAL, Event
 from gateway.wire.failures import Failure, Told, failure
 from gateway.wire.item_ids import FIRST_OUTPUT, to_be_looked_up
@@ -86,9 +86,6 @@ _LOOSE_BYTES_MAX = 256 * 2**10
 """Of a text in many pieces; then they are put together, and a long one on the shelf."""
 
 
-_ECHO_TRIES_MAX = 8
-"""How often in a row a pattern is learned that nothing matches."""
-
 _CLOSED_EARLY = Broken(
     failure("The backend closed the stream before the response was complete."), Reason.CLOSED_EARLY
 )
@@ -135,8 +132,7 @@ class Transcript:
         self._shelf = shelf
         self._shelve_at = _LOOSE_BYTES_MAX
         self.held_bytes = 0
-        self._echo: Echo | None = None
-        self._echo_tries = _ECHO_TRIES_MAX
+        self._echoes = Echoes()
         self._shown: list[Event] = []  # of the last call of `_events`
         self._shown_before = 0  # of these, before the last frame
 
@@ -231,7 +227,7 @@ class Transcript:
         steps, count = self._echoed(frames)
         if count < len(frames) and (not steps or isinstance(steps[-1], Append)):
             steps += self._events(self._read(frames[count:]), now_s)
-            self._echo = self._learned(frames[-1], steps)
+            self._learn(frames[-1], steps)
         return steps
 
     def _read(self, frames: list[Frame]) -> Iterable[Event]:
@@ -241,36 +237,22 @@ class Transcript:
 
     def _echoed(self, frames: list[Frame]) -> tuple[list[Append | Broken | Outcome], int]:
         """What was appended by the pattern, and of how many frames."""
-        if self._echo is None:
-            return [], 0
         encoded: list[bytes] = []
         for frame in frames:
-            if (taken := self._echo.take(frame, self._next_seq)) is None:
+            if (taken := self._echoes.take(frame, self._next_seq)) is None:
                 break
-            self._next_seq += 1
             encoded.append(taken[0])
+            self._next_seq += 1
             self._grows(memory_of(taken[1]))
-        if not encoded:
-            return [], 0
-        self._echo_tries = _ECHO_TRIES_MAX
-        block = b"".join(encoded)
-        self._bytes_left -= len(block)
-        return self._appended(block, len(encoded)), len(encoded)
+        return (self._appended(self._block(encoded), len(encoded)) if encoded else []), len(encoded)
 
-    def _learned(self, frame: Frame, steps: list[Append | Broken | Outcome]) -> Echo | None:
-        """The pattern of a frame, if it was a delta. Whose deltas never match is not learned for ever."""
-        if (
-            len(self._shown) != self._shown_before + 1
-            or not steps
-            or not isinstance(steps[-1], Append)
-            or not self._echo_tries
-        ):
-            return None
-        told = self._shown[-1]
-        if not told["type"].endswith(".delta") or (text := self._normaliser.text_of(told)) is None:
-            return None
-        self._echo_tries -= 1
-        return echo.learned(frame, told, text, self._reader.echo())
+    def _learn(self, frame: Frame, steps: list[Append | Broken | Outcome]) -> None:
+        """The pattern of a frame, if the one event that was made of it is a delta."""
+        self._echoes.forget()
+        if isinstance(steps[-1] if steps else None, Append) and len(self._shown) == self._shown_before + 1:
+            told = self._shown[-1]
+            if (text := self._normaliser.text_of(told)) is not None:
+                self._echoes.learn(frame, told, text, self._reader.echo())
 
     def _events(self, events: Iterable[Event], now_s: int) -> list[Append | Broken | Outcome]:
         output: list[Event] = []
@@ -379,6 +361,9 @@ class Transcript:
             encoded.append(wire_events.frame(event, self._next_seq))
             self._next_seq += 1
             self._holds(event, len(encoded[-1]))
+        return self._block(encoded)
+
+    def _block(self, encoded: list[bytes]) -> bytes:
         block = b"".join(encoded)
         self._bytes_left -= len(block)
         return block

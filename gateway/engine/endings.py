@@ -148,7 +148,7 @@ class Endings:
             return await self.end(response_id, stop)
         except StoreUnavailable:
             raise
-        except Exception:
+        except Exception:  # see above: it is logged, and the others go on
             line("defect", level=logging.ERROR, id=response_id, exc_info=True)
             return False
 

@@ -27,7 +27,7 @@ from gateway.engine.exchange import Exchange
 from gateway.engine.outputs import Outputs
 from gateway.engine.thoughts import Thoughts
 from gateway.observe import Observer
-from gateway.wire.answers.output import Shelf
+from gateway.wire.answers.text import Shelf
 
 T = TypeVar("T")
 
@@ -165,7 +165,16 @@ class Foreground:
             ),
             shelf=shelf,
         )
-        return Exchange(JobMachine(task), backend, job, request, plain.headers, self._clock, self._observer)
+        return Exchange(
+            JobMachine(task),
+            backend,
+            job,
+            request,
+            plain.headers,
+            self._clock,
+            self._observer,
+            is_again=attempt > 1,
+        )
 
 
 @asynccontextmanager

@@ -81,4 +81,7 @@ async def hand_over(
         except StoreUnavailable as error:  # as after a crash, the next start sees to it
             line("store_unavailable", level=logging.ERROR, doing="hand over", reason=str(error))
             continue
+        except Exception:  # a defect that one job brings to light must not keep others from being handed over
+            line("defect", level=logging.ERROR, id=stopped.id, exc_info=True)
+            continue
         observer.job_released(claim.id, "shutdown", 0)

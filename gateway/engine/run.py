@@ -7,7 +7,7 @@ import time
 from contextlib import ExitStack, aclosing, suppress
 
 from gateway.core.call import Backend
-from gateway.core.job import FIRST_OUTPUT_SEQ, ClaimLost, Outcome, StoreUnavailable
+from gateway.core.job import ClaimLost, Outcome, StoreUnavailable
 from gateway.core.machine import Finish, JobMachine, Rewind, Task
 from gateway.core.reason import Reason
 from gateway.core.retry import Again
@@ -111,7 +111,7 @@ class Run:
             CallerHeaders(headers.credential, {**calls.headers_of(call.headers), **headers.others}),
             endings.clock,
             endings.observer,
-            is_again=job.next_seq >= FIRST_OUTPUT_SEQ,
+            is_again=job.epoch > 1,  # it was claimed before
         )
         return self._exchange
 

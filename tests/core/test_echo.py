@@ -12,9 +12,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from gateway.core import transcript
 from gateway.core.machine import Started
 from gateway.core.upstream import UpstreamClosed, UpstreamFrames
+from gateway.wire.answers import echo
 from gateway.wire.answers.readers import ChatReader, Reader, ResponsesReader
 from gateway.wire.sse import SseDecoder
 from tests.core.conftest import TRANSCRIPTS, accepted
@@ -62,7 +62,7 @@ def told(stream: bytes, make: Callable[[], Reader], size: int, *, tries_max: int
         readers.append(Counting(make()))
         return readers[-1]
 
-    with mock.patch.object(transcript, "_ECHO_TRIES_MAX", tries_max):
+    with mock.patch.object(echo, "_TRIES_MAX", tries_max):
         played = accepted({"model": "tiny", "input": "Hello", "background": True}, reader=reader)
         played.receive(Started())
         for start in range(0, len(stream), size):

@@ -466,3 +466,33 @@ async def until_watched(house: Any, response_id: str, count: int) -> None:
         watched = house.engine.followers._watched
         while response_id not in watched or len(watched[response_id].readers) < count:
             await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("takes", ["all", "none", "every other", "none, by a defect"])
+async def test_what_a_sink_takes_and_what_comes_in_blocks_are_the_stream(build: Build, takes: str) -> None:
+    house = await build(background={"flush_ms": 0})
+    hold = Hold()
+    house.backend.script = [frames(0, 6), hold, *(frames(n, n + 1) for n in range(6, 20)), frames(20)]
+    response_id = await house.submit(stream=True)
+    await hold.here()
+    told: list[bytes] = []
+    asked = 0
+
+    def sink(events: bytes) -> bool:
+        nonlocal asked
+        asked += 1
+        if takes == "none, by a defect":
+            raise RuntimeError("a defect of this reader")
+        if takes == "none" or (takes == "every other" and asked % 2):
+            return False
+        told.append(events)
+        return True
+
+    async with aclosing(house.engine.followers.follow(response_id, TENANT, after=-1, sink=sink)) as blocks:
+        told.append(await anext(blocks))
+        hold.go.set()
+        async for block in blocks:
+            told.append(block)  # noqa: PERF401  the sink adds its own in between
+    assert b"".join(told) == await house.store.all_events(response_id)
+    assert (await house.shown(response_id))["status"] == "completed"
+    assert asked

@@ -392,3 +392,25 @@ async def test_whoever_cannot_renew_its_lease_stops_what_it_runs_when_it_ends(
     lease = Lease(_Beating(), lambda: stops.append("all"))  # type: ignore[arg-type]
     await lease.renew()
     assert stops == ["all"]
+
+
+async def test_a_defect_in_one_hand_over_keeps_no_other_job_from_its_own(build: Build) -> None:
+    ids: list[str] = []
+
+    class Bad(Wrapped):
+        async def finish(self, claim: Any, *rest: Any, **more: Any) -> None:
+            if claim.id == ids[0]:
+                raise RuntimeError("a defect")
+            await self.inner.finish(claim, *rest, **more)
+
+    house = await build(wrap=Bad)
+    for _ in range(3):
+        hold = Hold()
+        house.backend.script = [frames(0, 6), hold]
+        ids.append(await house.submit(stream=True))
+        await hold.here()
+    async with asyncio.timeout(10):
+        while not (await house.job(ids[-1])).output_shown:
+            await asyncio.sleep(0.002)
+    await house.engine.drain(0.05)
+    assert [(await house.shown(each))["status"] for each in ids] == ["in_progress", "failed", "failed"]

@@ -14,6 +14,8 @@ from tests.support.house import (
     House,
     Wrapped,
     frames,
+    parsed,
+    text_of,
 )
 
 
@@ -63,3 +65,27 @@ async def test_what_a_stopped_run_had_not_committed_is_given_back(house: House) 
     async with asyncio.timeout(PATIENCE_S):
         while house.engine._runner._unflushed._bytes:
             await asyncio.sleep(0)
+
+
+async def _adds_up(house: House, response_id: str) -> None:
+    """The numbers have no hole, and the deltas are the text of the final object."""
+    events = parsed(await house.store.all_events(response_id))
+    assert [event["sequence_number"] for event in events] == list(range(len(events)))
+    deltas = [event["delta"] for event in events if event["type"] == "response.output_text.delta"]
+    assert "".join(deltas) == text_of(await house.shown(response_id)) != ""
+
+
+async def test_a_cancel_of_a_run_that_waits_for_memory_leaves_no_hole(build: Build) -> None:
+    """It has been told some deltas, and what ends their text is still to be told of the same read."""
+    house = await build(background={"output_total_bytes_max": 5200, "flush_ms": 0})
+    hold = Hold()
+    house.backend.script = [frames(0, 23), hold]
+    await house.submit()
+    await hold.here()
+    house.backend.script = [frames(0, 14), frames(14, 22), Hold()]
+    smaller = await house.submit()  # of two that want more than there is, the larger one goes on
+    async with asyncio.timeout(PATIENCE_S):
+        while house.engine._outputs.total <= 5200:
+            await asyncio.sleep(0)
+    await house.cancel(smaller)
+    await _adds_up(house, smaller)

@@ -6,6 +6,8 @@ import asyncio
 import threading
 from typing import Any
 
+import pytest
+
 from gateway.core.job import Status
 from gateway.core.reason import Reason
 from gateway.core.transcript import CancelRequested
@@ -18,6 +20,7 @@ from tests.support.house import (
     Hold,
     House,
     Wrapped,
+    frames,
 )
 
 
@@ -150,3 +153,64 @@ async def test_a_cancel_that_meets_the_claim_gives_the_place_back(build: Build) 
     other = await house.submit()
     assert (await house.ended(other))["status"] == "completed"
     assert victim not in house.engine._runner._runs
+
+
+async def test_a_release_and_the_next_claim_in_one_commit_keep_the_run_and_its_slot(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    soon = 0.004  # of 200 ms: less than a commit
+    monkeypatch.setattr("gateway.engine.exchange.random.random", lambda: soon)
+    begun, commit = threading.Event(), threading.Event()
+
+    def long_commit(_: Any) -> None:
+        begun.set()
+        commit.wait(10)
+
+    class Meeting(Wrapped):
+        meeting: asyncio.Task[None] | None = None
+
+        async def release(self, *arguments: Any, **options: Any) -> None:
+            if self.meeting is None:
+                busy = asyncio.ensure_future(self.inner._writer.ask(long_commit))
+                while not begun.is_set():
+                    await asyncio.sleep(0)
+                house.clock.ms += 2
+                house.engine._runner.ring()
+                self.meeting = asyncio.create_task(self._meet(busy))
+            await self.inner.release(*arguments, **options)
+
+        async def _meet(self, busy: asyncio.Future[None]) -> None:
+            for _ in range(10):  # the runner has asked for the job while the writer is busy
+                await asyncio.sleep(0)
+            commit.set()
+            await busy
+
+    house = await build(wrap=Meeting, concurrency_max=2)
+    hold = Hold()
+    house.backend.script = [UpstreamFailed(failure("Oops"), Reason.ERROR, 502)]
+    response_id = await house.submit()
+    await house.observer.until(response_id, "released")
+    house.backend.script = [frames(0, 6), hold, *ALL[1:]]
+    async with asyncio.timeout(PATIENCE_S):
+        while len(house.backend.calls_of(response_id)) < 2:
+            await asyncio.sleep(0.002)
+    runner = house.engine._runner
+    assert list(runner._runs) == [response_id]
+    hold.go.set()
+    await house.cancel(response_id)
+    async with asyncio.timeout(PATIENCE_S):
+        while runner._runs:
+            await asyncio.sleep(0.002)
+    assert not runner._slots._about["default"].running
+
+
+async def test_only_the_first_call_of_a_job_enlarges_the_budget_for_retries(build: Build) -> None:
+    house = await build(background={"flush_ms": 1000})  # it fails before its first commit
+    house.backend.script = [UpstreamFailed(failure("Oops"), Reason.ERROR, 502)]
+    response_id = await house.submit()
+    await house.observer.until(response_id, "released")
+    house.backend.script = ALL
+    house.clock.advance(5)
+    house.engine._runner.ring()
+    await house.ended(response_id)
+    assert [call.is_again for call in house.backend.calls_of(response_id)] == [False, True]

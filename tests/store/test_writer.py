@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from typing import Any
 
 import pytest
 
-from gateway.core.job import ClaimLost
+from gateway.core.job import ClaimLost, StoreUnavailable
 from gateway.store.sqlite.store import SqliteStore
 from tests.store.exercise import block, event, found, started
 
@@ -56,3 +57,27 @@ async def test_what_is_refused_alone_is_refused(store: SqliteStore) -> None:
     claimed = await started(store, "a")
     with pytest.raises(ClaimLost):
         await store.append(claimed, 9, 1, event(9), has_output=True)
+
+
+async def test_whatever_keeps_the_file_from_being_opened_again_whoever_asks_is_answered(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claimed = await started(store, "a")
+
+    async def no_thread() -> Any:
+        raise RuntimeError("can't start new thread")
+
+    def fail(_: sqlite3.Connection) -> None:
+        error = sqlite3.OperationalError("disk I/O error")
+        error.sqlite_errorcode = sqlite3.SQLITE_IOERR
+        raise error
+
+    with monkeypatch.context() as broken:
+        broken.setattr(store._writer, "_connect", no_thread)
+        for _ in range(2):
+            with pytest.raises(StoreUnavailable):
+                await asyncio.wait_for(store._writer.ask(fail), 10)
+        await store._upkeep.run_once()
+        assert store.state() == "failing"
+    await store._upkeep.run_once()
+    await store.append(claimed, 3, 1, event(3), has_output=True)

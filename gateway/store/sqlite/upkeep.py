@@ -14,7 +14,7 @@ from gateway.observe import Observer, line
 from gateway.store.sqlite.connecting import connect_reader
 from gateway.store.sqlite.connection import damage, is_largely_free
 from gateway.store.sqlite.database import ACCEPTING_SHARE, Database
-from gateway.store.sqlite.file import DatabaseRefused, DatabaseUnreachable, Known
+from gateway.store.sqlite.file import DatabaseRefused, Known
 from gateway.store.sqlite.health import State
 from gateway.store.sqlite.queries import QUERIES
 
@@ -75,7 +75,7 @@ class Upkeep:
     async def _reopen(self) -> None:
         try:
             await self._database.writer.reopen()
-        except (sqlite3.Error, DatabaseRefused, DatabaseUnreachable, ValueError) as error:
+        except Exception as error:  # whatever it is, the store fails still, and the next round tries again
             raise self._health.judge(error) from None
         self._health.improve(State.FULL)  # `_measure` finds out whether there is room
 

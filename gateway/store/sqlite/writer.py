@@ -24,7 +24,6 @@ from gateway.core.job import ClaimLost, StoreUnavailable
 from gateway.observe import Observer
 from gateway.store.sqlite.connecting import on_thread
 from gateway.store.sqlite.connection import fence
-from gateway.store.sqlite.file import DatabaseRefused, DatabaseUnreachable
 from gateway.store.sqlite.health import Health, State, is_everybodys, state_after
 from gateway.store.sqlite.operations import Appended, append
 
@@ -40,10 +39,10 @@ _BATCH_S_MAX = 0.010
 
 @dataclass(slots=True)
 class _Asked:
-    operation: Operation | Appended
+    operation: Operation
     size: int
     done: asyncio.Future[Any]
-    is_alone: bool = False
+    run: Appended | None = None  # events that can be stored together with those of others
     is_settled: bool = False
     result: Any = None
     error: BaseException | None = None
@@ -80,7 +79,12 @@ class Writer:
 
     async def append(self, run: Appended) -> None:
         """Store the next events of a run, with those of others. Raises: ClaimLost, StoreUnavailable."""
-        await self._ask(run, len(run.events))
+
+        def alone(raw: sqlite3.Connection) -> None:
+            if not append(raw, [run]):
+                raise ClaimLost
+
+        await self._ask(alone, len(run.events), run)
 
     async def ask(self, operation: Callable[[sqlite3.Connection], T], size: int = 0) -> T:
         """Run `operation` in a transaction; it is committed when this returns.
@@ -95,12 +99,12 @@ class Writer:
         """
         return cast(T, await self._ask(operation, size))
 
-    async def _ask(self, operation: Operation | Appended, size: int) -> Any:
+    async def _ask(self, operation: Operation, size: int, run: Appended | None = None) -> Any:
         if self._is_closing:
             raise StoreUnavailable("the store is closed")
         self._health.require_below(State.FAILING)
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._asked.append(_Asked(operation, size, future))
+        self._asked.append(_Asked(operation, size, future, run))
         self.waiting_bytes += size
         self._bell.set()
         return await future
@@ -201,7 +205,7 @@ class Writer:
             if self._health.state is State.FAILING:
                 # At once, and before anybody is told: after a flush that failed, the batch lies in the log as
                 # if it were committed. Even a fence that fails in its turn has written over it.
-                with suppress(sqlite3.Error, DatabaseRefused, DatabaseUnreachable):
+                with suppress(Exception):  # whatever it is: upkeep tries again, and nobody may wait for ever
                     await self.reopen()
         if failure is None:
             while not batch[-1].is_settled:  # there was no time for these
@@ -270,7 +274,7 @@ def _groups(batch: list[_Asked]) -> Iterable[list[_Asked]]:
     group: list[_Asked] = []
     jobs: set[str] = set()
     for asked in batch:
-        job = asked.operation.id if isinstance(asked.operation, Appended) and not asked.is_alone else None
+        job = asked.run.id if asked.run is not None else None
         if group and (job is None or job in jobs):
             yield group
             group, jobs = [], set()
@@ -289,8 +293,8 @@ def _run_all(group: list[_Asked], connection: sqlite3.Connection) -> None:
     Raises:
         _SpoiltError: They were not; each is to be run alone.
     """
-    runs = [asked.operation for asked in group if isinstance(asked.operation, Appended)]
-    if not runs or group[0].is_alone:
+    runs = [asked.run for asked in group if asked.run is not None]
+    if not runs:
         _run(group[0], connection)
         return
     try:
@@ -299,7 +303,7 @@ def _run_all(group: list[_Asked], connection: sqlite3.Connection) -> None:
         if isinstance(error, sqlite3.Error) and is_everybodys(error):
             raise
         for asked in group:
-            asked.is_alone = True
+            asked.run = None
         raise _SpoiltError from error
     for asked, run in zip(group, runs, strict=True):
         asked.error = None if run.id in stored else ClaimLost()
@@ -314,10 +318,7 @@ def _run(asked: _Asked, connection: sqlite3.Connection) -> None:
     asked.error = None
     connection.execute("SAVEPOINT operation")
     try:
-        if not isinstance(asked.operation, Appended):
-            asked.result = asked.operation(connection)
-        elif not append(connection, [asked.operation]):
-            raise ClaimLost
+        asked.result = asked.operation(connection)
     except Exception as error:
         if isinstance(error, sqlite3.Error) and is_everybodys(error):
             raise

@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from gateway.wire.answers.output import Text
+from gateway.wire.answers.text import Text
 from gateway.wire.chat.chunks import PLAIN
 from gateway.wire.events import Event, frame, has_line_separator
 from gateway.wire.sse import Frame, data_of
@@ -32,6 +32,8 @@ _Step = tuple[bytes, re.Pattern[bytes], bool]
 
 _PROBE = "~any text~"
 _ANY_NUMBER = 9_007_199_254_740_881
+_TRIES_MAX = 8
+"""How often in a row a pattern is learned that nothing matches."""
 _PASSED_OVER = {"obfuscation": _PROBE, "sequence_number": _ANY_NUMBER, "created": _ANY_NUMBER}
 """Fields that differ from event to event, and that nobody is told of."""
 
@@ -81,6 +83,31 @@ class Echo:
             sink(text)
         before, between, after = self._written
         return b"%b%d%b%b%b" % (before, sequence_number, between, raw, after), text
+
+
+class Echoes:
+    """The pattern of the last delta of one answer, while it is of use."""
+
+    def __init__(self) -> None:
+        self._last: Echo | None = None
+        self._tries_left = _TRIES_MAX
+
+    def take(self, frame: Frame, sequence_number: int) -> tuple[bytes, str] | None:
+        """As `Echo.take`."""
+        taken = self._last.take(frame, sequence_number) if self._last is not None else None
+        if taken is not None:
+            self._tries_left = _TRIES_MAX
+        return taken
+
+    def learn(self, came: Frame, told: Event, text: Text, reader: Callable[[str], None] | None) -> None:
+        """As `learned`. The patterns of a backend whose deltas never match are not learned for ever."""
+        if self._tries_left:
+            self._tries_left -= 1
+            self._last = learned(came, told, text, reader)
+
+    def forget(self) -> None:
+        """Something else has come."""
+        self._last = None
 
 
 def learned(came: Frame, told: Event, text: Text, reader: Callable[[str], None] | None) -> Echo | None:

@@ -23,12 +23,11 @@ from gateway.wire.answers.output import (
     Item,
     Items,
     OutputItem,
-    Shelf,
-    Text,
     TextKind,
     is_thought,
     kind_of,
 )
+from gateway.wire.answers.text import Shelf, Text
 from gateway.wire.events import AUDIO_EVENTS, ITEM_EVENTS, Event
 
 _TEXT_EVENTS = {f"{kind.events}.{verb}": kind for kind in KINDS for verb in ("delta", "done")}
@@ -109,12 +108,12 @@ class Normaliser:
         """All items so far, in the order in which they were announced."""
         return [item.shown(open_status) for item in self._items.shown]
 
-    def text_of(self, delta: Event) -> Text | None:
-        """The text that a delta, as clients are shown it, is a piece of; None if it is not one of a part."""
-        kind = _TEXT_EVENTS.get(delta["type"])
-        if kind is None:
+    def text_of(self, event: Event) -> Text | None:
+        """The text of a part to which an event, as clients are shown it, adds a piece; None if to none."""
+        kind = _TEXT_EVENTS.get(event["type"])
+        if kind is None or "delta" not in event:
             return None
-        return self._items.shown[delta["output_index"]].parts[kind.holder][delta[kind.index]].text
+        return self._items.shown[event["output_index"]].parts[kind.holder][event[kind.index]].text
 
     def shelve(self, shelf: Shelf) -> int:
         """Put what is not done yet and is long where it takes no memory. Returns bytes saved."""

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.wire.answers import output
-from gateway.wire.answers.output import Text, memory_of
+from gateway.wire.answers import text as texts
+from gateway.wire.answers.text import Text, memory_of
 
 
 class Shelf:
@@ -40,7 +40,7 @@ def test_a_text_is_what_was_said_and_what_is_missing_follows_from_that(
     steps: list[str], full: str | None, more: str, takes: bool
 ) -> None:
     text, said, shelf = Text(), "", Shelf(takes)
-    with patch.object(output, "SHELVED_CHARS_MIN", 4):
+    with patch.object(texts, "SHELVED_CHARS_MIN", 4):
         for step in steps:
             if step == "shelve":
                 text.shelve(shelf)
@@ -61,17 +61,17 @@ def test_small_pieces_become_one_and_a_long_text_takes_no_memory() -> None:
     saved = text.shelve(shelf)
     assert (text.pieces, shelf.texts) == (["ab" * 999, "ab"], [])
     assert saved == 999 * memory_of("ab") - memory_of("ab" * 999) > 40 * 999
-    text.pieces += ["x" * output.SHELVED_CHARS_MIN, "y"]
-    assert text.shelve(shelf) > output.SHELVED_CHARS_MIN
+    text.pieces += ["x" * texts.SHELVED_CHARS_MIN, "y"]
+    assert text.shelve(shelf) > texts.SHELVED_CHARS_MIN
     assert text.pieces == ["y"]
     assert text.value() == "".join(shelf.texts) + "y"
 
 
 def test_a_text_that_the_shelf_does_not_take_stays_in_memory() -> None:
     text, shelf = Text(), Shelf(takes=False)
-    text.pieces += ["x" * output.SHELVED_CHARS_MIN, "y", "z"]
+    text.pieces += ["x" * texts.SHELVED_CHARS_MIN, "y", "z"]
     text.shelve(shelf)
-    assert text.pieces == ["x" * output.SHELVED_CHARS_MIN + "y", "z"]
+    assert text.pieces == ["x" * texts.SHELVED_CHARS_MIN + "y", "z"]
 
 
 @pytest.mark.parametrize("text", ["", "a", "ä", "猫" * 100, "🦦" * 1000])
