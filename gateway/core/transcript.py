@@ -135,6 +135,7 @@ class Transcript:
         self._echoes = Echoes()
         self._shown: list[Event] = []  # of the last call of `_events`
         self._shown_before = 0  # of these, before the last frame
+        self._is_silent = False  # that frame
 
     @classmethod
     def restored(
@@ -233,26 +234,35 @@ class Transcript:
     def _read(self, frames: list[Frame]) -> Iterable[Event]:
         for frame in frames:
             self._shown_before = len(self._shown)
-            yield from self._reader.read(frame)
+            events = self._reader.read(frame)
+            self._is_silent = not events
+            yield from events
 
     def _echoed(self, frames: list[Frame]) -> tuple[list[Append | Broken | Outcome], int]:
         """What was appended by the pattern, and of how many frames."""
         encoded: list[bytes] = []
+        count = 0
         for frame in frames:
             if (taken := self._echoes.take(frame, self._next_seq)) is None:
                 break
-            encoded.append(taken[0])
-            self._next_seq += 1
-            self._grows(memory_of(taken[1]))
-        return (self._appended(self._block(encoded), len(encoded)) if encoded else []), len(encoded)
+            count += 1
+            if taken[0]:
+                encoded.append(taken[0])
+                self._next_seq += 1
+                self._grows(memory_of(taken[1]))
+        return (self._appended(self._block(encoded), len(encoded)) if encoded else []), count
 
     def _learn(self, frame: Frame, steps: list[Append | Broken | Outcome]) -> None:
-        """The pattern of a frame, if the one event that was made of it is a delta."""
+        """What the last frame was like: it said nothing, or the one event that was made of it is a delta."""
         self._echoes.forget()
-        if isinstance(steps[-1] if steps else None, Append) and len(self._shown) == self._shown_before + 1:
+        if (steps and not isinstance(steps[-1], Append)) or (echo := self._reader.echo()) is None:
+            return
+        if self._is_silent:
+            self._echoes.learn_silence(frame)
+        elif len(self._shown) == self._shown_before + 1:
             told = self._shown[-1]
             if (text := self._normaliser.text_of(told)) is not None:
-                self._echoes.learn(frame, told, text, self._reader.echo())
+                self._echoes.learn(frame, told, text, echo)
 
     def _events(self, events: Iterable[Event], now_s: int) -> list[Append | Broken | Outcome]:
         output: list[Event] = []

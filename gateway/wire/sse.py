@@ -23,7 +23,7 @@ _NOTHING = frozenset((b"{}", b'{"type":"ping"}', b'{"type": "ping"}', b'{"choice
 """Data that is as good as none, in every API. What keeps a connection alive costs no parse."""
 _FIELDS = (*_KNOWN, b"id", b"retry", b":")
 _FIELD_BYTES_MAX = max(map(len, _FIELDS))
-_USUAL = re.compile(rb"(?:event: ([^\r\n]*)\n)?data: ([^\r\n]+)\n\n")
+_USUAL = re.compile(rb"(?:event: ?+([^\r\n]*)\n)?data: ?+([^\r\n]+)\n\n")
 """An event as nearly all servers write it."""
 
 

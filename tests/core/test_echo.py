@@ -54,7 +54,7 @@ def _chat_with_tags() -> Reader:
     return ChatReader("resp_" + "a1" * 24, think_tags=True)
 
 
-def told(stream: bytes, make: Callable[[], Reader], size: int, *, tries_max: int) -> tuple[Any, ...]:
+def told(stream: bytes, make: Callable[[], Reader], size: int) -> tuple[Any, ...]:
     """All that comes of a stream that is read in pieces of this size; last, how many frames were read."""
     decoder, readers = SseDecoder(2**20), []
 
@@ -62,21 +62,22 @@ def told(stream: bytes, make: Callable[[], Reader], size: int, *, tries_max: int
         readers.append(Counting(make()))
         return readers[-1]
 
-    with mock.patch.object(echo, "_TRIES_MAX", tries_max):
-        played = accepted({"model": "tiny", "input": "Hello", "background": True}, reader=reader)
-        played.receive(Started())
-        for start in range(0, len(stream), size):
-            if frames := decoder.feed(stream[start : start + size]):
-                played.receive(UpstreamFrames(frames))
-        played.receive(UpstreamFrames(decoder.close()), UpstreamClosed())
-        ends = [(each.status, each.final, each.error, each.reason, each.item_ids) for each in played.outcomes]
-        return played.stored, ends, played.machine.output(), readers[0].count
+    played = accepted({"model": "tiny", "input": "Hello", "background": True}, reader=reader)
+    played.receive(Started())
+    for start in range(0, len(stream), size):
+        if frames := decoder.feed(stream[start : start + size]):
+            played.receive(UpstreamFrames(frames))
+    played.receive(UpstreamFrames(decoder.close()), UpstreamClosed())
+    ends = [(each.status, each.final, each.error, each.reason, each.item_ids) for each in played.outcomes]
+    machine = played.machine
+    return played.stored, ends, machine.output(), set(machine.notices), readers[0].count
 
 
 def same(stream: bytes, make: Callable[[], Reader], size: int = 64) -> tuple[int, int]:
     """How many frames were read by the pattern's way, and by the long one; both have told the same."""
-    *by_pattern, few = told(stream, make, size, tries_max=8)
-    *the_long_way, all_of_them = told(stream, make, size, tries_max=0)
+    *by_pattern, few = told(stream, make, size)
+    with mock.patch.object(echo.Echoes, "take", return_value=None):
+        *the_long_way, all_of_them = told(stream, make, size)
     assert by_pattern == the_long_way
     return few, all_of_them
 
@@ -118,11 +119,27 @@ def test_plain_deltas_are_read_once_and_known_from_then_on() -> None:
     assert same(stream, _chat) == (2, 100)
 
 
+def test_what_says_nothing_is_read_once_in_any_number_of_repetitions() -> None:
+    text, nothing = frame(chunk("a")), b'data:{"choices":[{"delta":{}}]}\n\n'
+    assert same(text + text + nothing * 50 + text + nothing * 49, _chat, 1) == (
+        4,
+        102,
+    )  # the first of it lets the pattern of the text be forgotten
+    empty = b'data:{"type":"response.output_text.delta","delta":""}\n\n'
+    assert same(frame(delta(0, "a")) + empty * 50, _responses, 1) == (2, 51)
+
+
+def test_a_mark_of_the_end_is_read_each_time() -> None:
+    done, end = b"data: [DONE]\n\n", frame(chunk("", choices=[{"delta": {}, "finish_reason": "stop"}]))
+    for stream in (done + frame(chunk("a")) + done, done + frame(chunk("a")) + end + done, done * 3):
+        same(stream, _chat)
+
+
 def test_what_never_repeats_is_not_learned_for_ever() -> None:
     odd = [frame(delta(number, "word", **{f"field_{number}": 1})) for number in range(100)]
     with mock.patch("gateway.wire.answers.echo.learned", return_value=None) as learned:
         same(b"".join(odd), _responses)
-    assert learned.call_count == 8
+    assert learned.call_count == 16  # by each of the two ways eight
 
 
 def _compact(event: Event) -> str:
@@ -146,6 +163,54 @@ more: st.SearchStrategy[Event] = st.dictionaries(
     st.sampled_from([None, 1, 2.5, "a", "msg_2", [], {"total_tokens": 3}]),
     max_size=1,
 )
+
+
+silent = st.sampled_from(
+    [
+        b"data: [DONE]",
+        b'data: {"choices":[{"delta":{}}]}',
+        b'data: {"choices":[{}]}',
+        b'data: {"choices":[{"delta":{"role":"assistant","content":""}}]}',
+        b'data: {"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":2}}',
+        b'data: {"choices":[{"delta":{"tool_calls":[{"index":0,"function":{"arguments":"x"}}]}}]}',
+        b'data: {"choices":[{"delta":{},"finish_reason":"stop"}]}',
+        b'data: {"type":"response.output_text.delta","delta":""}',
+        b'data: {"type":"response.unheard.of","delta":"a"}',
+        b'data: {"answer":42}',
+        b"data:   ",
+        b": keep-alive",
+    ]
+).map(lambda line: line + b"\n\n")
+
+
+def event(kind: str, **fields: Any) -> bytes:
+    return frame({"type": f"response.{kind}", **fields})
+
+
+telling = st.sampled_from(
+    [
+        frame(chunk("a")),
+        frame(chunk("", choices=[{"index": 0, "delta": {"reasoning_content": "b"}}])),
+        frame(delta(1, "a")),
+        frame(delta(1, "b", item_id="msg_2", output_index=1)),
+        frame(delta(1, "c", content_index=1)),
+        event("output_item.added", output_index=1, item={"id": "msg_2", "type": "message", "content": []}),
+        event("output_text.done", item_id="msg_1", output_index=0, content_index=0, text="aa"),
+        event("output_item.done", output_index=0, item={"id": "msg_1", "type": "message", "content": []}),
+        event("reasoning_text.delta", item_id="rs_1", delta="d"),
+        event("function_call_arguments.delta", item_id="fc_1", delta="{"),
+    ]
+)
+CALL = b'data: {"choices":[{"delta":{"tool_calls":[{"index":0,"function":{"arguments":"x"}}]}}]}\n\n'
+
+
+@settings(max_examples=500, deadline=None)
+@example([frame(chunk("a")), frame(chunk("a")), CALL, b'data: {"choices":[{}]}\n\n', frame(chunk("a"))], True)
+@given(st.lists(silent | telling, max_size=14), st.booleans())
+def test_frames_that_say_nothing_again_and_again(frames: list[bytes], is_chat: bool) -> None:
+    for make in [_chat, _chat_with_tags] if is_chat else [_responses]:
+        for size in (64, 2**20):
+            same(b"".join(frames), make, size)
 
 
 @settings(max_examples=300, deadline=None)

@@ -45,6 +45,7 @@ class Echo:
         name: Of the frame.
         steps: Constant bytes, and what stands behind each: the text, or what is passed over.
         written: The event as it is stored, around its number and its text.
+        may_be_empty: A delta without text is told, too: so it is in the Responses API, not in chat.
         sinks: Whoever keeps the text.
     """
 
@@ -55,12 +56,15 @@ class Echo:
         last: bytes,
         written: tuple[bytes, bytes, bytes],
         sinks: tuple[Callable[[str], None], ...],
+        *,
+        may_be_empty: bool,
     ) -> None:
         self._name = name
         self._steps = steps
         self._last = last
         self._written = written
         self._sinks = sinks
+        self._may_be_empty = may_be_empty
 
     def take(self, frame: Frame, sequence_number: int) -> tuple[bytes, str] | None:
         """The event that a frame means, as it is stored, and its text; None if it is not like the others."""
@@ -75,7 +79,7 @@ class Echo:
             if is_text:
                 raw = found[0]
             at = found.end()
-        if not raw or data[at:] != self._last or frame.event != self._name:
+        if data[at:] != self._last or frame.event != self._name or not (raw or self._may_be_empty):
             return None
         if (text := _decoded(raw)) is None:
             return None
@@ -86,39 +90,46 @@ class Echo:
 
 
 class Echoes:
-    """The pattern of the last delta of one answer, while it is of use."""
+    """The pattern of an answer's last delta, while it is of use, and the last frame that said nothing."""
 
     def __init__(self) -> None:
         self._last: Echo | None = None
+        self._silent: Frame | None = None
         self._tries_left = _TRIES_MAX
 
     def take(self, frame: Frame, sequence_number: int) -> tuple[bytes, str] | None:
-        """As `Echo.take`."""
+        """As `Echo.take`; no bytes of a frame that says nothing."""
+        if frame == self._silent:
+            return b"", ""
         taken = self._last.take(frame, sequence_number) if self._last is not None else None
         if taken is not None:
             self._tries_left = _TRIES_MAX
         return taken
 
-    def learn(self, came: Frame, told: Event, text: Text, reader: Callable[[str], None] | None) -> None:
+    def learn(self, came: Frame, told: Event, text: Text, reader: Callable[[str], None]) -> None:
         """As `learned`. The patterns of a backend whose deltas never match are not learned for ever."""
         if self._tries_left:
             self._tries_left -= 1
             self._last = learned(came, told, text, reader)
+
+    def learn_silence(self, came: Frame) -> None:
+        """It said nothing, and will say nothing again."""
+        self._silent = came
 
     def forget(self) -> None:
         """Something else has come."""
         self._last = None
 
 
-def learned(came: Frame, told: Event, text: Text, reader: Callable[[str], None] | None) -> Echo | None:
+def learned(came: Frame, told: Event, text: Text, reader: Callable[[str], None]) -> Echo | None:
     """The pattern of a delta; None if it is not certain what in it is the text.
 
     Args:
         told: The one event that was made of it.
         text: That of which it is a piece.
-        reader: What its reader does with one more piece; None if that has to read each.
+        reader: What its reader does with one more piece.
     """
-    if reader is None or told.get("logprobs"):
+    if told.get("logprobs"):
         return None
     steps, last = _steps(came.data)
     if sum(is_text for _, _, is_text in steps) != 1:
@@ -135,7 +146,8 @@ def learned(came: Frame, told: Event, text: Text, reader: Callable[[str], None] 
     between, *after = others[0].split(_PROBE.encode()) if len(others) == 1 else (b"", b"")
     if len(after) != 1 or orjson.loads(data_of(written))["delta"] != _PROBE:
         return None
-    return Echo(came.event, steps, last, (before, between, after[0]), (reader, text.add))
+    sinks, may_be_empty = (reader, text.add), event.get("delta") == _PROBE
+    return Echo(came.event, steps, last, (before, between, after[0]), sinks, may_be_empty=may_be_empty)
 
 
 def _steps(data: bytes) -> tuple[list[_Step], bytes]:
@@ -145,7 +157,7 @@ def _steps(data: bytes) -> tuple[list[_Step], bytes]:
         group = 2 if found[1] else 4
         start, end = found.span(group)
         is_text = found[1] is not None and found[1] != b"obfuscation"
-        if is_text and start == end:  # `"reasoning_content":""` beside the content
+        if is_text and start == end and found[1] != b"delta":  # `"reasoning_content":""` beside the content
             continue
         steps.append((data[at:start], _MATCH_TEXT if found[1] else _MATCH_NUMBER, is_text))
         at = end

@@ -49,7 +49,7 @@ class Reader(Protocol):
 
     def echo(self) -> Callable[[str], None] | None:
         """What it does with one more text in a frame that is otherwise like the last one, whose one event
-        was a delta; None if it has to read that frame."""
+        was a delta, or which said nothing; None if it has to read that frame."""
 
 
 _NAMES = {

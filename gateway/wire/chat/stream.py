@@ -51,7 +51,7 @@ class ChatStream:
         self._has_ended = False
         self._answer: dict[str, Any] = {}
         self._usage: Usage = {}
-        self._alone: PieceKind | None = None  # of the last chunk's one piece
+        self._last: Sequence[Piece] | None = None  # of the last chunk, if there was nothing else in it
 
     @property
     def notices(self) -> Collection[Notice]:
@@ -60,8 +60,7 @@ class ChatStream:
 
     def feed(self, sent: dict[str, Any]) -> list[Event]:
         """The events of one chunk."""
-        pieces = pieces_alone(sent, self._shown)
-        self._alone = pieces[0].kind if pieces else None
+        pieces = self._last = pieces_alone(sent, self._shown)
         if pieces is not None:
             self._heard.in_deltas.update(piece.kind for piece in pieces)
             return self._told(pieces, []) if pieces else []
@@ -79,14 +78,15 @@ class ChatStream:
 
     def echo(self) -> Callable[[str], None] | None:
         """See `Reader.echo`."""
-        if self._tags is not None or self._alone is None:
+        if self._last is None or (self._last and self._tags is not None):
             return None
-        return functools.partial(self._repeat, self._alone)
+        return functools.partial(self._repeat, self._last)
 
-    def _repeat(self, kind: PieceKind, text: str) -> None:
-        self._heard.add(kind, text)
-        if kind is PieceKind.TEXT:
-            self._items.repeat(text)
+    def _repeat(self, pieces: Sequence[Piece], text: str) -> None:
+        for piece in pieces:
+            self._heard.add(piece.kind, text)
+            if piece.kind is PieceKind.TEXT:
+                self._items.repeat(text)
 
     def _choice(self, choice: Choice) -> list[Event]:
         self._ending = choice.ending or self._ending
@@ -200,6 +200,7 @@ class ChatStream:
             is_done: The backend said so, if not why.
             is_whole: It was no stream.
         """
+        self._last = None  # whether a `[DONE]` says something depends on what came before
         if self._has_ended:
             return []
         events = self._untagged() + self._calls.announce()
