@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -92,7 +93,7 @@ def _named(tools: list[str], name: str) -> str | None:
     return next((tool for tool in tools if re.split(r"__|-", tool)[-1] == name), None)
 
 
-class ModelServer:
+class ModelServer(ABC):
     """The common half.
 
     Attributes:
@@ -144,14 +145,17 @@ class ModelServer:
             await asyncio.sleep(0)
         return response
 
+    @abstractmethod
     def _understood(self, body: dict[str, Any]) -> Turn:
-        raise NotImplementedError
+        """What a request asks for. Raises: Refused."""
 
+    @abstractmethod
     def _whole(self, answer: Answer) -> dict[str, Any]:
-        raise NotImplementedError
+        """An answer as one object."""
 
+    @abstractmethod
     def _streamed(self, answer: Answer) -> Iterator[bytes]:
-        raise NotImplementedError
+        """An answer as events."""
 
 
 class ChatServer(ModelServer):
