@@ -267,7 +267,7 @@ class HttpBackend:
     def _is_callers(self, failed: UpstreamFailed, credential: Credential | None) -> bool:
         """Whether it is the rate limit of a credential that is the caller's own."""
         is_rate_limit = failed.failure["code"] == "rate_limit_exceeded"
-        return is_rate_limit and self.api_key is None and credential is not None
+        return is_rate_limit and self.sees_callers and credential is not None
 
     def _for_how_long(self) -> str:
         """What to add to a failure of a backend that has been out of reach for some time."""
