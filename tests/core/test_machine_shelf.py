@@ -13,7 +13,7 @@ from gateway.core import transcript as transcript_module
 from gateway.core.machine import Started
 from gateway.core.transcript import CancelRequested, Transcript
 from gateway.core.upstream import UpstreamClosed, UpstreamFrames
-from gateway.wire.answers import output
+from gateway.wire.answers import text
 from gateway.wire.sse import SseDecoder
 
 
@@ -32,7 +32,7 @@ class Shelf:
 def _eager(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if every text were long."""
     monkeypatch.setattr(transcript_module, "_LOOSE_BYTES_MAX", 1)
-    monkeypatch.setattr(output, "SHELVED_CHARS_MIN", 1)
+    monkeypatch.setattr(text, "SHELVED_CHARS_MIN", 1)
 
 
 def shelving(played: Any, shelf: Shelf) -> Any:
@@ -61,7 +61,7 @@ def test_a_long_text_is_on_the_shelf_and_not_in_memory(
     begin: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(transcript_module, "_LOOSE_BYTES_MAX", 2**16)
-    monkeypatch.setattr(output, "SHELVED_CHARS_MIN", 2**14)
+    monkeypatch.setattr(text, "SHELVED_CHARS_MIN", 2**14)
     shelf = Shelf()
     played = shelving(begin(), shelf)
     played.receive(Started())

@@ -15,7 +15,7 @@ from gateway.core import transcript
 from gateway.core.upstream import UpstreamFrames
 from gateway.engine.outputs import Outputs
 from gateway.engine.shelf import FileShelf
-from gateway.wire.answers import output
+from gateway.wire.answers import text
 from gateway.wire.sse import SseDecoder
 from tests.support.house import Build, Hold, frames
 
@@ -110,7 +110,7 @@ async def test_large_ones_are_read_one_at_a_time_and_small_ones_at_once(tmp_path
 async def test_many_large_responses_end_whole_though_hardly_one_has_room(
     build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(output, "SHELVED_CHARS_MIN", 2**40)  # all of it stays in memory
+    monkeypatch.setattr(text, "SHELVED_CHARS_MIN", 2**40)  # all of it stays in memory
     house = await build(background={"output_total_bytes_max": 100_000})
     house.backend.script = [frames(0, 4), *[DELTA] * 20, END]
     ids = [await house.submit() for _ in range(6)]
@@ -125,7 +125,7 @@ async def test_a_long_text_lies_in_a_file_without_a_name_and_comes_back_whole(
     build: Build, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
     monkeypatch.setattr(transcript, "_LOOSE_BYTES_MAX", 2**15)
-    monkeypatch.setattr(output, "SHELVED_CHARS_MIN", 2**14)
+    monkeypatch.setattr(text, "SHELVED_CHARS_MIN", 2**14)
     house = await build()
     hold = Hold()
     house.backend.script = [frames(0, 4), *[DELTA] * 50, hold, END]
