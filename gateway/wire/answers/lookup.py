@@ -133,6 +133,14 @@ def by_call_id(items: Items, ref: Reference) -> OutputItem | None:
     return items.call(ref.type, ref.call_id)
 
 
+def by_call_id_again(items: Items, ref: Reference) -> OutputItem | None:
+    """The same, but a call that is done is meant only by what says nothing else: two calls may be given one
+    `call_id`."""
+    known = by_call_id(items, ref)
+    says_else = ref.text not in (None, "{}") and known is not None and not ref.says_what(known)
+    return None if known is not None and known.is_done and says_else else known
+
+
 def by_index(items: Items, ref: Reference) -> OutputItem | None:
     """An index names an item that is open. It names one that is done only to say again what that said."""
     numbered = [known for known in reversed(items.numbered(ref.index)) if ref.may_mean(known)]
@@ -224,7 +232,7 @@ ADDED: Rules = (
 
 DONE: Rules = (
     (by_id, "all; responses.js: done twice"),
-    (by_call_id, "Microsoft's agent framework, GitHub Copilot: done under another id"),
+    (by_call_id_again, "Microsoft's agent framework, GitHub Copilot: done under another id"),
     (by_index, "transformers, vLLM: without an id"),
     (newest, "llama.cpp: without id and index; GitHub Copilot: ids that change"),
     (by_text, "SGLang to 0.5.16: under another id and index; TensorRT-LLM: without an id"),
