@@ -75,6 +75,11 @@ class Reference:
         """True if the text is the whole of what an item said."""
         return self.text is not None and self.text == known.said()
 
+    def is_another_call(self, known: OutputItem) -> bool:
+        """True if both have an id and a `call_id`, and share neither."""
+        names = (self.id, self.call_id, known.given_id, known.fields.get("call_id"))
+        return None not in names and names[0] != names[2] and names[1] != names[3]
+
     def goes_on_from(self, known: OutputItem) -> bool:
         """True if the text begins with what an item has said so far."""
         return self.text is not None and bool(said := known.said()) and self.text.startswith(said)
@@ -142,13 +147,15 @@ def by_call_id_again(items: Items, ref: Reference) -> OutputItem | None:
 
 
 def by_index(items: Items, ref: Reference) -> OutputItem | None:
-    """An index names an item that is open. It names one that is done only to say again what that said."""
+    """An index names an item that is open. It names one that is done only to say again what that said: not a
+    call that has neither its id nor its `call_id`."""
     numbered = [known for known in reversed(items.numbered(ref.index)) if ref.may_mean(known)]
     for known in numbered:
         if known.type == ref.type and not known.is_done:
             return known
     for known in numbered:
-        if (ref.id is None and not known.is_done) or (known.is_done and ref.says_what(known)):
+        is_again = known.is_done and ref.says_what(known) and not ref.is_another_call(known)
+        if is_again or (ref.id is None and not known.is_done):
             return known
     return None
 

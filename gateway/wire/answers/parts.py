@@ -94,7 +94,7 @@ def add_text(known: OutputItem, kind: TextKind, event: Event) -> Iterable[Event]
         return
     part, events = part_for(known, kind, event.get(kind.index))
     yield from events
-    if part.text.is_done:  # the next part, unannounced
+    while part.text.is_done:  # the next part, unannounced
         yield from close_part(known, part, {})
         part, events = part_for(known, kind, event.get(kind.index))
         yield from events
