@@ -1,0 +1,145 @@
+"""Background events: what each costs, for how many jobs, at which rate, with how many followers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from benchmarks.figure import Figure, Measure, Trial
+from benchmarks.lab import Lab
+from benchmarks.load import post
+from benchmarks.proxies import Proxy
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Jobs that are all under way at once."""
+
+    jobs: int
+    rate: float
+    followers: int
+
+    @property
+    def case(self) -> str:
+        many = "follower" if self.followers == 1 else "followers"
+        return f"{self.jobs:,} × {self.rate:g}/s, {self.followers} {many}"
+
+
+LOADS = [
+    *(Load(jobs, 50, followers) for jobs in (10, 100, 200) for followers in (0, 1)),
+    *(Load(1000, 1, followers) for followers in (0, 1)),
+    Load(10, 50, 100),
+    Load(100, 5, 100),
+]
+IN_SHORT = [Load(10, 50, 1), Load(200, 50, 0), Load(200, 50, 1)]
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """Of one trial: the jobs begin within `ramp`, and what is measured begins a little later."""
+
+    ramp: float
+    window: float
+
+    @classmethod
+    def of(cls, load: Load, *, short: bool) -> Times:
+        return cls(max(0.5, load.jobs / 250), (1.5 if short else 4.0) * (2 if load.rate < 10 else 1))
+
+    @property
+    def start(self) -> float:
+        return self.ramp + 0.4
+
+    @property
+    def end(self) -> float:
+        return self.start + self.window
+
+    def deltas(self, rate: float) -> int:
+        """That a stream needs, so that it goes on until the end of the window."""
+        return int((self.end + 0.4) * rate) + 2
+
+
+def _asked(load: Load, times: Times, **fields: object) -> bytes:
+    model = f"n{times.deltas(load.rate)}r{load.rate:g}"
+    return post("/v1/responses", model=model, input="Good day", **fields)
+
+
+def followed(lab: Lab, port: int, pids: list[int], load: Load, **fields: object) -> Mapping[str, float]:
+    """Streams that are read while they run: through the gateway as jobs, or through a proxy as they are."""
+    times = Times.of(load, short=lab.short)
+    seen = lab.driver.stream(
+        port,
+        _asked(load, times, stream=True, **fields),
+        connections=load.jobs,
+        followers=load.followers,
+        seconds=times.end + 60,
+        ramp=times.ramp,
+        window=(times.start, times.end),
+        cpu=pids,
+    )
+    lab.upstream.until_idle()
+    events = seen.deltas / load.followers
+    if not events:
+        return {}
+    return {
+        "cpu": seen.cpu_us / events,
+        "delay p50": seen.delay_us.p50 / 1000,
+        "delay p99": seen.delay_us.p99 / 1000,
+        "events": events / seen.seconds,
+    }
+
+
+def unfollowed(lab: Lab, gateway: Proxy, load: Load) -> Mapping[str, float]:
+    """Jobs that nobody reads: events are counted where they are sent."""
+    times = Times.of(load, short=lab.short)
+    asked = _asked(load, times, background=True)
+    begun = time.monotonic()
+    rate = load.jobs / times.ramp
+    lab.driver.load(gateway.port, asked, connections=16, seconds=60, rate=rate, warm=0, count=load.jobs)
+    time.sleep(max(0.0, times.start - (time.monotonic() - begun)))
+    cpu, deltas, at = gateway.cpu_s(), lab.upstream.counts()["deltas"], time.monotonic()
+    time.sleep(times.window)
+    cpu, deltas, at = gateway.cpu_s() - cpu, lab.upstream.counts()["deltas"] - deltas, time.monotonic() - at
+    lab.upstream.until_idle()
+    return {"cpu": cpu / deltas * 1e6, "events": deltas / at}
+
+
+def trial(lab: Lab, gateway: Proxy, load: Load, subject: str = "gateway") -> Trial:
+    """A load of jobs through a gateway."""
+
+    def run() -> Mapping[str, float]:
+        if load.followers:
+            return followed(lab, gateway.port, gateway.pids, load, background=True)
+        return unfollowed(lab, gateway, load)
+
+    return Trial(load.case, subject, run)
+
+
+def relay(lab: Lab, proxy: Proxy, load: Load) -> Trial:
+    """The same streams relayed by a proxy, which does nothing else with them."""
+    single = Load(load.jobs, load.rate, 1)
+    return Trial(load.case, proxy.name, lambda: followed(lab, proxy.port, proxy.pids, single))
+
+
+def _groups(lab: Lab) -> Iterator[list[Trial]]:
+    nginx = lab.proxy("nginx")
+    with lab.gateway() as gateway:
+        for load in IN_SHORT if lab.short else LOADS:
+            trials = [trial(lab, gateway, load)]
+            if nginx:
+                trials.append(relay(lab, nginx, load))
+            yield trials
+
+
+BACKGROUND = Figure(
+    name="background",
+    title="Background events, logged (nginx: the same streams relayed to one reader each)",
+    measures={
+        "cpu": Measure("µs CPU/event"),
+        "delay p50": Measure("ms"),
+        "delay p99": Measure("ms"),
+        "events": Measure("events/s", more_is_better=True),
+    },
+    groups=_groups,
+    rounds=3,
+)
