@@ -26,7 +26,7 @@ def main() -> int:
     progress = Progress()
     with open_lab(gateway_command=shlex.split(given.gateway), short=given.short) as lab:
         for figure in FIGURES:
-            if names and figure.name not in names:
+            if figure.name not in names if names else figure.only_if_named:
                 continue
             progress.heading = figure.name
             print(f"\n{figure.title}")

@@ -43,6 +43,7 @@ class Figure:
         name: For ONLY.
         rounds: How often each trial is to be run; `short_rounds` under SHORT, where 0 leaves the figure out.
         anchor: The subject that others are compared with.
+        only_if_named: It takes long.
         derived: Values of a round that come of its others, e.g. a difference to `direct`.
     """
 
@@ -53,6 +54,7 @@ class Figure:
     rounds: int = 5
     short_rounds: int = 2
     anchor: str = "nginx"
+    only_if_named: bool = False
     derived: Callable[[Values], Values] = lambda _: {}
 
 

@@ -65,6 +65,13 @@ class Lab:
     known: dict[str, proxies.Proxy] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def gateway_python(self) -> str:
+        """The Python that has the gateway which is measured."""
+        program = Path(self.gateway_command[0])
+        beside = program.with_name("python")
+        return str(beside if beside.exists() else program)
+
     def now(self) -> Moment:
         """What has been computed until now."""
         return Moment.now(self.pids)
@@ -80,9 +87,9 @@ class Lab:
         return self.known.get(name)
 
     @contextmanager
-    def gateway(self, **settings: dict[str, Any]) -> Iterator[proxies.Proxy]:
-        """A gateway of its own with an empty database, until the end of the block."""
-        folder = Path(tempfile.mkdtemp(dir=self.directory))
+    def gateway(self, folder: Path | None = None, /, **settings: dict[str, Any]) -> Iterator[proxies.Proxy]:
+        """A gateway of its own until the end of the block, with an empty database if no folder is given."""
+        folder = folder or Path(tempfile.mkdtemp(dir=self.directory))
         with self._start(proxies.Gateway(self.gateway_command, settings, folder), "gateway") as found:
             yield found
 

@@ -59,3 +59,18 @@ def wait_for(
             raise DidNotStart(f"{process.args!r} did not start: {tail}")
         time.sleep(0.02)
     return value
+
+
+def output_of(command: Sequence[str], *, core: int, seconds: float) -> str:
+    """What a program prints that runs on one core to its end. Raises: DidNotStart."""
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        check=False,
+        preexec_fn=lambda: os.sched_setaffinity(0, {core}),
+    )
+    if done.returncode:
+        raise DidNotStart(f"{command!r} failed: {done.stderr.strip()[-1000:]}")
+    return done.stdout

@@ -81,7 +81,7 @@ class Gateway:
         log = self.folder / "gateway.log"
         many = 100_000
         settings: dict[str, dict[str, Any]] = {
-            "server": {"port": 0, "admin_port": 0},
+            "server": {"port": 0, "admin_port": 0, "drain_timeout_s": 0},
             "upstream": {
                 "url": f"http://127.0.0.1:{place.upstream_port}/v1",
                 "api": "responses",

@@ -3,6 +3,22 @@
 from __future__ import annotations
 
 from benchmarks.figure import Figure
-from benchmarks.figures import background, passing
+from benchmarks.figures import background, growth, jobs, memory, passing, storage
 
-FIGURES: list[Figure] = [passing.PASSING, passing.LATENCY, passing.STREAMS, background.BACKGROUND]
+FIGURES: list[Figure] = [
+    passing.PASSING,
+    passing.LATENCY,
+    passing.STREAMS,
+    jobs.CREATES,
+    jobs.COST,
+    jobs.FIRST,
+    background.BACKGROUND,
+    background.CHAT,
+    jobs.CANCEL,
+    storage.REPLAY,
+    memory.MEMORY,
+    storage.DATABASE,
+    storage.RECOVERY,
+    growth.LOAD,
+    growth.HISTORY,
+]

@@ -12,6 +12,14 @@ from benchmarks.load import post
 from benchmarks.proxies import Proxy
 
 
+MEASURES = {
+    "cpu": Measure("µs CPU/event"),
+    "delay p50": Measure("ms"),
+    "delay p99": Measure("ms"),
+    "events": Measure("events/s", more_is_better=True),
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Load:
     """Jobs that are all under way at once."""
@@ -131,15 +139,25 @@ def _groups(lab: Lab) -> Iterator[list[Trial]]:
             yield trials
 
 
+def _apis(lab: Lab) -> Iterator[list[Trial]]:
+    chat = lab.gateway(upstream={"api": "chat"})
+    with lab.gateway() as gateway, chat as translating:
+        for load in [Load(50, 50, 1)] if lab.short else [Load(50, 50, 1), Load(200, 50, 1), Load(1000, 1, 1)]:
+            yield [trial(lab, gateway, load), trial(lab, translating, load, "chat-only")]
+
+
+CHAT = Figure(
+    name="chat",
+    title="Background events of a chat-only backend, beside those of one with a Responses API",
+    measures=MEASURES,
+    groups=_apis,
+    anchor="gateway",
+    rounds=3,
+)
 BACKGROUND = Figure(
     name="background",
     title="Background events, logged (nginx: the same streams relayed to one reader each)",
-    measures={
-        "cpu": Measure("µs CPU/event"),
-        "delay p50": Measure("ms"),
-        "delay p99": Measure("ms"),
-        "events": Measure("events/s", more_is_better=True),
-    },
+    measures=MEASURES,
     groups=_groups,
     rounds=3,
 )

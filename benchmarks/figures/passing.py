@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 
 from benchmarks.figure import Figure, Measure, Trial, Values, added
 from benchmarks.lab import Lab
@@ -33,11 +34,7 @@ def _saturated(lab: Lab, case: str, name: str) -> Mapping[str, float]:
 def _requests(lab: Lab) -> Iterator[list[Trial]]:
     for case in REQUESTS:
         names = [*PROXIES, *(["litellm"] if case == "small POST" and not lab.short else [])]
-        yield [
-            Trial(case, name, lambda case=case, name=name: _saturated(lab, case, name))  # type: ignore[misc]
-            for name in names
-            if lab.proxy(name)
-        ]
+        yield [Trial(case, name, partial(_saturated, lab, case, name)) for name in names if lab.proxy(name)]
 
 
 def _latency(lab: Lab, name: str, connections: int, rate: float) -> Mapping[str, float]:
@@ -53,7 +50,7 @@ def _latencies(lab: Lab) -> Iterator[list[Trial]]:
         cases = [each for each in cases if each[1] == 16]
     for case, connections, rate in cases:
         yield [
-            Trial(case, name, lambda n=name, c=connections, r=rate: _latency(lab, n, c, r))  # type: ignore[misc]
+            Trial(case, name, partial(_latency, lab, name, connections, rate))
             for name in ("direct", *PROXIES)
             if name == "direct" or lab.proxy(name)
         ]
@@ -86,7 +83,7 @@ def _stream(lab: Lab, name: str, streams: int) -> Mapping[str, float]:
 def _streams(lab: Lab) -> Iterator[list[Trial]]:
     for streams in (50,) if lab.short else (50, 200, 400):
         yield [
-            Trial(f"{streams} × 50/s", name, lambda n=name, s=streams: _stream(lab, n, s))  # type: ignore[misc]
+            Trial(f"{streams} × 50/s", name, partial(_stream, lab, name, streams))
             for name in ("direct", *PROXIES)
             if name == "direct" or lab.proxy(name)
         ]

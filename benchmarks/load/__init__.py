@@ -8,9 +8,12 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from benchmarks.processes import started
 
 HERE = Path(__file__).parent
 
@@ -141,6 +144,23 @@ class Driver:
             raise Disturbed(f"{seen.broken} streams broke off, {seen.whole} are whole, {seen.open} go on")
         return seen
 
+    @contextmanager
+    def watching(self, port: int, request: bytes, *, connections: int, seconds: float) -> Iterator[None]:
+        """Streams that are read until the end of the block."""
+        flags = ["--seconds", f"{seconds}"]
+        with started(
+            self._command("stream", port, request, connections, flags),
+            core=self.core,
+            log=self.directory / "driver.log",
+        ):
+            yield
+
+    def _command(self, kind: str, port: int, request: bytes, connections: int, flags: list[str]) -> list[str]:
+        file = self.directory / "request"
+        file.write_bytes(request)
+        command = [str(self.program), kind, "--port", str(port), "--request", str(file)]
+        return [*command, "--connections", str(connections), *flags]
+
     def _run(
         self,
         kind: str,
@@ -151,10 +171,7 @@ class Driver:
         cpu: Sequence[int],
         timeout: float,
     ) -> Seen:
-        file = self.directory / "request"
-        file.write_bytes(request)
-        command = [str(self.program), kind, "--port", str(port), "--request", str(file)]
-        command += ["--connections", str(connections), *flags]
+        command = self._command(kind, port, request, connections, flags)
         for pid in cpu:
             command += ["--cpu", str(pid)]
         done = subprocess.run(

@@ -1,0 +1,75 @@
+"""Memory: of jobs that are under way, and of readers that wait."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from functools import partial
+
+from benchmarks.client import client
+from benchmarks.figure import Figure, Measure, Trial
+from benchmarks.lab import Lab
+from benchmarks.load import post, request
+
+MIB, KIB = 2**20, 2**10
+
+
+def _of_jobs(lab: Lab, jobs: int) -> Mapping[str, float]:
+    """A gateway with so many jobs at an event a second, some seconds after the last has begun."""
+    ramp = jobs / 250
+    with lab.gateway() as gateway:
+        _warm(lab, gateway.port)
+        before = gateway.rss_bytes()
+        asked = post("/v1/responses", model=f"n{int(ramp + 30)}r1", input="Good day", background=True)
+        lab.driver.load(gateway.port, asked, connections=16, seconds=120, rate=250, warm=0, count=jobs)
+        until = time.monotonic() + 60
+        while lab.upstream.under_way() < jobs and time.monotonic() < until:
+            time.sleep(0.1)
+        time.sleep(4)
+        now = gateway.rss_bytes()
+    lab.upstream.until_idle()
+    return {"MiB": now / MIB, "MiB per 1,000": (now - before) / MIB / jobs * 1000}
+
+
+def _of_readers(lab: Lab, readers: int) -> Mapping[str, float]:
+    """A gateway with so many readers of a response that says nothing."""
+    with lab.gateway() as gateway:
+        _warm(lab, gateway.port)
+        with client(gateway.port) as caller:
+            response_id = caller.create_streamed("n2r0.01")
+        asked = request("GET", f"/v1/responses/{response_id}?stream=true")
+        time.sleep(0.5)
+        before = gateway.rss_bytes()
+        with lab.driver.watching(gateway.port, asked, connections=readers, seconds=60):
+            time.sleep(2 + readers / 500)
+            now = gateway.rss_bytes()
+    lab.upstream.until_idle()
+    return {"KiB per reader": (now - before) / KIB / readers}
+
+
+def _warm(lab: Lab, port: int) -> None:
+    asked = post("/v1/responses", model="n10r0", input="Good day", background=True)
+    lab.driver.load(port, asked, connections=8, seconds=30, warm=0, count=100)
+    lab.upstream.until_idle()
+
+
+def _groups(lab: Lab) -> Iterator[list[Trial]]:
+    for jobs in (1000,) if lab.short else (250, 1000, 4000):
+        yield [Trial(f"{jobs:,} jobs × 1/s", "gateway", partial(_of_jobs, lab, jobs))]
+    for readers in (1000,) if lab.short else (1000, 4000):
+        yield [Trial(f"{readers:,} idle readers", "gateway", partial(_of_readers, lab, readers))]
+
+
+MEMORY = Figure(
+    name="memory",
+    title="Memory",
+    measures={
+        "MiB": Measure("MiB in all"),
+        "MiB per 1,000": Measure("MiB/1,000 jobs"),
+        "KiB per reader": Measure("KiB/reader"),
+    },
+    groups=_groups,
+    anchor="",
+    rounds=2,
+    short_rounds=1,
+)
