@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 
 from benchmarks.lab import Lab
@@ -35,6 +35,10 @@ class Trial:
     run: Callable[[], Mapping[str, float]]
 
 
+Groups = Generator[list[Trial], None, None]
+"""Groups of trials; what they need is there until the next one is asked for."""
+
+
 @dataclass(frozen=True, slots=True)
 class Figure:
     """A figure: its trials come in groups; those of a group take turns.
@@ -43,6 +47,7 @@ class Figure:
         name: For ONLY.
         rounds: How often each trial is to be run; `short_rounds` under SHORT, where 0 leaves the figure out.
         anchor: The subject that others are compared with.
+        charted: The measures that a chart is drawn of.
         only_if_named: It takes long.
         derived: Values of a round that come of its others, e.g. a difference to `direct`.
     """
@@ -50,10 +55,11 @@ class Figure:
     name: str
     title: str
     measures: Mapping[str, Measure]
-    groups: Callable[[Lab], Iterable[list[Trial]]]
+    groups: Callable[[Lab], Groups]
     rounds: int = 5
     short_rounds: int = 2
     anchor: str = "nginx"
+    charted: tuple[str, ...] = ()
     only_if_named: bool = False
     derived: Callable[[Values], Values] = lambda _: {}
 

@@ -36,9 +36,12 @@ def cpu_s(pid: int) -> float:
 def descendants(pid: int) -> list[int]:
     """A process and those that it has started."""
     found = [pid]
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in task.read_text().split():
-            found += descendants(int(child))
+    try:
+        for task in Path(f"/proc/{pid}/task").glob("*/children"):
+            for child in task.read_text().split():
+                found += descendants(int(child))
+    except OSError:
+        pass  # it ended meanwhile
     return found
 
 
@@ -92,7 +95,19 @@ def describe() -> dict[str, object]:
         "cores": len(os.sched_getaffinity(0)),
         "kernel": platform.release(),
         "python": platform.python_version(),
+        "loop_ns": round(_loop_ns(), 1),
     }
+
+
+def _loop_ns(steps: int = 1_000_000) -> float:
+    """How long one step of an empty loop takes: how fast the machine is just now."""
+    best = float("inf")
+    for _ in range(3):
+        started = time.perf_counter()
+        for _ in range(steps):
+            pass
+        best = min(best, time.perf_counter() - started)
+    return best / steps * 1e9
 
 
 def said(*command: str) -> str:

@@ -1,12 +1,9 @@
-"""Rounds: the trials of a group take turns, and a round in which strangers took the machine does not count."""
+"""Rounds: the trials of a group take turns, and one in which strangers took the machine does not count."""
 
 from __future__ import annotations
 
-import statistics
-import sys
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from benchmarks.figure import Trial, Values
 from benchmarks.machine import Moment, strangers
@@ -25,28 +22,28 @@ class Round:
     strangers: float
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Played:
-    """All rounds of a group that count."""
+    """The rounds of a group that count, and how many were thrown away."""
 
-    rounds: list[Round] = field(default_factory=list)
-    thrown_away: int = 0
-    disturbed: bool = False
+    rounds: list[Round]
+    thrown_away: int
+    disturbed: bool
 
 
 def play(
-    trials: list[Trial], count: int, moment: Callable[[], Moment], tell: Callable[[str], None]
+    trials: Sequence[Trial], count: int, moment: Callable[[], Moment], tell: Callable[[str], None]
 ) -> Played:
     """Rounds until `count` undisturbed ones are there, or too many were disturbed."""
     good: list[Round] = []
     bad: list[Round] = []
     while len(good) < count and len(bad) <= count * THROWN_AWAY_MAX:
-        number = len(good) + len(bad)
-        start = number % len(trials)
+        first = (len(good) + len(bad)) % len(trials)  # nobody is always the first
         before = moment()
         values: Values = {}
-        for trial in trials[start:] + trials[:start]:
-            tell(f"{trial.case}: {trial.subject}, round {len(good) + 1} of {count}")
+        for trial in (*trials[first:], *trials[:first]):
+            again = f", {len(bad)} thrown away" if bad else ""
+            tell(f"{trial.case}: {trial.subject}, round {len(good) + 1} of {count}{again}")
             for measure, value in trial.run().items():
                 values[measure, trial.case, trial.subject] = value
         took = Round(values, strangers(before, moment()))
@@ -54,42 +51,3 @@ def play(
     bad.sort(key=lambda each: each.strangers)
     filled = bad[: count - len(good)]
     return Played(good + filled, len(bad) - len(filled), bool(filled))
-
-
-@dataclass(frozen=True, slots=True)
-class Spread:
-    """Of some values: the one in the middle, the least and the largest."""
-
-    median: float
-    least: float
-    largest: float
-
-    @classmethod
-    def of(cls, values: list[float]) -> Spread:
-        return cls(statistics.median(values), min(values), max(values))
-
-
-def ratios(values: list[float], anchors: list[float]) -> Spread | None:
-    """How values compare with an anchor's of the same rounds."""
-    found = [value / anchor for value, anchor in zip(values, anchors, strict=False) if anchor]
-    return Spread.of(found) if found else None
-
-
-class Progress:
-    """One line on a terminal that says what is measured; on anything else, nothing."""
-
-    def __init__(self) -> None:
-        self._shows = sys.stderr.isatty()
-        self._started = time.monotonic()
-        self.heading = ""
-
-    def tell(self, what: str) -> None:
-        if self._shows:
-            passed = int(time.monotonic() - self._started)
-            line = f"[{passed // 60}:{passed % 60:02}] {self.heading} {what}"
-            sys.stderr.write(f"\r\x1b[K{line[:110]}")
-            sys.stderr.flush()
-
-    def clear(self) -> None:
-        if self._shows:
-            sys.stderr.write("\r\x1b[K")

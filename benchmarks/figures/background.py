@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from benchmarks.figure import Figure, Measure, Trial
+from benchmarks.figure import Figure, Groups, Measure, Trial
 from benchmarks.lab import Lab
 from benchmarks.load import post
 from benchmarks.proxies import Proxy
-
 
 MEASURES = {
     "cpu": Measure("µs CPU/event"),
@@ -52,7 +51,10 @@ class Times:
 
     @classmethod
     def of(cls, load: Load, *, short: bool) -> Times:
-        return cls(max(0.5, load.jobs / 250), (1.5 if short else 4.0) * (2 if load.rate < 10 else 1))
+        return cls(
+            max(0.5, load.jobs / 250, load.jobs * load.followers / 1000),
+            (1.5 if short else 4.0) * (2 if load.rate < 10 else 1),
+        )
 
     @property
     def start(self) -> float:
@@ -129,7 +131,7 @@ def relay(lab: Lab, proxy: Proxy, load: Load) -> Trial:
     return Trial(load.case, proxy.name, lambda: followed(lab, proxy.port, proxy.pids, single))
 
 
-def _groups(lab: Lab) -> Iterator[list[Trial]]:
+def _groups(lab: Lab) -> Groups:
     nginx = lab.proxy("nginx")
     with lab.gateway() as gateway:
         for load in IN_SHORT if lab.short else LOADS:
@@ -139,7 +141,7 @@ def _groups(lab: Lab) -> Iterator[list[Trial]]:
             yield trials
 
 
-def _apis(lab: Lab) -> Iterator[list[Trial]]:
+def _apis(lab: Lab) -> Groups:
     chat = lab.gateway(upstream={"api": "chat"})
     with lab.gateway() as gateway, chat as translating:
         for load in [Load(50, 50, 1)] if lab.short else [Load(50, 50, 1), Load(200, 50, 1), Load(1000, 1, 1)]:
@@ -151,6 +153,7 @@ CHAT = Figure(
     title="Background events of a chat-only backend, beside those of one with a Responses API",
     measures=MEASURES,
     groups=_apis,
+    charted=("cpu",),
     anchor="gateway",
     rounds=3,
 )
@@ -159,5 +162,6 @@ BACKGROUND = Figure(
     title="Background events, logged (nginx: the same streams relayed to one reader each)",
     measures=MEASURES,
     groups=_groups,
+    charted=("cpu", "delay p50"),
     rounds=3,
 )

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
-from benchmarks.figure import Figure, Measure, Trial
+from benchmarks.figure import Figure, Groups, Measure, Trial
 from benchmarks.figures.background import MEASURES, Load, trial
 from benchmarks.figures.jobs import acknowledged, cost
 from benchmarks.lab import Lab
@@ -24,7 +24,7 @@ def _with_memory(gateway: Proxy, inner: Trial) -> Mapping[str, float]:
     return found | {"MiB": gateway.rss_bytes() / 2**20}
 
 
-def _loads(lab: Lab) -> Iterator[list[Trial]]:
+def _loads(lab: Lab) -> Groups:
     for load in LOADS[-1:] if lab.short else LOADS:
         with lab.gateway() as gateway:
             inner = trial(lab, gateway, load)
@@ -42,7 +42,7 @@ def _work(lab: Lab, gateway: Proxy) -> Mapping[str, float]:
     }
 
 
-def _history(lab: Lab) -> Iterator[list[Trial]]:
+def _history(lab: Lab) -> Groups:
     """The same work in an empty database, and in one that holds many jobs that have ended."""
     count = 20_000 if lab.short else FINISHED
     folder = Path(tempfile.mkdtemp(dir=lab.directory))
@@ -61,6 +61,7 @@ LOAD = Figure(
     title="Growth: jobs, events and followers",
     measures=MEASURES | {"MiB": Measure("MiB in all")},
     groups=_loads,
+    charted=("cpu",),
     anchor="",
     rounds=2,
     short_rounds=1,
@@ -76,6 +77,7 @@ HISTORY = Figure(
         "MiB": Measure("MiB in all"),
     },
     groups=_history,
+    charted=("create p50", "job"),
     anchor="",
     rounds=3,
     short_rounds=1,

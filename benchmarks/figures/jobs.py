@@ -6,12 +6,12 @@ import itertools
 import os
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
 from benchmarks.client import client, rank
-from benchmarks.figure import Figure, Measure, Trial, Values, added
+from benchmarks.figure import Figure, Groups, Measure, Trial, Values, added
 from benchmarks.lab import Lab
 from benchmarks.load import post
 from benchmarks.proxies import Proxy
@@ -20,7 +20,7 @@ PLAIN = post("/v1/responses", model="n10r0", input="Good day")
 
 
 def commit_ms(folder: Path, count: int = 60) -> list[float]:
-    """How long a commit of one small row takes that is on the disk when it returns: nothing durable is faster."""
+    """How long a commit of one row takes that is on the disk then: nothing durable is faster."""
     file = folder / "commits.db"
     connection = sqlite3.connect(file, isolation_level=None)
     try:
@@ -60,9 +60,9 @@ def _under_jobs(lab: Lab, gateway: Proxy, request: bytes, jobs: int) -> Mapping[
     return acknowledged(lab, gateway.port, request)
 
 
-def _creates(lab: Lab) -> Iterator[list[Trial]]:
+def _creates(lab: Lab) -> Groups:
     create = post("/v1/responses", model="n10r0", input="Good day", background=True)
-    jobs = 200 if lab.short else 1000
+    jobs = 1000
     with lab.gateway() as gateway:
         yield [
             Trial("200/s", "gateway", partial(acknowledged, lab, gateway.port, create)),
@@ -86,7 +86,7 @@ def cost(lab: Lab, gateway: Proxy, model: str) -> Mapping[str, float]:
     return {"cpu": (gateway.cpu_s() - before) / count * 1000}
 
 
-def _costs(lab: Lab) -> Iterator[list[Trial]]:
+def _costs(lab: Lab) -> Groups:
     with lab.gateway() as gateway:
         cost(lab, gateway, "n10r0")  # the first ones pay for what is made once
         yield [
@@ -103,7 +103,7 @@ def _first(lab: Lab, port: int, **fields: object) -> Mapping[str, float]:
     return {"p50": seen.first_us.p50 / 1000, "p99": seen.first_us.p99 / 1000}
 
 
-def _firsts(lab: Lab) -> Iterator[list[Trial]]:
+def _firsts(lab: Lab) -> Groups:
     nginx = lab.proxy("nginx")
     case = "50 streams begun a second"
     with lab.gateway() as gateway:
@@ -123,7 +123,7 @@ _TAGS = itertools.count()
 
 
 def _cancelled(lab: Lab, gateway: Proxy, jobs: int, rate: float) -> Mapping[str, float]:
-    """Cancels of running jobs, 50 a second: how soon they are answered, and the upstream's connection is closed."""
+    """Cancels of running jobs, 50 a second."""
     model = f"n{int(rate * 60)}r{rate:g}"
     answered: list[float] = []
     with client(gateway.port) as caller:
@@ -147,7 +147,7 @@ def _cancelled(lab: Lab, gateway: Proxy, jobs: int, rate: float) -> Mapping[str,
     }
 
 
-def _cancels(lab: Lab) -> Iterator[list[Trial]]:
+def _cancels(lab: Lab) -> Groups:
     jobs = 60 if lab.short else 300
     with lab.gateway() as gateway:
         yield [Trial(f"{jobs} jobs × 10/s", "gateway", partial(_cancelled, lab, gateway, jobs, 10))]
@@ -165,13 +165,16 @@ CREATES = Figure(
     measures=_MS,
     groups=_creates,
     anchor="direct",
+    charted=("p50", "p99"),
     rounds=3,
+    short_rounds=1,
 )
 COST = Figure(
     name="jobs",
     title="A background create that runs and ends",
     measures={"cpu": Measure("ms CPU/job")},
     groups=_costs,
+    charted=("cpu",),
     anchor="",
 )
 FIRST = Figure(
@@ -179,6 +182,7 @@ FIRST = Figure(
     title="First token of a stream (gateway: in background)",
     measures=_MS | _ADDED,
     groups=_firsts,
+    charted=("p50",),
     anchor="direct",
     derived=_added,
 )

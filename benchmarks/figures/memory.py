@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import partial
 
 from benchmarks.client import client
-from benchmarks.figure import Figure, Measure, Trial
+from benchmarks.figure import Figure, Groups, Measure, Trial
 from benchmarks.lab import Lab
 from benchmarks.load import post, request
 
@@ -53,7 +53,7 @@ def _warm(lab: Lab, port: int) -> None:
     lab.upstream.until_idle()
 
 
-def _groups(lab: Lab) -> Iterator[list[Trial]]:
+def _groups(lab: Lab) -> Groups:
     for jobs in (1000,) if lab.short else (250, 1000, 4000):
         yield [Trial(f"{jobs:,} jobs × 1/s", "gateway", partial(_of_jobs, lab, jobs))]
     for readers in (1000,) if lab.short else (1000, 4000):
@@ -69,6 +69,7 @@ MEMORY = Figure(
         "KiB per reader": Measure("KiB/reader"),
     },
     groups=_groups,
+    charted=("MiB per 1,000", "KiB per reader"),
     anchor="",
     rounds=2,
     short_rounds=1,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import partial
 
-from benchmarks.figure import Figure, Measure, Trial, Values, added
+from benchmarks.figure import Figure, Groups, Measure, Trial, Values, added
 from benchmarks.lab import Lab
 from benchmarks.load import post, request
 
@@ -17,8 +17,14 @@ REQUESTS = {
     "upload of 1 MB": request("POST", "/v1/files", b"x" * 1_000_000),
 }
 PROXIES = ("gateway", "nginx", "haproxy", "aiohttp")
+IN_SHORT = ("small POST", "POST /v1/responses")
 SLOW = {"litellm"}
 """Asked over fewer connections: they would only queue."""
+
+
+def _usual(lab: Lab) -> tuple[str, ...]:
+    """The proxies that a figure has: under SHORT only what the goals are measured by."""
+    return PROXIES[:2] if lab.short else PROXIES
 
 
 def _saturated(lab: Lab, case: str, name: str) -> Mapping[str, float]:
@@ -31,9 +37,9 @@ def _saturated(lab: Lab, case: str, name: str) -> Mapping[str, float]:
     return {"requests": seen.answers / seen.seconds, "cpu": seen.cpu_us / seen.answers}
 
 
-def _requests(lab: Lab) -> Iterator[list[Trial]]:
-    for case in REQUESTS:
-        names = [*PROXIES, *(["litellm"] if case == "small POST" and not lab.short else [])]
+def _requests(lab: Lab) -> Groups:
+    for case in IN_SHORT if lab.short else REQUESTS:
+        names = [*PROXIES, "litellm"] if case == "small POST" else _usual(lab)
         yield [Trial(case, name, partial(_saturated, lab, case, name)) for name in names if lab.proxy(name)]
 
 
@@ -44,14 +50,14 @@ def _latency(lab: Lab, name: str, connections: int, rate: float) -> Mapping[str,
     return {"p50": seen.latency_us.p50, "p99": seen.latency_us.p99}
 
 
-def _latencies(lab: Lab) -> Iterator[list[Trial]]:
+def _latencies(lab: Lab) -> Groups:
     cases = [("200/s", 16, 200.0), *((f"{count} connections", count, 0.0) for count in (1, 4, 16, 64))]
     if lab.short:
         cases = [each for each in cases if each[1] == 16]
     for case, connections, rate in cases:
         yield [
             Trial(case, name, partial(_latency, lab, name, connections, rate))
-            for name in ("direct", *PROXIES)
+            for name in ("direct", *_usual(lab))
             if name == "direct" or lab.proxy(name)
         ]
 
@@ -80,11 +86,11 @@ def _stream(lab: Lab, name: str, streams: int) -> Mapping[str, float]:
     return delays | ({"cpu": seen.cpu_us / seen.deltas} if proxy else {})
 
 
-def _streams(lab: Lab) -> Iterator[list[Trial]]:
+def _streams(lab: Lab) -> Groups:
     for streams in (50,) if lab.short else (50, 200, 400):
         yield [
             Trial(f"{streams} × 50/s", name, partial(_stream, lab, name, streams))
-            for name in ("direct", *PROXIES)
+            for name in ("direct", *_usual(lab))
             if name == "direct" or lab.proxy(name)
         ]
 
@@ -94,6 +100,7 @@ PASSING = Figure(
     title="Pass-through, saturated",
     measures={"requests": Measure("requests/s", more_is_better=True), "cpu": Measure("µs CPU/request")},
     groups=_requests,
+    charted=("requests", "cpu"),
 )
 LATENCY = Figure(
     name="latency",
@@ -105,6 +112,7 @@ LATENCY = Figure(
         "added p99": Measure("µs"),
     },
     groups=_latencies,
+    charted=("added p50", "added p99"),
     derived=_added,
 )
 STREAMS = Figure(
@@ -112,4 +120,5 @@ STREAMS = Figure(
     title="Event streams that are passed on",
     measures={"cpu": Measure("µs CPU/event"), "delay p50": Measure("µs"), "delay p99": Measure("µs")},
     groups=_streams,
+    charted=("cpu",),
 )

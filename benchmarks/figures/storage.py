@@ -6,12 +6,13 @@ import base64
 import json
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from benchmarks.client import client
-from benchmarks.figure import Figure, Measure, Trial
+from benchmarks.figure import Figure, Groups, Measure, Trial
 from benchmarks.lab import Lab
 from benchmarks.load import HERE, post, request
 from benchmarks.processes import output_of
@@ -38,7 +39,7 @@ def _from_store(lab: Lab, database: Path, response_id: str) -> Mapping[str, floa
     return found
 
 
-def _replays(lab: Lab) -> Iterator[list[Trial]]:
+def _replays(lab: Lab) -> Groups:
     events = 10_000
     with lab.gateway() as gateway:
         with client(gateway.port) as caller:
@@ -82,7 +83,7 @@ def _on_disk(lab: Lab, jobs: int, deltas: int) -> Mapping[str, float]:
     return {"per event": grown / (jobs * deltas), "per job": grown / 1024 / jobs}
 
 
-def _database(lab: Lab) -> Iterator[list[Trial]]:
+def _database(lab: Lab) -> Groups:
     for deltas in (10, 200) if lab.short else (10, 100, 500):
         yield [Trial(f"{deltas} events a job", "gateway", partial(_on_disk, lab, 50, deltas))]
 
@@ -90,7 +91,10 @@ def _database(lab: Lab) -> Iterator[list[Trial]]:
 def _after_kill(lab: Lab, jobs: int) -> Mapping[str, float]:
     """Kills a gateway with a full queue, and starts it again."""
     key = base64.b64encode(bytes(32)).decode()
-    settings = {"upstream": {"concurrency_max": 16}, "credentials": {"sealing_keys": [f"bench:{key}"]}}
+    settings: dict[str, dict[str, Any]] = {
+        "upstream": {"concurrency_max": 16},
+        "credentials": {"sealing_keys": [f"bench:{key}"]},
+    }
     folder = Path(tempfile.mkdtemp(dir=lab.directory))
     create = post("/v1/responses", model="n100r1", input="Good day", background=True)
     with lab.gateway(folder, **settings) as gateway:
@@ -109,7 +113,7 @@ def _after_kill(lab: Lab, jobs: int) -> Mapping[str, float]:
     return {"listening": listening, "running": running}
 
 
-def _recoveries(lab: Lab) -> Iterator[list[Trial]]:
+def _recoveries(lab: Lab) -> Groups:
     for jobs in (100,) if lab.short else (100, 1000, 10_000):
         yield [Trial(f"{jobs:,} jobs queued", "gateway", partial(_after_kill, lab, jobs))]
 
@@ -127,6 +131,7 @@ DATABASE = Figure(
     title="The database on the disk",
     measures={"per event": Measure("bytes/event"), "per job": Measure("KiB/job")},
     groups=_database,
+    charted=("per event",),
     anchor="",
     rounds=1,
     short_rounds=0,
@@ -136,6 +141,7 @@ RECOVERY = Figure(
     title="From a start after kill -9 until it listens, and until the first job runs again",
     measures={"listening": Measure("s"), "running": Measure("s")},
     groups=_recoveries,
+    charted=("running",),
     anchor="",
     rounds=3,
     short_rounds=0,

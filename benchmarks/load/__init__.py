@@ -72,7 +72,7 @@ class Quantiles:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What the driver has seen between its two moments; `all_` and the counts after it are of the whole run."""
+    """What the driver has seen between its two moments; `all_…` and what follows, in the whole run."""
 
     seconds: float
     cpu_us: float
@@ -91,7 +91,7 @@ class Seen:
     first_us: Quantiles
 
 
-class Disturbed(Exception):
+class BadAnswers(Exception):
     """The server did not answer as it should: there is no figure."""
 
 
@@ -115,11 +115,11 @@ class Driver:
         count: int = 0,
         cpu: Sequence[int] = (),
     ) -> Seen:
-        """Requests, again and again. Raises: Disturbed."""
+        """Requests, again and again. Raises: BadAnswers."""
         flags = ["--seconds", f"{seconds}", "--rate", f"{rate}", "--warm", f"{warm}", "--count", f"{count}"]
         seen = self._run("load", port, request, connections, flags, cpu, seconds + warm + 60)
         if seen.failures or not seen.all_answers:
-            raise Disturbed(f"{seen.failures} bad answers, {seen.all_answers} good ones")
+            raise BadAnswers(f"{seen.failures} bad answers, {seen.all_answers} good ones")
         return seen
 
     def stream(
@@ -135,13 +135,13 @@ class Driver:
         leave: bool = False,
         cpu: Sequence[int] = (),
     ) -> Seen:
-        """One stream for each connection, read to its end unless `leave`. Raises: Disturbed."""
+        """One stream for each connection, read to its end unless `leave`. Raises: BadAnswers."""
         start, end = window or (0, seconds)
         flags = ["--followers", f"{followers}", "--ramp", f"{ramp}", "--seconds", f"{seconds}"]
         flags += ["--from", f"{start}", "--to", f"{end}", *(["--leave"] if leave else [])]
         seen = self._run("stream", port, request, connections, flags, cpu, seconds + 60)
         if seen.broken or (not leave and seen.whole != connections * followers):
-            raise Disturbed(f"{seen.broken} streams broke off, {seen.whole} are whole, {seen.open} go on")
+            raise BadAnswers(f"{seen.broken} streams broke off, {seen.whole} are whole, {seen.open} go on")
         return seen
 
     @contextmanager
@@ -183,11 +183,11 @@ class Driver:
             preexec_fn=lambda: os.sched_setaffinity(0, {self.core}),
         )
         if done.returncode:
-            raise Disturbed(done.stderr.strip())
+            raise BadAnswers(done.stderr.strip())
         found = json.loads(done.stdout)
         for name in ("latency_us", "delay_us", "first_us"):
             found[name] = Quantiles(**found[name])
         seen = Seen(**found)
         if done.stderr and (seen.failures or seen.broken):
-            raise Disturbed(done.stderr.strip())
+            raise BadAnswers(done.stderr.strip())
         return seen

@@ -2,8 +2,8 @@
 
     python benchmarks/load/seed.py DATABASE COUNT
 
-Run by the Python of the gateway that is measured. They are recorded as ended, many at once, so that they share
-commits; they have an output and no events.
+Run by the Python of the gateway that is measured. They are recorded as ended, many at once, so
+that they share commits; they have an output and no events.
 """
 
 from __future__ import annotations
