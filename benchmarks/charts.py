@@ -9,8 +9,8 @@ from pathlib import Path
 from benchmarks.results import Row, Run
 from benchmarks.table import number
 
-_WIDTH, _LEFT, _RIGHT = 760, 250, 130
-_BAR, _GAP, _TOP = 15, 12, 44
+_WIDTH, _LEFT, _RIGHT = 720, 140, 100
+_BAR, _HEAD, _GAP, _TOP = 15, 20, 10, 40
 _COLOURS = {
     "gateway": "#2f6fde",
     "chat-only": "#6a4fc0",
@@ -40,6 +40,7 @@ def chart(title: str, lines: list[list[Row]]) -> str:
     parts, y = [], _TOP
     for line in lines:
         parts.append(f'<text x="8" y="{y + 12}">{escape(line[0].case)}</text>')
+        y += _HEAD
         for row in line:
             parts += _bar(row, y, scale)
             y += _BAR + 3

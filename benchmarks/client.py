@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-HEADERS = {"Authorization": "Bearer bench-key", "Content-Type": "application/json"}
-"""The driver's credential: what one of them makes, the other sees."""
+from benchmarks.load import KEY
+
+HEADERS = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
 
 
 class Client:

@@ -25,7 +25,10 @@ class Change:
 
 
 def compare(before: Run, after: Run) -> list[Change]:
-    """Rows of what is ours that both runs have. Ratios rather than values: machines are noisy."""
+    """Rows of what is ours that both runs have. Ratios rather than values: machines are noisy.
+
+    A row of a single round has no spread, and is left out.
+    """
     found = []
     for row in after.rows:
         other = before.row(row.figure, row.measure, row.case, row.subject)
@@ -42,6 +45,7 @@ def compare(before: Run, after: Run) -> list[Change]:
             else Change(row, pair[0], pair[1], True)
         )
         share = abs(change.after.median - change.before.median) / (abs(change.before.median) or 1)
-        if change.before.apart(change.after) and share >= CHANGE_MIN:
+        have_spread = len(other.values) > 1 and len(row.values) > 1
+        if have_spread and change.before.apart(change.after) and share >= CHANGE_MIN:
             found.append(change)
     return found

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import proxies
-from benchmarks.load import Driver, cache, compiled
+from benchmarks.load import SMALL, BadAnswers, Driver, cache, compiled
 from benchmarks.machine import Cores, Moment
-from benchmarks.processes import started, wait_for
+from benchmarks.processes import DidNotStart, started, wait_for
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +77,17 @@ class Lab:
         return Moment.now(self.pids)
 
     def proxy(self, name: str) -> proxies.Proxy | None:
-        """A running proxy of this name; None if it cannot be had here (`skipped` says why)."""
+        """A running proxy of this name, past its first requests; None if there is none (see `skipped`)."""
         if name not in self.known and name not in self.skipped:
             try:
                 one = self.gateway() if name == "gateway" else self._start(proxies.OTHERS[name], name)
-                self.known[name] = self.stack.enter_context(one)
-            except proxies.Skipped as why:
-                self.skipped[name] = str(why)
+                found = self.stack.enter_context(one)
+                self.driver.load(found.port, SMALL, connections=4, seconds=60, warm=0, count=100)
+                self.known[name] = found
+            except (proxies.Skipped, DidNotStart, BadAnswers) as why:
+                if name == "gateway":
+                    raise
+                self.skipped[name] = str(why)[:300]
         return self.known.get(name)
 
     @contextmanager

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -59,6 +61,18 @@ def wait_for(
             raise DidNotStart(f"{process.args!r} did not start: {tail}")
         time.sleep(0.02)
     return value
+
+
+@asynccontextmanager
+async def child(*arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A process of our Python with its words in pipes, until the end of the block."""
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(sys.executable, *arguments, stdout=pipe, stderr=pipe)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        await process.wait()
 
 
 def output_of(command: Sequence[str], *, core: int, seconds: float) -> str:

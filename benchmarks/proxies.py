@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from benchmarks.load import cache
+from benchmarks.load import KEY, cache
 from benchmarks.machine import cpu_s, descendants, rss_bytes, said
 from benchmarks.processes import started, wait_for
 
@@ -171,6 +171,7 @@ class LiteLLM:
         command = [str(program), "--config", str(config), "--port", str(port), "--host", "127.0.0.1"]
         environ = {
             "LITELLM_LOG": "ERROR",
+            "LITELLM_MASTER_KEY": KEY,
             "LITELLM_LOCAL_MODEL_COST_MAP": "True",
             "LITELLM_TELEMETRY": "False",
         }

@@ -10,8 +10,6 @@ from benchmarks.machine import Moment, strangers
 
 STRANGERS_MAX = 0.15
 """Cores that others may take in a round, on average."""
-THROWN_AWAY_MAX = 2
-"""So many rounds are thrown away for each that counts; then the least disturbed of them have to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +30,21 @@ class Played:
 
 
 def play(
-    trials: Sequence[Trial], count: int, moment: Callable[[], Moment], tell: Callable[[str], None]
+    trials: Sequence[Trial],
+    count: int,
+    moment: Callable[[], Moment],
+    tell: Callable[[str], None],
+    *,
+    thrown_away_max: int,
 ) -> Played:
-    """Rounds until `count` undisturbed ones are there, or too many were disturbed."""
+    """Rounds until `count` undisturbed ones are there.
+
+    Args:
+        thrown_away_max: Of disturbed rounds; of more, the least disturbed have to do.
+    """
     good: list[Round] = []
     bad: list[Round] = []
-    while len(good) < count and len(bad) <= count * THROWN_AWAY_MAX:
+    while len(good) < count and len(good) + len(bad) < count + thrown_away_max:
         first = (len(good) + len(bad)) % len(trials)  # nobody is always the first
         before = moment()
         values: Values = {}

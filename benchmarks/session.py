@@ -55,30 +55,33 @@ def _commit(folder: Path) -> str:
 
 def _group(run: Run, figure: Figure, trials: list[Trial], count: int, lab: Lab, progress: Progress) -> None:
     try:
-        played = play(trials, count, lab.now, progress.tell)
+        thrown_away_max = count if lab.short else count * 2
+        played = play(trials, count, lab.now, progress.tell, thrown_away_max=thrown_away_max)
     except FAILURES as error:
         run.failed.append(f"{figure.name}, {trials[0].case}: {error}")
         return
     run.thrown_away += played.thrown_away
-    run.rows += rows(figure, played)
+    run.rows += rows(figure, trials, played)
 
 
-def rows(figure: Figure, played: Played) -> list[Row]:
-    """What the rounds have given, in the order in which it came; derived values after the others."""
+def rows(figure: Figure, trials: Sequence[Trial], played: Played) -> list[Row]:
+    """What the rounds have given: by measure, and in the order of the trials."""
     rounds = [{**each.values, **figure.derived(each.values)} for each in played.rounds]
-    keys = dict.fromkeys(key for values in rounds for key in values)
-    return [
-        Row(
-            figure=figure.name,
-            case=key[1],
-            measure=measure,
-            subject=key[2],
-            unit=about.unit,
-            more_is_better=about.more_is_better,
-            values=[values.get(key) for values in rounds],
-            disturbed=played.disturbed,
-        )
-        for measure, about in figure.measures.items()
-        for key in keys
-        if key[0] == measure
-    ]
+    found = []
+    for measure, about in figure.measures.items():
+        for trial in trials:
+            values = [each.get((measure, trial.case, trial.subject)) for each in rounds]
+            if values.count(None) == len(values):
+                continue
+            row = Row(
+                figure=figure.name,
+                case=trial.case,
+                measure=measure,
+                subject=trial.subject,
+                unit=about.unit,
+                more_is_better=about.more_is_better,
+                values=values,
+                disturbed=played.disturbed,
+            )
+            found.append(row)
+    return found

@@ -48,7 +48,7 @@ def goals(run: Run) -> Iterator[str]:
     """Each goal, what was reached, and whether it was met."""
     yield ""
     yield f"  {'goal':46} {'limit':>12} {'found':>10}"
-    for goal in GOALS:
+    for goal in (each for each in GOALS if each.figure in run.titles):
         verdict = judge(run, goal)
         sign = "≥" if goal.at_least else "≤"
         found = "–" if verdict.value is None else number(verdict.value)

@@ -7,9 +7,8 @@ from functools import partial
 
 from benchmarks.figure import Figure, Groups, Measure, Trial, Values, added
 from benchmarks.lab import Lab
-from benchmarks.load import post, request
+from benchmarks.load import SMALL, post, request
 
-SMALL = post("/v1/chat/completions", model="n10r0", messages=[{"role": "user", "content": "Good day"}])
 REQUESTS = {
     "GET": request("GET", "/v1/models"),
     "small POST": SMALL,

@@ -16,6 +16,8 @@ from pathlib import Path
 from benchmarks.processes import started
 
 HERE = Path(__file__).parent
+KEY = "sk-bench-6b8f1c0d2e4a59736b8f1c0d2e4a5973"
+"""The credential of every request: what the driver makes, the client sees. LiteLLM wants a long one."""
 
 
 class NoCompiler(Exception):
@@ -46,9 +48,9 @@ def compiled(name: str) -> Path:
     return program
 
 
-def request(method: str, path: str, body: bytes = b"", *, key: str = "bench-key") -> bytes:
+def request(method: str, path: str, body: bytes = b"") -> bytes:
     """The bytes of one request, as a client with a credential sends it."""
-    head = f"{method} {path} HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {key}\r\nAccept: */*\r\n"
+    head = f"{method} {path} HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {KEY}\r\nAccept: */*\r\n"
     if body:
         head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
     return head.encode() + b"\r\n" + body
@@ -57,6 +59,10 @@ def request(method: str, path: str, body: bytes = b"", *, key: str = "bench-key"
 def post(path: str, **fields: object) -> bytes:
     """A POST of such an object."""
     return request("POST", path, json.dumps(fields, separators=(",", ":")).encode())
+
+
+SMALL = post("/v1/chat/completions", model="n10r0", messages=[{"role": "user", "content": "Good day"}])
+"""What every proxy passes on."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -153,9 +153,9 @@ static struct peer *peer_new(const char *text, size_t size) {
 /* ── streams ── */
 
 static void follow(const char *id) {
-    char text[512];
-    int size = snprintf(text, sizeof text, "GET /v1/responses/%s?stream=true HTTP/1.1\r\nHost: bench\r\n"
-                        "Authorization: Bearer bench-key\r\nAccept: text/event-stream\r\n\r\n", id);
+    char text[1024], *key = strstr(request, "\r\nAuthorization:");
+    int size = snprintf(text, sizeof text, "GET /v1/responses/%s?stream=true HTTP/1.1\r\nHost: bench%.*s\r\n"
+                        "Accept: text/event-stream\r\n\r\n", id, key ? (int)strcspn(key + 2, "\r") + 2 : 0, key ? key : "");
     for (int i = 1; i < followers; i++) {
         struct peer *p = peer_new(strdup(text), size);
         p->follows = true;
@@ -319,7 +319,7 @@ static void run_streams(struct peer **peers) {
 static void read_request(void) {
     FILE *file = fopen(request_file, "r");
     if (!file) die(request_file);
-    request = malloc(1 << 22);
+    request = calloc(1, (1 << 22) + 1);
     request_size = fread(request, 1, 1 << 22, file);
     fclose(file);
 }

@@ -177,7 +177,7 @@ static bool stream_asked(struct peer *p) {
     p->deltas = 10, p->rate = 0, p->tag = -1;
     if (!model) return true;
     for (model += 7; *model == ' ' || *model == ':' || *model == '"';) model++;
-    return sscanf(model, "n%ldr%lfi%ld", &p->deltas, &p->rate, &p->tag) != 1;
+    return sscanf(model, "n%ldr%lfi%ld", &p->deltas, &p->rate, &p->tag) >= 2;
 }
 
 static void answer(struct peer *p) {
