@@ -39,7 +39,9 @@ LOADS = [
     Load(10, 50, 100),
     Load(100, 5, 100),
 ]
-IN_SHORT = [Load(10, 50, 1), Load(200, 50, 0), Load(200, 50, 1)]
+IN_SHORT = [Load(10, 50, 1), Load(200, 50, 1)]
+CREATES_PER_S = 80
+"""So slowly jobs begin, lest their creates be measured with their events."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +52,9 @@ class Times:
     window: float
 
     @classmethod
-    def of(cls, load: Load, *, short: bool) -> Times:
-        return cls(
-            max(0.5, load.jobs / 250, load.jobs * load.followers / 1000),
-            (1.5 if short else 4.0) * (2 if load.rate < 10 else 1),
-        )
+    def of(cls, load: Load, *, begun_per_s: float, short: bool) -> Times:
+        ramp = max(0.5, load.jobs / begun_per_s, load.jobs * load.followers / 1000)
+        return cls(ramp, (1.5 if short else 4.0) * (2 if load.rate < 10 else 1))
 
     @property
     def start(self) -> float:
@@ -64,30 +64,32 @@ class Times:
     def end(self) -> float:
         return self.start + self.window
 
-    def deltas(self, rate: float) -> int:
-        """That a stream needs, so that it goes on until the end of the window."""
-        return int((self.end + 0.4) * rate) + 2
+    def model(self, rate: float) -> str:
+        """With so many deltas that a stream goes on until the end of the window."""
+        return f"n{int((self.end + 0.4) * rate) + 2}r{rate:g}"
+
+    @property
+    def over(self) -> float:
+        """When even a slow gateway has done with the last stream."""
+        return self.ramp + self.end + 90
 
 
-def _asked(load: Load, times: Times, **fields: object) -> bytes:
-    model = f"n{times.deltas(load.rate)}r{load.rate:g}"
-    return post("/v1/responses", model=model, input="Good day", **fields)
-
-
-def followed(lab: Lab, port: int, pids: list[int], load: Load, **fields: object) -> Mapping[str, float]:
+def followed(
+    lab: Lab, proxy: Proxy, load: Load, *, begun_per_s: float = CREATES_PER_S, **fields: object
+) -> Mapping[str, float]:
     """Streams that are read while they run: through the gateway as jobs, or through a proxy as they are."""
-    times = Times.of(load, short=lab.short)
+    times = Times.of(load, begun_per_s=begun_per_s, short=lab.short)
     seen = lab.driver.stream(
-        port,
-        _asked(load, times, stream=True, **fields),
+        proxy.port,
+        post("/v1/responses", model=times.model(load.rate), input="Good day", stream=True, **fields),
         connections=load.jobs,
         followers=load.followers,
-        seconds=times.end + 60,
+        seconds=times.over,
         ramp=times.ramp,
         window=(times.start, times.end),
-        cpu=pids,
+        cpu=proxy.pids,
     )
-    lab.upstream.until_idle()
+    lab.upstream.until_idle(times.over)
     events = seen.deltas / load.followers
     if not events:
         return {}
@@ -99,18 +101,25 @@ def followed(lab: Lab, port: int, pids: list[int], load: Load, **fields: object)
     }
 
 
+def begin(lab: Lab, gateway: Proxy, model: str, jobs: int) -> None:
+    """Jobs one after the other, until all are accepted."""
+    asked = post("/v1/responses", model=model, input="Good day", background=True)
+    seconds = jobs / CREATES_PER_S + 90
+    lab.driver.load(
+        gateway.port, asked, connections=16, seconds=seconds, rate=CREATES_PER_S, warm=0, count=jobs
+    )
+
+
 def unfollowed(lab: Lab, gateway: Proxy, load: Load) -> Mapping[str, float]:
     """Jobs that nobody reads: events are counted where they are sent."""
-    times = Times.of(load, short=lab.short)
-    asked = _asked(load, times, background=True)
+    times = Times.of(load, begun_per_s=CREATES_PER_S, short=lab.short)
     begun = time.monotonic()
-    rate = load.jobs / times.ramp
-    lab.driver.load(gateway.port, asked, connections=16, seconds=60, rate=rate, warm=0, count=load.jobs)
+    begin(lab, gateway, times.model(load.rate), load.jobs)
     time.sleep(max(0.0, times.start - (time.monotonic() - begun)))
     cpu, deltas, at = gateway.cpu_s(), lab.upstream.counts()["deltas"], time.monotonic()
     time.sleep(times.window)
     cpu, deltas, at = gateway.cpu_s() - cpu, lab.upstream.counts()["deltas"] - deltas, time.monotonic() - at
-    lab.upstream.until_idle()
+    lab.upstream.until_idle(times.over)
     return {"cpu": cpu / deltas * 1e6, "events": deltas / at}
 
 
@@ -119,7 +128,7 @@ def trial(lab: Lab, gateway: Proxy, load: Load, subject: str = "gateway") -> Tri
 
     def run() -> Mapping[str, float]:
         if load.followers:
-            return followed(lab, gateway.port, gateway.pids, load, background=True)
+            return followed(lab, gateway, load, background=True)
         return unfollowed(lab, gateway, load)
 
     return Trial(load.case, subject, run)
@@ -128,7 +137,7 @@ def trial(lab: Lab, gateway: Proxy, load: Load, subject: str = "gateway") -> Tri
 def relay(lab: Lab, proxy: Proxy, load: Load) -> Trial:
     """The same streams relayed by a proxy, which does nothing else with them."""
     single = Load(load.jobs, load.rate, 1)
-    return Trial(load.case, proxy.name, lambda: followed(lab, proxy.port, proxy.pids, single))
+    return Trial(load.case, proxy.name, lambda: followed(lab, proxy, single, begun_per_s=1000))
 
 
 def _groups(lab: Lab) -> Groups:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from benchmarks.client import client, rank
 from benchmarks.figure import Figure, Groups, Measure, Trial, Values, added
+from benchmarks.figures.background import CREATES_PER_S, begin
 from benchmarks.lab import Lab
 from benchmarks.load import post
 from benchmarks.proxies import Proxy
@@ -54,9 +55,8 @@ def acknowledged(lab: Lab, port: int, request: bytes) -> Mapping[str, float]:
 def _under_jobs(lab: Lab, gateway: Proxy, request: bytes, jobs: int) -> Mapping[str, float]:
     """The same while other jobs get an event a second."""
     seconds = 1.5 if lab.short else 4.0
-    ramp = max(1.0, jobs / 250)
-    other = post("/v1/responses", model=f"n{int(ramp + seconds + 3)}r1", input="Good day", background=True)
-    lab.driver.load(gateway.port, other, connections=16, seconds=60, rate=jobs / ramp, warm=0, count=jobs)
+    ramp = jobs / CREATES_PER_S
+    begin(lab, gateway, f"n{int(ramp + seconds + 3)}r1", jobs)
     return acknowledged(lab, gateway.port, request)
 
 

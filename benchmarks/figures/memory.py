@@ -8,6 +8,7 @@ from functools import partial
 
 from benchmarks.client import client
 from benchmarks.figure import Figure, Groups, Measure, Trial
+from benchmarks.figures.background import CREATES_PER_S, begin
 from benchmarks.lab import Lab
 from benchmarks.load import post, request
 
@@ -16,18 +17,19 @@ MIB, KIB = 2**20, 2**10
 
 def _of_jobs(lab: Lab, jobs: int) -> Mapping[str, float]:
     """A gateway with so many jobs at an event a second, some seconds after the last has begun."""
-    ramp = jobs / 250
+    ramp = jobs / CREATES_PER_S
     with lab.gateway() as gateway:
         _warm(lab, gateway.port)
         before = gateway.rss_bytes()
-        asked = post("/v1/responses", model=f"n{int(ramp + 30)}r1", input="Good day", background=True)
-        lab.driver.load(gateway.port, asked, connections=16, seconds=120, rate=250, warm=0, count=jobs)
-        until = time.monotonic() + 60
-        while lab.upstream.under_way() < jobs and time.monotonic() < until:
+        begin(lab, gateway, f"n{int(ramp + 30)}r1", jobs)
+        until = time.monotonic() + 20
+        while lab.upstream.under_way() < jobs:
+            if time.monotonic() > until:
+                raise TimeoutError(f"{jobs} jobs are never under way at once")
             time.sleep(0.1)
         time.sleep(4)
         now = gateway.rss_bytes()
-    lab.upstream.until_idle()
+    lab.upstream.until_idle(ramp + 60)
     return {"MiB": now / MIB, "MiB per 1,000": (now - before) / MIB / jobs * 1000}
 
 
