@@ -91,8 +91,6 @@ def followed(
     )
     lab.upstream.until_idle(times.over)
     events = seen.deltas / load.followers
-    if not events:
-        return {}
     return {
         "cpu": seen.cpu_us / events,
         "delay p50": seen.delay_us.p50 / 1000,

@@ -124,8 +124,8 @@ class Driver:
         """Requests, again and again. Raises: BadAnswers."""
         flags = ["--seconds", f"{seconds}", "--rate", f"{rate}", "--warm", f"{warm}", "--count", f"{count}"]
         seen = self._run("load", port, request, connections, flags, cpu, seconds + warm + 60)
-        if seen.failures or not seen.all_answers:
-            raise BadAnswers(f"{seen.failures} bad answers, {seen.all_answers} good ones")
+        if seen.failures or not seen.answers:
+            raise BadAnswers(f"{seen.failures} bad answers, {seen.answers} good ones in time")
         return seen
 
     def stream(
@@ -148,6 +148,8 @@ class Driver:
         seen = self._run("stream", port, request, connections, flags, cpu, seconds + 60)
         if seen.broken or (not leave and seen.whole != connections * followers):
             raise BadAnswers(f"{seen.broken} streams broke off, {seen.whole} are whole, {seen.open} go on")
+        if not seen.deltas:
+            raise BadAnswers("no delta came in time")
         return seen
 
     @contextmanager
