@@ -56,6 +56,10 @@ class Proxy:
         """CPU time so far."""
         return sum(cpu_s(pid) for pid in self.pids)
 
+    def connections(self) -> int:
+        """Files that are open: a connection is one."""
+        return sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in self.pids)
+
     def rss_bytes(self) -> int:
         """Resident memory."""
         return sum(rss_bytes(pid) for pid in self.pids)

@@ -11,6 +11,7 @@ from benchmarks.figure import Figure, Groups, Measure, Trial
 from benchmarks.figures.background import CREATES_PER_S, begin
 from benchmarks.lab import Lab
 from benchmarks.load import post, request
+from benchmarks.proxies import Proxy
 
 MIB, KIB = 2**20, 2**10
 
@@ -43,10 +44,21 @@ def _of_readers(lab: Lab, readers: int) -> Mapping[str, float]:
         time.sleep(0.5)
         before = gateway.rss_bytes()
         with lab.driver.watching(gateway.port, asked, connections=readers, seconds=60):
-            time.sleep(2 + readers / 500)
+            _until_served(gateway, readers)
             now = gateway.rss_bytes()
     lab.upstream.until_idle()
     return {"KiB per reader": (now - before) / KIB / readers}
+
+
+def _until_served(gateway: Proxy, readers: int) -> None:
+    """Waits until all are connected, and have what there is: nothing is computed for them any more."""
+    until = time.monotonic() + 60
+    before = 0.0
+    while gateway.connections() < readers or gateway.cpu_s() - before > 0.02:
+        if time.monotonic() > until:
+            raise TimeoutError(f"{readers} readers are never served")
+        before = gateway.cpu_s()
+        time.sleep(0.5)
 
 
 def _warm(lab: Lab, port: int) -> None:
