@@ -68,10 +68,9 @@ class Times:
         """With so many deltas that a stream goes on until the end of the window."""
         return f"n{int((self.end + 0.4) * rate) + 2}r{rate:g}"
 
-    @property
-    def over(self) -> float:
-        """When even a slow gateway has done with the last stream."""
-        return self.ramp + self.end + 90
+    def over(self, load: Load) -> float:
+        """When even a gateway that takes 5,000 events a second has done with the last stream."""
+        return self.ramp + self.end + 90 + load.jobs * load.rate * self.end / 5000
 
 
 def followed(
@@ -84,12 +83,12 @@ def followed(
         post("/v1/responses", model=times.model(load.rate), input="Good day", stream=True, **fields),
         connections=load.jobs,
         followers=load.followers,
-        seconds=times.over,
+        seconds=times.over(load),
         ramp=times.ramp,
         window=(times.start, times.end),
         cpu=proxy.pids,
     )
-    lab.upstream.until_idle(times.over)
+    lab.upstream.until_idle(times.over(load))
     events = seen.deltas / load.followers
     return {
         "cpu": seen.cpu_us / events,
@@ -117,7 +116,7 @@ def unfollowed(lab: Lab, gateway: Proxy, load: Load) -> Mapping[str, float]:
     cpu, deltas, at = gateway.cpu_s(), lab.upstream.counts()["deltas"], time.monotonic()
     time.sleep(times.window)
     cpu, deltas, at = gateway.cpu_s() - cpu, lab.upstream.counts()["deltas"] - deltas, time.monotonic() - at
-    lab.upstream.until_idle(times.over)
+    lab.upstream.until_idle(times.over(load))
     return {"cpu": cpu / deltas * 1e6, "events": deltas / at}
 
 

@@ -15,7 +15,7 @@ from benchmarks.load import HERE, post
 from benchmarks.processes import output_of
 from benchmarks.proxies import Proxy
 
-LOADS = [Load(10_000, 1, 0), Load(10_000, 1, 1), Load(1000, 50, 0), Load(1000, 50, 1), Load(1, 10, 5000)]
+LOADS = [Load(10_000, 1, 0), Load(1000, 50, 0), Load(1000, 50, 1), Load(1, 10, 5000)]
 FINISHED = 1_000_000
 
 

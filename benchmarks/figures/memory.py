@@ -86,5 +86,5 @@ MEMORY = Figure(
     charted=("MiB per 1,000", "KiB per reader"),
     anchor="",
     rounds=2,
-    short_rounds=1,
+    short_rounds=0,
 )
