@@ -53,7 +53,7 @@ class Times:
 
     @classmethod
     def of(cls, load: Load, *, begun_per_s: float, short: bool) -> Times:
-        ramp = max(0.5, load.jobs / begun_per_s, load.jobs * load.followers / 1000)
+        ramp = max(0.5, load.jobs / begun_per_s, load.jobs * load.followers / 400)
         return cls(ramp, (1.5 if short else 4.0) * (2 if load.rate < 10 else 1))
 
     @property
