@@ -7,6 +7,8 @@
 #   make clients                               whole sessions of real clients, those too that are large to install
 #   make torture                               break it in every way, and see what holds; SHORT=1 in six minutes,
 #                                              ONLY=T1 RUNS=200 one trial, as often as you like
+#   make bench                                 what things cost, beside nginx and others; SHORT=1 in some minutes,
+#                                              ONLY=requests,background AGAINST=docs/charts/run.json GROWTH=1
 #   make check                                 format, lint, imports, types (CI runs it too)
 #   make lock                                  resolve the requirements anew
 
@@ -17,7 +19,7 @@ BIN     := $(VENV)/bin
 PIP     := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 LOCKED  := $(PIP) --require-hashes --only-binary :all:
 
-.PHONY: demo quick test clients torture figures check lock clean
+.PHONY: demo quick test clients torture figures bench check lock clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
@@ -44,6 +46,11 @@ torture: $(VENV)/.dev
 
 figures: $(VENV)/.dev
 	@$(BIN)/python -m tests.torture.figures
+
+bench: $(VENV)/.dev
+	@$(BIN)/python -m benchmarks $(if $(SHORT),--short) $(if $(GROWTH),--growth) $(if $(ONLY),--only $(ONLY)) \
+	  $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(AGAINST),--against $(AGAINST)) $(if $(SAVE),--save $(SAVE)) \
+	  $(if $(GATEWAY),--gateway "$(GATEWAY)")
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .

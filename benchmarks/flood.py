@@ -21,7 +21,8 @@ from contextlib import AsyncExitStack
 
 import aiohttp
 
-from benchmarks.events import child, cpu_s
+from benchmarks.machine import cpu_s
+from benchmarks.processes import child
 
 _DELTA = (
     b'event: response.output_text.delta\ndata: {"type":"response.output_text.delta","sequence_number":7,'

@@ -21,7 +21,8 @@ from contextlib import AsyncExitStack
 
 import aiohttp
 
-from benchmarks.events import child, cpu_s
+from benchmarks.machine import cpu_s
+from benchmarks.processes import child
 
 _WORDS = "The quick brown fox jumps over the lazy dog. " * 20
 
