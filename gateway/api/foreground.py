@@ -71,7 +71,7 @@ class ForegroundCreate:
         request_id: str,
     ) -> web.StreamResponse:
         """The backend's answer, byte for byte; for a chat backend, the Response made of its answer."""
-        backend = await self._chooser.of_body(body)
+        backend = await looked_over(self._chooser.of_body(body))
         if backend.speech.is_translated:
             return await self._translated(request, backend, body, request_id)
         if isinstance(kind, classify.Plain) and not backend.sees_callers:

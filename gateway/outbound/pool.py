@@ -147,20 +147,27 @@ class Pool:
     @contextmanager
     def call(self, replica: Replica, *, is_background: bool) -> Iterator[None]:
         """Counts a call for as long as it is under way."""
+        self.begin(replica, is_background=is_background)
+        try:
+            yield
+        finally:
+            self.end(replica, is_background=is_background)
+
+    def begin(self, replica: Replica, *, is_background: bool) -> None:
+        """A call begins; whoever says so also says when it has ended."""
         replica.breaker.called(self._now_s())
         if is_background:
             replica.rest.called(self._now_s())
             replica.background += 1
         else:
             replica.plain += 1
-        try:
-            yield
-        finally:
-            if is_background:
-                replica.background -= 1
-            else:
-                replica.plain -= 1
-            self._bell.set()
+
+    def end(self, replica: Replica, *, is_background: bool) -> None:
+        if is_background:
+            replica.background -= 1
+        else:
+            replica.plain -= 1
+        self._bell.set()
 
     def answered(self, replica: Replica, status: int, *, takes_jobs: bool) -> None:
         """The head of an answer has come.
