@@ -73,7 +73,7 @@ class Pool:
             tried: Those that this call has been to.
         """
         now_s = self._now_s()
-        usable = [r for r in self.replicas if r not in tried and r.breaker.allows(now_s)]
+        usable = [r for r in self.replicas if r.breaker.allows(now_s) and r not in tried]
         return self._least(usable)
 
     def pick_for_background(self, *, tried: Collection[Replica] = ()) -> Replica | None:
@@ -96,8 +96,8 @@ class Pool:
                 pass
 
     def _least(self, replicas: list[Replica]) -> Replica | None:
-        if not replicas:
-            return None
+        if len(replicas) < 2:
+            return replicas[0] if replicas else None
         self._turn += 1  # equals take turns
         start = self._turn % len(replicas)
         turns = replicas[start:] + replicas[:start]
@@ -155,9 +155,10 @@ class Pool:
 
     def begin(self, replica: Replica, *, is_background: bool) -> None:
         """A call begins; whoever says so also says when it has ended."""
-        replica.breaker.called(self._now_s())
+        now_s = self._now_s()
+        replica.breaker.called(now_s)
         if is_background:
-            replica.rest.called(self._now_s())
+            replica.rest.called(now_s)
             replica.background += 1
         else:
             replica.plain += 1

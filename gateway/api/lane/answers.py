@@ -30,9 +30,10 @@ class Shown:
 
     def told(self, request_id: str, *, closes: bool) -> bytes:
         """All of it."""
-        date = b"" if self.is_dated else f"Date: {rfc822_formatted_time()}\r\n".encode()
         end = b"Connection: close\r\n\r\n" if closes else b"\r\n"
-        return b"".join((self.before, request_id.encode(), self.after, date, end))
+        if not self.is_dated:
+            end = f"Date: {rfc822_formatted_time()}\r\n".encode() + end
+        return b"%b%b%b%b" % (self.before, request_id.encode(), self.after, end)
 
 
 class Shows:

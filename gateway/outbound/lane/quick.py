@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+import time
 from collections.abc import Callable
 from functools import cache
 from typing import Final
@@ -32,8 +33,8 @@ _ID: Final = "7f1d2a52-0d6a-4a5e-9a43-5c1f0a1be9d7"
 """Stands for the request's id in a head that is made ready."""
 
 _TICK_S: Final = 1.0
-_TRUSTED_S: Final = 0.01
-"""A connection that was idle for less is open: the loop has read since that it was closed, if it was."""
+_TRUSTED_S: Final = 0.5
+"""No server closes a connection that was idle for less, but one that ends; to ask the kernel takes time."""
 
 _IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 
@@ -123,7 +124,7 @@ class QuickCalls:
 
     def _keep(self, replica: Replica, wire: Wire) -> None:
         if wire.is_open:
-            wire.idle_since_s = asyncio.get_running_loop().time()
+            wire.idle_since_s = time.monotonic()
             self._idle[replica].append(wire)
             self._ticker.wake()
 
@@ -131,7 +132,7 @@ class QuickCalls:
         wires = self._idle[replica]
         if not wires:
             return None
-        now_s = asyncio.get_running_loop().time()
+        now_s = time.monotonic()
         while wires:
             wire = wires.pop()
             idle_s = now_s - wire.idle_since_s
@@ -164,7 +165,7 @@ class QuickCalls:
     def _tick(self) -> bool:
         for call in tuple(self._calls):
             call.tick()
-        now_s = asyncio.get_running_loop().time()
+        now_s = time.monotonic()
         for replica, wires in self._idle.items():
             for wire in wires:
                 if now_s - wire.idle_since_s >= IDLE_CONNECTION_S:
@@ -216,7 +217,7 @@ class QuickCall:
         """There is a connection."""
         self.wire = wire
         self._still = 0
-        self._started_s = asyncio.get_running_loop().time()
+        self._started_s = time.monotonic()
         wire.send(self, self._request, shows_bodies=self._method != "HEAD")
 
     # -- for whoever called
@@ -242,7 +243,7 @@ class QuickCall:
         self._is_answered = self._has_moved = True
         calls = self._calls
         calls.budget.called()
-        calls.observer.upstream_answered("passthrough", asyncio.get_running_loop().time() - self._started_s)
+        calls.observer.upstream_answered("passthrough", time.monotonic() - self._started_s)
         calls.pool.answered(self.replica, head.status, takes_jobs=False)
         if is_end:
             self._over()

@@ -97,4 +97,4 @@ class Head:
 
 def is_sendable(text: str) -> bool:
     """Whether this text can be put on the wire, in a header, a status line or a target."""
-    return not _UNSENDABLE.search(text)
+    return (text.isascii() and text.isprintable()) or not _UNSENDABLE.search(text)
