@@ -144,14 +144,18 @@ class FastConnection(asyncio.Protocol):
         if known is None:
             self._hand_over(data)
             return
-        whole = end + known.length
-        if len(data) < whole:
+        missing = end + known.length - len(data)
+        if missing > 0:
             self._held = data
             return
+        if missing < 0:
+            # What follows in one piece may be no request, and then the other lane refuses them both.
+            self._hand_over(data)
+            return
         assert self._transport is not None
-        self._request, self._held = data[:whole], data[whole:]
+        self._request, self._held = data, b""
         self._request_id = new_request_id()
-        call = self._lane.call(known, data[end:whole], self._request_id, self, self._transport)
+        call = self._lane.call(known, data[end:], self._request_id, self, self._transport)
         if call is None:
             self._hand_over(data)
             return

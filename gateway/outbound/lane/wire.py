@@ -228,14 +228,14 @@ class Wire(asyncio.Protocol):
             self._parser = _parser(shows_bodies=self._shows_bodies)
         try:
             messages, _, _ = self._parser.feed_data(data)
-        except HttpProcessingError as error:
-            self._fail(error)
+        except HttpProcessingError:
+            self._fail()
             return
         head = None
         for message, payload in messages:
             if message.code == 101:
                 # A switch of protocols that nobody asked for: what follows is not HTTP.
-                self._fail(aiohttp.ClientError())
+                self._fail()
                 return
             if message.code < 200:
                 continue
@@ -262,14 +262,14 @@ class Wire(asyncio.Protocol):
         elif body or is_end:
             call.received(body, is_end)
 
-    def _fail(self, error: Exception) -> None:
+    def _fail(self) -> None:
         """This is not HTTP, or not what was asked for."""
         call, payload = self._call, self._payload
         self.close()
         assert call is not None
         if payload is not None and (body := payload.read_nowait()):
             call.received(body, False)
-        call.broke(error, is_unsent=False)
+        call.broke(aiohttp.ClientError(), is_unsent=False)
 
     def _ended(self) -> None:
         """The answer has; the connection may serve again if all of the request was taken, and both agree."""
