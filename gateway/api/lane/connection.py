@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Final, cast
 from aiohttp.tcp_helpers import tcp_keepalive
 
 from gateway import loop
-from gateway.api.http.ids import new_request_id
 from gateway.api.http.slow_clients import Stall, keep_little_unsent
 from gateway.api.lane.heads import HEAD_END, Known
 from gateway.core.call import Begun
@@ -154,7 +153,7 @@ class FastConnection(asyncio.Protocol):
             return
         assert self._transport is not None
         self._request, self._held = data, b""
-        self._request_id = new_request_id()
+        self._request_id = self._lane.new_id()
         call = self._lane.call(known, data[end:], self._request_id, self, self._transport)
         if call is None:
             self._hand_over(data)

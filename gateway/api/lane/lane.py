@@ -8,11 +8,12 @@ from dataclasses import replace
 from typing import Final, Protocol, TypeVar
 
 from gateway import loop
-from gateway.api.forwarding import Forwarding
 from gateway.api.http.cors import Cors
+from gateway.api.http.ids import new_request_id
 from gateway.api.lane.answers import Shows
 from gateway.api.lane.connection import FastConnection
 from gateway.api.lane.heads import Heads, Known
+from gateway.api.ports import Backend
 from gateway.config import ServerSettings
 from gateway.core.call import Begun
 from gateway.core.quick import Listener, QuickCall
@@ -26,6 +27,18 @@ T = TypeVar("T")
 HandOver = Callable[[asyncio.Transport, bytes, Begun | None], None]
 
 
+class Looks(Protocol):
+    """As `api.forwarding` does."""
+
+    def backend_of(self, head: Head) -> Backend | None:
+        """Where a request goes whose body nobody has to look at; None if somebody has to. Raises: Refusal."""
+
+    def look(
+        self, head: Head, body: bytes, tenant: Callable[[], bytes]
+    ) -> Generator[None, None, tuple[Backend, bytes]]:
+        """Where any request goes, and with which body. Raises: Refusal."""
+
+
 class Requests(Protocol):
     """Whoever decides about requests, in both lanes."""
 
@@ -33,7 +46,7 @@ class Requests(Protocol):
     def cors(self) -> Cors: ...
 
     @property
-    def forwarding(self) -> Forwarding: ...
+    def forwarding(self) -> Looks: ...
 
     @property
     def is_gate(self) -> bool:
@@ -69,13 +82,18 @@ class Doors(Protocol):
 
 
 class Lane:
-    """The fast lane of one port."""
+    """The fast lane of one port.
+
+    Attributes:
+        new_id: Makes the id of a request.
+    """
 
     def __init__(
         self, requests: Requests, doors: Doors, settings: ServerSettings, observer: Observer
     ) -> None:
         self.requests = requests
         self.observer = observer
+        self.new_id = new_request_id
         self.stall_s = settings.write_stall_timeout_s
         self.shows = Shows(requests.cors)
         self.turns_away = doors.turns_away
