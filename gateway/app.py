@@ -205,7 +205,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         admin = Server(ops.handle, server, observer)
         public = Server(router.handle, server, observer, router.cors.settle)
         if server.fast_lane:
-            public.first = Lane(router, public, server, observer).connection
+            public.lane = Lane(router, public, server, observer)
         admin_port = await _listen(stack, admin, admin_sockets)
         port = await _listen(stack, public, sockets)
         yield Running(

@@ -57,6 +57,7 @@ def _nothing_is_logged_as_an_error(caplog: pytest.LogCaptureFixture) -> Iterator
 class Gateway:
     port: int
     observer: Observer
+    front: Server
 
     def failures(self, reason: str, kind: str = "passthrough") -> float:
         labels = {"kind": kind, "reason": reason}
@@ -148,10 +149,10 @@ async def gateway(
         if HAS_LANE and handler is _forward:
             lane = Lane(requests, front, settings.server, observer)
             lane.new_id = lambda: "req_ours"
-            front.first = lane.connection
+            front.lane = lane
         listener = await asyncio.get_running_loop().create_server(front, "127.0.0.1", 0)
         try:
-            yield Gateway(listener.sockets[0].getsockname()[1], observer)
+            yield Gateway(listener.sockets[0].getsockname()[1], observer, front)
         finally:
             listener.close()
             await front.shutdown(1)

@@ -36,6 +36,7 @@ from gateway.wire.http.headers import set_own
 
 if TYPE_CHECKING:
     from gateway.api.lane.connection import FastConnection
+    from gateway.api.lane.lane import Lane
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 Settle = Callable[[Head, CIMultiDict[str]], None]
@@ -59,7 +60,7 @@ class Server(web.Server):
         settle: Has the last word about the head of every answer to a request.
         is_leaving: Every answer is the last one on its connection, so that clients and balancers open their
             next one elsewhere, and none is cut when the process ends.
-        first: Makes what gets new connections before this server's own do.
+        lane: The fast lane, in which connections begin.
     """
 
     def __init__(
@@ -72,11 +73,11 @@ class Server(web.Server):
         self._observer = observer
         self.settle = settle
         self.is_leaving = False
-        self.first: Callable[[], asyncio.Protocol] | None = None
+        self.lane: Lane | None = None
 
     def __call__(self) -> RequestHandler:
-        if self.first is not None:
-            return cast(RequestHandler, self.first())
+        if self.lane is not None:
+            return cast(RequestHandler, self.lane.connection())
         return _Connection(self, self._settings, self._observer)
 
     def turns_away(self, transport: asyncio.Transport) -> bool:
@@ -94,6 +95,16 @@ class Server(web.Server):
 
     def left(self, connection: FastConnection) -> None:
         self._connections.pop(cast(RequestHandler, connection), None)
+
+    def takes_back(self, connection: _Connection, data: bytes) -> bool:
+        """Whether the fast lane goes on with a connection on which all has been answered."""
+        if self.lane is None or not self.lane.wants(data) or (transport := connection.let_go()) is None:
+            return False
+        first = self.lane.connection()
+        transport.set_protocol(first)
+        first.connection_made(transport)
+        first.data_received(data)
+        return True
 
     def hand_over(self, transport: asyncio.Transport, data: bytes, begun: Begun | None) -> None:
         """Take a connection from the fast lane, with what has come and is not answered."""
@@ -150,7 +161,7 @@ class _Connection(RequestHandler):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self._is_deaf:
+        if self._is_deaf or (self._is_idle and self._server.takes_back(self, data)):
             return
         body, was_whole, heads = self._body, self._body.is_eof(), self._request_count
         self.methods.receive(data)
@@ -165,6 +176,20 @@ class _Connection(RequestHandler):
             self._patience.wait_for_head(len(data))
         else:
             self._patience.end()
+
+    @property
+    def _is_idle(self) -> bool:
+        """Whether all requests are answered, and all of the answers is on its way."""
+        is_waiting = self._waiter is not None and not self._waiter.done()
+        is_open = not (self._close or self._force_close or self._upgraded)
+        return is_waiting and is_open and self.methods.is_between and not (self.is_held or self._paused)
+
+    def let_go(self) -> asyncio.Transport | None:
+        """Leave the connection to somebody else; None if there is none any more."""
+        transport, self.transport = self.transport, None
+        if transport is not None:
+            self.connection_lost(None)
+        return transport
 
     def _parse(self, data: bytes) -> RawRequestMessage | None:
         heads = self._request_count

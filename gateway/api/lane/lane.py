@@ -12,7 +12,7 @@ from gateway.api.http.cors import Cors
 from gateway.api.http.ids import new_request_id
 from gateway.api.lane.answers import Shows
 from gateway.api.lane.connection import FastConnection
-from gateway.api.lane.heads import Heads, Known
+from gateway.api.lane.heads import HEAD_END, Heads, Known
 from gateway.api.ports import Backend
 from gateway.config import ServerSettings
 from gateway.core.call import Begun
@@ -107,6 +107,11 @@ class Lane:
     def connection(self) -> FastConnection:
         """For a client that connects."""
         return FastConnection(self)
+
+    def wants(self, data: bytes) -> bool:
+        """Whether what has come begins with a head that may take this lane."""
+        end = data.find(HEAD_END) + len(HEAD_END)
+        return end >= len(HEAD_END) and self.known(data[:end]) is not None
 
     @property
     def is_leaving(self) -> bool:
