@@ -17,6 +17,7 @@ from gateway.api.http.ids import new_request_id
 from gateway.api.identity.callers import Callers
 from gateway.api.identity.refusal_log import RefusalLog
 from gateway.api.identity.shared_key import COMPUTING, keep_sockets_apart
+from gateway.api.lane.heads import Way
 from gateway.api.models import merged_models, one_model
 from gateway.api.passthrough import Passthrough
 from gateway.api.ports import Backends
@@ -97,9 +98,14 @@ class Router:
         """Whose request it is. Raises: Refusal, if that cannot be told, or the caller may not come in."""
         return self._callers.tenant(head)
 
-    def passes_on(self, head: Head) -> bool:
-        """Whether a request goes to a backend, and its answer to the client, with nothing more to be done."""
-        return self.cors.preflight(head) is None and self._handler(head) == self._forward
+    def way(self, head: Head) -> Way | None:
+        """Who says how a request goes on, if its answer may come from a backend just as it is."""
+        if self.cors.preflight(head) is not None:
+            return None
+        handler = self._handler(head)
+        if handler == self._forward:
+            return self.forwarding
+        return self._responses.plain if handler == self._responses.create else None
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer a request; whatever goes wrong, with an error that says so."""

@@ -22,7 +22,7 @@ class AnswerHead:
         self.status = status
         self.reason = reason
         self.headers = headers
-        self.shown: object | None = None
+        self.shown: dict[object, object] = {}
 
 
 class Listener(Protocol):

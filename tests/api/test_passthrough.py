@@ -86,14 +86,13 @@ class Forwarded:
     def __init__(self, target: HttpBackend, settings: Settings) -> None:
         self._target = target
         self.cors = Cors(settings.server, lambda head: False)
-        self.forwarding = self
         self.begun = 0
 
     def backend_of(self, head: Head) -> HttpBackend:
         return self._target
 
-    def passes_on(self, head: Head) -> bool:
-        return True
+    def way(self, head: Head) -> Forwarded:
+        return self
 
     def tenant(self, head: Head) -> bytes:
         return b""

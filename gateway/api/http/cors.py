@@ -51,6 +51,10 @@ class Cors:
         """Whether there is a policy."""
         return bool(self._origins)
 
+    def concerns(self, head: Head) -> bool:
+        """Whether `settle` may change the answer to a request."""
+        return self.is_on or self._is_ours(head)
+
     def preflight(self, head: Head) -> web.StreamResponse | None:
         """The answer to a browser that asks whether it may send a request; None if it does not ask us.
 
@@ -69,7 +73,7 @@ class Cors:
         Without a policy a backend's own holds for what is passed on to it. But on a path of ours its
         preflights must not promise what our answers do not keep.
         """
-        if self._origins or self._is_ours(head):
+        if self.concerns(head):
             for name in {name for name in headers if name.lower().startswith(_PREFIX)}:
                 headers.popall(name)
         if not self._origins:

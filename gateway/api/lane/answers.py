@@ -42,12 +42,16 @@ class Shows:
     def __init__(self, cors: Cors) -> None:
         self._cors = cors
 
-    def shown(self, request: Head, answer: AnswerHead) -> Shown:
-        if isinstance(answer.shown, Shown) and request.method != "HEAD":
-            return answer.shown
+    def shown(self, request: Head, answer: AnswerHead, *, is_settled: bool) -> Shown:
+        """
+        Args:
+            is_settled: The policy for pages may concern the answer.
+        """
+        if request.method != "HEAD" and isinstance(found := answer.shown.get(is_settled), Shown):
+            return found
         headers, is_chunked = framed(request.method, answer.status, to_client(answer.headers, request_id=_ID))
         is_dated = any(name.lower() == "date" for name, _ in headers)
-        if self._cors.is_on:
+        if is_settled:
             settled = CIMultiDict(headers)
             self._cors.settle(request, settled)
             headers = list(settled.items())
@@ -57,5 +61,5 @@ class Shows:
         before, _, after = told.partition(_ID.encode())
         shown = Shown(before, after, is_dated, is_chunked)
         if request.method != "HEAD" and not self._cors.is_on:
-            answer.shown = shown
+            answer.shown[is_settled] = shown
         return shown

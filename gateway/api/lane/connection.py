@@ -178,7 +178,7 @@ class FastConnection(asyncio.Protocol):
         assert known is not None
         lane = self._lane
         self._closes = self._closes or lane.is_leaving
-        shown = lane.shows.shown(known.head, head)
+        shown = lane.shows.shown(known.head, head, is_settled=known.is_settled)
         lane.observer.passed_through(known.head.method, head.status)
         self._is_chunked = shown.is_chunked
         self._write(shown.told(self._request_id, closes=self._closes), body, is_end)

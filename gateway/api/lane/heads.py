@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol
 
 from aiohttp.base_protocol import BaseProtocol
 from aiohttp.http import HttpRequestParser, RawRequestMessage
@@ -34,6 +34,18 @@ _UNUSUAL: Final = ("transfer-encoding", "upgrade", "expect", "trailer")
 _CONNECTION: Final[tuple[list[str], ...]] = ([], ["keep-alive"], ["close"])
 
 
+class Way(Protocol):
+    """Says how a request goes on."""
+
+    def backend_of(self, head: Head) -> Backend | None:
+        """Where, if nobody has to look at its body. Raises: Refusal, if it goes nowhere."""
+
+    def look(
+        self, head: Head, body: bytes, tenant: Callable[[], bytes]
+    ) -> Generator[None, None, tuple[Backend, bytes] | None]:
+        """Where, and with which body; None if more has to be done for it. Raises: Refusal."""
+
+
 @dataclass(slots=True)
 class Known:
     """A head that was admitted, and has nothing in it for which there is the other lane.
@@ -41,13 +53,17 @@ class Known:
     Attributes:
         length: Of the body.
         closes: It is the last request on its connection.
-        backend: Where it goes; None if that depends on its body.
+        is_settled: The policy for pages may concern its answer.
+        way: Says how it goes on.
+        backend: Where to; None if that depends on its body.
         prepared: What was made of it for each backend it went to.
     """
 
     head: Head
     length: int
     closes: bool
+    is_settled: bool
+    way: Way
     backend: Backend | None
     prepared: dict[str, Prepared] = field(default_factory=dict)
 
@@ -56,15 +72,17 @@ class Heads:
     """Reads heads, and remembers the latest of them.
 
     Args:
-        passes_on: Whether a request is for a backend to answer.
-        backend_of: Which one; None if that depends on the body.
+        way: Finds the way of a request; None if it is not for a backend to answer.
+        settles: Whether the policy for pages may concern the answer.
+        body_bytes_max: Of a body that has to be looked at.
     """
 
     def __init__(
-        self, passes_on: Callable[[Head], bool], backend_of: Callable[[Head], Backend | None]
+        self, way: Callable[[Head], Way | None], settles: Callable[[Head], bool], *, body_bytes_max: int
     ) -> None:
-        self._passes_on = passes_on
-        self._backend_of = backend_of
+        self._settles = settles
+        self._way = way
+        self._body_bytes_max = body_bytes_max
         self._known: OrderedDict[bytes, Known | None] = OrderedDict()
 
     def read(self, raw: bytes) -> Known | None:
@@ -91,14 +109,14 @@ class Heads:
             return None
         try:
             admit(head)
-            if not self._passes_on(head):
+            if (way := self._way(head)) is None:
                 return None
-            backend = self._backend_of(head)
+            backend = way.backend_of(head)
         except Refusal:
             return None  # in the other lane's words
-        if backend is None and "content-encoding" in head.headers:
-            return None  # it has to be decoded before anybody can look at it
-        return Known(head, length, message.should_close, backend)
+        if backend is None and ("content-encoding" in head.headers or length > self._body_bytes_max):
+            return None  # it has to be decoded, or refused, before anybody can look at it
+        return Known(head, length, message.should_close, self._settles(head), way, backend)
 
 
 def _parsed(raw: bytes) -> RawRequestMessage | None:

@@ -12,8 +12,7 @@ from gateway.api.http.cors import Cors
 from gateway.api.http.ids import new_request_id
 from gateway.api.lane.answers import Shows
 from gateway.api.lane.connection import FastConnection
-from gateway.api.lane.heads import HEAD_END, Heads, Known
-from gateway.api.ports import Backend
+from gateway.api.lane.heads import HEAD_END, Heads, Known, Way
 from gateway.config import ServerSettings
 from gateway.core.call import Begun
 from gateway.core.quick import Listener, QuickCall
@@ -27,26 +26,11 @@ T = TypeVar("T")
 HandOver = Callable[[asyncio.Transport, bytes, Begun | None], None]
 
 
-class Looks(Protocol):
-    """As `api.forwarding` does."""
-
-    def backend_of(self, head: Head) -> Backend | None:
-        """Where a request goes whose body nobody has to look at; None if somebody has to. Raises: Refusal."""
-
-    def look(
-        self, head: Head, body: bytes, tenant: Callable[[], bytes]
-    ) -> Generator[None, None, tuple[Backend, bytes]]:
-        """Where any request goes, and with which body. Raises: Refusal."""
-
-
 class Requests(Protocol):
     """Whoever decides about requests, in both lanes."""
 
     @property
     def cors(self) -> Cors: ...
-
-    @property
-    def forwarding(self) -> Looks: ...
 
     @property
     def is_gate(self) -> bool:
@@ -55,8 +39,8 @@ class Requests(Protocol):
     def tenant(self, head: Head) -> bytes:
         """Whose request it is. Raises: Refusal, if that cannot be told, or the caller may not come in."""
 
-    def passes_on(self, head: Head) -> bool:
-        """Whether a request is for a backend to answer, with no more to be done than `forwarding` says."""
+    def way(self, head: Head) -> Way | None:
+        """Who says how a request goes on, if its answer may come from a backend just as it is."""
 
     def begin(self) -> None:
         """A request is being answered."""
@@ -99,7 +83,7 @@ class Lane:
         self.turns_away = doors.turns_away
         self.hand_over = doors.hand_over
         self._doors = doors
-        self.known = Heads(requests.passes_on, requests.forwarding.backend_of).read
+        self.known = Heads(requests.way, requests.cors.concerns, body_bytes_max=settings.body_bytes_max).read
         self._connections: set[FastConnection] = set()
         self._ticker = loop.Ticker(min(_TICK_S, settings.keepalive_timeout_s / 2), self._tick)
         self.keepalive_ticks = self._ticker.ticks(settings.keepalive_timeout_s)
@@ -109,9 +93,10 @@ class Lane:
         return FastConnection(self)
 
     def wants(self, data: bytes) -> bool:
-        """Whether what has come begins with a head that may take this lane."""
+        """Whether what has come begins with a head that takes this lane, whatever follows it."""
         end = data.find(HEAD_END) + len(HEAD_END)
-        return end >= len(HEAD_END) and self.known(data[:end]) is not None
+        known = self.known(data[:end]) if end >= len(HEAD_END) else None
+        return known is not None and known.backend is not None
 
     @property
     def is_leaving(self) -> bool:
@@ -143,9 +128,10 @@ class Lane:
                 head = replace(head, peer=_peer(transport))
                 self.requests.tenant(head)
             if backend is None:
-                look = self.requests.forwarding.look(head, body, lambda: self.requests.tenant(head))
-                backend, body = _at_once(look)
-                size = len(body)
+                found = _at_once(known.way.look(head, body, lambda: self.requests.tenant(head)))
+                if found is None:
+                    return None
+                (backend, body), size = found, len(found[1])
         except Refusal:
             return None
         if size is not None and size != known.length:
