@@ -23,6 +23,7 @@ from gateway.api.http.server import Server
 from gateway.api.identity.callers import Callers
 from gateway.api.identity.credential_check import CredentialCheck
 from gateway.api.identity.tenants import fingerprint, tenants_of
+from gateway.api.lane.lane import Lane
 from gateway.api.passthrough import Passthrough
 from gateway.api.responses import Responses
 from gateway.api.router import Router
@@ -163,7 +164,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             fingerprint=lambda named: fingerprint(named, settings.tenants, pepper),
         )
         passthrough = Passthrough(observer, stall_timeout_s=server.write_stall_timeout_s)
-        chooser = Routing(backends, body_bytes_max=server.body_bytes_max)
+        chooser = Routing(backends)
         tenants = tenants_of(settings.tenants, pepper)
         vetting = CredentialCheck(settings.tenants, base_path=base_path)
         callers = Callers(tenants, vetting, base_path=base_path)
@@ -203,6 +204,8 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         failed = await engine.start(backends.run(), watch_loop(observer), store.tend(), give_memory_back())
         admin = Server(ops.handle, server, observer)
         public = Server(router.handle, server, observer, router.cors.settle)
+        if server.fast_lane:
+            public.lane = Lane(router, public, server, observer)
         admin_port = await _listen(stack, admin, admin_sockets)
         port = await _listen(stack, public, sockets)
         yield Running(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import math
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Collection
@@ -159,6 +160,42 @@ class Alarm:
         else:
             self._timer = None
             self._ring()
+
+
+class Ticker:
+    """Rings again and again by such alarms, while there is something to look at: one for many that wait.
+
+    They count its ticks, and look at no time: a halt of ours is one tick, and all of its time is nobody's.
+
+    Args:
+        look: Returns whether there is still something.
+    """
+
+    __slots__ = ("_alarm", "_look", "seconds")
+
+    def __init__(self, seconds: float, look: Callable[[], bool]) -> None:
+        self.seconds = seconds
+        self._look = look
+        self._alarm: Alarm | None = None
+
+    def wake(self) -> None:
+        """There is something."""
+        if self._alarm is None:
+            self._alarm = Alarm(self.seconds, self._ring)
+
+    def stop(self) -> None:
+        if self._alarm is not None:
+            self._alarm.stop()
+            self._alarm = None
+
+    def ticks(self, seconds: float) -> int:
+        """How many of them make up a time, at the least one more than begun."""
+        return math.ceil(seconds / self.seconds) + 1
+
+    def _ring(self) -> None:
+        self._alarm = None
+        if self._look():
+            self.wake()
 
 
 class timeout:  # noqa: N801  used as asyncio's function is

@@ -294,3 +294,28 @@ def test_who_goes_away_while_in_line_does_not_hold_it_up(run: Run) -> None:
         assert {log.count(name) for name in "01"} == {1}
 
     run(play())
+
+
+async def test_a_ticker_rings_while_there_is_something_and_begins_again() -> None:
+    rung = asyncio.Event()
+    left = 3
+
+    def look() -> bool:
+        nonlocal left
+        left -= 1
+        if not left:
+            rung.set()
+        return left > 0
+
+    ticker = loop.Ticker(0.01, look)
+    for _ in range(2):
+        left = 3
+        ticker.wake()
+        ticker.wake()
+        await asyncio.wait_for(rung.wait(), 5)
+        rung.clear()
+    assert (left, ticker.ticks(0.05), ticker.ticks(0.001)) == (0, 6, 2)
+    ticker.wake()
+    ticker.stop()
+    await loop.sleep(0.05)
+    assert left == 0

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from typing import Any
+from collections.abc import Callable, Generator
+from typing import Any, Final
 
 import aiohttp
 import orjson
@@ -15,7 +16,7 @@ from gateway.api.http.errors import backend_error_response
 from gateway.api.http.event_streams import stream_events
 from gateway.api.http.heads import head_of
 from gateway.api.identity.callers import Caller, Callers, split_headers
-from gateway.api.identity.shared_key import refuse_previous
+from gateway.api.identity.shared_key import kept_apart, refuse_previous
 from gateway.api.passthrough import Passthrough
 from gateway.api.ports import Backend
 from gateway.api.routing import Routing, renamed
@@ -36,8 +37,11 @@ from gateway.wire.bodies.json_scan import may_be_parsed
 from gateway.wire.calls import NO_SUCH_ROUTE, Api
 from gateway.wire.conversation.items import Turn
 from gateway.wire.errors import Refusal, invalid
+from gateway.wire.http.head import Head
 from gateway.wire.item_ids import FIRST_OUTPUT, to_be_looked_up
 from gateway.wire.response_ids import id_of, is_own
+
+_BACKGROUND: Final = b'"background"'
 
 
 class ForegroundCreate:
@@ -71,17 +75,16 @@ class ForegroundCreate:
         request_id: str,
     ) -> web.StreamResponse:
         """The backend's answer, byte for byte; for a chat backend, the Response made of its answer."""
-        backend = await self._chooser.of_body(body)
+        backend = await looked_over(self._chooser.of_body(body))
         if backend.speech.is_translated:
             return await self._translated(request, backend, body, request_id)
         if isinstance(kind, classify.Plain) and not backend.sees_callers:
             await refuse_previous(body)
 
         async def adapted(sent: bytes) -> bytes:
-            sent = renamed(backend, sent)
-            if backend.settings.cache_salt:
-                sent = await looked_over(salted(sent, self._callers.of(request, request_id).tenant))
-            return sent
+            return await looked_over(
+                _adapted(backend, sent, lambda: self._callers.of(request, request_id).tenant)
+            )
 
         said, chained = None, None
         sent = body
@@ -120,6 +123,28 @@ class ForegroundCreate:
         return await self._passthrough.forward(
             request, backend, request_id=request_id, body=sent, tap_of=tap_of, chained=chained
         )
+
+    def backend_of(self, _: Head) -> Backend | None:
+        """None: somebody has to look at the body."""
+
+    def look(
+        self, _: Head, body: bytes, tenant: Callable[[], bytes]
+    ) -> Generator[None, None, tuple[Backend, bytes] | None]:
+        """Where a create goes, and with which body, if there is nothing else to be done for it: as `answer`.
+
+        Raises:
+            Refusal: It goes nowhere.
+        """
+        if _BACKGROUND in body:
+            return None  # most likely ours: it is looked at once
+        if not isinstance((yield from classify.classify(body)), classify.Plain):
+            return None
+        backend = yield from self._chooser.of_body(body)
+        if backend.speech.is_translated or not backend.speech.is_certain or self._records is True:
+            return None
+        if not backend.sees_callers:
+            yield from kept_apart(body)
+        return backend, (yield from _adapted(backend, body, tenant))
 
     async def _our_turns(
         self, request: web.BaseRequest, chained: classify.Chained, caller: Caller, backend: Backend
@@ -249,6 +274,12 @@ class ForegroundCreate:
             return Both(echo, then(answer)) if then is not None else echo
 
         return tap_of
+
+
+def _adapted(backend: Backend, body: bytes, tenant: Callable[[], bytes]) -> Generator[None, None, bytes]:
+    """A plain body as its backend gets it."""
+    body = renamed(backend, body)
+    return (yield from salted(body, tenant())) if backend.settings.cache_salt else body
 
 
 async def _object(body: bytes) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from gateway import loop
 from gateway.api.chained_call import ChainedCall
 from gateway.api.http.bodies import Upload
 from gateway.api.http.errors import error_response
-from gateway.api.http.heads import head_of
+from gateway.api.http.heads import BEGUN, head_of
 from gateway.api.http.slow_clients import drained, keep_little_unsent, reset
 from gateway.api.ports import Backend
 from gateway.api.taps import Tap, TapOf
@@ -163,7 +163,7 @@ class Passthrough:
                         break
                     if request.protocol.writing_paused:
                         silence.start(None)  # not the backend is silent, the client is slow
-                        keep_little_unsent(request)
+                        keep_little_unsent(request.transport)
                         await drained(request, self._stall_s)
         except TimeoutError as error:
             if request.protocol.writing_paused:
@@ -190,7 +190,18 @@ def _call(
         return Upload(request, body) if body is not None or request.body_exists else None
 
     head, size = head_of(request), None if body is None else len(body)
-    return PlainCall(request_id, head.method, head.target, head.headers, limit_s, kind, upload, size, is_seen)
+    return PlainCall(
+        request_id,
+        head.method,
+        head.target,
+        head.headers,
+        limit_s,
+        kind,
+        upload,
+        size,
+        is_seen,
+        begun=request.pop(BEGUN, None),  # another call for the same request is one of its own
+    )
 
 
 async def _beginning(answer: aiohttp.ClientResponse, idle_s: float) -> bytes:

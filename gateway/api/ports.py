@@ -11,7 +11,9 @@ import aiohttp
 from gateway.config import UpstreamSettings
 from gateway.core import call
 from gateway.core.call import PlainCall
+from gateway.core.quick import Listener, Prepared, QuickCall
 from gateway.wire.calls import Api, Speech
+from gateway.wire.http.head import Head
 
 
 class PlainCalls(Protocol):
@@ -27,6 +29,20 @@ class PlainCalls(Protocol):
 
     async def look_up(self, call: PlainCall, *, bytes_max: int = 0) -> tuple[int, bytes] | None:
         """Status of an answer and, of a 200, the beginning of its body; None if there is no answer."""
+
+
+class QuickCalls(Protocol):
+    """Calls whose request is there whole, without a task or a timer for each."""
+
+    def prepare(self, head: Head, size: int | None = None) -> Prepared:
+        """What a backend is sent of a request's head; it may be used again for the same head.
+
+        Args:
+            size: Of a body that is not sent as it came.
+        """
+
+    def call(self, prepared: Prepared, body: bytes, request_id: str, listener: Listener) -> QuickCall | None:
+        """Make one; None if there is no server to call. The listener is not called before this returns."""
 
 
 class Backend(call.Backend, Protocol):
@@ -50,6 +66,10 @@ class Backend(call.Backend, Protocol):
     @property
     def plain(self) -> PlainCalls:
         """Calls for requests that clients wait for."""
+
+    @property
+    def quick(self) -> QuickCalls:
+        """The same for the fast lane."""
 
 
 class Backends(Protocol):

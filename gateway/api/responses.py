@@ -43,7 +43,11 @@ _PARAMETER = re.compile(r"[A-Za-z_]{1,32}(\[\])?")
 
 
 class Responses:
-    """Handlers; each answers one request or raises a `Refusal`."""
+    """Handlers; each answers one request or raises a `Refusal`.
+
+    Attributes:
+        plain: Answers creates that are not ours.
+    """
 
     def __init__(
         self,
@@ -59,7 +63,7 @@ class Responses:
         self._passthrough = passthrough
         self._callers = callers
         self._chooser = chooser
-        self._plain = ForegroundCreate(engine, passthrough, callers, chooser, settings, observer)
+        self.plain = ForegroundCreate(engine, passthrough, callers, chooser, settings, observer)
         self._dialect = engine.dialect
         self._settings = settings
         self._observer = observer
@@ -72,7 +76,7 @@ class Responses:
         kind = await looked_over(classify(body))
         await asyncio.sleep(0)  # a large one was parsed in one go, and the next steps take as long
         if not isinstance(kind, Background):
-            return await self._plain.answer(request, body, kind, request_id)
+            return await self.plain.answer(request, body, kind, request_id)
         if len(body) > self._settings.background.body_bytes_max:
             raise too_large(self._settings.background.body_bytes_max)
         caller = self._callers.of(request, request_id)

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import uuid
 from urllib.parse import unquote
 
 from aiohttp import web
 
+from gateway.api.forwarding import Forwarding
 from gateway.api.http.bodies import looked_over, read_body
 from gateway.api.http.cors import Cors
 from gateway.api.http.errors import error_response
 from gateway.api.http.heads import head_of
+from gateway.api.http.ids import new_request_id
 from gateway.api.identity.callers import Callers
 from gateway.api.identity.refusal_log import RefusalLog
-from gateway.api.identity.shared_key import COMPUTING, keep_apart, keep_sockets_apart
+from gateway.api.identity.shared_key import COMPUTING, keep_sockets_apart
+from gateway.api.lane.heads import Way
 from gateway.api.models import merged_models, one_model
 from gateway.api.passthrough import Passthrough
 from gateway.api.ports import Backends
@@ -24,9 +26,9 @@ from gateway.api.routing import Routing
 from gateway.api.websocket import tunnel
 from gateway.config import ServerSettings
 from gateway.observe import Observer, line
-from gateway.wire.bodies.cache_salt import salted
 from gateway.wire.errors import Fault, Refusal, no_websocket
 from gateway.wire.http.admission import is_websocket
+from gateway.wire.http.head import Head
 from gateway.wire.http.headers import set_own
 
 CONTRACT_PATH = "/openapi.json"
@@ -37,6 +39,7 @@ class Router:
 
     Attributes:
         cors: Which pages may read its answers.
+        forwarding: Where what is not ours goes on to.
 
     Args:
         base_path: The backend's, e.g. `/v1`: the gateway serves the same paths.
@@ -64,6 +67,7 @@ class Router:
         self._settings = settings
         self._observer = observer
         self._collection = f"{base_path}/responses"
+        self.forwarding = Forwarding(chooser, collection=self._collection)
         self._contract = contract
         self._models_path = f"{base_path}/models"
         self.cors = Cors(settings, self._is_ours)
@@ -77,25 +81,50 @@ class Router:
             self._idle.clear()
             await self._idle.wait()
 
+    def begin(self) -> None:
+        """A request is being answered, until its `end`."""
+        self._under_way += 1
+
+    def end(self) -> None:
+        self._under_way -= 1
+        self._idle.set()
+
+    @property
+    def is_gate(self) -> bool:
+        """Whether callers have to be let in."""
+        return self._callers.is_gate
+
+    def tenant(self, head: Head) -> bytes:
+        """Whose request it is. Raises: Refusal, if that cannot be told, or the caller may not come in."""
+        return self._callers.tenant(head)
+
+    def way(self, head: Head) -> Way | None:
+        """Who says how a request goes on, if its answer may come from a backend just as it is."""
+        if self.cors.preflight(head) is not None:
+            return None
+        handler = self._handler(head)
+        if handler == self._forward:
+            return self.forwarding
+        return self._responses.plain if handler == self._responses.create else None
+
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer a request; whatever goes wrong, with an error that says so."""
-        request_id = str(uuid.uuid4())  # some backends refuse any other kind
-        self._under_way += 1
+        request_id = new_request_id()
+        self.begin()
         try:
             response = await self._answer(request, request_id)
         finally:
-            self._under_way -= 1
-            self._idle.set()
+            self.end()
         if not response.prepared:
             set_own(response.headers, request_id)
         return response
 
     async def _answer(self, request: web.BaseRequest, request_id: str) -> web.StreamResponse:
-        if (preflight := self.cors.preflight(request)) is not None:
+        if (preflight := self.cors.preflight(head_of(request))) is not None:
             return preflight
         try:
             self._callers.admit(request)
-            return await self._handler(request)(request, request_id)
+            return await self._handler(head_of(request))(request, request_id)
         except Refusal as refusal:
             response = error_response(refusal)
             if refusal.fault is Fault.OVERLOADED:
@@ -108,30 +137,30 @@ class Router:
         self._observer.request_refused(response.status)
         return response
 
-    def _handler(self, request: web.BaseRequest) -> Handler:
-        path = request.raw_path.partition("?")[0]
-        if is_websocket(head_of(request)):
+    def _handler(self, head: Head) -> Handler:
+        path = head.path
+        if is_websocket(head):
             return self._tunnel
-        if request.method == "GET" and self._merges_models:
+        if head.method == "GET" and self._merges_models:
             if path == self._models_path:
                 return self._models
             if path.startswith(f"{self._models_path}/"):
                 return self._model
-        if path == CONTRACT_PATH and request.method == "GET" and self._settings.openapi == "gateway":
+        if path == CONTRACT_PATH and head.method == "GET" and self._settings.openapi == "gateway":
             return self._show_contract
-        if path == self._collection and request.method == "POST":
+        if path == self._collection and head.method == "POST":
             return self._responses.create
         if path.startswith(f"{self._collection}/"):
-            return self._for_one(request.method, path[len(self._collection) + 1 :].split("/"))
+            return self._for_one(head.method, path[len(self._collection) + 1 :].split("/"))
         return self._forward
 
     @property
     def _merges_models(self) -> bool:
         return len(self._backends.all) > 1 or self._backends.renames
 
-    def _is_ours(self, request: web.BaseRequest) -> bool:
+    def _is_ours(self, head: Head) -> bool:
         """Whether some method on the path of a request is answered here."""
-        path = request.raw_path.partition("?")[0]
+        path = head.path
         if path.startswith(f"{self._collection}/"):
             return path[len(self._collection) + 1 :].partition("/")[0] not in COMPUTING
         if path == self._models_path or path.startswith(f"{self._models_path}/"):
@@ -164,25 +193,20 @@ class Router:
         )
 
     async def _forward(self, request: web.BaseRequest, request_id: str) -> web.StreamResponse:
-        backend, body = await self._chooser.of_request(request)
-        body = await keep_apart(
-            request,
-            backend,
-            body,
-            collection=self._collection,
-            bytes_max=self._settings.body_bytes_max,
-        )
-        if backend.settings.cache_salt and _is_prompt(request):
-            body = body if body is not None else await read_body(request, self._settings.body_bytes_max)
-            body = await looked_over(salted(body, self._callers.of(request, request_id).tenant))
-        return await self._passthrough.forward(request, backend, request_id=request_id, body=body)
+        head = head_of(request)
+        if (backend := self.forwarding.backend_of(head)) is not None:
+            return await self._passthrough.forward(request, backend, request_id=request_id)
+        body = await read_body(request, self._settings.body_bytes_max)
+        look = self.forwarding.look(head, body, lambda: self._callers.of(request, request_id).tenant)
+        found, body = await looked_over(look)
+        return await self._passthrough.forward(request, found, request_id=request_id, body=body)
 
     async def _tunnel(self, request: web.BaseRequest, request_id: str) -> web.StreamResponse:
         backend = self._chooser.without_model()
         may_post = request.raw_path.partition("?")[0] == self._collection
         if may_post and (not backend.sees_callers or backend.speech.is_translated):
             raise no_websocket()
-        keep_sockets_apart(request, backend)
+        keep_sockets_apart(head_of(request), backend)
         return await tunnel(
             request,
             backend=backend,
@@ -191,8 +215,3 @@ class Router:
             observer=self._observer,
             may_post=may_post,
         )
-
-
-def _is_prompt(request: web.BaseRequest) -> bool:
-    """Of chat completions, or of the completions before them."""
-    return request.method == "POST" and request.raw_path.partition("?")[0].endswith("/completions")

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from typing import Any
 
 import orjson
-from aiohttp import web
 
-from gateway.api.http.bodies import looked_over, read_body
 from gateway.api.ports import Backend, Backends
 from gateway.wire.bodies.json_scan import may_be_parsed
 from gateway.wire.errors import Fault, Refusal
+from gateway.wire.http.head import Head
 from gateway.wire.requests import written
 
 
 class Routing:
-    """Chooses backends.
+    """Chooses backends."""
 
-    Args:
-        body_bytes_max: Of a JSON body that must be read for its model's name.
-    """
-
-    def __init__(self, backends: Backends, *, body_bytes_max: int) -> None:
+    def __init__(self, backends: Backends) -> None:
         self._backends = backends
-        self._body_bytes_max = body_bytes_max
 
     @property
     def that_see_callers(self) -> list[Backend]:
@@ -45,25 +40,21 @@ class Routing:
             raise no_such_model(str(model))
         return backend
 
-    async def of_body(self, body: bytes) -> Backend:
-        """The backend of a JSON body that was read already. Raises: Refusal."""
+    def of_body(self, body: bytes) -> Generator[None, None, Backend]:
+        """The backend of a JSON body that was read already; the pauses are for others. Raises: Refusal."""
         if not self._backends.reads_bodies:
             return self.without_model()
-        await looked_over(may_be_parsed(body))
+        yield from may_be_parsed(body)
         return self.of_model(_model(body))
 
     def without_model(self) -> Backend:
         """For requests that name no model: the default, or the first."""
         return self._backends.default or next(iter(self._backends.all))
 
-    async def of_request(self, request: web.BaseRequest) -> tuple[Backend, bytes | None]:
-        """The backend of any request, and its body if that had to be read. Raises: Refusal."""
-        has_model = request.method in ("POST", "PUT", "PATCH") and request.content_type == "application/json"
-        if not self._backends.reads_bodies or not has_model:
-            return self.without_model(), None
-        body = await read_body(request, self._body_bytes_max)
-        backend = await self.of_body(body)
-        return backend, renamed(backend, body)
+    def is_by_model(self, head: Head) -> bool:
+        """Whether the backend of a request depends on its body."""
+        has_model = head.method in ("POST", "PUT", "PATCH") and head.is_json
+        return has_model and self._backends.reads_bodies
 
 
 def no_such_model(model: str) -> Refusal:

@@ -44,6 +44,8 @@ class ServerSettings(Section):
     body_timeout_s: Seconds = 300
     """Longest time for a whole body; time in which the backend takes none of it does not count."""
     keepalive_timeout_s: Seconds = 75
+    fast_lane: bool = True
+    """Relay requests that need nothing unusual without aiohttp; the same rules hold."""
     write_stall_timeout_s: Seconds = 30
     """A client that reads almost nothing for this long is cut off. A stream can resume at its cursor."""
     cors_origins: Annotated[tuple[Origin, ...], Field(max_length=256)] = ()

@@ -63,6 +63,18 @@ class RequestBody(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Begun:
+    """A call that was made of one server already, which has not answered.
+
+    Attributes:
+        server: Which one it was; whoever made the call knows.
+    """
+
+    server: object
+    error: Exception
+
+
+@dataclass(frozen=True, slots=True)
 class PlainCall:
     """A call on behalf of a client that waits for its answer.
 
@@ -75,6 +87,7 @@ class PlainCall:
         bytes: Size of a body that has been read already, and so decoded.
         is_seen: The answer must come uncompressed.
         is_upgrade: A WebSocket is asked for.
+        begun: It was sent to one server before, and what came of that is still to be judged.
     """
 
     request_id: str
@@ -87,6 +100,7 @@ class PlainCall:
     bytes: int | None = None
     is_seen: bool = False
     is_upgrade: bool = False
+    begun: Begun | None = None
 
 
 class Backend(Protocol):

@@ -12,6 +12,8 @@ from collections import Counter as Counted
 from collections.abc import Iterable, Mapping
 from typing import Protocol
 
+from prometheus_client import Counter, Histogram
+
 from gateway.logs import JobFacts, line
 from gateway.observe.webhooks import WebhookObserver
 
@@ -44,6 +46,9 @@ class Observer(WebhookObserver):
         self._notices: dict[str, set[tuple[str, str]]] = {}
         self._backends: set[str] = set()
         self._silent_backends: set[str] = set()
+        # What every request moves: to look a series up by its labels costs more than to move it.
+        self._passed: dict[tuple[str, int], Counter] = {}
+        self._head_times: dict[str, Histogram] = {}
 
     # One method for each thing that happens: counters move and lines are written here only.
 
@@ -185,10 +190,16 @@ class Observer(WebhookObserver):
         )
 
     def passed_through(self, method: str, status: int) -> None:
-        self.passthrough.labels(method if method in _METHODS else "other", str(status)).inc()
+        if (counter := self._passed.get((method, status))) is None:
+            counter = self.passthrough.labels(method if method in _METHODS else "other", str(status))
+            if method in _METHODS:
+                self._passed[method, status] = counter
+        counter.inc()
 
     def upstream_answered(self, kind: str, seconds: float) -> None:
-        self.upstream_latency.labels(kind).observe(seconds)
+        if (histogram := self._head_times.get(kind)) is None:
+            histogram = self._head_times[kind] = self.upstream_latency.labels(kind)
+        histogram.observe(seconds)
 
     def upstream_failed(self, kind: str, reason: str) -> None:
         """kind: `background` | `passthrough` | `lookup`; reason: `unreachable` | `timeout` | `cut`."""

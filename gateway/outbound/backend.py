@@ -30,6 +30,7 @@ from gateway.outbound.budget import RetryBudget
 from gateway.outbound.calls import Unanswered, attempts
 from gateway.outbound.checks import Checks, find_api
 from gateway.outbound.client import asked_wait_s, url_at
+from gateway.outbound.lane.quick import QuickCalls
 from gateway.outbound.plain import PlainCalls
 from gateway.outbound.pool import Pool, Replica
 from gateway.outbound.redact import Redactor
@@ -56,6 +57,7 @@ class HttpBackend:
     Attributes:
         checks: Its health checks.
         plain: Calls for requests that clients wait for.
+        quick: The same for the fast lane.
         sees_callers: It gets the callers' own credentials, and so can tell them apart itself.
         withheld: Names, in lower case, of headers of the caller that it does not get.
     """
@@ -105,11 +107,12 @@ class HttpBackend:
         self.plain = PlainCalls(
             plain_session,
             settings,
-            lambda: self._tries(is_background=False),
+            lambda first: self._tries(is_background=False, first=first),
             own=self._authorization(None),
             withheld=self.withheld,
             observer=observer,
         )
+        self.quick = QuickCalls(self.pool, self._budget, settings, self.plain.headers, observer)
         self._session = session
         self._under_way: dict[str, Replica] = {}  # by job
         self._event_bytes_max = event_bytes_max
@@ -144,7 +147,7 @@ class HttpBackend:
     def remember(self, model: Any, speech: Speech) -> None:
         self.speech = self.speech.remembering(model, speech)
 
-    def _tries(self, *, is_background: bool, is_again: bool = False) -> Tries:
+    def _tries(self, *, is_background: bool, is_again: bool = False, first: Replica | None = None) -> Tries:
         """Where one call goes."""
         rounds_max = 2 if len(self.pool.replicas) == 1 else 1  # plain: to another one, or once more
         return Tries(
@@ -156,6 +159,7 @@ class HttpBackend:
             rounds_max=self.settings.connect_attempts_max if is_background else rounds_max,
             is_background=is_background,
             is_again=is_again,
+            first=first,
         )
 
     @property

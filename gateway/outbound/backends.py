@@ -45,6 +45,7 @@ class HttpBackends:
                 # The page was judged here: some servers would judge it again, by a list of their own.
                 withheld=frozenset({"origin"}) if settings.server.cors_origins else frozenset(),
             )
+            stack.callback(backends[name].quick.close)
         default = settings.default_backend or (next(iter(backends)) if len(backends) == 1 else None)
         return cls(backends, default, observer)
 

@@ -68,7 +68,7 @@ class Failures:
         self._calls_min = settings.breaker_calls_min
         self._window_s = settings.breaker_window_s
         self._in_a_row = 0
-        self._by_second: deque[tuple[int, int, int]] = deque()  # second, calls, of these failed
+        self._by_second: deque[list[int]] = deque()  # second, calls, of these failed
 
     def answered(self, now_s: float, *, is_failure: bool) -> None:
         """A call was answered: by the server, or in its place by one that could not reach it."""
@@ -95,9 +95,11 @@ class Failures:
         self._by_second.clear()
 
     def _count(self, now_s: float, is_failure: bool) -> None:
-        second, calls, failed = int(now_s), 0, 0
-        if self._by_second and self._by_second[-1][0] == second:
-            _, calls, failed = self._by_second.pop()
-        self._by_second.append((second, calls + 1, failed + is_failure))
+        second = int(now_s)
+        if self._by_second and (latest := self._by_second[-1])[0] == second:
+            latest[1] += 1
+            latest[2] += is_failure
+            return
+        self._by_second.append([second, 1, int(is_failure)])
         while len(self._by_second) > self._window_s + 1:
             self._by_second.popleft()

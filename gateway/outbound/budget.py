@@ -26,18 +26,19 @@ class RetryBudget:
         self._least = max(1, int(min_per_s * window_s))
         self._window_s = window_s
         self._now_s = monotonic
-        self._calls: deque[tuple[int, int]] = deque()  # second, calls
+        self._calls: deque[list[int]] = deque()  # second, calls
         self._calls_in_all = 0
         self._retries: list[float] = []  # when, in order; some are still to come
 
     def called(self) -> None:
         """A call was made that is no retry."""
-        second, calls = int(self._now_s()), 0
-        if self._calls and self._calls[-1][0] == second:
-            calls = self._calls.pop()[1]
-        self._calls.append((second, calls + 1))
+        second = int(self._now_s())
         self._calls_in_all += 1
-        self._forget()
+        if self._calls and self._calls[-1][0] == second:
+            self._calls[-1][1] += 1
+        else:
+            self._calls.append([second, 1])
+            self._forget()
 
     @property
     def free_in_s(self) -> float:

@@ -31,6 +31,7 @@ class PlainCalls:
 
     Args:
         session: One that keeps connections.
+        tries: Makes the way of one call; given a replica, of one that was sent there already.
         own: Headers that the gateway sets, in the place of a caller's.
         withheld: Names, in lower case, of headers of the caller that the backend does not get.
     """
@@ -39,7 +40,7 @@ class PlainCalls:
         self,
         session: aiohttp.ClientSession,
         settings: UpstreamSettings,
-        tries: Callable[[], Tries],
+        tries: Callable[[Replica | None], Tries],
         *,
         own: Mapping[str, str],
         withheld: frozenset[str],
@@ -52,6 +53,18 @@ class PlainCalls:
         self._withheld = withheld
         self._observer = observer
 
+    def headers(self, call: PlainCall) -> list[tuple[str, str]]:
+        """Those with which a call goes on."""
+        own, withheld = self._own.copy(), self._withheld
+        if call.is_seen:
+            own[hdrs.ACCEPT_ENCODING] = "identity"
+        if call.bytes is not None:
+            own[hdrs.CONTENT_LENGTH] = str(call.bytes)
+            withheld |= {"content-encoding"}  # what was read was decoded
+        elif call.body is None:
+            withheld |= {"content-length"}
+        return to_backend(call.headers, request_id=call.request_id, own=own, withheld=withheld)
+
     @asynccontextmanager
     async def open(self, call: PlainCall) -> AsyncIterator[aiohttp.ClientResponse]:
         refused = Refusal(
@@ -61,20 +74,16 @@ class PlainCalls:
             retry_after_s=math.ceil(self._settings.breaker_open_s),
         )
         body: RequestBody | None = None
-        own, withheld = self._own.copy(), self._withheld
-        if call.is_seen:
-            own[hdrs.ACCEPT_ENCODING] = "identity"
-        if call.bytes is not None:
-            own[hdrs.CONTENT_LENGTH] = str(call.bytes)
-            withheld |= {"content-encoding"}  # what was read was decoded
-        elif call.body is None:
-            withheld |= {"content-length"}
-        headers = to_backend(call.headers, request_id=call.request_id, own=own, withheld=withheld)
+        begun = call.begun
+        headers = self.headers(call)
         if call.is_upgrade:
             headers = ask_to_upgrade(headers, may_have_keys=not self._withheld >= CREDENTIALS)
 
         async def send(replica: Replica, limit: loop.timeout) -> aiohttp.ClientResponse:
-            nonlocal body
+            nonlocal body, begun
+            if begun is not None:
+                failed, begun = begun.error, None
+                raise failed
             if call.body is not None and (body := call.body()) is not None:
                 body.limit = limit
             url = url_at(replica.origin, call.target)
@@ -97,7 +106,7 @@ class PlainCalls:
                 raise aiohttp.ClientError
             return answer
 
-        tries = self._tries()
+        tries = self._tries(begun.server if begun is not None and isinstance(begun.server, Replica) else None)
         async with aclosing(attempts(tries, send, call.limit_s, call.kind, self._observer)) as answers:
             async for replica, answer in answers:
                 if isinstance(answer, Unanswered):

@@ -73,7 +73,7 @@ class Pool:
             tried: Those that this call has been to.
         """
         now_s = self._now_s()
-        usable = [r for r in self.replicas if r not in tried and r.breaker.allows(now_s)]
+        usable = [r for r in self.replicas if r.breaker.allows(now_s) and r not in tried]
         return self._least(usable)
 
     def pick_for_background(self, *, tried: Collection[Replica] = ()) -> Replica | None:
@@ -96,8 +96,8 @@ class Pool:
                 pass
 
     def _least(self, replicas: list[Replica]) -> Replica | None:
-        if not replicas:
-            return None
+        if len(replicas) < 2:
+            return replicas[0] if replicas else None
         self._turn += 1  # equals take turns
         start = self._turn % len(replicas)
         turns = replicas[start:] + replicas[:start]
@@ -147,20 +147,28 @@ class Pool:
     @contextmanager
     def call(self, replica: Replica, *, is_background: bool) -> Iterator[None]:
         """Counts a call for as long as it is under way."""
-        replica.breaker.called(self._now_s())
-        if is_background:
-            replica.rest.called(self._now_s())
-            replica.background += 1
-        else:
-            replica.plain += 1
+        self.begin(replica, is_background=is_background)
         try:
             yield
         finally:
-            if is_background:
-                replica.background -= 1
-            else:
-                replica.plain -= 1
-            self._bell.set()
+            self.end(replica, is_background=is_background)
+
+    def begin(self, replica: Replica, *, is_background: bool) -> None:
+        """A call begins; whoever says so also says when it has ended."""
+        now_s = self._now_s()
+        replica.breaker.called(now_s)
+        if is_background:
+            replica.rest.called(now_s)
+            replica.background += 1
+        else:
+            replica.plain += 1
+
+    def end(self, replica: Replica, *, is_background: bool) -> None:
+        if is_background:
+            replica.background -= 1
+        else:
+            replica.plain -= 1
+        self._bell.set()
 
     def answered(self, replica: Replica, status: int, *, takes_jobs: bool) -> None:
         """The head of an answer has come.

@@ -24,6 +24,7 @@ class Tries:
     Args:
         rounds_max: How often all of them may be tried, if none can be reached.
         is_again: The whole call is a retry, and was paid for.
+        first: Where it was sent already, and counted.
     """
 
     backend: str
@@ -34,6 +35,7 @@ class Tries:
     rounds_max: int
     is_background: bool
     is_again: bool = False
+    first: Replica | None = None
     _round: int = 0
     _tried: list[Replica] = field(default_factory=list)
     _failed: Reason | None = None
@@ -46,6 +48,8 @@ class Tries:
             replica = await self._pick_another(failed)
         elif self._tried:
             return None  # it was answered
+        elif self.first is not None:
+            replica = self.first
         else:
             if not self.is_again:
                 self.budget.called()

@@ -21,14 +21,17 @@ import orjson
 import pytest
 from aiohttp import web
 
+from gateway.api.http.cors import Cors
 from gateway.api.http.errors import METHODS
 from gateway.api.http.server import Server
 from gateway.api.identity.credential_check import status_at
+from gateway.api.lane.lane import Lane
 from gateway.api.passthrough import Passthrough
 from gateway.config import Settings
 from gateway.observe import Observer
 from gateway.outbound.backend import HttpBackend
 from gateway.outbound.client import make_session
+from gateway.wire.http.head import Head
 
 Reader: TypeAlias = asyncio.StreamReader
 Writer: TypeAlias = asyncio.StreamWriter
@@ -54,6 +57,7 @@ def _nothing_is_logged_as_an_error(caplog: pytest.LogCaptureFixture) -> Iterator
 class Gateway:
     port: int
     observer: Observer
+    front: Server
 
     def failures(self, reason: str, kind: str = "passthrough") -> float:
         labels = {"kind": kind, "reason": reason}
@@ -63,6 +67,44 @@ class Gateway:
 async def within(awaitable: Awaitable[T], seconds: float = WAIT_S) -> T:
     async with asyncio.timeout(seconds):
         return await awaitable
+
+
+HAS_LANE = False
+"""Whether requests take the fast lane, where nothing else is to be done with them."""
+
+
+@pytest.fixture(autouse=True, params=[True, False], ids=["fast", "slow"])
+def _lane(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(globals(), "HAS_LANE", request.param)
+
+
+class Forwarded:
+    """Every request is for one backend."""
+
+    is_gate = False
+
+    def __init__(self, target: HttpBackend, settings: Settings) -> None:
+        self._target = target
+        self.cors = Cors(settings.server, lambda head: False)
+        self.begun = 0
+
+    def backend_of(self, head: Head) -> HttpBackend:
+        return self._target
+
+    def way(self, head: Head) -> Forwarded:
+        return self
+
+    def tenant(self, head: Head) -> bytes:
+        return b""
+
+    def look(self, head: Head, body: bytes, tenant: object) -> Any:
+        raise AssertionError("no body has to be looked at")
+
+    def begin(self) -> None:
+        self.begun += 1
+
+    def end(self) -> None:
+        self.begun -= 1
 
 
 BACKEND: ContextVar[HttpBackend] = ContextVar("backend")
@@ -102,12 +144,19 @@ async def gateway(
             return await handler(through, request)
 
         front = Server(handle, settings.server, observer)
+        requests = Forwarded(target, settings)
+        if HAS_LANE and handler is _forward:
+            lane = Lane(requests, front, settings.server, observer)
+            lane.new_id = lambda: "req_ours"
+            front.lane = lane
         listener = await asyncio.get_running_loop().create_server(front, "127.0.0.1", 0)
         try:
-            yield Gateway(listener.sockets[0].getsockname()[1], observer)
+            yield Gateway(listener.sockets[0].getsockname()[1], observer, front)
         finally:
             listener.close()
             await front.shutdown(1)
+            target.quick.close()
+        assert not requests.begun
 
 
 @asynccontextmanager

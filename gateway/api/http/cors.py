@@ -16,6 +16,7 @@ from multidict import CIMultiDict
 from gateway.api.http.errors import METHODS, error_response
 from gateway.config import ServerSettings
 from gateway.wire.errors import Fault, Refusal
+from gateway.wire.http.head import Head
 
 _PREFIX: Final = "access-control-"
 _NAMES = re.compile(r"[\w!#$%&'*+.^`|~-]+(?:[ \t]*,[ \t]*[\w!#$%&'*+.^`|~-]+)*", re.ASCII)
@@ -39,41 +40,50 @@ class Cors:
         is_ours: Whether the gateway itself answers on the path of a request, whatever the method.
     """
 
-    def __init__(self, settings: ServerSettings, is_ours: Callable[[web.BaseRequest], bool]) -> None:
+    def __init__(self, settings: ServerSettings, is_ours: Callable[[Head], bool]) -> None:
         self._origins = frozenset(settings.cors_origins)
         self._max_age_s = settings.cors_max_age_s
         self._has_credentials = settings.cors_credentials
         self._is_ours = is_ours
 
-    def preflight(self, request: web.BaseRequest) -> web.StreamResponse | None:
+    @property
+    def is_on(self) -> bool:
+        """Whether there is a policy."""
+        return bool(self._origins)
+
+    def concerns(self, head: Head) -> bool:
+        """Whether `settle` may change the answer to a request."""
+        return self.is_on or self._is_ours(head)
+
+    def preflight(self, head: Head) -> web.StreamResponse | None:
         """The answer to a browser that asks whether it may send a request; None if it does not ask us.
 
         It shows no credential yet, so this comes before whoever asks for one.
         """
-        if not self._origins or not _is_preflight(request):
+        if not self._origins or not is_preflight(head):
             return None
-        if self._allowed(request) is None:
+        if self._allowed(head) is None:
             message = "Pages of this origin may not call the gateway (server.cors_origins)."
             return error_response(Refusal(Fault.FORBIDDEN, message, code="origin_not_allowed"))
         return web.Response(status=204)
 
-    def settle(self, request: web.BaseRequest, headers: CIMultiDict[str]) -> None:
+    def settle(self, head: Head, headers: CIMultiDict[str]) -> None:
         """Make the head of an answer say what the policy is, and nothing else.
 
         Without a policy a backend's own holds for what is passed on to it. But on a path of ours its
         preflights must not promise what our answers do not keep.
         """
-        if self._origins or self._is_ours(request):
+        if self.concerns(head):
             for name in {name for name in headers if name.lower().startswith(_PREFIX)}:
                 headers.popall(name)
         if not self._origins:
             return
-        _vary(headers, *(_PREFLIGHT_VARIES if _is_preflight(request) else (hdrs.ORIGIN,)))
-        allowed = self._allowed(request)
+        _vary(headers, *(_PREFLIGHT_VARIES if is_preflight(head) else (hdrs.ORIGIN,)))
+        allowed = self._allowed(head)
         if allowed is None:
             return
-        if _is_preflight(request):
-            self._promise(request, headers)
+        if is_preflight(head):
+            self._promise(head, headers)
         else:
             names = {name.lower(): str(name) for name in (*_EXPOSED, *headers)}
             shown = [name for key, name in names.items() if key not in _SHOWN_ANYWAY]
@@ -82,22 +92,22 @@ class Cors:
         if self._has_credentials:
             headers[hdrs.ACCESS_CONTROL_ALLOW_CREDENTIALS] = "true"
 
-    def _allowed(self, request: web.BaseRequest) -> str | None:
+    def _allowed(self, head: Head) -> str | None:
         """As whom the page that asks may read: its own origin, or anybody."""
-        given = request.headers.getall(hdrs.ORIGIN, ())
+        given = head.headers.all("origin")
         if len(given) != 1:
             return None
         if "*" in self._origins:
             return "*"
         return given[0] if given[0].lower() in self._origins else None
 
-    def _promise(self, request: web.BaseRequest, headers: CIMultiDict[str]) -> None:
+    def _promise(self, head: Head, headers: CIMultiDict[str]) -> None:
         headers[hdrs.ACCESS_CONTROL_ALLOW_METHODS] = METHODS
-        names = request.headers.get(hdrs.ACCESS_CONTROL_REQUEST_HEADERS, "")
+        names = head.headers.first("access-control-request-headers") or ""
         if _NAMES.fullmatch(names):  # those asked for: a `*` would not stand for Authorization
             headers[hdrs.ACCESS_CONTROL_ALLOW_HEADERS] = names
         headers[hdrs.ACCESS_CONTROL_MAX_AGE] = str(self._max_age_s)
-        if request.headers.get("Access-Control-Request-Private-Network") == "true":
+        if head.headers.first("access-control-request-private-network") == "true":
             headers["Access-Control-Allow-Private-Network"] = "true"
 
 
@@ -106,6 +116,6 @@ def _vary(headers: CIMultiDict[str], *names: str) -> None:
     headers[hdrs.VARY] = ", ".join({name.lower(): name for name in listed}.values())
 
 
-def _is_preflight(request: web.BaseRequest) -> bool:
-    asks = hdrs.ORIGIN in request.headers and hdrs.ACCESS_CONTROL_REQUEST_METHOD in request.headers
-    return asks and request.method == "OPTIONS"
+def is_preflight(head: Head) -> bool:
+    asks = "origin" in head.headers and "access-control-request-method" in head.headers
+    return asks and head.method == "OPTIONS"

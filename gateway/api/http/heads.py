@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from gateway.core.call import Begun
 from gateway.wire.http.head import Head, Headers
 
 _HEAD = web.RequestKey("head", Head)
+
+BEGUN = web.RequestKey("begun", Begun)
+"""The call that the fast lane has made for a request, and that was not answered."""
 
 
 def head_of(request: web.BaseRequest) -> Head:

@@ -55,6 +55,11 @@ class Methods:
         elif data := data if self._tail else self._named(data):
             self._read_head(data)
 
+    @property
+    def is_between(self) -> bool:
+        """Whether what comes next is the beginning of a request."""
+        return self._is_certain and not (self._body_bytes or self._tail or self._held or self._names)
+
     def own(self, head: RawRequestMessage) -> RawRequestMessage:
         """The next head that the parser has read, with the method that was sent."""
         if head.method == _STAND_IN and self._names:

@@ -11,7 +11,7 @@ import logging
 import re
 import uuid
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
@@ -23,17 +23,23 @@ from multidict import CIMultiDict
 
 from gateway import loop
 from gateway.api.http.errors import STATUS, error_bytes, error_response
-from gateway.api.http.heads import head_of
+from gateway.api.http.heads import BEGUN, head_of
 from gateway.api.http.methods import Methods
 from gateway.api.http.slow_clients import Patience
 from gateway.config import ServerSettings
+from gateway.core.call import Begun
 from gateway.observe import Observer, line
 from gateway.wire.errors import Fault, Refusal, invalid
 from gateway.wire.http.admission import admit, bad_version, head_too_large, unknown_method
+from gateway.wire.http.head import Head
 from gateway.wire.http.headers import set_own
 
+if TYPE_CHECKING:
+    from gateway.api.lane.connection import FastConnection
+    from gateway.api.lane.lane import Lane
+
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
-Settle = Callable[[web.BaseRequest, CIMultiDict[str]], None]
+Settle = Callable[[Head, CIMultiDict[str]], None]
 
 _READ_BYTES = 64 * 2**10
 """Of a body, held for whoever reads it: up to twice that, or 4096 chunks, some 10 ms of parsing."""
@@ -54,6 +60,7 @@ class Server(web.Server):
         settle: Has the last word about the head of every answer to a request.
         is_leaving: Every answer is the last one on its connection, so that clients and balancers open their
             next one elsewhere, and none is cut when the process ends.
+        lane: The fast lane, in which connections begin.
     """
 
     def __init__(
@@ -66,9 +73,45 @@ class Server(web.Server):
         self._observer = observer
         self.settle = settle
         self.is_leaving = False
+        self.lane: Lane | None = None
 
     def __call__(self) -> RequestHandler:
+        if self.lane is not None:
+            return cast(RequestHandler, self.lane.connection())
         return _Connection(self, self._settings, self._observer)
+
+    def turns_away(self, transport: asyncio.Transport) -> bool:
+        """Whether there are too many connections already; then this one ends."""
+        if not self.is_full:
+            return False
+        self._observer.request_refused(503)
+        transport.write(error_bytes(_too_many_connections()))
+        transport.close()
+        return True
+
+    def joined(self, connection: FastConnection, transport: asyncio.Transport) -> None:
+        """A connection of the fast lane counts as any other."""
+        self._connections[cast(RequestHandler, connection)] = transport
+
+    def left(self, connection: FastConnection) -> None:
+        self._connections.pop(cast(RequestHandler, connection), None)
+
+    def takes_back(self, connection: _Connection, data: bytes) -> bool:
+        """Whether the fast lane goes on with a connection on which all has been answered."""
+        if self.lane is None or not self.lane.wants(data) or (transport := connection.let_go()) is None:
+            return False
+        first = self.lane.connection()
+        transport.set_protocol(first)
+        first.connection_made(transport)
+        first.data_received(data)
+        return True
+
+    def hand_over(self, transport: asyncio.Transport, data: bytes, begun: Begun | None) -> None:
+        """Take a connection from the fast lane, with what has come and is not answered."""
+        connection = _Connection(self, self._settings, self._observer, begun)
+        transport.set_protocol(connection)
+        connection.connection_made(transport)
+        connection.data_received(data)
 
     @property
     def is_full(self) -> bool:
@@ -88,9 +131,11 @@ class Server(web.Server):
 class _Connection(RequestHandler):
     """One client's connection."""
 
-    __slots__ = ("_body", "_is_deaf", "_observer", "_patience", "_server", "methods")
+    __slots__ = ("_begun", "_body", "_is_deaf", "_observer", "_patience", "_server", "methods")
 
-    def __init__(self, server: Server, settings: ServerSettings, observer: Observer) -> None:
+    def __init__(
+        self, server: Server, settings: ServerSettings, observer: Observer, begun: Begun | None = None
+    ) -> None:
         super().__init__(
             server,
             loop=asyncio.get_running_loop(),
@@ -104,15 +149,11 @@ class _Connection(RequestHandler):
         self._patience = Patience(self, settings)
         self._body: StreamReader = EMPTY_PAYLOAD  # of the last head that has come
         self._is_deaf = False  # what still comes is dropped
+        self._begun = begun
         self.methods = Methods(self._parse)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        if self._server.is_full:
-            assert isinstance(transport, asyncio.Transport)
-            self._observer.request_refused(503)
-            transport.write(error_bytes(_too_many_connections()))
-            transport.close()
-        else:
+        if not self._server.turns_away(cast(asyncio.Transport, transport)):
             super().connection_made(transport)
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -120,7 +161,7 @@ class _Connection(RequestHandler):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self._is_deaf:
+        if self._is_deaf or (self._is_idle and self._server.takes_back(self, data)):
             return
         body, was_whole, heads = self._body, self._body.is_eof(), self._request_count
         self.methods.receive(data)
@@ -136,15 +177,34 @@ class _Connection(RequestHandler):
         else:
             self._patience.end()
 
+    @property
+    def _is_idle(self) -> bool:
+        """Whether all requests are answered, and all of the answers is on its way."""
+        is_waiting = self._waiter is not None and not self._waiter.done()
+        is_open = not (self._close or self._force_close or self._upgraded)
+        return is_waiting and is_open and self.methods.is_between and not (self.is_held or self._paused)
+
+    def let_go(self) -> asyncio.Transport | None:
+        """Leave the connection to somebody else; None if there is none any more."""
+        transport, self.transport = self.transport, None
+        if transport is not None:
+            self.connection_lost(None)
+        return transport
+
     def _parse(self, data: bytes) -> RawRequestMessage | None:
         heads = self._request_count
         super().data_received(data)
         head = self._messages[-1][0] if self._request_count == heads + 1 else None
         return head if isinstance(head, RawRequestMessage) else None
 
+    def take_begun(self) -> Begun | None:
+        """What the fast lane has done for the first request, once."""
+        begun, self._begun = self._begun, None
+        return begun
+
     def settle(self, request: web.BaseRequest, headers: CIMultiDict[str]) -> None:
         if self._server.settle is not None:
-            self._server.settle(request, headers)
+            self._server.settle(head_of(request), headers)
 
     @property
     def is_leaving(self) -> bool:
@@ -214,7 +274,10 @@ def _request(
         # What follows a declined upgrade may be of the other protocol. After chunks aiohttp's parser (3.14)
         # takes the last line of a trailer, which may say anything, for the next request's first header.
         message = message._replace(should_close=True)
-    return _Request(message, payload, protocol, writer, task, task.get_loop())
+    request = _Request(message, payload, protocol, writer, task, task.get_loop())
+    if (begun := protocol.take_begun()) is not None:
+        request[BEGUN] = begun
+    return request
 
 
 class _Request(web.BaseRequest):

@@ -149,13 +149,13 @@ def hold_little(request: web.BaseRequest) -> None:
     """
     if (transport := _open(request)) is not None:
         transport.set_write_buffer_limits(high=0)
-        keep_little_unsent(request)
+        keep_little_unsent(transport)
 
 
-def keep_little_unsent(request: web.BaseRequest) -> None:
+def keep_little_unsent(transport: asyncio.Transport | None) -> None:
     """The kernel's part of it."""
     option = getattr(socket, "TCP_NOTSENT_LOWAT", None)  # Linux and macOS
-    if option is not None and (transport := _open(request)) is not None:
+    if option is not None and transport is not None and not transport.is_closing():
         connection = transport.get_extra_info("socket")
         connection.setsockopt(socket.IPPROTO_TCP, option, _UNSENT_BYTES_MAX)
 
@@ -164,6 +164,41 @@ def hold_as_usual(request: web.BaseRequest) -> None:
     """The connection may be used again, for something else."""
     if (transport := _open(request)) is not None:
         transport.set_write_buffer_limits()
+
+
+class _Looks:
+    """At what a client has not taken yet: it has stalled after so many at which that was not less."""
+
+    __slots__ = ("_left", "_since")
+
+    def __init__(self, left: int) -> None:
+        self._left = left
+        self._since = 0
+
+    def are_over(self, left: int) -> bool:
+        self._since = 0 if left < self._left else self._since + 1
+        self._left = min(self._left, left)
+        return self._since >= _LOOKS
+
+
+class Stall:
+    """As `drained`, without anybody who waits: breaks the connection of a client off that has stalled."""
+
+    __slots__ = ("_alarm", "_looks", "_transport")
+
+    def __init__(self, transport: asyncio.Transport, stall_s: float) -> None:
+        self._transport = transport
+        self._looks = _Looks(_unsent(transport))
+        self._alarm = loop.Alarm(stall_s / _LOOKS, self._look)
+
+    def stop(self) -> None:
+        self._alarm.stop()
+
+    def _look(self) -> None:
+        if self._looks.are_over(_unsent(self._transport)):
+            self._transport.abort()
+        else:
+            self._alarm.restart()
 
 
 async def drained(request: web.BaseRequest, stall_s: float) -> None:
@@ -178,13 +213,10 @@ async def drained(request: web.BaseRequest, stall_s: float) -> None:
     """
     # A task, as aiohttp cannot wait for the same thing again once a timeout has cancelled it.
     draining = asyncio.ensure_future(request.writer.drain())
-    left, looks = _unsent(request), 0
+    looks = _Looks(_unsent(request.transport))
     try:
         while not await loop.are_done([draining], stall_s / _LOOKS):
-            looks += 1
-            if (now_left := _unsent(request)) < left:
-                left, looks = now_left, 0
-            elif looks >= _LOOKS:
+            if looks.are_over(_unsent(request.transport)):
                 raise TimeoutError
         draining.result()
     finally:
@@ -205,5 +237,5 @@ def _open(request: web.BaseRequest) -> asyncio.Transport | None:
     return None if transport is None or transport.is_closing() else transport
 
 
-def _unsent(request: web.BaseRequest) -> int:
-    return request.transport.get_write_buffer_size() if request.transport is not None else 0
+def _unsent(transport: asyncio.Transport | None) -> int:
+    return transport.get_write_buffer_size() if transport is not None else 0

@@ -14,7 +14,7 @@ from gateway.api.identity.tenants import Tenant, Tenants
 from gateway.api.ports import Backend
 from gateway.engine.credentials import CallerHeaders
 from gateway.wire.errors import Fault, Refusal, invalid
-from gateway.wire.http.head import Credential
+from gateway.wire.http.head import Credential, Head
 from gateway.wire.http.headers import background_headers
 from gateway.wire.response_ids import is_own
 
@@ -48,9 +48,18 @@ class Callers:
         self._vetting = vetting
         self._base_path = base_path
 
+    @property
+    def is_gate(self) -> bool:
+        """Whether it is for the gateway to say who may come in, on every path."""
+        return self._tenants.is_gate
+
+    def tenant(self, head: Head) -> bytes:
+        """Whose request it is. Raises: Refusal, if that cannot be told, or the caller may not come in."""
+        return self._tenants.of(head).tenant
+
     def admit(self, request: web.BaseRequest) -> None:
         """The door of every path. Raises: Refusal, if the caller may not come in."""
-        if self._tenants.is_gate:
+        if self.is_gate:
             request[_TENANT] = self._tenants.of(head_of(request))
 
     def of(self, request: web.BaseRequest, request_id: str) -> Caller:

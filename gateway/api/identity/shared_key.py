@@ -7,56 +7,55 @@ a backend, whatever the shape of its id and whichever the path.
 from __future__ import annotations
 
 import re
+from collections.abc import Generator
 from urllib.parse import unquote
 
-from aiohttp import web
-
-from gateway.api.http.bodies import looked_over, read_body
+from gateway.api.http.bodies import looked_over
 from gateway.api.ports import Backend
 from gateway.wire.bodies.classify import may_name_previous
 from gateway.wire.errors import Fault, Refusal, invalid
+from gateway.wire.http.head import Head
 
 COMPUTING = frozenset({"input_tokens", "compact"})
 """Endpoints that have the shape of `/responses/{id}` and store nothing."""
 
 
-def speaks_of_responses(request: web.BaseRequest) -> bool:
+def speaks_of_responses(head: Head) -> bool:
     """Whether any server might take the path for one of stored responses."""
-    path = unquote(request.raw_path.partition("?")[0]).casefold()
+    path = unquote(head.path).casefold()
     return "responses" in re.split(r"[/\\;]", path)
 
 
-def keep_sockets_apart(request: web.BaseRequest, backend: Backend) -> None:
+def keep_sockets_apart(head: Head, backend: Backend) -> None:
     """Raises: Refusal, of a socket in whose messages any response can be named."""
-    if not backend.sees_callers and speaks_of_responses(request):
+    if not backend.sees_callers and speaks_of_responses(head):
         raise _not_passed_on()
 
 
-async def keep_apart(
-    request: web.BaseRequest, backend: Backend, body: bytes | None, *, collection: str, bytes_max: int
-) -> bytes | None:
-    """The body of a request that may be passed on, if it had to be read.
+def is_kept_apart(head: Head, backend: Backend, collection: str) -> bool:
+    """Whether a request may be passed on only if its body is `kept_apart`.
 
     Args:
         collection: Path of `/responses`.
-        bytes_max: Of a body that must be read.
 
     Raises:
         Refusal: It names a stored response, or could.
     """
-    if backend.sees_callers or not speaks_of_responses(request):
-        return body
-    path = request.raw_path.partition("?")[0]
-    if request.method != "POST" or path not in {f"{collection}/{name}" for name in COMPUTING}:
+    if backend.sees_callers or not speaks_of_responses(head):
+        return False
+    if head.method != "POST" or head.path not in {f"{collection}/{name}" for name in COMPUTING}:
         raise _not_passed_on()
-    body = body if body is not None else await read_body(request, bytes_max)
-    await refuse_previous(body)
-    return body
+    return True
 
 
 async def refuse_previous(body: bytes) -> None:
+    """Raises: Refusal, as `kept_apart`."""
+    await looked_over(kept_apart(body))
+
+
+def kept_apart(body: bytes) -> Generator[None, None, None]:
     """Raises: Refusal, of a body that goes on from some response, or of which that cannot be said."""
-    if await looked_over(may_name_previous(body)):
+    if (yield from may_name_previous(body)):
         raise invalid(
             "Only responses of this gateway can be gone on from, by a 'previous_response_id' given once.",
             param="previous_response_id",

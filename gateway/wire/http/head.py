@@ -68,6 +68,17 @@ class Head:
     has_body: bool = False
     peer: str | None = None
 
+    @property
+    def path(self) -> str:
+        """As it was sent, without the query."""
+        return self.target.partition("?")[0]
+
+    @property
+    def is_json(self) -> bool:
+        """Whether the body is said to be JSON."""
+        kind = self.headers.first("content-type") or ""
+        return kind.partition(";")[0].strip().lower() == "application/json"
+
     @cached_property
     def credential(self) -> Credential | None:
         """The caller's credential, its name in lower case.
@@ -86,4 +97,4 @@ class Head:
 
 def is_sendable(text: str) -> bool:
     """Whether this text can be put on the wire, in a header, a status line or a target."""
-    return not _UNSENDABLE.search(text)
+    return (text.isascii() and text.isprintable()) or not _UNSENDABLE.search(text)

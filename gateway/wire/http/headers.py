@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from functools import lru_cache
 from itertools import chain
 
 from gateway.wire.http.head import CREDENTIALS, Headers, is_sendable
@@ -131,15 +132,16 @@ def background_headers(headers: Headers, *, withheld: frozenset[str] = frozenset
 
 def to_client(headers: Iterable[tuple[str, str]], *, request_id: str) -> list[tuple[str, str]]:
     """The headers of the answer; length, encoding and type of the body stay as they are."""
-    folded = [(_folded(name), name, value) for name, value in headers]
-    nominated = _nominated(value for key, _, value in folded if key == "connection")
+    given = list(headers)
+    nominated = _nominated(
+        [value for name, value in given if len(name) == 10 and _folded(name) == "connection"]
+    )
     own: dict[str, str] = {}
     set_own(own, request_id)
     sent: list[tuple[str, str]] = []
-    for key, name, value in folded:
-        if key in _NOT_TO_CLIENT or key in nominated or key.startswith(_NOT_TO_CLIENT_PREFIXES):
-            continue
-        if not is_sendable(value):
+    for name, value in given:
+        key = _to_client_as(name)
+        if not key or key in nominated or not is_sendable(value):
             continue
         if key == "cache-control":
             own.pop("Cache-Control", None)
@@ -171,15 +173,28 @@ def _from_caller(headers: Headers) -> Iterator[_Field]:
     nominated = _nominated(headers.all("connection"))
     spelling: dict[str, str] = {}
     for name, value in headers.pairs:
-        key = name.lower()
-        if key in _NOT_TO_BACKEND or key in nominated or key.startswith(_NOT_TO_BACKEND_PREFIXES):
-            continue
-        # WSGI, CGI and nginx fold `-`, `_` and `.` into one: `X_Forwarded_For` would come back to
-        # life behind us as the header that was just dropped.
-        if "_" in key or "." in key or not is_sendable(value):
+        key = _from_caller_as(name)
+        if not key or key in nominated or not is_sendable(value):
             continue
         # One spelling for repeats: aiohttp's client lets a differently spelled repeat replace the first.
         yield key, spelling.setdefault(key, name), value
+
+
+@lru_cache(maxsize=1024)
+def _from_caller_as(name: str) -> str:
+    """The name of a caller's header in lower case; empty, if such headers end here."""
+    key = name.lower()
+    # WSGI, CGI and nginx fold `-`, `_` and `.` into one: `X_Forwarded_For` would come back to
+    # life behind us as the header that was just dropped.
+    ends = key in _NOT_TO_BACKEND or key.startswith(_NOT_TO_BACKEND_PREFIXES) or "_" in key or "." in key
+    return "" if ends else key
+
+
+@lru_cache(maxsize=1024)
+def _to_client_as(name: str) -> str:
+    """The same for a backend's header."""
+    key = _folded(name)
+    return "" if key in _NOT_TO_CLIENT or key.startswith(_NOT_TO_CLIENT_PREFIXES) else key
 
 
 def _nominated(connection: Iterable[str]) -> frozenset[str]:

@@ -1,0 +1,317 @@
+"""Calls of the fast lane: over connections of their own, balanced and counted with all others.
+
+Here nothing is tried again. A call that was not answered goes back to whoever made it, with what came of it,
+and the one loop of `outbound.calls` judges it and goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import time
+from collections.abc import Callable
+from functools import cache
+from typing import Final
+
+import aiohttp
+from aiohttp.client_reqrep import ConnectionKey
+
+from gateway import loop
+from gateway.config import UpstreamSettings
+from gateway.core.call import Begun, PlainCall
+from gateway.core.quick import AnswerHead, Listener, Prepared
+from gateway.observe import Observer
+from gateway.outbound.budget import RetryBudget
+from gateway.outbound.client import IDLE_CONNECTION_S
+from gateway.outbound.lane.wire import KnownAnswers, Wire
+from gateway.outbound.pool import Pool, Replica
+from gateway.wire.http.head import Head
+from gateway.wire.http.messages import Pairs, serialised, sized
+
+_ID: Final = "7f1d2a52-0d6a-4a5e-9a43-5c1f0a1be9d7"
+"""Stands for the request's id in a head that is made ready."""
+
+_TICK_S: Final = 1.0
+_TRUSTED_S: Final = 0.5
+"""No server closes a connection that was idle for less, but one that ends; to ask the kernel takes time."""
+
+_IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
+
+
+class QuickCalls:
+    """Those to one backend.
+
+    Args:
+        headers: The headers with which a call goes on, as for every plain one.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        budget: RetryBudget,
+        settings: UpstreamSettings,
+        headers: Callable[[PlainCall], Pairs],
+        observer: Observer,
+    ) -> None:
+        self.pool = pool
+        self.budget = budget
+        self.observer = observer
+        self._settings = settings
+        self._headers = headers
+        self._known = KnownAnswers()
+        self._idle: dict[Replica, list[Wire]] = {replica: [] for replica in pool.replicas}
+        self._hosts = {
+            replica: f"Host: {replica.origin.host_port_subcomponent}\r\n".encode()
+            for replica in pool.replicas
+        }
+        self._calls: set[QuickCall] = set()
+        shortest_s = min(settings.plain_head_timeout_s, settings.idle_timeout_s)
+        self._ticker = loop.Ticker(min(_TICK_S, shortest_s / 2), self._tick)
+        self.head_ticks = self._ticker.ticks(settings.plain_head_timeout_s)
+        self.idle_ticks = self._ticker.ticks(settings.idle_timeout_s)
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._ticker.stop()
+        for call in tuple(self._calls):
+            call.drop()
+        for wires in self._idle.values():
+            for wire in wires:
+                wire.close()
+            wires.clear()
+
+    def prepare(self, head: Head, size: int | None = None) -> Prepared:
+        call = PlainCall(_ID, head.method, head.target, head.headers, 0, body=lambda: None, bytes=size)
+        headers = self._headers(call)
+        if size is None:
+            headers = sized(head, headers)
+        before, _, after = serialised("", headers).removeprefix(b"\r\n").partition(_ID.encode())
+        return Prepared(
+            head.method, f"{head.method} {head.target} HTTP/1.1\r\n".encode(), before, after + b"\r\n"
+        )
+
+    def call(self, prepared: Prepared, body: bytes, request_id: str, listener: Listener) -> QuickCall | None:
+        replica = self.pool.pick()
+        if replica is None:
+            return None
+        head = (
+            prepared.line,
+            self._hosts[replica],
+            prepared.before,
+            request_id.encode(),
+            prepared.after,
+            body,
+        )
+        call = QuickCall(self, replica, prepared.method, b"".join(head), listener)
+        self.pool.begin(replica, is_background=False)
+        self._calls.add(call)
+        self._ticker.wake()
+        if (wire := self._idle_wire(replica)) is not None:
+            call.start(wire)
+        else:
+            call.task = asyncio.create_task(self._connect(call), name="connecting")
+        return call
+
+    def ended(self, call: QuickCall) -> None:
+        """A call is over; its connection may serve the next one."""
+        self._calls.discard(call)
+        self.pool.end(call.replica, is_background=False)
+        if call.wire is not None:
+            self._keep(call.replica, call.wire)
+
+    # -- connections
+
+    def _keep(self, replica: Replica, wire: Wire) -> None:
+        if wire.is_open:
+            wire.idle_since_s = time.monotonic()
+            self._idle[replica].append(wire)
+            self._ticker.wake()
+
+    def _idle_wire(self, replica: Replica) -> Wire | None:
+        wires = self._idle[replica]
+        if not wires:
+            return None
+        now_s = time.monotonic()
+        while wires:
+            wire = wires.pop()
+            idle_s = now_s - wire.idle_since_s
+            if wire.is_open and (
+                idle_s < _TRUSTED_S or (idle_s < IDLE_CONNECTION_S and wire.is_established())
+            ):
+                return wire
+            wire.close()
+        return None
+
+    async def _connect(self, call: QuickCall) -> None:
+        origin = call.replica.origin
+        assert origin.host is not None
+        assert origin.port is not None
+        is_secure = origin.scheme == "https"
+        wire = Wire(self._known)
+        try:
+            async with loop.timeout(self._settings.connect_timeout_s):
+                await asyncio.get_running_loop().create_connection(
+                    lambda: wire, origin.host, origin.port, ssl=_tls() if is_secure else None
+                )
+        except (OSError, TimeoutError) as error:
+            call.unreached(_named(error, origin.host, origin.port))
+            return
+        if call.is_over:
+            self._keep(call.replica, wire)
+        else:
+            call.start(wire)
+
+    def _tick(self) -> bool:
+        for call in tuple(self._calls):
+            call.tick()
+        now_s = time.monotonic()
+        for replica, wires in self._idle.items():
+            for wire in wires:
+                if now_s - wire.idle_since_s >= IDLE_CONNECTION_S:
+                    wire.close()
+            self._idle[replica] = [wire for wire in wires if wire.is_open]
+        return bool(self._calls) or any(self._idle.values())
+
+
+class QuickCall:
+    """One of them, at one server.
+
+    Attributes:
+        wire: Its connection, once it has one.
+        task: Gets one.
+    """
+
+    __slots__ = (
+        "_calls",
+        "_has_moved",
+        "_is_answered",
+        "_is_paused",
+        "_listener",
+        "_method",
+        "_request",
+        "_started_s",
+        "_still",
+        "is_over",
+        "replica",
+        "task",
+        "wire",
+    )
+
+    def __init__(
+        self, calls: QuickCalls, replica: Replica, method: str, request: bytes, listener: Listener
+    ) -> None:
+        self._calls = calls
+        self._method = method
+        self._request = request
+        self._listener = listener
+        self._is_answered = self._is_paused = self._has_moved = False
+        self._still = 0  # ticks since anything came
+        self._started_s = 0.0
+        self.replica = replica
+        self.wire: Wire | None = None
+        self.task: asyncio.Task[None] | None = None
+        self.is_over = False
+
+    def start(self, wire: Wire) -> None:
+        """There is a connection."""
+        self.wire = wire
+        self._still = 0
+        self._started_s = time.monotonic()
+        wire.send(self, self._request, shows_bodies=self._method != "HEAD")
+
+    # -- for whoever called
+
+    def pause(self) -> None:
+        self._is_paused = True
+        if self.wire is not None:
+            self.wire.pause()
+
+    def resume(self) -> None:
+        self._is_paused = False
+        if self.wire is not None:
+            self.wire.resume()
+
+    def drop(self) -> None:
+        if self.wire is not None:
+            self.wire.close()
+        self._over()
+
+    # -- for the connection
+
+    def answered(self, head: AnswerHead, body: bytes, is_end: bool) -> None:
+        self._is_answered = self._has_moved = True
+        calls = self._calls
+        calls.budget.called()
+        calls.observer.upstream_answered("passthrough", time.monotonic() - self._started_s)
+        calls.pool.answered(self.replica, head.status, takes_jobs=False)
+        if is_end:
+            self._over()
+        self._listener.answered(head, body, is_end)
+
+    def received(self, body: bytes, is_end: bool) -> None:
+        self._has_moved = True
+        if is_end:
+            self._over()
+        self._listener.received(body, is_end)
+
+    def broke(self, error: Exception, *, is_unsent: bool) -> None:
+        assert self.wire is not None
+        # Go on as if nothing had been done where that cannot be told apart from what was done: for methods
+        # that may be repeated (RFC 9110 §9.2.2), and where the server had closed before it had the request.
+        # Anything else may have begun, and is judged as every call that was broken off.
+        is_repeatable = self.wire.is_used and (is_unsent or self._method in _IDEMPOTENT)
+        self._fail(None if is_repeatable else error, "cut")
+
+    def unreached(self, error: Exception | None) -> None:
+        """There is no connection."""
+        if not self.is_over:
+            self._fail(error, "cut")
+
+    def tick(self) -> None:
+        """Some time has passed."""
+        if self._has_moved or self._is_paused or self.wire is None:
+            self._has_moved, self._still = False, 0
+            return
+        self._still += 1
+        if self._still >= (self._calls.idle_ticks if self._is_answered else self._calls.head_ticks):
+            self.wire.close()
+            self._fail(TimeoutError(), "timeout")
+
+    def _fail(self, error: Exception | None, reason: str) -> None:
+        is_answered = self._is_answered
+        self._over()
+        if is_answered:
+            self._listener.cut(reason)
+            return
+        if error is not None:
+            self._calls.budget.called()
+        self._listener.failed(None if error is None else Begun(self.replica, error))
+
+    def _over(self) -> None:
+        if not self.is_over:
+            self.is_over = True
+            self._calls.ended(self)
+
+
+@cache
+def _tls() -> ssl.SSLContext:
+    """As aiohttp's client has it."""
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(("http/1.1",))
+    return context
+
+
+def _named(error: OSError | TimeoutError, host: str, port: int) -> Exception | None:
+    """A failure to connect in the words of aiohttp's client; None where it does not say enough."""
+    key = ConnectionKey(host, port, False, True, None, None, None)
+    match error:
+        case socket.gaierror():
+            return aiohttp.ClientConnectorDNSError(key, error)
+        case ssl.CertificateError():
+            return aiohttp.ClientConnectorCertificateError(key, error)
+        case ssl.SSLError():
+            return aiohttp.ClientConnectorSSLError(key, error)
+        case TimeoutError() if error.errno is None:
+            return aiohttp.ConnectionTimeoutError()
+    return aiohttp.ClientConnectorError(key, error) if error.errno is not None else None
