@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import os
 import signal
 import socket
-import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -44,8 +44,8 @@ from gateway.process import (
     warn_of_few_files,
     watch_loop,
 )
-from gateway.store.sqlite.file import DatabaseInUse, DatabaseRefused, DatabaseUnreachable
-from gateway.store.sqlite.store import SqliteStore
+from gateway.store.opening import described, open_store
+from gateway.store.refused import DatabaseInUse, DatabaseRefused, DatabaseUnreachable
 from gateway.wire import openapi
 
 # sysexits.h: what a supervisor can tell apart.
@@ -96,9 +96,7 @@ async def _serve(settings: Settings) -> int:
             url=gateway.url,
             admin=gateway.admin_url,
             upstream=[url for one in settings.all_backends.values() for url in one.urls],
-            database=str(settings.store.database),
-            durability=settings.store.durability,
-            sqlite=sqlite3.sqlite_version,
+            **described(settings.store),
             open_files_max=open_files_max,
         )
         warn_of_few_files(settings, open_files_max)
@@ -149,11 +147,14 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         closing = stack.enter_context(ExitStack())
         sockets = await bound(closing, server.host, server.port, name="port")
         admin_sockets = await bound(closing, server.admin_host, server.admin_port, name="admin_port")
-        store = await SqliteStore.open(settings.store, observer)
+        store = await open_store(settings.store, observer)
         stack.push_async_callback(store.close)
         backends = await HttpBackends.open(settings, observer, stack)
         sender = await HttpSender.open(settings, stack)
         pepper = settings.tenants.read_pepper() or store.pepper
+        await store.agree(
+            {"tenants.pepper": hashlib.sha256(pepper).hexdigest(), "tenants.mode": settings.tenants.mode}
+        )
         engine = Engine(
             store,
             backends,

@@ -43,6 +43,18 @@ _MODE_SETTINGS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (  # 
     ("trusted_header", ("header", "header_peers"), ()),
     ("none", (), ("allow_anyone",)),
 )
+_OF_A_FILE = (
+    "database",
+    "database_bytes_max",
+    "ballast_bytes",
+    "wal_truncate_bytes",
+    "wal_bytes_max",
+    "check_bytes_max",
+    "found_within_ms",
+    "on_corrupt",
+    "allow_fuse",
+)
+_OF_POSTGRESQL = ("pooler", "connect_timeout_s")
 _KEYS = ("api_key", "api_key_file", "api_key_env")
 _ANY = frozenset({"0.0.0.0", "::"})  # noqa: S104  (compared with, not bound)
 _LOOPBACK = frozenset({"127.0.0.1", "::1"})
@@ -88,6 +100,31 @@ def conflicts(settings: Settings) -> Iterator[Conflict]:
                 f"{both[0]} is true and {both[1]} is none: all callers are one, and would get one salt",
             )
     yield from _webhooks(settings)
+    yield from _store(settings, backends)
+
+
+def _store(settings: Settings, backends: dict[str, UpstreamSettings]) -> Iterator[Conflict]:
+    store = settings.store
+    fields = type(store).model_fields
+    others = _OF_A_FILE if store.is_shared else _OF_POSTGRESQL
+    for key in others:
+        if getattr(store, key) != fields[key].get_default(call_default_factory=True):
+            names = (f"store.{key}", "store.url")
+            why = "which store.url replaces" if store.is_shared else "of which store.url would be the address"
+            kind = "the SQLite file" if store.is_shared else "a PostgreSQL database"
+            yield names, f"store.{key} is for {kind}, {why}"
+    credentials = settings.credentials
+    is_sealed = credentials.sealing_keys or credentials.sealing_keys_file is not None
+    if not store.is_shared or is_sealed or not settings.tenants.passes_credentials:
+        return
+    for prefix, backend in backends.items():
+        if all(getattr(backend, key) is None for key in _KEYS):
+            yield (
+                ("credentials.sealing_keys", f"{prefix}.api_key", "store.url"),
+                f"{prefix} is called with its callers' credentials, and store.url is shared: whichever "
+                "gateway runs a job must be able to open them. Give credentials.sealing_keys, the same to all "
+                "gateways, or a key of the backend's own",
+            )
 
 
 def _by_prefix(settings: Settings) -> dict[str, UpstreamSettings]:

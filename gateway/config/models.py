@@ -7,6 +7,8 @@ at the world.
 
 from __future__ import annotations
 
+import re
+import tempfile
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -123,9 +125,15 @@ class BackgroundSettings(Section):
 
 
 class StoreSettings(Section):
-    """The database file."""
+    """The database file; or the PostgreSQL database that several gateways share."""
 
     database: Path = Path("backburner.db")
+    url: SecretStr | None = None
+    """`postgresql://user:password@host/database`, in place of a file."""
+    pooler: bool = False
+    """The URL leads to a pooler in transaction mode: no prepared statements, settings or notifications."""
+    connect_timeout_s: Seconds = 2
+    """Longest wait for a new connection to PostgreSQL."""
     durability: Literal["disk", "process"] = "disk"
     """`disk` survives power loss (synchronous=FULL), `process` a kill (synchronous=NORMAL)."""
     database_bytes_max: Bytes = 4 * 2**30
@@ -148,6 +156,23 @@ class StoreSettings(Section):
     """At the start, refuse a damaged file, or set it aside and begin with a new one."""
     allow_fuse: bool = False
     """Trust a FUSE or 9P file system to lock and to flush."""
+
+    @field_validator("url")
+    @classmethod
+    def _names_a_database(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not re.match(r"postgres(ql)?://[^\s]*/[^/\s?]+", value.get_secret_value()):
+            raise ValueError("must be postgresql://user@host/database")
+        return value
+
+    @property
+    def is_shared(self) -> bool:
+        """Several gateways may use it at once."""
+        return self.url is not None
+
+    @property
+    def scratch(self) -> Path:
+        """The directory of what is put aside for a while: beside the database file, if there is one."""
+        return Path(tempfile.gettempdir()) if self.is_shared else self.database.absolute().parent
 
     @field_validator("database")
     @classmethod

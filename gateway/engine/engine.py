@@ -72,9 +72,7 @@ class Engine:
         self._clock = clock = clock or Clock(store.wall_ns)
         self._credentials = credentials = Credentials(Sealer(keys) if keys else None)
         intake = Intake(clock, background, observer)
-        self._outputs = outputs = Outputs(
-            background.output_total_bytes_max, settings.store.database.absolute().parent
-        )
+        self._outputs = outputs = Outputs(background.output_total_bytes_max, settings.store.scratch)
         self._silence = silence = Silence(background.silent_after_s, observer)
         self.followers = followers = Followers(store, clock, settings.stream, observer)
         self._endings = endings = Endings(

@@ -31,8 +31,20 @@ def response(response_id: str) -> Topic:
     return Topic(f"response:{response_id}")
 
 
+def wanted(response_id: str) -> Topic:
+    """Somebody follows a response at another replica than ours, and did not a moment ago."""
+    return Topic(f"wanted:{response_id}")
+
+
 class Bells(Protocol):
     """Those of one store, for all of its replicas."""
+
+    @property
+    def look_s(self) -> float | None:
+        """How long a ring of another replica may be missing: look so often. None: there is no other."""
+
+    def is_wanted(self, response_id: str) -> bool:
+        """Whether a response has followers at other replicas, who wait for its events."""
 
     def ring(self, topic: Topic) -> None:
         """Wake whoever listens."""
@@ -44,8 +56,18 @@ class Bells(Protocol):
 class LocalBells:
     """Bells within one process."""
 
+    look_s: float | None = None
+
     def __init__(self) -> None:
         self._listening: dict[Topic, list[Callable[[], object]]] = {}
+
+    def is_wanted(self, response_id: str) -> bool:
+        return False
+
+    @property
+    def topics(self) -> list[Topic]:
+        """To which somebody listens."""
+        return list(self._listening)
 
     def ring(self, topic: Topic) -> None:
         for wake in self._listening.get(topic, ())[:]:

@@ -7,7 +7,7 @@ Times are Unix milliseconds, given by the caller, whose clock follows the store'
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -182,6 +182,7 @@ class JobStore(Chores, Protocol):
         accepted_before_ms: int | None = None,
         resting: Collection[bytes] = (),
         bytes_max: int = ...,
+        running_max: int | None = None,
     ) -> list[Work]:
         """Take up to `limit` waiting jobs of a backend.
 
@@ -192,6 +193,7 @@ class JobStore(Chores, Protocol):
             accepted_before_ms: Leave later ones where they are.
             resting: Tenants of whom none is taken.
             bytes_max: No more jobs are taken once they have this much.
+            running_max: Nor any once so many of the backend run, here and at other replicas.
         """
 
     async def append(
@@ -238,6 +240,13 @@ class JobStore(Chores, Protocol):
 
     async def beat(self) -> bool:
         """Say that this replica lives. False if others took it for dead: what it runs is not its own now."""
+
+    async def agree(self, facts: Mapping[str, str]) -> None:
+        """Say by what this replica goes, by setting; all must go by the same.
+
+        Raises:
+            DatabaseRefused: Another one that lives goes by something else.
+        """
 
     async def abandon(self, *, dead_after_s: float) -> None:
         """Take live jobs from owners that have not said for so long that they live; at 0 from all owners.

@@ -104,7 +104,7 @@ def test_every_setting_can_be_given_in_the_environment() -> None:
     }
     secrets = {"server.admin_token_file", "server.admin_token_env"}
     secrets |= {"tenants.pepper", "tenants.pepper_file", "credentials.sealing_keys_file"}
-    scalars = {"default_backend", "request_webhooks.metadata_key"}
+    scalars = {"default_backend", "request_webhooks.metadata_key", "store.url"}
     assert without == scalars | keys | mappings | of_modes | secrets
     assert load({}, environ=environ, file=None) == defaults
 

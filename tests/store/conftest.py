@@ -8,17 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from gateway.config import StoreSettings
 from gateway.core.job import NewJob
 from gateway.observe import Observer
+from gateway.store import opening
+from gateway.store.port import JobStore
 from gateway.store.sqlite.store import SqliteStore
 from tests.store.jobs import NOW, TENANT, new_job
+from tests.support.postgres import Postgres, binaries, postgres
 from tests.torture.disk import Disk, Faults, break_disk, mend_disk
 
 pytest.register_assert_rewrite("tests.store.exercise", "tests.store.exercise_outbox")
 
-Open = Callable[[], Awaitable[SqliteStore]]
+Open = Callable[[], Awaitable[JobStore]]
 OpenStore = Callable[..., Awaitable[SqliteStore]]
 
 
@@ -79,22 +83,36 @@ def commits() -> list[int]:
     return []
 
 
+@pytest.fixture(scope="session")
+def server() -> Iterator[Postgres]:
+    """A PostgreSQL for the tests of this process."""
+    if binaries() is None:
+        pytest.skip("there is no PostgreSQL on this machine: no initdb in the path or in /usr/lib/postgresql")
+    with postgres() as started:
+        yield started
+
+
 @pytest.fixture
-async def opened(tmp_path: Path, commits: list[int]) -> AsyncIterator[Open]:
-    """Opens the store; again on the same data if it was closed in between."""
+async def opened(request: pytest.FixtureRequest, tmp_path: Path, commits: list[int]) -> AsyncIterator[Open]:
+    """Opens the store; again on the same data if it was closed in between. A test that is given `kind` by
+    its module asks for another one than SQLite."""
+    kind = getattr(request.module, "KIND", "sqlite")
+    settings = StoreSettings(database=tmp_path / "test.db")
+    if kind == "postgres":
+        url = await request.getfixturevalue("server").new_database()
+        settings = StoreSettings(url=SecretStr(url))
     async with AsyncExitStack() as stack:
 
-        async def open_sqlite() -> SqliteStore:
-            settings = StoreSettings(database=tmp_path / "test.db")
-            store = await SqliteStore.open(settings, Counting(commits))
+        async def open_it() -> JobStore:
+            store = await opening.open_store(settings, Counting(commits))
             stack.push_async_callback(store.close)
             return store
 
-        yield open_sqlite
+        yield open_it
 
 
 @pytest.fixture
-async def store(opened: Open) -> SqliteStore:
+async def store(opened: Open) -> JobStore:
     return await opened()
 
 

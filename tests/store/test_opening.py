@@ -11,7 +11,7 @@ import pytest
 
 from gateway.core.job import StoreUnavailable
 from gateway.store.port import QueueLimits
-from gateway.store.sqlite.file import DatabaseDamaged, DatabaseRefused, DatabaseUnreachable
+from gateway.store.refused import DatabaseDamaged, DatabaseRefused, DatabaseUnreachable
 from gateway.store.sqlite.filesystem import filesystem_magic
 
 PLENTY = QueueLimits(10_000, 10_000)

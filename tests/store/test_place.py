@@ -17,8 +17,8 @@ import pytest
 
 from gateway.core.job import StoreUnavailable
 from gateway.store.port import QueueLimits
+from gateway.store.refused import DatabaseInUse
 from gateway.store.sqlite import database as database_module
-from gateway.store.sqlite.file import DatabaseInUse
 from gateway.store.sqlite.store import SqliteStore
 
 PLENTY = QueueLimits(10_000, 10_000)
@@ -255,7 +255,7 @@ _SECOND = """
 import asyncio, sys
 from gateway.config import StoreSettings
 from gateway.observe import Observer
-from gateway.store.sqlite.file import DatabaseInUse
+from gateway.store.refused import DatabaseInUse
 from gateway.store.sqlite.store import SqliteStore
 async def main():
     try:

@@ -18,7 +18,7 @@ import pytest
 from gateway.core.job import NewJob, Outcome, Status, StoreUnavailable
 from gateway.core.reason import Reason
 from gateway.store.port import QueueLimits
-from gateway.store.sqlite.file import DatabaseDamaged
+from gateway.store.refused import DatabaseDamaged
 from gateway.store.sqlite.store import SqliteStore
 
 PLENTY = QueueLimits(10_000, 10_000)

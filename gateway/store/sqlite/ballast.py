@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from gateway.config import StoreSettings
-from gateway.store.sqlite.file import DatabaseRefused, beside, open_private
+from gateway.store.refused import DatabaseRefused
+from gateway.store.sqlite.file import beside, open_private
 
 _SHARE = 8
 """It takes no more than an eighth of the quota, nor of the volume."""

@@ -9,7 +9,8 @@ import sqlite3
 from pathlib import Path
 
 from gateway.config import StoreSettings
-from gateway.store.sqlite.file import DatabaseDamaged, DatabaseRefused, DatabaseUnreachable, Known
+from gateway.store.refused import DatabaseDamaged, DatabaseRefused, DatabaseUnreachable
+from gateway.store.sqlite.file import Known
 from gateway.store.sqlite.health import State, primary_code, state_after
 from gateway.store.sqlite.queries import QUERIES, SCHEMA, TALLY
 

@@ -12,9 +12,10 @@ from typing import TypeVar
 from gateway.config import StoreSettings
 from gateway.core.job import StoreUnavailable
 from gateway.observe import Observer
+from gateway.store.refused import DatabaseRefused
 from gateway.store.sqlite.ballast import Ballast
 from gateway.store.sqlite.connection import truncate_wal, used_share, vacuum
-from gateway.store.sqlite.file import DatabaseLock, DatabaseRefused, beside
+from gateway.store.sqlite.file import DatabaseLock, beside
 from gateway.store.sqlite.health import Health, State, refusal
 from gateway.store.sqlite.place import Place
 from gateway.store.sqlite.readers import Readers

@@ -10,25 +10,11 @@ from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 
+from gateway.store.refused import DatabaseDamaged, DatabaseInUse, DatabaseRefused
+
 _HEADER_BYTES = 100
 _CONTENT = ("", "-wal", "-journal")
 """Files in which something is stored."""
-
-
-class DatabaseInUse(Exception):
-    """Another process has the file."""
-
-
-class DatabaseUnreachable(Exception):
-    """The disk is full or reports errors: it may be better later."""
-
-
-class DatabaseRefused(Exception):
-    """The file must not be used as it is."""
-
-
-class DatabaseDamaged(DatabaseRefused):
-    """It was ours, and something happened to it."""
 
 
 class Known(StrEnum):

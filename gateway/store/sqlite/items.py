@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import sqlite3
 from array import array
 from collections import defaultdict
@@ -10,6 +9,7 @@ from collections.abc import Iterable
 from contextlib import closing
 
 from gateway.core.job import TooMuchNamed
+from gateway.store.item_keys import key_of, keys_of
 from gateway.store.sqlite.queries import QUERIES
 from gateway.wire.conversation.items import Turn
 from gateway.wire.item_ids import Place, place_of
@@ -25,8 +25,7 @@ def note_items(
     raw: sqlite3.Connection, pk: int, tenant: bytes, place: Place, item_ids: tuple[str, ...]
 ) -> None:
     """Note down what items a response has."""
-    if item_ids:
-        keys = array("q", (_key(item_id) for item_id in item_ids)).tobytes()
+    if keys := keys_of(item_ids):
         values = {"pk": pk, "tenant": tenant, "in_output": int(place is Place.OUTPUT), "keys": keys}
         raw.execute(QUERIES["insert_named"], values)
 
@@ -78,7 +77,7 @@ class _Search:
     def looked_up(self, item_ids: Iterable[str]) -> set[_Found]:
         """The newest responses that have these items."""
         found: set[_Found] = set()
-        keys = set(map(_key, item_ids))
+        keys = set(map(key_of, item_ids))
         if not keys:
             return found
         values = {"tenant": self._tenant, "limit": _SEARCHED_MAX}
@@ -96,8 +95,3 @@ class _Search:
     def _is_shown(self, pk: int) -> bool:
         values = {"pk": pk, "now_ms": self._now_ms}
         return self._raw.execute(QUERIES["is_shown"], values).fetchone() is not None
-
-
-def _key(item_id: str) -> int:
-    """Whoever finds one looks at the item itself: eight bytes are enough to find it."""
-    return int.from_bytes(hashlib.sha256(item_id.encode()).digest()[:8], "little", signed=True)

@@ -11,6 +11,7 @@ import aiosqlite
 
 from gateway.config import StoreSettings
 from gateway.observe import Observer
+from gateway.store.refused import DatabaseDamaged, DatabaseRefused, DatabaseUnreachable
 from gateway.store.sqlite.ballast import Ballast
 from gateway.store.sqlite.connecting import connect_reader, connect_writer, on_thread
 from gateway.store.sqlite.connection import (
@@ -19,15 +20,7 @@ from gateway.store.sqlite.connection import (
     refused,
 )
 from gateway.store.sqlite.database import Database
-from gateway.store.sqlite.file import (
-    DatabaseDamaged,
-    DatabaseLock,
-    DatabaseRefused,
-    DatabaseUnreachable,
-    Known,
-    make_file,
-    set_aside,
-)
+from gateway.store.sqlite.file import DatabaseLock, Known, make_file, set_aside
 from gateway.store.sqlite.filesystem import unfit
 from gateway.store.sqlite.health import Health, State
 from gateway.store.sqlite.place import Place

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -20,11 +20,11 @@ from gateway.core.job import (
     NewJob,
     PreviousGone,
     QueueFull,
-    Sealed,
     Status,
 )
 from gateway.core.webhooks import own_lane
-from gateway.store.port import Call, Page, QueueLimits, Work
+from gateway.store.port import Page, QueueLimits, Work
+from gateway.store.rows import to_call, to_job, to_page
 from gateway.store.sqlite.items import note_items
 from gateway.store.sqlite.queries import QUERIES
 from gateway.wire.conversation.items import Turn
@@ -184,6 +184,12 @@ def claim(
     return works
 
 
+def room(raw: sqlite3.Connection, backend: str, running_max: int) -> int:
+    """How many more jobs of a backend may run."""
+    row = raw.execute(QUERIES["count_running"], {"backend": backend}).fetchone()
+    return running_max - int(row["jobs"])
+
+
 def _work(raw: sqlite3.Connection, response_id: str) -> Work:
     row = raw.execute(QUERIES["work_by_id"], {"id": response_id}).fetchone()
     job = to_job(row)
@@ -194,11 +200,6 @@ def turns_before(raw: sqlite3.Connection, response_id: str, tenant: bytes) -> li
     """The turns that a job goes on from, oldest first."""
     rows = raw.execute(QUERIES["turns_before"], {"id": response_id, "tenant": tenant}).fetchall()
     return [Turn(row["id"], row["input"], row["final"], row["backend"]) for row in rows]
-
-
-def to_call(row: sqlite3.Row) -> Call:
-    sealed = None if row["sealed"] is None else Sealed(row["key_id"], row["sealed"])
-    return Call(row["request"], row["input"], row["target"], row["headers"], sealed)
 
 
 def rewind(raw: sqlite3.Connection, claim: Claim, seq: int) -> None:
@@ -227,64 +228,10 @@ def purge(
 
 
 def page(raw: sqlite3.Connection, values: dict[str, Any], after: int, bytes_max: int) -> Page | None:
-    events: list[bytes] = []
-    size, last_seq = 0, after
-    status: str | None = None
-    next_seq = 0
     # One statement, and no cursor survives this function: it would pin an old snapshot.
     with closing(raw.execute(QUERIES["events_after"], values)) as rows:
-        for row in rows:
-            status, next_seq = row["status"], row["next_seq"]
-            if row["events"] is None:
-                break
-            for seq, piece in _pieces(row, after, bytes_max):
-                if events and size + len(piece) > bytes_max:
-                    break
-                events.append(piece)
-                size += len(piece)
-                last_seq = seq
-            if last_seq < row["last_seq"]:
-                break
-    if status is None:
-        return None
-    return Page(b"".join(events), last_seq, Status(status).is_terminal and last_seq >= next_seq - 1)
-
-
-def _pieces(segment: sqlite3.Row, after: int, bytes_max: int) -> Iterable[tuple[int, bytes]]:
-    """A segment, or its events one by one where it begins before the cursor or is more than a page holds;
-    each with the number of its last event."""
-    first_seq, block = segment["first_seq"], segment["events"]
-    if first_seq > after and len(block) <= bytes_max:
-        return [(segment["last_seq"], block)]
-    start = max(0, after + 1 - first_seq)
-    return enumerate(split_frames(block)[start:], first_seq + start)
+        return to_page(rows, after, bytes_max)
 
 
 def job_by_id(raw: sqlite3.Connection, response_id: str) -> Job:
     return to_job(raw.execute(QUERIES["job_by_id"], {"id": response_id}).fetchone())
-
-
-def to_job(row: sqlite3.Row) -> Job:
-    return Job(
-        id=row["id"],
-        tenant=row["tenant"],
-        status=Status(row["status"]),
-        epoch=row["epoch"],
-        attempt=row["attempt"],
-        next_seq=row["next_seq"],
-        created_at_ms=row["created_at_ms"],
-        started_at_ms=row["started_at_ms"],
-        deadline_ms=row["deadline_ms"],
-        is_streamed=bool(row["is_streamed"]),
-        is_followable=bool(row["is_followable"]),
-        is_rerunnable=bool(row["is_rerunnable"]),
-        output_shown=bool(row["output_shown"]),
-        backend=row["backend"],
-        priority=row["priority"],
-        is_background=bool(row["is_background"]),
-        has_previous=row["previous"] is not None,
-        put_offs=row["put_offs"],
-        is_unnamed=row["fingerprint"] is not None,
-        response=row["response"],
-        final=row["final"],
-    )

@@ -8,24 +8,21 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from typing import Any
 
 from gateway.core.job import Status
 from gateway.core.webhooks import (
-    HURRIED,
-    OWN_URL,
     UP,
     Delivery,
     Endpoint,
     Judge,
     Standing,
-    owner_of,
     unchanged,
 )
 from gateway.store.bells import OUTBOX, Bells
+from gateway.store.lanes import Room, in_order
 from gateway.store.outbox import Disabled, Due, GivenUp, Waiting
 from gateway.store.sqlite.database import Database
 from gateway.store.sqlite.queries import QUERIES
@@ -169,35 +166,9 @@ def _judge(raw: sqlite3.Connection, lane: str, judge: Judge) -> tuple[Standing, 
     return before, after
 
 
-class _Room:
-    """How many attempts may be begun, beside those that are under way."""
-
-    def __init__(self, in_lane: Mapping[str, int], per_owner_max: int, own_url_max: int) -> None:
-        self._per_owner_max = per_owner_max
-        self._in_lane = in_lane
-        self._of_owner: Counter[str] = Counter()
-        self.own_free = own_url_max
-        for lane, count in in_lane.items():
-            self.take(lane, count)
-
-    def busy(self) -> list[str]:
-        """Owners of lanes who have none left."""
-        return [owner for owner, count in self._of_owner.items() if count >= self._per_owner_max]
-
-    def at(self, lane: str, *, is_down: bool) -> int:
-        free = self._per_owner_max - self._of_owner[owner_of(lane)]
-        if lane.startswith(OWN_URL):
-            free = min(free, self.own_free)
-        return min(free, 1 - self._in_lane.get(lane, 0)) if is_down else free
-
-    def take(self, lane: str, count: int) -> None:
-        self._of_owner[owner_of(lane)] += count
-        self.own_free -= count if lane.startswith(OWN_URL) else 0
-
-
 def _due(raw: sqlite3.Connection, now_ms: int, per_lane_max: int, own_url_max: int) -> list[sqlite3.Row]:
     in_lane = dict(raw.execute(QUERIES["leased_by_lane"], {"now_ms": now_ms}).fetchall())
-    room = _Room(in_lane, per_lane_max, own_url_max)
+    room = Room(in_lane, per_lane_max, own_url_max)
     lanes = raw.execute(QUERIES["due_lanes_of_endpoints"], {"now_ms": now_ms}).fetchall()
     if room.own_free > 0:
         # Of so many, some have room: each of the others has an attempt under way.
@@ -214,15 +185,9 @@ def _due(raw: sqlite3.Connection, now_ms: int, per_lane_max: int, own_url_max: i
 
 
 def _first_due(raw: sqlite3.Connection, values: Mapping[str, Any], *, is_down: bool) -> list[sqlite3.Row]:
-    """What was put off until now, and the oldest of the rest. Of a receiver that is down the other way
-    round: an event that it will never take must not be all that it is ever tried with."""
     put_off = raw.execute(QUERIES["due_put_off"], values).fetchall()
     fresh = raw.execute(QUERIES["due_fresh"], values).fetchall()
-    if is_down:
-        put_off.sort(key=lambda row: row["due_at_ms"] != HURRIED)
-        hurried = sum(row["due_at_ms"] == HURRIED for row in put_off)
-        return [*put_off[:hurried], *fresh, *put_off[hurried:]]
-    return [*put_off, *fresh]
+    return in_order(put_off, fresh, is_down=is_down)
 
 
 def _delivery(row: sqlite3.Row) -> Delivery:

@@ -8,7 +8,7 @@ import json
 import secrets
 import sqlite3
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
 
 from gateway.config import StoreSettings
@@ -17,6 +17,7 @@ from gateway.observe import Observer
 from gateway.store import bells
 from gateway.store.bells import OUTBOX, LocalBells
 from gateway.store.port import Call, Page, QueueLimits, Work
+from gateway.store.rows import to_call, to_job
 from gateway.store.sqlite import items, operations
 from gateway.store.sqlite.census import SqliteInsight
 from gateway.store.sqlite.database import Database
@@ -103,11 +104,11 @@ class SqliteStore:
 
     async def find(self, response_id: str, tenant: bytes, *, now_ms: int) -> Job | None:
         row = await self._one("find_job", id=response_id, tenant=tenant, now_ms=now_ms)
-        return operations.to_job(row) if row else None
+        return to_job(row) if row else None
 
     async def call_of(self, response_id: str) -> Call | None:
         row = await self._one("call_by_id", id=response_id)
-        return operations.to_call(row) if row else None
+        return to_call(row) if row else None
 
     async def turns_before(self, response_id: str, tenant: bytes) -> list[Turn]:
         return await self._read(lambda raw: operations.turns_before(raw, response_id, tenant))
@@ -149,6 +150,7 @@ class SqliteStore:
         accepted_before_ms: int | None = None,
         resting: Collection[bytes] = (),
         bytes_max: int = 2**20,
+        running_max: int | None = None,
     ) -> list[Work]:
         wanted = {
             "backend": backend,
@@ -158,9 +160,12 @@ class SqliteStore:
             "resting": json.dumps([tenant.hex() for tenant in resting]),
         }
         self._database.health.require_below(State.FULL)  # what it produced could not be stored
-        return await self._writer.ask(
-            lambda raw: operations.claim(raw, self._owner, limit, bytes_max, wanted)
-        )
+
+        def operation(raw: sqlite3.Connection) -> list[Work]:
+            room = limit if running_max is None else min(limit, operations.room(raw, backend, running_max))
+            return operations.claim(raw, self._owner, room, bytes_max, wanted)
+
+        return await self._writer.ask(operation)
 
     async def append(
         self, claim: Claim, first_seq: int, count: int, events: bytes, *, has_output: bool
@@ -222,6 +227,9 @@ class SqliteStore:
 
     async def beat(self) -> bool:
         return True  # whoever holds the file's lock lives
+
+    async def agree(self, facts: Mapping[str, str]) -> None:
+        """There is no other."""
 
     async def abandon(self, *, dead_after_s: float) -> None:
         if self._is_heir and dead_after_s > 0:

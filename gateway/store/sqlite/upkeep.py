@@ -11,10 +11,11 @@ from contextlib import suppress
 
 from gateway.core.job import StoreUnavailable
 from gateway.observe import Observer, line
+from gateway.store.refused import DatabaseRefused
 from gateway.store.sqlite.connecting import connect_reader
 from gateway.store.sqlite.connection import damage, is_largely_free
 from gateway.store.sqlite.database import ACCEPTING_SHARE, Database
-from gateway.store.sqlite.file import DatabaseRefused, Known
+from gateway.store.sqlite.file import Known
 from gateway.store.sqlite.health import State
 from gateway.store.sqlite.queries import QUERIES
 

@@ -167,6 +167,9 @@ WHERE waiting.backend = :backend
 ORDER BY waiting.load, waiting.turn, waiting.priority DESC, waiting.since
 LIMIT 1;
 
+-- name: count_running
+SELECT coalesce(sum(jobs), 0) AS jobs FROM temp.running WHERE backend = :backend;
+
 -- name: take_turn
 -- It is now this turn, or later; the tenant's next one comes the later, the lower the tier is.
 INSERT OR REPLACE INTO temp.turn (backend, tenant, number)

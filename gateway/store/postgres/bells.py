@@ -1,0 +1,171 @@
+"""Bells of several replicas: rung here at once, and at the others by notifications.
+
+These go by a connection of their own and never in the transaction of an event: one that notifies holds a lock
+of the whole database until its commit. What is to be told is collected, so that there is one at most in
+`_PACE_S`, whatever happens. Of a response's events only those replicas are told that have asked; they ask
+again and again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import asyncpg
+
+from gateway.store.bells import LocalBells, Topic, response, wanted
+from gateway.store.postgres.connecting import Connector
+from gateway.store.postgres.queries import QUERIES
+
+_CHANNEL = "backburner"
+_PACE_S = 0.025
+_PAYLOAD_BYTES_MAX = 7_900
+_TOPICS_MAX = 5_000
+_ALL = Topic("*")
+_ASK_S = 10.0
+_ASKED_FOR_S = 25.0
+_LOOK_S = 1.0
+"""For what a notification that comes too late, or never, would have told."""
+_LOOK_UNHEARD_S = 0.25
+"""Where notifications do not come through: the connection failed, or a pooler takes them."""
+_RECONNECT_S = 0.5
+_RESPONSE = response("")
+_WANTED = wanted("")
+
+
+class PostgresBells(LocalBells):
+    """Those of one replica.
+
+    Args:
+        replica_id: What is heard of oneself is not rung again.
+        is_quiet: Send and hear nothing.
+    """
+
+    def __init__(self, connector: Connector, replica_id: str, *, is_quiet: bool) -> None:
+        super().__init__()
+        self._connector = connector
+        self._id = replica_id
+        self._is_quiet = is_quiet
+        self._is_heard = False  # our own notifications come back to us
+        self._telling: dict[Topic, None] = {}
+        self._has_some = asyncio.Event()
+        self._wanted_until_s: dict[str, float] = {}
+
+    @property
+    def look_s(self) -> float:  # type: ignore[override]
+        return _LOOK_S if self._is_heard else _LOOK_UNHEARD_S
+
+    def ring(self, topic: Topic) -> None:
+        super().ring(topic)
+        self.tell(topic)
+
+    def tell(self, topic: Topic) -> None:
+        """Ring at the other replicas only."""
+        if not self._is_quiet and len(self._telling) < _TOPICS_MAX:
+            self._telling[topic] = None
+            self._has_some.set()
+
+    def appended(self, response_id: str) -> None:
+        """A response has new events, of which its followers here know."""
+        if self.is_wanted(response_id):
+            self.tell(response(response_id))
+
+    def is_wanted(self, response_id: str) -> bool:
+        return self._wanted_until_s.get(response_id, 0.0) > time.monotonic()
+
+    @contextmanager
+    def listen(self, wake: Callable[[], object], *topics: Topic) -> Iterator[None]:
+        for topic in topics:
+            if topic.startswith(_RESPONSE):
+                self.tell(wanted(topic.removeprefix(_RESPONSE)))
+        with super().listen(wake, *topics):
+            yield
+
+    async def run(self) -> None:
+        """Send and hear, until cancelled."""
+        if self._is_quiet:
+            return
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._ask_again(), name="store-bells-ask")
+            while True:
+                connection = None
+                try:
+                    connection = await self._connector.connect()
+                    await connection.add_listener(_CHANNEL, self._hear)
+                    self.tell(_ALL)  # also to us: whether it comes back says whether we hear
+                    await self._send(connection)
+                except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                    self._is_heard = False
+                    await asyncio.sleep(_RECONNECT_S)
+                finally:
+                    if connection is not None:
+                        connection.terminate()
+
+    async def _send(self, connection: asyncpg.Connection) -> None:
+        query = QUERIES["notify"].text
+        connection.add_termination_listener(lambda _: self._has_some.set())
+        while True:
+            await self._has_some.wait()
+            if connection.is_closed():
+                raise ConnectionError("it was closed")
+            self._has_some.clear()
+            topics, self._telling = list(self._telling), {}
+            if len(topics) == _TOPICS_MAX:
+                topics = [_ALL]
+            try:
+                await connection.fetch(query, list(_payloads(self._id, topics)))
+            except BaseException:
+                self._telling = dict.fromkeys(topics) | self._telling
+                raise
+            await asyncio.sleep(_PACE_S)
+
+    def _hear(self, _connection: Any, _pid: int, _channel: str, payload: object) -> None:
+        sender, *topics = str(payload).split("\n")
+        if sender == self._id:
+            if not self._is_heard:
+                self._is_heard = True
+                self._ring_all()  # of what was told meanwhile
+            return
+        for topic in topics:
+            if topic == _ALL:
+                self._ring_all()
+            elif topic.startswith(_WANTED):
+                self._want(Topic(topic))
+            else:
+                super().ring(Topic(topic))
+
+    def _want(self, topic: Topic) -> None:
+        response_id = topic.removeprefix(_WANTED)
+        was_wanted = self.is_wanted(response_id)
+        self._wanted_until_s[response_id] = time.monotonic() + _ASKED_FOR_S
+        if not was_wanted:
+            super().ring(topic)
+
+    def _ring_all(self) -> None:
+        for topic in self.topics:
+            super().ring(topic)
+
+    async def _ask_again(self) -> None:
+        while True:
+            await asyncio.sleep(_ASK_S)
+            now_s = time.monotonic()
+            self._wanted_until_s = {
+                name: until_s for name, until_s in self._wanted_until_s.items() if until_s > now_s
+            }
+            for topic in self.topics:
+                if topic.startswith(_RESPONSE):
+                    self.tell(wanted(topic.removeprefix(_RESPONSE)))
+
+
+def _payloads(sender: str, topics: list[Topic]) -> Iterator[str]:
+    """The topics, in as many texts as are needed."""
+    text = sender
+    for topic in topics:
+        if len(text) + len(topic) >= _PAYLOAD_BYTES_MAX:
+            yield text
+            text = sender
+        text += f"\n{topic}"
+    yield text

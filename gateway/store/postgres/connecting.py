@@ -1,0 +1,152 @@
+"""How connections are opened and used: each by one call at a time, whole results only, and never cancelled in
+the middle, which would leave an answer behind for the next one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any, TypeVar
+
+import asyncpg
+
+from gateway.config import StoreSettings
+from gateway.core.job import StoreUnavailable
+from gateway.store.postgres.health import Health, State, is_crossed, is_lost
+from gateway.store.postgres.queries import Query
+
+T = TypeVar("T")
+
+_CROSSED_MAX = 5
+"""So often is done again what another gateway was in the way of."""
+
+
+class Connector:
+    """Opens connections of one gateway.
+
+    Attributes:
+        timeout_s: Longest wait for one answer.
+    """
+
+    def __init__(self, settings: StoreSettings, replica_id: str) -> None:
+        self._settings = settings
+        self.name = f"backburner {replica_id}"
+        self.timeout_s = settings.busy_timeout_s
+
+    async def connect(self) -> asyncpg.Connection:
+        """Raises: OSError, asyncpg.PostgresError, ValueError."""
+        settings = self._settings
+        assert settings.url is not None, "the settings name a database"
+        return await asyncpg.connect(
+            settings.url.get_secret_value(),
+            timeout=settings.connect_timeout_s,
+            command_timeout=self.timeout_s,
+            statement_cache_size=0 if settings.pooler else 200,
+            server_settings={"application_name": self.name} if settings.pooler else self._session(),
+        )
+
+    def _session(self) -> dict[str, str]:
+        """Nothing that this gateway began holds others up for long, whatever becomes of it."""
+        wait_ms = str(int(self.timeout_s * 1000))
+        return {
+            "application_name": self.name,
+            "lock_timeout": wait_ms,
+            "statement_timeout": str(int(self.timeout_s * 2000)),
+            "idle_in_transaction_session_timeout": wait_ms,
+            "jit": "off",
+        }
+
+
+class Connections:
+    """Some connections for whatever needs no order. One that fails is opened anew when it is needed next."""
+
+    def __init__(self, connector: Connector, count: int, health: Health) -> None:
+        self._connector = connector
+        self._health = health
+        self._free: asyncio.LifoQueue[asyncpg.Connection | None] = asyncio.LifoQueue()
+        self._under_way: set[asyncio.Task[Any]] = set()
+        self._is_closed = False
+        for _ in range(count):
+            self._free.put_nowait(None)
+
+    async def all(self, query: Query, **given: Any) -> list[Any]:
+        """The rows of a statement. Raises: StoreUnavailable."""
+        values = query.values(given)
+        return await self.use(lambda connection: connection.fetch(query.text, *values))
+
+    async def one(self, query: Query, **given: Any) -> Any:
+        """Its first row; None if there is none. Raises: StoreUnavailable."""
+        values = query.values(given)
+        return await self.use(lambda connection: connection.fetchrow(query.text, *values))
+
+    async def transact(self, operation: Callable[[asyncpg.Connection], Awaitable[T]]) -> T:
+        """Run `operation` in a transaction. It may run more than once.
+
+        Raises:
+            Exception: Whatever the operation raised; nothing of it was written.
+            StoreUnavailable: It may have been written all the same, if the connection failed at its end.
+        """
+
+        async def whole(connection: asyncpg.Connection) -> T:
+            async with connection.transaction():
+                return await operation(connection)
+
+        return await self.use(whole)
+
+    async def use(self, operation: Callable[[asyncpg.Connection], Awaitable[T]]) -> T:
+        """Run `operation`, which may run again on a new connection, to its end: also if whoever asked goes.
+
+        Raises: as `transact`.
+        """
+        if self._is_closed:
+            raise StoreUnavailable("the store is closed")
+        task = asyncio.create_task(self._use(operation))
+        self._under_way.add(task)
+        task.add_done_callback(self._done)
+        return await asyncio.shield(task)
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._under_way.discard(task)
+        if not task.cancelled():
+            task.exception()  # whoever asked may have gone
+
+    async def _use(self, operation: Callable[[asyncpg.Connection], Awaitable[T]]) -> T:
+        connection = await self._free.get()
+        was_open, crossed = connection is not None, 0
+        try:
+            while True:
+                try:
+                    if connection is None or connection.is_closed():
+                        connection = await self._connector.connect()
+                    result = await operation(connection)
+                except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+                    if is_lost(error, connection) or connection is None:
+                        if connection is not None:
+                            connection.terminate()
+                            connection = None
+                        if was_open and not isinstance(error, TimeoutError):
+                            was_open = False  # it was cut while nobody used it: a new one says how it is
+                            continue
+                        raise self._health.judge(error, is_lost=True) from None
+                    if is_crossed(error) and (crossed := crossed + 1) < _CROSSED_MAX:
+                        continue
+                    raise self._health.judge(error, is_lost=False) from None
+                self._health.become(State.OK)
+                return result
+        finally:
+            self._free.put_nowait(connection)
+
+    async def close(self) -> None:
+        """Let what is under way end, then close."""
+        self._is_closed = True
+        if self._under_way:
+            await asyncio.wait(self._under_way)
+        while not self._free.empty():
+            if (connection := self._free.get_nowait()) is not None:
+                await closed(connection)
+
+
+async def closed(connection: asyncpg.Connection) -> None:
+    """Close it, however it is."""
+    with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        await connection.close(timeout=1)

@@ -1,0 +1,90 @@
+"""That this gateway lives, and what time it is: both by the clock of the database, on a connection of their own,
+so that no write of events is ever in front of a beat."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from typing import Any
+
+import asyncpg
+
+from gateway.core.job import StoreUnavailable
+from gateway.store.postgres.connecting import Connector, closed
+from gateway.store.postgres.health import Health, State, is_lost
+from gateway.store.postgres.queries import QUERIES
+from gateway.store.refused import DatabaseRefused
+
+_GAP_MS = 4_000
+"""Between two beats: a longer one says that something was amiss, here or there."""
+_AGREED_MS = 10_000
+"""Whoever has said for longer nothing is not asked whether it agrees."""
+_ANSWER_S = 1.5
+
+
+def _since_boot_ns() -> int:
+    return time.clock_gettime_ns(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
+class Replica:
+    """This gateway among the others."""
+
+    def __init__(self, connector: Connector, health: Health, replica_id: str) -> None:
+        self._connector = connector
+        self._health = health
+        self._id = replica_id
+        self._connection: asyncpg.Connection | None = None
+        self._offset_ns = time.time_ns() - _since_boot_ns()
+
+    def wall_ns(self) -> int:
+        """The database's clock, as it was at the last beat, and steady time since."""
+        return _since_boot_ns() + self._offset_ns
+
+    async def beat(self) -> bool:
+        """Say that we live. False: others took us for dead. Raises: StoreUnavailable."""
+        asked_ns = _since_boot_ns()
+        row = await self._ask("beat", id=self._id, gap_ms=_GAP_MS)
+        middle_ns = (asked_ns + _since_boot_ns()) // 2
+        self._offset_ns = row["now_ms"] * 1_000_000 - middle_ns
+        return bool(row["is_alive"])
+
+    async def abandon(self, dead_after_s: float) -> None:
+        """Take the jobs of the dead from them. Raises: StoreUnavailable."""
+        await self._ask("abandon", id=self._id, dead_after_ms=int(dead_after_s * 1000))
+
+    async def agree(self, facts: str) -> None:
+        """Raises: DatabaseRefused, if a gateway that lives goes by other facts; StoreUnavailable."""
+        row = await self._ask("agree", id=self._id, facts=facts, dead_after_ms=_AGREED_MS)
+        if row is not None:
+            raise DatabaseRefused(
+                f"another gateway works on this database with another value of {row['key']}: it must be the "
+                "same for all of them"
+            )
+
+    async def leave(self) -> None:
+        """Nothing is ours any more: others may have it at once."""
+        with suppress(StoreUnavailable):
+            await self._ask("leave", id=self._id)
+        if self._connection is not None:
+            await closed(self._connection)
+
+    async def _ask(self, query: str, **given: Any) -> Any:
+        statement = QUERIES[query]
+        was_open = self._connection is not None
+        while True:
+            try:
+                if self._connection is None or self._connection.is_closed():
+                    self._connection = await self._connector.connect()
+                row = await self._connection.fetchrow(
+                    statement.text, *statement.values(given), timeout=_ANSWER_S
+                )
+            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+                connection, self._connection = self._connection, None
+                if connection is not None:
+                    connection.terminate()
+                if was_open and is_lost(error, connection) and not isinstance(error, TimeoutError):
+                    was_open = False  # it was cut: a new one says how it is
+                    continue
+                raise self._health.judge(error, is_lost=is_lost(error, connection)) from None
+            self._health.become(State.OK)
+            return row

@@ -1,0 +1,74 @@
+"""Rows of any store's tables into values: their columns have the same names in each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from gateway.core.job import Job, Sealed, Status
+from gateway.store.port import Call, Page
+from gateway.wire.sse import split_frames
+
+
+def to_job(row: Any) -> Job:
+    return Job(
+        id=row["id"],
+        tenant=row["tenant"],
+        status=Status(row["status"]),
+        epoch=row["epoch"],
+        attempt=row["attempt"],
+        next_seq=row["next_seq"],
+        created_at_ms=row["created_at_ms"],
+        started_at_ms=row["started_at_ms"],
+        deadline_ms=row["deadline_ms"],
+        is_streamed=bool(row["is_streamed"]),
+        is_followable=bool(row["is_followable"]),
+        is_rerunnable=bool(row["is_rerunnable"]),
+        output_shown=bool(row["output_shown"]),
+        backend=row["backend"],
+        priority=row["priority"],
+        is_background=bool(row["is_background"]),
+        has_previous=row["previous"] is not None,
+        put_offs=row["put_offs"],
+        is_unnamed=row["fingerprint"] is not None,
+        response=row["response"],
+        final=row["final"],
+    )
+
+
+def to_call(row: Any) -> Call:
+    sealed = None if row["sealed"] is None else Sealed(row["key_id"], row["sealed"])
+    return Call(row["request"], row["input"], row["target"], row["headers"], sealed)
+
+
+def to_page(rows: Iterable[Any], after: int, bytes_max: int) -> Page | None:
+    """The segments after a cursor, each with its job's status, as one page; None if there is no row."""
+    events: list[bytes] = []
+    size, last_seq = 0, after
+    status: str | None = None
+    next_seq = 0
+    for row in rows:
+        status, next_seq = row["status"], row["next_seq"]
+        if row["events"] is None:
+            break
+        for seq, piece in _pieces(row, after, bytes_max):
+            if events and size + len(piece) > bytes_max:
+                break
+            events.append(piece)
+            size += len(piece)
+            last_seq = seq
+        if last_seq < row["last_seq"]:
+            break
+    if status is None:
+        return None
+    return Page(b"".join(events), last_seq, Status(status).is_terminal and last_seq >= next_seq - 1)
+
+
+def _pieces(segment: Any, after: int, bytes_max: int) -> Iterable[tuple[int, bytes]]:
+    """A segment, or its events one by one where it begins before the cursor or is more than a page holds;
+    each with the number of its last event."""
+    first_seq, block = segment["first_seq"], segment["events"]
+    if first_seq > after and len(block) <= bytes_max:
+        return [(segment["last_seq"], block)]
+    start = max(0, after + 1 - first_seq)
+    return enumerate(split_frames(block)[start:], first_seq + start)

@@ -1,0 +1,146 @@
+"""A throw-away PostgreSQL, made of the machine's own binaries."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+
+_PLACES = ("/usr/lib/postgresql", "/usr/local/pgsql", "/opt/homebrew/opt")
+_STARTED_S = 30
+
+
+def binaries() -> Path | None:
+    """The directory of the newest `initdb`; None if there is none."""
+    if found := shutil.which("initdb"):
+        return Path(found).resolve().parent
+    each = [path.parent for place in _PLACES for path in Path(place).glob("*/bin/initdb")]
+    return max(each, key=lambda path: int("".join(filter(str.isdigit, path.parent.name)) or 0), default=None)
+
+
+class Postgres:
+    """One server on a free port of this machine. It must be stopped.
+
+    Args:
+        fsync: Whether commits reach the disk; without, it is faster, and survives all but the machine.
+    """
+
+    def __init__(self, *, fsync: bool = False) -> None:
+        found = binaries()
+        assert found is not None, "look before"
+        self._binaries = found
+        self._fsync = fsync
+        self._directory = Path(tempfile.mkdtemp(prefix="backburner-pg-"))
+        self._user = "postgres" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
+        self._as_user: dict[str, Any] = {}
+        if os.geteuid() == 0:  # which PostgreSQL refuses to run as
+            entry = pwd.getpwnam("postgres")
+            self._as_user = {"user": entry.pw_uid, "group": entry.pw_gid}
+            os.chown(self._directory, entry.pw_uid, entry.pw_gid)
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self._made = 0
+        self._process: subprocess.Popen[bytes] | None = None
+        self._run("initdb", "-D", str(self._data), "-U", self._user, "-A", "trust", "--no-sync", "-E", "UTF8")
+        self.start()
+
+    @property
+    def _data(self) -> Path:
+        return self._directory / "data"
+
+    def _run(self, program: str, *arguments: str) -> None:
+        command = [str(self._binaries / program), *arguments]
+        subprocess.run(
+            command, check=True, stdout=subprocess.DEVNULL, timeout=60, cwd=self._directory, **self._as_user
+        )
+
+    def url(self, database: str) -> str:
+        return f"postgresql://{self._user}@127.0.0.1:{self.port}/{database}"
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        settings = {
+            "port": str(self.port),
+            "listen_addresses": "127.0.0.1",
+            "unix_socket_directories": str(self._directory),
+            "fsync": "on" if self._fsync else "off",
+            "full_page_writes": "on" if self._fsync else "off",
+            "max_connections": "200",
+            "shared_buffers": "64MB",
+            "max_wal_size": "512MB",
+        }
+        options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+        with (self._directory / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [str(self._binaries / "postgres"), "-D", str(self._data), *options],
+                stdout=log,
+                stderr=log,
+                cwd=self._directory,
+                **self._as_user,
+            )
+        deadline_s = time.monotonic() + _STARTED_S
+        check = [str(self._binaries / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port)]
+        while subprocess.run(check, check=False, timeout=10).returncode:
+            assert self._process.poll() is None, (self._directory / "log").read_text()[-2000:]
+            assert time.monotonic() < deadline_s, "it does not answer"
+            time.sleep(0.05)
+
+    def stop(self, how: signal.Signals = signal.SIGINT) -> None:
+        """Stop it at once: connections are cut, nothing committed is lost. It can be started again."""
+        if self._process is not None:
+            self._process.send_signal(how)
+            self._process.wait(30)
+            self._process = None
+
+    def database(self) -> str:
+        """The URL of a new, empty database."""
+        self._made += 1
+        name = f"test{self._made}"
+        asyncio.run(self._make(name))
+        return self.url(name)
+
+    async def new_database(self) -> str:
+        """The same, for whoever is in a loop already."""
+        self._made += 1
+        await self._make(f"test{self._made}")
+        return self.url(f"test{self._made}")
+
+    async def _make(self, name: str) -> None:
+        connection = await asyncpg.connect(self.url("postgres"))
+        try:
+            await connection.execute(f"CREATE DATABASE {name}")
+        finally:
+            await connection.close()
+
+    def remove(self) -> None:
+        """Stop it, and leave nothing behind."""
+        self.stop(signal.SIGQUIT)
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+
+@contextmanager
+def postgres(*, fsync: bool = False) -> Iterator[Postgres]:
+    """One for the block."""
+    server = Postgres(fsync=fsync)
+    try:
+        yield server
+    finally:
+        server.remove()
