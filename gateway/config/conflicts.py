@@ -122,8 +122,8 @@ def _store(settings: Settings, backends: dict[str, UpstreamSettings]) -> Iterato
             yield (
                 ("credentials.sealing_keys", f"{prefix}.api_key", "store.url"),
                 f"{prefix} is called with its callers' credentials, and store.url is shared: whichever "
-                "gateway runs a job must be able to open them. Give credentials.sealing_keys, the same to all "
-                "gateways, or a key of the backend's own",
+                "gateway runs a job must be able to open them. Give credentials.sealing_keys, the same to "
+                "all gateways, or a key of the backend's own",
             )
 
 

@@ -79,7 +79,7 @@ class Engine:
             store, followers, credentials, clock, background, observer, outputs, runs={}, owed={}
         )
         self._runner = runner = Runner(backends, endings, intake, thoughts, silence)
-        self._lease = Lease(store, runner.abort_all)
+        self._lease = Lease(store, runner.abort_all, runner.abort_silent)
         self._sweeper = Sweeper(store, backends, endings, clock, background, settings.store, observer)
         self.jobs = Jobs(
             store,

@@ -19,7 +19,7 @@ from gateway.core.job import NewJob, StoreUnavailable
 from gateway.engine.clock import Clock
 from gateway.engine.tails import Tails
 from gateway.observe import Observer
-from gateway.store.bells import response
+from gateway.store.bells import response, wanted
 from gateway.store.port import JobStore, Page
 from gateway.wire.errors import Fault, Refusal
 from gateway.wire.sse import KEEP_ALIVE
@@ -111,14 +111,16 @@ class Followers:
     # -- for whoever writes
 
     def is_watched(self, response_id: str) -> bool:
-        return response_id in self._watched
+        """Whether somebody waits for its events, here or at another replica."""
+        return response_id in self._watched or self._store.bells.is_wanted(response_id)
 
     @contextmanager
     def arrivals(self, response_id: str) -> Iterator[asyncio.Event]:
         """An event that is set when a reader comes: what was not yet committed is wanted now."""
         event = self._arrivals[response_id] = asyncio.Event()
         try:
-            yield event
+            with self._store.bells.listen(event.set, wanted(response_id)):
+                yield event
         finally:
             del self._arrivals[response_id]
 
@@ -212,12 +214,15 @@ class Followers:
     async def _pump(self, response_id: str, tenant: bytes, watched: _Watched) -> None:
         """Look for what others have written, for all readers at once: when it rings, and now and then. What
         this process writes is in the tail already."""
-        bell = asyncio.Event()
-        with self._store.bells.listen(bell.set, response(response_id)):
+        bell, bells = asyncio.Event(), self._store.bells
+        with bells.listen(bell.set, response(response_id)):
             while not watched.is_gone:
-                has_rung = await _rang(bell, self._settings.heartbeat_s)
+                runs_here = response_id in self._arrivals or bells.look_s is None
+                has_rung = await _rang(bell, self._settings.heartbeat_s if runs_here else bells.look_s)
                 bell.clear()
                 end = self._tails.end(response_id)
+                if end is None and not runs_here:  # a tail begins where the readers are
+                    end = min((each.cursor for each in watched.readers if each.is_waiting), default=None)
                 if end is None:  # there is no tail: each reader reads the store
                     has_news = has_rung
                 elif has_news := await self._extend(response_id, tenant, watched, end):
@@ -233,9 +238,9 @@ class Followers:
         except StoreUnavailable:
             return False
         watched.is_gone = page is None
-        if page is not None and page.events and self._tails.end(response_id) == end:
+        if page is not None and page.events and self._tails.end(response_id) in (end, None):
             self._tails.add(response_id, end + 1, page)
-        return page is None or bool(page.events)
+        return page is None or page.is_end or bool(page.events)
 
     @contextmanager
     def _attached(self, response_id: str, tenant: bytes, reader: _Reader) -> Iterator[_Watched]:
@@ -280,7 +285,7 @@ class Followers:
         self._tails.drop(response_id)
 
 
-async def _rang(bell: asyncio.Event, seconds: float) -> bool:
+async def _rang(bell: asyncio.Event, seconds: float | None) -> bool:
     try:
         async with asyncio.timeout(seconds):
             await bell.wait()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from gateway.config import BackgroundSettings
 from gateway.core.job import Claim, ClaimLost, StoreUnavailable
@@ -22,9 +23,11 @@ _SHUT_DOWN = Abandoned(
 
 
 _BEAT_S = 2.0
-_STOP_AFTER_S = 6.0
+_AGAIN_S = 0.5
+"""After a beat that failed."""
+_STOP_AFTER_S = 5.0
 """Without a beat: before others take over what this process runs, it stops that itself."""
-_DEAD_AFTER_S = 8.0
+_DEAD_AFTER_S = 6.5
 
 
 class Lease:
@@ -32,33 +35,49 @@ class Lease:
     again, what may not run again the sweeper ends.
 
     Args:
-        lost: Stops every run: others may have their jobs.
+        lost: Stops every run: others have their jobs.
+        unsure: Stops the runs that others may soon begin again, and returns their claims.
     """
 
-    def __init__(self, store: JobStore, lost: Callable[[], None]) -> None:
+    def __init__(
+        self, store: JobStore, lost: Callable[[], None], unsure: Callable[[], Sequence[Claim]]
+    ) -> None:
         self._store = store
         self._lost = lost
+        self._unsure = unsure
+        self._stopped: list[Claim] = []
         self._until_s = time.monotonic() + _STOP_AFTER_S
+        self._has_failed = False
 
     async def run(self) -> None:
         """Renew it, until cancelled."""
         while True:
-            await asyncio.sleep(_BEAT_S)
+            await asyncio.sleep(_AGAIN_S if self._has_failed else _BEAT_S)
             await self.renew()
 
     async def renew(self) -> None:
         """One beat."""
-        asked_s = time.monotonic()
+        asked_s, self._has_failed = time.monotonic(), True
         try:
             if await self._store.beat():
                 self._until_s = asked_s + _STOP_AFTER_S
+                await self._give_back()
             else:
                 self._lost()
+                self._stopped.clear()
             await self._store.abandon(dead_after_s=_DEAD_AFTER_S)
+            self._has_failed = False
         except StoreUnavailable as error:
             line("store_unavailable", level=logging.ERROR, doing="renew the lease", reason=str(error))
         if time.monotonic() > self._until_s:
-            self._lost()
+            self._stopped += self._unsure()
+
+    async def _give_back(self) -> None:
+        """What was stopped and nobody has taken: the attempt does not count. Raises: StoreUnavailable."""
+        while self._stopped:
+            with suppress(ClaimLost):
+                await self._store.release(self._stopped[-1], attempts_returned=1)
+            self._stopped.pop()
 
 
 async def hand_over(

@@ -56,6 +56,7 @@ class Run:
         self._shelf = endings.outputs.shelf()
         self._exchange: Exchange | None = None
         self._is_stopped = False
+        self._has_output = False
         self.task: asyncio.Task[None] | None = None
         self.listening = ExitStack()
         self.listening.enter_context(endings.store.bells.listen(self.look, claim(work.id)))
@@ -118,7 +119,6 @@ class Run:
     async def _perform(self, exchange: Exchange) -> Again | None:
         """Do what the machine wants, to the end."""
         outputs, started_s = self._endings.outputs, time.monotonic()
-        was_silent = True
         with self._silence.watched(exchange):
             async with aclosing(exchange.commands(self._room)) as commands:
                 async for command in commands:
@@ -128,8 +128,8 @@ class Run:
                         case Append():
                             self.log.append(command)
                             outputs.holds(self.work.id, exchange.machine.held_bytes)
-                            if was_silent and command.has_output:
-                                was_silent = False
+                            if command.has_output and not self._has_output:
+                                self._has_output = True
                                 first_s = time.monotonic() - started_s
                                 self._endings.observer.job_first_output(self.work.job.backend, first_s)
                         case Again():
@@ -143,6 +143,11 @@ class Run:
         """Before the machine hears of more: in between its commands nothing is waited for."""
         await self.log.room()
         await self._endings.outputs.room(self.work.id)
+
+    @property
+    def is_silent(self) -> bool:
+        """Nobody can have seen output of it: it may be begun again elsewhere."""
+        return not (self.work.job.is_followable and self._has_output)
 
     # -- ended by others
 

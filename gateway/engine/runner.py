@@ -82,6 +82,14 @@ class Runner:
         for run in self._runs.values():
             run.abort()
 
+    def abort_silent(self) -> list[Claim]:
+        """Stop those runs that others might begin again: two of them would call a backend for one job. Who
+        has shown output is never run again, and goes on for as long as it may. Returns their claims."""
+        silent = [run for run in self._runs.values() if run.is_silent]
+        for run in silent:
+            run.abort()
+        return [run.work for run in silent]
+
     async def run(self) -> None:
         """Claim and run, until cancelled."""
         topics = map(queue, self._backends.names)
@@ -117,6 +125,7 @@ class Runner:
                     now_ms=now_ms,
                     accepted_before_ms=self._backends.held_until_ms(name, now_ms),
                     resting=resting,
+                    running_max=slots,
                 )
             except StoreUnavailable as error:
                 line("store_unavailable", level=logging.DEBUG, doing="claim", reason=str(error))

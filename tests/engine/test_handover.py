@@ -359,39 +359,65 @@ async def test_a_store_that_fails_while_all_is_handed_over_does_not_stop_the_sto
 class _Beating:
     """What a store says to beats: an answer, or that it is not there."""
 
-    def __init__(self, *answers: bool) -> None:
+    def __init__(self, *answers: bool | None) -> None:
         self._answers = list(answers)
+        self.released: list[Any] = []
 
     async def beat(self) -> bool:
-        if not self._answers:
+        answer = self._answers.pop(0) if self._answers else None
+        if answer is None:
             raise StoreUnavailable("away")
-        return self._answers.pop(0)
+        return answer
 
     async def abandon(self, *, dead_after_s: float) -> None:
         assert dead_after_s > 0
 
+    async def release(self, claim: Any, *, attempts_returned: int) -> None:
+        assert attempts_returned == 1
+        self.released.append(claim)
 
-async def test_whoever_was_taken_for_dead_stops_what_it_runs() -> None:
+
+def _lease(store: _Beating, stops: list[str]) -> Lease:
+    return Lease(
+        store,  # type: ignore[arg-type]
+        lambda: stops.append("all"),
+        lambda: stops.append("silent") or ["claim"],  # type: ignore[func-returns-value, arg-type, return-value]
+    )
+
+
+async def test_whoever_was_taken_for_dead_stops_all_that_it_runs() -> None:
     stops: list[str] = []
-    lease = Lease(_Beating(True, False), lambda: stops.append("all"))  # type: ignore[arg-type]
+    lease = _lease(_Beating(True, False), stops)
     await lease.renew()
     assert stops == []
     await lease.renew()
     assert stops == ["all"]
 
 
-async def test_whoever_cannot_renew_its_lease_stops_what_it_runs_when_it_ends(
+async def test_whoever_cannot_renew_its_lease_stops_what_others_would_begin_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     stops: list[str] = []
-    lease = Lease(_Beating(True), lambda: stops.append("all"))  # type: ignore[arg-type]
+    lease = _lease(_Beating(True), stops)
     await lease.renew()
     await lease.renew()
     assert stops == [], "others still take it for alive"
     monkeypatch.setattr("gateway.engine.handover._STOP_AFTER_S", -1)
-    lease = Lease(_Beating(), lambda: stops.append("all"))  # type: ignore[arg-type]
+    await _lease(_Beating(), stops).renew()
+    assert stops == ["silent"]
+
+
+@pytest.mark.parametrize(("is_alive", "released"), [(True, ["claim"]), (False, [])])
+async def test_what_was_stopped_for_the_want_of_a_lease_goes_back_if_nobody_has_taken_it(
+    monkeypatch: pytest.MonkeyPatch, is_alive: bool, released: list[str]
+) -> None:
+    store = _Beating(None, is_alive)
+    monkeypatch.setattr("gateway.engine.handover._STOP_AFTER_S", -1)
+    lease = _lease(store, [])
     await lease.renew()
-    assert stops == ["all"]
+    monkeypatch.setattr("gateway.engine.handover._STOP_AFTER_S", 60)
+    await lease.renew()
+    assert store.released == released
 
 
 async def test_a_defect_in_one_hand_over_keeps_no_other_job_from_its_own(build: Build) -> None:

@@ -86,9 +86,10 @@ class PostgresBells(LocalBells):
 
     async def run(self) -> None:
         """Send and hear, until cancelled."""
-        if self._is_quiet:
-            return
         async with asyncio.TaskGroup() as group:
+            group.create_task(self._make_up(), name="store-bells-make-up")
+            if self._is_quiet:
+                return
             group.create_task(self._ask_again(), name="store-bells-ask")
             while True:
                 connection = None
@@ -127,11 +128,11 @@ class PostgresBells(LocalBells):
         if sender == self._id:
             if not self._is_heard:
                 self._is_heard = True
-                self._ring_all()  # of what was told meanwhile
+                self.ring_all()  # of what was told meanwhile
             return
         for topic in topics:
             if topic == _ALL:
-                self._ring_all()
+                self.ring_all()
             elif topic.startswith(_WANTED):
                 self._want(Topic(topic))
             else:
@@ -144,9 +145,20 @@ class PostgresBells(LocalBells):
         if not was_wanted:
             super().ring(topic)
 
-    def _ring_all(self) -> None:
+    def ring_all(self) -> None:
+        """Here: anything may have happened."""
         for topic in self.topics:
             super().ring(topic)
+
+    async def _make_up(self) -> None:
+        """While nothing is heard, ring for what is not looked for all the time: most of all, that a job was
+        taken from its run."""
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            if not self._is_heard:
+                for topic in self.topics:
+                    if not topic.startswith(_RESPONSE):
+                        super().ring(topic)
 
     async def _ask_again(self) -> None:
         while True:

@@ -1,8 +1,9 @@
-"""That this gateway lives, and what time it is: both by the clock of the database, on a connection of their own,
-so that no write of events is ever in front of a beat."""
+"""That this gateway lives, and what time it is: both by the clock of the database, on a connection of their
+own, so that no write of events is ever in front of a beat."""
 
 from __future__ import annotations
 
+import asyncio
 import time
 from contextlib import suppress
 from typing import Any
@@ -48,9 +49,10 @@ class Replica:
         self._offset_ns = row["now_ms"] * 1_000_000 - middle_ns
         return bool(row["is_alive"])
 
-    async def abandon(self, dead_after_s: float) -> None:
-        """Take the jobs of the dead from them. Raises: StoreUnavailable."""
-        await self._ask("abandon", id=self._id, dead_after_ms=int(dead_after_s * 1000))
+    async def abandon(self, dead_after_s: float) -> int:
+        """Take the jobs of the dead from them. Returns how many. Raises: StoreUnavailable."""
+        row = await self._ask("abandon", id=self._id, dead_after_ms=int(dead_after_s * 1000))
+        return int(row["abandon"])
 
     async def agree(self, facts: str) -> None:
         """Raises: DatabaseRefused, if a gateway that lives goes by other facts; StoreUnavailable."""
@@ -73,11 +75,10 @@ class Replica:
         was_open = self._connection is not None
         while True:
             try:
-                if self._connection is None or self._connection.is_closed():
-                    self._connection = await self._connector.connect()
-                row = await self._connection.fetchrow(
-                    statement.text, *statement.values(given), timeout=_ANSWER_S
-                )
+                async with asyncio.timeout(_ANSWER_S):
+                    if self._connection is None or self._connection.is_closed():
+                        self._connection = await self._connector.connect()
+                    row = await self._connection.fetchrow(statement.text, *statement.values(given))
             except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
                 connection, self._connection = self._connection, None
                 if connection is not None:

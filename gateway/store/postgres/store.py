@@ -271,7 +271,8 @@ class PostgresStore:
             lost = self._lost_claims[:]
             await self._reading.all(QUERIES["free_claims"], owner=self._owner, lost=lost)
             del self._lost_claims[: len(lost)]
-        await self._replica.abandon(dead_after_s)
+        if await self._replica.abandon(dead_after_s):
+            self.bells.ring_all()
 
     async def orphans(self, *, attempts_max: int, limit: int) -> list[str]:
         return await self._ids("orphans", attempts_max=attempts_max, limit=limit)
@@ -284,7 +285,7 @@ class PostgresStore:
         return await self._ids("waiting_since", **given)
 
     async def overdue(self, *, now_ms: int, limit: int) -> list[str]:
-        return await self._ids("overdue", now_ms=now_ms, limit=limit)
+        return await self._ids("overdue", now_ms=now_ms, owner=self._owner, limit=limit)
 
     async def sealing_keys(self) -> dict[str, int]:
         return {row["key_id"]: row["jobs"] for row in await self._reading.all(QUERIES["sealing_keys"])}
