@@ -110,12 +110,16 @@ class Gateway:
         self._process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", *self.command(), "serve", "--port", "0"),
             *(("--upstream", self.upstream) if self.upstream else ()),  # or a file names the backends
-            *("--admin-port", "0", "--database", str(self.database), *self.flags),
+            *("--admin-port", "0", *self.kept_in(), *self.flags),
             cwd=self._directory,
             env={**clean, "PYTHONPATH": str(ROOT), **self._environ},
             stderr=asyncio.subprocess.PIPE,
         )
         self._reading = asyncio.create_task(self._read())
+
+    def kept_in(self) -> list[str]:
+        """Flags that name its database."""
+        return ["--database", str(self.database)]
 
     def command(self) -> list[str]:
         """The module that is started, and what it is told before the command."""
