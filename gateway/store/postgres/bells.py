@@ -18,6 +18,7 @@ import asyncpg
 
 from gateway.store.bells import LocalBells, Topic, response, wanted
 from gateway.store.postgres.connecting import Connector
+from gateway.store.postgres.health import FAILURES
 from gateway.store.postgres.queries import QUERIES
 
 _CHANNEL = "backburner"
@@ -98,7 +99,7 @@ class PostgresBells(LocalBells):
                     await connection.add_listener(_CHANNEL, self._hear)
                     self.tell(_ALL)  # also to us: whether it comes back says whether we hear
                     await self._send(connection)
-                except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                except FAILURES:
                     self._is_heard = False
                     await asyncio.sleep(_RECONNECT_S)
                 finally:

@@ -12,7 +12,7 @@ import asyncpg
 
 from gateway.config import StoreSettings
 from gateway.core.job import StoreUnavailable
-from gateway.store.postgres.health import Health, State, is_crossed, is_lost
+from gateway.store.postgres.health import FAILURES, Health, State, is_crossed, is_lost
 from gateway.store.postgres.queries import Query
 
 T = TypeVar("T")
@@ -119,7 +119,7 @@ class Connections:
                     if connection is None or connection.is_closed():
                         connection = await self._connector.connect()
                     result = await operation(connection)
-                except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+                except FAILURES as error:
                     if is_lost(error, connection) or connection is None:
                         if connection is not None:
                             connection.terminate()
@@ -148,5 +148,5 @@ class Connections:
 
 async def closed(connection: asyncpg.Connection) -> None:
     """Close it, however it is."""
-    with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+    with suppress(*FAILURES):
         await connection.close(timeout=1)

@@ -21,8 +21,12 @@ class State(IntEnum):
     """It cannot be reached, or does not answer in time."""
 
 
+FAILURES = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+"""All that a call may raise which is the database's or the way's fault; TimeoutError is an OSError."""
+
 _LOST = (
-    OSError,  # TimeoutError is one
+    OSError,
+    asyncpg.InternalClientError,  # the connection was cut at an odd moment
     asyncpg.PostgresConnectionError,
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,

@@ -12,7 +12,7 @@ import asyncpg
 
 from gateway.core.job import StoreUnavailable
 from gateway.store.postgres.connecting import Connector, closed
-from gateway.store.postgres.health import Health, State, is_lost
+from gateway.store.postgres.health import FAILURES, Health, State, is_lost
 from gateway.store.postgres.queries import QUERIES
 from gateway.store.refused import DatabaseRefused
 
@@ -35,6 +35,7 @@ class Replica:
         self._health = health
         self._id = replica_id
         self._connection: asyncpg.Connection | None = None
+        self._was_cut_off = False  # since the last beat: perhaps all were, and nobody is dead
         self._offset_ns = time.time_ns() - _since_boot_ns()
 
     def wall_ns(self) -> int:
@@ -44,7 +45,8 @@ class Replica:
     async def beat(self) -> bool:
         """Say that we live. False: others took us for dead. Raises: StoreUnavailable."""
         asked_ns = _since_boot_ns()
-        row = await self._ask("beat", id=self._id, gap_ms=_GAP_MS)
+        row = await self._ask("beat", id=self._id, gap_ms=0 if self._was_cut_off else _GAP_MS)
+        self._was_cut_off = False
         middle_ns = (asked_ns + _since_boot_ns()) // 2
         self._offset_ns = row["now_ms"] * 1_000_000 - middle_ns
         return bool(row["is_alive"])
@@ -79,8 +81,9 @@ class Replica:
                     if self._connection is None or self._connection.is_closed():
                         self._connection = await self._connector.connect()
                     row = await self._connection.fetchrow(statement.text, *statement.values(given))
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            except FAILURES as error:
                 connection, self._connection = self._connection, None
+                self._was_cut_off = True
                 if connection is not None:
                     connection.terminate()
                 if was_open and is_lost(error, connection) and not isinstance(error, TimeoutError):

@@ -10,7 +10,7 @@ import asyncpg
 from gateway.config import StoreSettings
 from gateway.observe import line
 from gateway.store.postgres.connecting import Connector, closed
-from gateway.store.postgres.health import is_lost
+from gateway.store.postgres.health import FAILURES, is_lost
 from gateway.store.postgres.queries import MIGRATIONS, QUERIES
 from gateway.store.refused import DatabaseDamaged, DatabaseRefused, DatabaseUnreachable
 
@@ -31,7 +31,7 @@ async def prepare(settings: StoreSettings, connector: Connector) -> bytes:
         await _check(settings, connection)
         await _migrate(connection)
         return await _pepper(connection)
-    except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+    except (ValueError, *FAILURES) as error:
         reason = f"the database cannot be used: {type(error).__name__}: {error}"
         raise (DatabaseUnreachable if is_lost(error) else DatabaseRefused)(reason) from None
     finally:
@@ -51,7 +51,7 @@ async def _check(settings: StoreSettings, connection: asyncpg.Connection) -> Non
             f"the database has synchronous_commit = {server['synchronous_commit']}, and store.durability is "
             "disk: set it to on for this user or database, or say store.durability: process"
         )
-    line("database", postgresql=server["version"], synchronous_commit=server["synchronous_commit"])
+    line("database", version=f"PostgreSQL {server['version']}", durability=server["synchronous_commit"])
 
 
 async def _migrate(connection: asyncpg.Connection) -> None:
