@@ -1,0 +1,352 @@
+"""What only a store in PostgreSQL has to do: several gateways, lost answers, and refusals at the start."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from typing import Any
+
+import asyncpg
+import pytest
+from pydantic import SecretStr
+
+from gateway.config import StoreSettings
+from gateway.core.job import Claim, ClaimLost, Idempotency, Status, StoreUnavailable
+from gateway.observe import Observer
+from gateway.store.bells import response
+from gateway.store.postgres.store import PostgresStore
+from gateway.store.refused import DatabaseDamaged, DatabaseRefused, DatabaseUnreachable
+from tests.store.exercise import (
+    EXPIRY,
+    OTHER,
+    PLENTY,
+    block,
+    claim,
+    create,
+    ended,
+    ending,
+    event,
+    found,
+    job_named,
+    page,
+    started,
+)
+from tests.store.jobs import NOW, TENANT
+from tests.support.cutting import Way, way_to
+from tests.support.postgres import Postgres
+
+OpenReplica = Callable[..., Awaitable[PostgresStore]]
+
+
+@pytest.fixture
+async def url(server: Postgres) -> str:
+    return await server.new_database()
+
+
+@pytest.fixture
+async def way(server: Postgres) -> AsyncIterator[Way]:
+    async with way_to(server.port) as made:
+        yield made
+
+
+@pytest.fixture
+async def replica(url: str) -> AsyncIterator[OpenReplica]:
+    """Opens stores of several gateways on one database."""
+    async with AsyncExitStack() as stack:
+
+        async def opener(way: Way | None = None, **settings: Any) -> PostgresStore:
+            address = url if way is None else url.replace(url.split(":")[2].split("/")[0], str(way.port))
+            given = StoreSettings(url=SecretStr(address), **settings)
+            store = await PostgresStore.open(given, Observer())
+            stack.push_async_callback(store.close)
+            return store
+
+        yield opener
+
+
+async def run_sql(url: str, statement: str, *values: Any) -> list[Any]:
+    connection = await asyncpg.connect(url)
+    try:
+        found: list[Any] = await connection.fetch(statement, *values)
+        return found
+    finally:
+        await connection.close()
+
+
+# -- several gateways
+
+
+async def test_a_job_is_claimed_once_however_many_ask(replica: OpenReplica) -> None:
+    stores = [await replica() for _ in range(3)]
+    for number in range(60):
+        await create(stores[number % 3], f"j{number}")
+    taken: list[str] = []
+    while got := await asyncio.gather(*(claim(store, 4) for store in stores)):
+        if not any(got):
+            break
+        taken += [work.id for works in got for work in works]
+    assert sorted(taken) == sorted(f"j{number}" for number in range(60))
+
+
+async def test_all_together_run_no_more_jobs_of_a_backend_than_it_has_slots(replica: OpenReplica) -> None:
+    stores = [await replica() for _ in range(3)]
+    for number in range(12):
+        await create(stores[0], f"j{number}")
+    got = await asyncio.gather(
+        *(store.claim(9, attempts_max=2, now_ms=NOW, running_max=5) for store in stores)
+    )
+    assert sum(map(len, got)) == 5
+    first = next(work for works in got for work in works)
+    await stores[1].finish(first, ending(2), now_ms=NOW, expires_at_ms=EXPIRY)
+    assert len(await stores[2].claim(9, attempts_max=2, now_ms=NOW, running_max=5)) == 1
+
+
+async def test_tenants_take_turns_whichever_gateway_claims(replica: OpenReplica) -> None:
+    stores = [await replica() for _ in range(2)]
+    for number in range(6):
+        await create(stores[0], f"t{number}")
+    for number in range(6):
+        await create(stores[1], f"o{number}", tenant=OTHER)
+    order = [(await claim(stores[number % 2]))[0].id for number in range(8)]
+    assert order == ["t0", "o0", "t1", "o1", "t2", "o2", "t3", "o3"]
+
+
+async def test_one_key_means_one_job_wherever_it_is_used_at_once(replica: OpenReplica) -> None:
+    stores = [await replica() for _ in range(3)]
+    key = Idempotency("k", b"f" * 32)
+    made = await asyncio.gather(
+        *(
+            store.create(job_named(f"j{number}-{place}", idempotency=key), PLENTY)
+            for place, store in enumerate(stores)
+            for number in range(5)
+        )
+    )
+    assert len(set(made)) == 1
+    assert (await stores[0].insight.backlog(now_ms=NOW)).by_status[Status.QUEUED] == 1
+
+
+async def test_whoever_leaves_leaves_its_jobs_to_the_others_at_once(replica: OpenReplica) -> None:
+    first, second = await replica(), await replica()
+    await started(first, "a")
+    assert await claim(second) == []
+    await first.close()
+    (again,) = await claim(second)
+    assert (again.id, again.epoch) == ("a", 3)
+
+
+async def test_nobody_is_taken_for_dead_by_one_who_was_away_itself(replica: OpenReplica, url: str) -> None:
+    """The database may have been away for both."""
+    first, second = await replica(), await replica()
+    claimed = await started(first, "a")
+    await run_sql(url, "UPDATE backburner.replica SET beat_at_ms = beat_at_ms - 60000")
+    assert await second.beat()
+    await second.abandon(dead_after_s=6.5)
+    await first.append(claimed, 3, 1, event(3), has_output=True)
+    assert await first.beat()
+
+
+async def test_who_is_dead_loses_its_jobs_and_hears_of_it(replica: OpenReplica, url: str) -> None:
+    first, second = await replica(), await replica()
+    claimed = await started(first, "a")
+    await run_sql(
+        url,
+        "UPDATE backburner.replica SET steady_since_ms = steady_since_ms - 60000, "
+        "beat_at_ms = beat_at_ms - CASE WHEN id = $1 THEN 60000 ELSE 0 END",
+        first._owner,
+    )
+    await second.abandon(dead_after_s=6.5)
+    with pytest.raises(ClaimLost):
+        await first.append(claimed, 3, 1, event(3), has_output=True)
+    assert [work.id for work in await claim(second)] == ["a"]
+    assert not await first.beat()
+    assert await first.beat(), "it is one of them again"
+
+
+async def test_the_dead_are_cut_off_whatever_locks_they_hold(replica: OpenReplica, url: str) -> None:
+    first, second = await replica(), await replica()
+    await started(first, "a")
+    stuck = await first._replica._connector.connect()
+    await stuck.execute("BEGIN")
+    await stuck.execute("UPDATE backburner.job SET model = 'x'")
+    await run_sql(
+        url,
+        "UPDATE backburner.replica SET steady_since_ms = steady_since_ms - 60000, "
+        "beat_at_ms = beat_at_ms - CASE WHEN id = $1 THEN 60000 ELSE 0 END",
+        first._owner,
+    )
+    async with asyncio.timeout(5):
+        await second.abandon(dead_after_s=6.5)
+    assert [work.id for work in await claim(second)] == ["a"]
+    stuck.terminate()
+
+
+async def test_a_bell_that_one_rings_is_heard_by_the_others_who_listen(replica: OpenReplica) -> None:
+    first, second = await replica(), await replica()
+    tending = [asyncio.create_task(store.tend()) for store in (first, second)]
+    heard = asyncio.Event()
+    try:
+        async with asyncio.timeout(5):
+            while not (first.bells._is_heard and second.bells._is_heard):
+                await asyncio.sleep(0.01)
+            claimed = await started(first, "a")
+            with second.bells.listen(heard.set, response("a")):
+                while not first.bells.is_wanted("a"):
+                    await asyncio.sleep(0.01)
+                await first.append(claimed, 3, 1, event(3), has_output=True)
+                await heard.wait()
+    finally:
+        for task in tending:
+            task.cancel()
+        await asyncio.wait(tending)
+
+
+async def test_all_go_by_the_same_facts_or_not_at_all(replica: OpenReplica) -> None:
+    first, second = await replica(), await replica()
+    await first.agree({"tenants.pepper": "one"})
+    await second.agree({"tenants.pepper": "one"})
+    third = await replica()
+    with pytest.raises(DatabaseRefused, match=r"another value of tenants\.pepper"):
+        await third.agree({"tenants.pepper": "two"})
+    assert first.pepper == second.pepper == third.pepper
+
+
+async def test_sweeps_of_several_gateways_take_each_job_once(replica: OpenReplica) -> None:
+    stores = [await replica() for _ in range(3)]
+    for number in range(30):
+        await ended(stores[number % 3], f"j{number}")
+    assert sum(await asyncio.gather(*(store.sweep(now_ms=EXPIRY) for store in stores))) == 30
+
+
+# -- answers that are lost
+
+
+async def test_what_was_written_when_the_answer_was_lost_is_written_once(
+    replica: OpenReplica, way: Way
+) -> None:
+    store = await replica(way)
+    claimed = await started(store, "a")
+    way.loses_answers = True
+    appending = asyncio.create_task(store.append(claimed, 3, 2, block(3, 2), has_output=True))
+    async with asyncio.timeout(10):
+        while not way.cuts:
+            await asyncio.sleep(0.01)
+        way.loses_answers = False
+        await appending
+    assert await store.all_events("a") == block(0, 5)
+    way.loses_answers, way.cuts = True, 0
+    finishing = asyncio.create_task(store.finish(claimed, ending(5), now_ms=NOW, expires_at_ms=EXPIRY))
+    async with asyncio.timeout(10):
+        while not way.cuts:
+            await asyncio.sleep(0.01)
+        way.loses_answers = False
+        await finishing
+    assert (await page(store, "a")).is_end
+
+
+async def test_a_create_or_a_claim_whose_answer_was_lost_is_answered_when_it_is_known(
+    replica: OpenReplica, way: Way
+) -> None:
+    store = await replica(way)
+    await ended(store, "before")  # so there is a connection to lose an answer on
+    for attempt in range(3):
+        way.loses_answers, way.cuts = True, 0
+        creating = asyncio.create_task(create(store, f"j{attempt}"))
+        async with asyncio.timeout(10):
+            while not way.cuts:
+                await asyncio.sleep(0.01)
+            way.loses_answers = False
+            await creating
+        way.loses_answers, way.cuts = True, 0
+        claiming = asyncio.create_task(claim(store))
+        async with asyncio.timeout(10):
+            while not way.cuts:
+                await asyncio.sleep(0.01)
+            way.loses_answers = False
+            (work,) = await claiming
+        assert (work.id, work.epoch, work.job.attempt) == (f"j{attempt}", 1, 1)
+
+
+async def test_while_nobody_is_there_writes_fail_at_once_and_reads_as_well(
+    replica: OpenReplica, way: Way
+) -> None:
+    store = await replica(way)
+    await create(store, "a")
+    way.is_closed = True
+    way.cut()
+    with pytest.raises(StoreUnavailable):
+        await store.find("a", TENANT, now_ms=NOW)
+    assert store.state() == "failing"
+    with pytest.raises(StoreUnavailable):
+        await create(store, "b")
+    way.is_closed = False
+    async with asyncio.timeout(5):
+        while True:
+            try:
+                await create(store, "c")
+                break
+            except StoreUnavailable:
+                await asyncio.sleep(0.05)
+    assert (await found(store, "c")).status is Status.QUEUED
+    assert store.state() == "ok"
+
+
+async def test_idle_connections_that_were_cut_are_nobody_s_trouble(replica: OpenReplica, way: Way) -> None:
+    store = await replica(way)
+    claimed: Claim = await started(store, "a")
+    way.cut()
+    await asyncio.sleep(0)
+    assert (await found(store, "a")).next_seq == 3
+    await store.append(claimed, 3, 1, event(3), has_output=True)
+    assert await store.beat()
+
+
+# -- at the start
+
+
+async def test_the_first_gateways_make_the_tables_together(server: Postgres) -> None:
+    settings = StoreSettings(url=SecretStr(await server.new_database()))
+    stores = await asyncio.gather(*(PostgresStore.open(settings, Observer()) for _ in range(5)))
+    assert len({store.pepper for store in stores}) == 1
+    for store in stores:
+        await store.close()
+
+
+async def test_a_database_that_cannot_be_used_says_why(server: Postgres, url: str) -> None:
+    async def refused(address: str, **settings: Any) -> str:
+        given = StoreSettings(url=SecretStr(address), **settings)
+        with pytest.raises((DatabaseRefused, DatabaseUnreachable)) as caught:
+            await PostgresStore.open(given, Observer())
+        return f"{caught.type.__name__}: {caught.value}"
+
+    assert "does not exist" in await refused(server.url("no_such"))
+    assert (await refused("postgresql://postgres@127.0.0.1:1/test")).startswith("DatabaseUnreachable")
+    await run_sql(url, "ALTER ROLE postgres SET synchronous_commit = off")
+    try:
+        assert "store.durability: process" in await refused(url)
+        store = await PostgresStore.open(StoreSettings(url=SecretStr(url), durability="process"), Observer())
+        await store.close()
+    finally:
+        await run_sql(url, "ALTER ROLE postgres RESET synchronous_commit")
+    await run_sql(url, "UPDATE backburner.migration SET digest = 'other'")
+    assert "unreleased version" in await refused(url)
+
+
+async def test_a_changed_pepper_is_damage(replica: OpenReplica, url: str) -> None:
+    await replica()
+    await run_sql(url, "UPDATE backburner.meta SET value = 'other' WHERE key = 'pepper'")
+    with pytest.raises(DatabaseDamaged):
+        await replica()
+
+
+async def test_a_wrong_statement_cannot_break_the_state_machine(replica: OpenReplica, url: str) -> None:
+    await ended(await replica(), "a")
+    for status in Status:
+        if status is not Status.COMPLETED:
+            with pytest.raises(asyncpg.CheckViolationError):
+                await run_sql(
+                    url,
+                    "UPDATE backburner.job SET status = $1, finished_at_ms = $2, expires_at_ms = $2",
+                    status.value,
+                    1 if status.is_terminal else None,
+                )
