@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import signal
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -209,3 +210,82 @@ async def test_a_restart_of_the_database_costs_no_accepted_response_and_no_runni
         fresh = await create(gateway, "fresh", stream=False)
         assert (await until_ended(gateway, fresh))["status"] == "completed"
         assert not any(line["event"] in ("task_died", "defect") for line in gateway.lines)
+
+
+async def test_a_database_that_stands_still_costs_nothing_but_time(
+    replicas: Replicas, server: Postgres
+) -> None:
+    gateways = await replicas.start(3)
+    ids = [await create(gateways[number % 3], f"p{number}", deltas=400, pace_ms=10) for number in range(6)]
+    server.pause()
+    try:
+        plain = {"model": "torture-model", "input": "Say it."}
+        for gateway in gateways:
+            assert (await gateway.call("POST", "/responses", plain)).status == 200, "it needs no store"
+        await asyncio.sleep(9)
+    finally:
+        server.go_on()
+    for number, response_id in enumerate(ids):
+        ended = await until_ended(gateways[2], response_id, 60)
+        assert ended["status"] == "completed", (number, ended["error"])
+        assert any(expected_text(f"p{number}", run, 400) in str(ended["output"]) for run in (1, 2))
+    for gateway in gateways:
+        assert not any(line["event"] in ("task_died", "defect") for line in gateway.lines)
+
+
+async def test_a_replica_that_is_told_to_stop_hands_its_silent_jobs_over_at_once(replicas: Replicas) -> None:
+    shown, hidden = await running_at(replicas, 1, 6)
+    leaving, *others = replicas.all
+    stopping = asyncio.create_task(leaving.stop())
+    for number, response_id in enumerate(hidden):
+        ended = await until_ended(others[0], response_id)
+        assert ended["status"] == "completed"
+        assert any(expected_text(f"h{number}", run, 300) in str(ended["output"]) for run in (1, 2))
+    failed = await until_ended(others[1], shown[0])
+    assert failed["status"] == "failed"
+    assert "shut down" in str(failed["error"])
+    assert await stopping == 0
+
+
+async def test_followers_see_all_events_also_where_a_pooler_takes_the_notifications_away(
+    replicas: Replicas, server: Postgres
+) -> None:
+    if shutil.which("pgbouncer") is None and not Path("/usr/sbin/pgbouncer").exists():
+        pytest.skip("there is no PgBouncer on this machine")
+    with server.pooled() as pooler:
+        replicas.url = f"{pooler}/{replicas.url.rpartition('/')[2]}"
+        gateways = await replicas.start(2, BACKBURNER_STORE__POOLER=True)
+        response_id = await create(gateways[0], "one", deltas=100, pace_ms=10)
+        seen: list[list[bytes]] = [[], []]
+        following = (read(each, response_id, into) for each, into in zip(gateways, seen, strict=True))
+        await within(asyncio.gather(*following))
+        assert seen[0] == seen[1]
+        assert payload(seen[0][-1])["type"] == "response.completed"
+        cancelled = await create(gateways[0], "two", deltas=3000, pace_ms=10)
+        reply = await gateways[1].call("POST", f"/responses/{cancelled}/cancel")
+        assert reply.json()["status"] == "cancelled"
+        async with asyncio.timeout(5):
+            while not all(call.ended_at for call in await replicas.model.calls()):
+                await asyncio.sleep(0.05)
+        await replicas.close()
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ({"BACKBURNER_CREDENTIALS__SEALING_KEYS_FILE": ""}, "credentials.sealing_keys"),
+        ({"BACKBURNER_STORE__DATABASE": "other.db"}, "store.database is for the SQLite file"),
+        ({"BACKBURNER_STORE__BALLAST_BYTES": "0"}, "store.ballast_bytes is for the SQLite file"),
+        ({"BACKBURNER_TENANTS__PEPPER": "p" * 32}, "another value of tenants.pepper"),
+    ],
+)
+async def test_a_replica_whose_settings_do_not_fit_is_refused(
+    replicas: Replicas, given: dict[str, str], why: str
+) -> None:
+    await replicas.start(1)
+    refused = replicas.make(**given)
+    if given.get("BACKBURNER_CREDENTIALS__SEALING_KEYS_FILE") == "":
+        del refused._environ["BACKBURNER_CREDENTIALS__SEALING_KEYS_FILE"]
+    await refused.spawn()
+    assert await refused.exit_status() == 78
+    assert why in refused.stderr.decode()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import pwd
 import shutil
@@ -12,7 +11,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -110,15 +109,48 @@ class Postgres:
             self._process.wait(30)
             self._process = None
 
-    def database(self) -> str:
-        """The URL of a new, empty database."""
-        self._made += 1
-        name = f"test{self._made}"
-        asyncio.run(self._make(name))
-        return self.url(name)
+    def pause(self) -> None:
+        """It stands still, with all its connections open, until `go_on`."""
+        self._signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        for pid in (self.pid, *map(int, children)):
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    @contextmanager
+    def pooled(self) -> Iterator[str]:
+        """PgBouncer in transaction mode before it, for the block: the beginning of its URLs."""
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        settings = self._directory / "pgbouncer.ini"
+        settings.write_text(
+            f"[databases]\n* = host=127.0.0.1 port={self.port} user={self._user}\n[pgbouncer]\n"
+            f"listen_addr = 127.0.0.1\nlisten_port = {port}\nauth_type = any\npool_mode = transaction\n"
+            f"unix_socket_dir =\nlogfile = {self._directory}/pgbouncer.log\n"
+        )
+        program = shutil.which("pgbouncer") or "/usr/sbin/pgbouncer"
+        pooler = subprocess.Popen([program, "-q", str(settings)], cwd=self._directory, **self._as_user)
+        try:
+            deadline_s = time.monotonic() + _STARTED_S
+            while True:
+                with socket.socket() as probe:
+                    if probe.connect_ex(("127.0.0.1", port)) == 0:
+                        break
+                assert time.monotonic() < deadline_s, "the pooler does not answer"
+                time.sleep(0.05)
+            yield f"postgresql://{self._user}@127.0.0.1:{port}"
+        finally:
+            pooler.terminate()
+            pooler.wait(10)
 
     async def new_database(self) -> str:
-        """The same, for whoever is in a loop already."""
+        """The URL of a new, empty database."""
         self._made += 1
         await self._make(f"test{self._made}")
         return self.url(f"test{self._made}")
