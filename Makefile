@@ -2,6 +2,7 @@
 #
 #   make demo                                  see it work, against a bundled simulation
 #   make demo UPSTREAM=http://host:8000/v1 MODEL=name     ... against a real server
+#   make demo-replicas                         three gateways on a throw-away PostgreSQL, and one of them killed; ONCE=1
 #   make quick                                 the fast loop: the pure rooms, without sockets and property tests
 #   make test                                  set up and run all tests, two at a time; WORKERS=0 one by one
 #   make clients                               whole sessions of real clients, those too that are large to install
@@ -19,11 +20,14 @@ BIN     := $(VENV)/bin
 PIP     := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 LOCKED  := $(PIP) --require-hashes --only-binary :all:
 
-.PHONY: demo quick test clients torture figures bench check lock clean
+.PHONY: demo demo-replicas quick test clients torture figures bench check lock clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
 	@$(BIN)/python -m demo.play $(if $(UPSTREAM),--upstream $(UPSTREAM)) $(if $(MODEL),--model $(MODEL)) $(ARGS)
+
+demo-replicas: $(VENV)/.demo
+	@$(BIN)/python -m demo.replicas $(if $(ONCE),--once) $(ARGS)
 
 # Property tests (hypothesis) and bodies of a million values take minutes; `make test` runs them.
 QUICK := tests/wire tests/core tests/config tests/observe tests/test_docs.py tests/test_layout.py \

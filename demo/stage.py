@@ -5,6 +5,7 @@ Children get their own session, so that Ctrl-C reaches only the play, which then
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import subprocess
@@ -74,6 +75,18 @@ class Stage:
         url = f"http://127.0.0.1:{port}"
         return self._wait(child, lambda: url if is_ok(f"http://127.0.0.1:{admin_port}/readyz") else None)
 
+    def start_replica(
+        self, name: str, upstream: str, database_url: str, *, port: int, admin_port: int
+    ) -> Child:
+        """Start one of several gateways on a PostgreSQL; returns when it is ready."""
+        address = ["--host", "127.0.0.1", "--port", str(port), "--admin-port", str(admin_port)]
+        arguments = ["gateway", "serve", "--upstream", upstream, "--log-format", "json", *address]
+        given = {"BACKBURNER_STORE__URL": database_url, "BACKBURNER_UPSTREAM__API_KEY": "demo"}
+        child = self._start(name, arguments, **given)
+        ready = f"http://127.0.0.1:{admin_port}/readyz"
+        self._wait(child, lambda: ready if is_ok(ready) else None)
+        return child
+
     def fallen(self) -> Child | None:
         """The first child that has ended by itself, if any."""
         return next((child for child in self._children if child.process.poll() is not None), None)
@@ -91,13 +104,14 @@ class Stage:
                 child.process.wait()
         self._children.clear()
 
-    def _start(self, name: str, arguments: list[str]) -> Child:
+    def _start(self, name: str, arguments: list[str], **environ: str) -> Child:
         # A file, not a pipe: nobody reads while the play goes on, and a full pipe would stop the child.
         log = self._directory / f"{name.replace(' ', '-')}.log"
         with log.open("wb") as sink:
             process = subprocess.Popen(
                 [sys.executable, "-m", *arguments],
                 cwd=_ROOT,
+                env={**os.environ, **environ},
                 stdin=subprocess.DEVNULL,
                 stdout=sink,
                 stderr=subprocess.STDOUT,

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from demo.postgres import Postgres, binaries, postgres
 from tests.acceptance.harness import Gateway, frames, numbers, payload, within
-from tests.support.postgres import Postgres, binaries, postgres
 from tests.support.replicas import Replicas, create, replicas_of
 from tests.torture.model import expected_text
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
+from demo.postgres import Postgres, binaries, postgres
 from gateway.config import StoreSettings
 from gateway.core.job import NewJob
 from gateway.observe import Observer
@@ -17,7 +18,6 @@ from gateway.store import opening
 from gateway.store.port import JobStore
 from gateway.store.sqlite.store import SqliteStore
 from tests.store.jobs import NOW, TENANT, new_job
-from tests.support.postgres import Postgres, binaries, postgres
 from tests.torture.disk import Disk, Faults, break_disk, mend_disk
 
 pytest.register_assert_rewrite("tests.store.exercise", "tests.store.exercise_outbox")

@@ -11,6 +11,7 @@ import asyncpg
 import pytest
 from pydantic import SecretStr
 
+from demo.postgres import Postgres
 from gateway.config import StoreSettings
 from gateway.core.job import Claim, ClaimLost, Idempotency, Status, StoreUnavailable
 from gateway.observe import Observer
@@ -34,7 +35,6 @@ from tests.store.exercise import (
 )
 from tests.store.jobs import NOW, TENANT
 from tests.support.cutting import Way, way_to
-from tests.support.postgres import Postgres
 
 OpenReplica = Callable[..., Awaitable[PostgresStore]]
 

@@ -11,7 +11,7 @@ import pytest
 import gateway
 
 ROOT = Path(gateway.__file__).parent
-_CALLS = frozenset({"execute", "executemany", "executescript"})
+_CALLS = frozenset({"execute", "executemany", "executescript", "fetch", "fetchrow", "fetchval", "fetchmany"})
 _WHOLE = frozenset({"SCHEMA", "TALLY"})
 """Files of SQL, as they are."""
 
@@ -30,6 +30,8 @@ def _is_fixed(statement: ast.expr | None) -> bool:
         case ast.Constant(value=str()):
             return True
         case ast.Subscript(value=ast.Name(id="QUERIES")):
+            return True
+        case ast.Attribute(attr="text"):  # of a `Query` or a `Migration`: see below
             return True
         case ast.Name(id=name):
             return name in _WHOLE
@@ -51,6 +53,18 @@ def test_no_statement_is_put_together() -> None:
     assert sum("execute(" in path.read_text() for path in files) >= 3  # so there was something to look at
 
 
+def test_statements_for_postgresql_are_made_of_files_only() -> None:
+    made_in = [
+        path.name
+        for path in ROOT.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id in ("Query", "Migration")
+    ]
+    assert set(made_in) == {"queries.py"}
+
+
 @pytest.mark.parametrize(
     "line",
     [
@@ -60,6 +74,8 @@ def test_no_statement_is_put_together() -> None:
         'raw.execute("SELECT {}".format(x))',
         "raw.execute(x)",
         'raw.executescript(QUERIES["a"] + x)',
+        'connection.fetch(QUERIES["a"].text + x)',
+        'connection.fetchrow(f"SELECT {x}")',
         'raw.execute(f"PRAGMA user_version = {x}")',
     ],
 )
@@ -67,8 +83,9 @@ def test_the_check_finds_what_it_is_for(line: str) -> None:
     assert list(_problems(line, "sqlite.py")) == ["sqlite.py:1"]
 
 
-def test_named_statements_have_parameters_and_no_places_to_format() -> None:
-    text = (ROOT / "store" / "sqlite" / "sql" / "queries.sql").read_text()
+@pytest.mark.parametrize("store", ["sqlite", "postgres"])
+def test_named_statements_have_parameters_and_no_places_to_format(store: str) -> None:
+    text = (ROOT / "store" / store / "sql" / "queries.sql").read_text()
     code = "\n".join(line for line in text.splitlines() if not line.startswith("--"))
     assert "%s" not in code
     assert "{" not in code

@@ -8,8 +8,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from demo.postgres import Postgres
 from tests.acceptance.harness import Gateway
-from tests.support.postgres import Postgres
 from tests.torture.model import Model, create_body
 
 SEALING = f"test:{base64.b64encode(b's' * 32).decode()}"

@@ -107,7 +107,6 @@ class PostgresBells(LocalBells):
                         connection.terminate()
 
     async def _send(self, connection: asyncpg.Connection) -> None:
-        query = QUERIES["notify"].text
         connection.add_termination_listener(lambda _: self._has_some.set())
         while True:
             await self._has_some.wait()
@@ -118,7 +117,7 @@ class PostgresBells(LocalBells):
             if len(topics) == _TOPICS_MAX:
                 topics = [_ALL]
             try:
-                await connection.fetch(query, list(_payloads(self._id, topics)))
+                await connection.fetch(QUERIES["notify"].text, list(_payloads(self._id, topics)))
             except BaseException:
                 self._telling = dict.fromkeys(topics) | self._telling
                 raise

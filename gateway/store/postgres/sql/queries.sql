@@ -51,7 +51,7 @@ WITH own AS (UPDATE backburner.replica SET facts = :facts WHERE id = :id)
 SELECT mine.key
 FROM jsonb_each_text(:facts) AS mine
      JOIN backburner.replica ON replica.id <> :id AND backburner.now_ms() - beat_at_ms < :dead_after_ms
-WHERE replica.facts ? mine.key AND replica.facts ->> mine.key <> mine.value
+WHERE jsonb_exists(replica.facts, mine.key) AND replica.facts ->> mine.key <> mine.value
 LIMIT 1;
 
 -- name: cut_off
