@@ -32,10 +32,15 @@ class SealingKeyMissing(Exception):
 
 
 class Credentials:
-    """Kept from acceptance to the end of the job."""
+    """Kept from acceptance to the end of the job.
 
-    def __init__(self, sealer: Sealer | None) -> None:
+    Args:
+        are_shared: Another gateway may run a job: what is in memory only would be missing there.
+    """
+
+    def __init__(self, sealer: Sealer | None, *, are_shared: bool = False) -> None:
         self._sealer = sealer
+        self._are_shared = are_shared
         self._held: dict[str, CallerHeaders] = {}
 
     def keep(self, job: NewJob, headers: CallerHeaders, *, may_seal: bool) -> Sealed | None:
@@ -44,7 +49,8 @@ class Credentials:
         Args:
             may_seal: False where the call is made with a key of the gateway's own: it needs none of these.
         """
-        if self._sealer is None or not may_seal:
+        must_seal = self._are_shared and bool(headers.others)
+        if self._sealer is None or not (may_seal or must_seal):
             self._held[job.id] = headers
             return None
         own = headers.credential

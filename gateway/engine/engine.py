@@ -70,7 +70,9 @@ class Engine:
         self._may_fail_jobs = settings.credentials.missing_key == "fail_jobs"
         self._observer = observer
         self._clock = clock = clock or Clock(store.wall_ns)
-        self._credentials = credentials = Credentials(Sealer(keys) if keys else None)
+        self._credentials = credentials = Credentials(
+            Sealer(keys) if keys else None, are_shared=settings.store.is_shared
+        )
         intake = Intake(clock, background, observer)
         self._outputs = outputs = Outputs(background.output_total_bytes_max, settings.store.scratch)
         self._silence = silence = Silence(background.silent_after_s, observer)
