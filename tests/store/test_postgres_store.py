@@ -320,7 +320,11 @@ async def test_a_database_that_cannot_be_used_says_why(server: Postgres, url: st
         return f"{caught.type.__name__}: {caught.value}"
 
     assert "does not exist" in await refused(server.url("no_such"))
-    assert (await refused("postgresql://postgres@127.0.0.1:1/test")).startswith("DatabaseUnreachable")
+    unreachable = await refused("postgresql://postgres:secret@127.0.0.1:1/test")
+    assert unreachable.startswith("DatabaseUnreachable")
+    unreadable = await refused("postgresql://postgres:secret@127.0.0.1:port/test")
+    assert "store.url is no address" in unreadable
+    assert "secret" not in unreachable + unreadable
     await run_sql(url, "ALTER ROLE postgres SET synchronous_commit = off")
     try:
         assert "store.durability: process" in await refused(url)

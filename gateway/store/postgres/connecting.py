@@ -47,7 +47,7 @@ class Connector:
 
     def _session(self) -> dict[str, str]:
         """Nothing that this gateway began holds others up for long, whatever becomes of it."""
-        wait_ms = str(int(self.timeout_s * 1000))
+        wait_ms = str(int(self.timeout_s * 500))  # before we give the answer up
         return {
             "application_name": self.name,
             "lock_timeout": wait_ms,

@@ -54,6 +54,12 @@ def is_crossed(error: BaseException) -> bool:
     return isinstance(error, _CROSSED)
 
 
+def is_its_own(error: BaseException) -> bool:
+    """Whether a statement is at fault itself, as by a constraint; not the database, nor the way to it."""
+    own = (asyncpg.IntegrityConstraintViolationError, asyncpg.DataError)
+    return not is_crossed(error) and (isinstance(error, own) or not isinstance(error, FAILURES))
+
+
 class Health:
     """The state of one store, as this gateway sees it."""
 

@@ -31,7 +31,9 @@ async def prepare(settings: StoreSettings, connector: Connector) -> bytes:
         await _check(settings, connection)
         await _migrate(connection)
         return await _pepper(connection)
-    except (ValueError, *FAILURES) as error:
+    except ValueError:  # its words may have the password in them
+        raise DatabaseRefused("store.url is no address of a database") from None
+    except FAILURES as error:
         reason = f"the database cannot be used: {type(error).__name__}: {error}"
         raise (DatabaseUnreachable if is_lost(error) else DatabaseRefused)(reason) from None
     finally:

@@ -23,7 +23,7 @@ import asyncpg
 from gateway.core.job import ClaimLost, StoreUnavailable
 from gateway.observe import Observer
 from gateway.store.postgres.connecting import Connector, closed
-from gateway.store.postgres.health import Health, State, is_crossed, is_lost
+from gateway.store.postgres.health import Health, State, is_crossed, is_its_own, is_lost
 from gateway.store.postgres.queries import QUERIES, Query
 
 T = TypeVar("T")
@@ -226,7 +226,7 @@ class Writer:
                 if is_lost(error, connection):
                     self._drop(error)
                     return await self._settle([asked])
-        if is_crossed(error) or isinstance(error, asyncpg.InsufficientResourcesError):
+        if not is_its_own(error):
             error = self._health.judge(error, is_lost=False)
         asked.refuse(error)
         return None
