@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import asyncpg
 import pytest
 
 from demo.postgres import Postgres, binaries, postgres
@@ -230,6 +231,34 @@ async def test_a_database_that_stands_still_costs_nothing_but_time(
         ended = await until_ended(gateways[2], response_id, 60)
         assert ended["status"] == "completed", (number, ended["error"])
         assert any(expected_text(f"p{number}", run, 400) in str(ended["output"]) for run in (1, 2))
+    for gateway in gateways:
+        assert not any(line["event"] in ("task_died", "defect") for line in gateway.lines)
+
+
+async def test_connections_that_are_killed_again_and_again_cost_no_response(replicas: Replicas) -> None:
+    gateways = await replicas.start(2)
+    kinds = {f"k{number}": number % 2 == 0 for number in range(8)}
+    ids = {
+        tag: await create(gateways[number % 2], tag, stream=shown, deltas=500, pace_ms=10)
+        for number, (tag, shown) in enumerate(kinds.items())
+    }
+    killer = await asyncpg.connect(replicas.url)
+    killed = 0
+    for _ in range(12):
+        await asyncio.sleep(0.3)
+        killed += await killer.fetchval(
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
+            "WHERE application_name LIKE 'backburner %'"
+        )
+    await killer.close()
+    assert killed > 24
+    for tag, response_id in ids.items():
+        ended = await until_ended(gateways[0], response_id)
+        assert ended["status"] == "completed", (tag, ended["error"])
+        assert expected_text(tag, 1, 500) in str(ended["output"]), "the same run went on"
+        assert await state(gateways[1], response_id) == ended
+        if kinds[tag]:
+            assert await gateways[0].replay(response_id) == await gateways[1].replay(response_id)
     for gateway in gateways:
         assert not any(line["event"] in ("task_died", "defect") for line in gateway.lines)
 
