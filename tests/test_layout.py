@@ -53,7 +53,7 @@ TRIED_IN = {
     # a store is tried by its contract, and the one in a file by what is done to the file
     "core/test_echo.py": "wire/answers: echo",
     "store/test_contract.py": "store: bells insight port refused rows sqlite/operations sqlite/store",
-    "store/test_postgres_contract.py": "store/postgres: census connecting operations",
+    "store/test_postgres_contract.py": "store/postgres: batches census connecting operations",
     "store/test_postgres_store.py": "store/postgres: bells health lease",
     "store/test_items.py": "store: item_keys",
     "store/test_outbox.py": "store: lanes",

@@ -18,8 +18,8 @@ from gateway.core.job import (
 from gateway.core.webhooks import own_lane
 from gateway.store.item_keys import keys_of
 from gateway.store.port import QueueLimits
+from gateway.store.postgres.batches import Statement
 from gateway.store.postgres.queries import QUERIES
-from gateway.store.postgres.writer import Statement
 from gateway.store.rows import to_job
 
 

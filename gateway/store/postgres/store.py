@@ -26,6 +26,7 @@ from gateway.store import bells
 from gateway.store.bells import OUTBOX
 from gateway.store.port import Call, Page, QueueLimits, Work
 from gateway.store.postgres import items, operations
+from gateway.store.postgres.batches import Appended
 from gateway.store.postgres.bells import PostgresBells
 from gateway.store.postgres.census import PostgresInsight
 from gateway.store.postgres.connecting import Connections, Connector
@@ -34,7 +35,7 @@ from gateway.store.postgres.lease import Replica
 from gateway.store.postgres.opening import prepare
 from gateway.store.postgres.outbox import PostgresOutbox
 from gateway.store.postgres.queries import QUERIES
-from gateway.store.postgres.writer import Appended, Writer
+from gateway.store.postgres.writer import Writer
 from gateway.store.rows import to_call, to_job, to_page
 from gateway.wire.conversation.items import Turn
 from gateway.wire.sse import split_frames

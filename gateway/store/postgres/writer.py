@@ -14,17 +14,17 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import Any, TypeVar, cast
 
 import asyncpg
 
 from gateway.core.job import ClaimLost, StoreUnavailable
 from gateway.observe import Observer
+from gateway.store.postgres.batches import Appended, Asked, Statement, columns, groups_of
 from gateway.store.postgres.connecting import Connector, closed
 from gateway.store.postgres.health import Health, State, is_crossed, is_its_own, is_lost
-from gateway.store.postgres.queries import QUERIES, Query
+from gateway.store.postgres.queries import QUERIES
 
 T = TypeVar("T")
 
@@ -32,63 +32,6 @@ _BATCH_MAX = 512
 _BATCH_BYTES_MAX = 2**20
 _CROSSED_MAX = 5
 _RECONNECT_S = 0.25
-
-
-@dataclass(frozen=True, slots=True)
-class Appended:
-    """The next events of a run."""
-
-    id: str
-    epoch: int
-    first_seq: int
-    next_seq: int
-    has_output: bool
-    events: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Statement:
-    """One that gives one row.
-
-    Attributes:
-        key: Of two with the same one, the first is done first.
-        read: Makes the result of the row, or raises what the row says.
-        settled: Gives a row, to be read the same way, if it has been done already by us.
-    """
-
-    query: Query
-    values: tuple[Any, ...]
-    key: str
-    read: Callable[[Any], Any]
-    size: int = 0
-    settled: tuple[Query, tuple[Any, ...]] | None = None
-
-
-@dataclass(slots=True)
-class _Asked:
-    work: Appended | Statement
-    done: asyncio.Future[Any]
-    size: int
-    key: str
-    kind: str = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.kind = self.work.query.text if isinstance(self.work, Statement) else ""
-
-    def answer(self, result: Any) -> None:
-        if not self.done.done():  # whoever asked may have gone; it has happened all the same
-            self.done.set_result(result)
-
-    def refuse(self, error: BaseException) -> None:
-        if not self.done.done():
-            self.done.set_exception(error)
-
-    def answer_by(self, row: Any) -> None:
-        assert isinstance(self.work, Statement)
-        try:
-            self.answer(self.work.read(row))
-        except Exception as error:  # what the row says: nothing was written
-            self.refuse(error)
 
 
 class Writer:
@@ -109,7 +52,7 @@ class Writer:
         self._old_pid: int | None = None
         self._pid: int | None = None
         self._failed_at_s = -_RECONNECT_S
-        self._asked: deque[_Asked] = deque()
+        self._asked: deque[Asked] = deque()
         self._waiting_bytes = 0
         self._bell = asyncio.Event()
         self._is_closing = False
@@ -138,7 +81,7 @@ class Writer:
     async def _ask(self, work: Appended | Statement, size: int, key: str) -> Any:
         if self._is_closing:
             raise StoreUnavailable("the store is closed")
-        asked = _Asked(work, asyncio.get_running_loop().create_future(), size, key)
+        asked = Asked(work, asyncio.get_running_loop().create_future(), size, key)
         self._asked.append(asked)
         self._waiting_bytes += size
         self._bell.set()
@@ -157,11 +100,11 @@ class Writer:
             await self._bell.wait()
             self._bell.clear()
             while self._asked:
-                for group in _groups(self._next_batch()):
+                for group in groups_of(self._next_batch()):
                     await self._commit(group)
 
-    def _next_batch(self) -> list[_Asked]:
-        batch: list[_Asked] = []
+    def _next_batch(self) -> list[Asked]:
+        batch: list[Asked] = []
         size = 0
         while self._asked and len(batch) < _BATCH_MAX and size < _BATCH_BYTES_MAX:
             asked = self._asked.popleft()
@@ -170,7 +113,7 @@ class Writer:
             batch.append(asked)
         return batch
 
-    async def _commit(self, group: list[_Asked]) -> None:
+    async def _commit(self, group: list[Asked]) -> None:
         started_s = time.perf_counter()
         try:
             connection = await self._connected()
@@ -193,12 +136,12 @@ class Writer:
                 await self._alone(group[0], error)
         self._observer.committed(len(group), time.perf_counter() - started_s)
 
-    async def _perform(self, connection: asyncpg.Connection, group: list[_Asked]) -> None:
+    async def _perform(self, connection: asyncpg.Connection, group: list[Asked]) -> None:
         """One transaction, by one round trip; all of them are answered, or none."""
         works = [asked.work for asked in group]
         if isinstance(works[0], Appended):
             runs = cast(Sequence[Appended], works)
-            rows = await connection.fetch(QUERIES["append"].text, *_columns(runs))
+            rows = await connection.fetch(QUERIES["append"].text, *columns(runs))
             stored = {row["id"] for row in rows}
             self._health.become(State.OK)
             for asked, run in zip(group, runs, strict=True):
@@ -213,7 +156,7 @@ class Writer:
         for asked, row in zip(group, rows, strict=True):
             asked.answer_by(row)
 
-    async def _alone(self, asked: _Asked, error: BaseException) -> None:
+    async def _alone(self, asked: Asked, error: BaseException) -> None:
         """One that has failed by itself: again, if another gateway was in its way."""
         crossed = 0
         while is_crossed(error) and (crossed := crossed + 1) < _CROSSED_MAX:
@@ -265,7 +208,7 @@ class Writer:
             await connection.fetch(query.text, *query.values(given))
             self._old_pid = None
 
-    async def _settle(self, group: list[_Asked]) -> None:
+    async def _settle(self, group: list[Asked]) -> None:
         """Find out what became of a commit that nobody has confirmed; do what was not done."""
         while True:
             try:
@@ -291,11 +234,11 @@ class Writer:
             if not asked.done.done():
                 await self._commit([asked])
 
-    async def _undone(self, connection: asyncpg.Connection, group: list[_Asked]) -> list[_Asked]:
+    async def _undone(self, connection: asyncpg.Connection, group: list[Asked]) -> list[Asked]:
         works = [asked.work for asked in group]
         if isinstance(works[0], Appended):
             query = QUERIES["were_appended"]
-            ids, epochs, _, nexts, _, _ = _columns(cast(Sequence[Appended], works))
+            ids, epochs, _, nexts, _, _ = columns(cast(Sequence[Appended], works))
             given = {"ids": ids, "epochs": epochs, "nexts": nexts}
             rows = await connection.fetch(query.text, *query.values(given))
             stored = {row["id"] for row in rows}
@@ -312,31 +255,3 @@ class Writer:
             else:
                 asked.answer_by(row)
         return rest
-
-
-def _columns(runs: Sequence[Appended]) -> tuple[list[Any], ...]:
-    return (
-        [run.id for run in runs],
-        [run.epoch for run in runs],
-        [run.first_seq for run in runs],
-        [run.next_seq for run in runs],
-        [run.has_output for run in runs],
-        [run.events for run in runs],
-    )
-
-
-def _groups(batch: list[_Asked]) -> list[list[_Asked]]:
-    """Of one kind each; what is asked for about one job stays in its order."""
-    groups: list[list[_Asked]] = []
-    latest: dict[str, int] = {}  # by key, the last group with it
-    for asked in batch:
-        earliest = latest.get(asked.key, -1) + 1
-        for number in range(earliest, len(groups)):
-            if groups[number][0].kind == asked.kind:
-                break
-        else:
-            number = len(groups)
-            groups.append([])
-        groups[number].append(asked)
-        latest[asked.key] = number
-    return groups
