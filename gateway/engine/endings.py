@@ -16,6 +16,7 @@ from typing import Protocol
 from gateway.config import BackgroundSettings
 from gateway.core.job import Claim, ClaimLost, Job, Outcome, StoreUnavailable
 from gateway.core.reason import Reason
+from gateway.core.retry import Now
 from gateway.core.transcript import Abandoned, Stop, Transcript, Unreadable
 from gateway.engine.clock import Clock
 from gateway.engine.credentials import Credentials
@@ -169,4 +170,4 @@ class Endings:
             except Unreadable:  # it has to end all the same, whoever asked, or it would be asked for ever
                 line("defect", level=logging.ERROR, id=claim.id, exc_info=True)
                 transcript, stop = Transcript(claim.job, events_bytes_max=bytes_max), _DAMAGED
-            return transcript.stop(stop, now_s=self.clock.now_s())
+            return transcript.stop(stop, Now(self.clock.now_ms()))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -11,16 +10,13 @@ from typing import assert_never
 from gateway.core.call import Backend, BackendCall
 from gateway.core.job import Job
 from gateway.core.machine import Call, Command, Finish, Input, JobMachine, Rest, Rewind, Started
-from gateway.core.retry import Again, Now
+from gateway.core.retry import Again
 from gateway.core.transcript import Append
 from gateway.core.upstream import Upstream
 from gateway.engine.clock import Clock
 from gateway.engine.credentials import CallerHeaders
 from gateway.observe import Observer
 from gateway.wire.speech import Request
-
-_NOW_S = 0.005
-"""For so long it is now: each of the thousands of pieces of an answer asks what time it is."""
 
 
 class Exchange:
@@ -54,20 +50,15 @@ class Exchange:
         self.backend = job.backend
         self._model = request.get("model")
         self._headers = headers
-        self._clock = clock
+        self._moment = _Moment(clock, backend)
         self._observer = observer
         self._is_again = is_again
-        self._now_until_s = -math.inf
         self.since_s: float | None = None
         self.is_told = False
 
     def receive(self, item: Input) -> list[Command]:
         """What the machine wants done about it."""
-        if time.monotonic() > self._now_until_s:
-            roll = random.random()  # noqa: S311  not a secret
-            self._now = Now(self._clock.now_ms(), roll, self._backend.retry_in_s)
-            self._now_until_s = time.monotonic() + _NOW_S
-        return self.machine.receive(item, self._now)
+        return self.machine.receive(item, self._moment)
 
     def forget(self) -> None:
         """The output is not needed any more. The frames of a cancelled task live until the garbage collector
@@ -145,3 +136,29 @@ class Exchange:
                 self._backend.retry_refused()
             if command.speech is not None:
                 self._backend.remember(self._model, command.speech)
+
+
+class _Moment:
+    """The one at which it is looked at."""
+
+    __slots__ = ("_backend", "_clock")
+
+    def __init__(self, clock: Clock, backend: Backend) -> None:
+        self._clock = clock
+        self._backend = backend
+
+    @property
+    def now_ms(self) -> int:
+        return self._clock.now_ms()
+
+    @property
+    def now_s(self) -> int:
+        return self._clock.now_s()
+
+    @property
+    def roll(self) -> float:
+        return random.random()  # noqa: S311  not a secret
+
+    @property
+    def retry_in_s(self) -> float:
+        return self._backend.retry_in_s
