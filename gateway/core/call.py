@@ -7,9 +7,19 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from gateway.core.retry import Patience
-from gateway.core.upstream import Upstream
+from gateway.core.upstream import Upstream, UpstreamFrames
 from gateway.wire.http.head import Credential, Headers
 from gateway.wire.speech import Speech
+
+
+class Taker(Protocol):
+    """Takes the frames of an answer as they come, without a turn of the event loop for each."""
+
+    def has_room(self) -> bool:
+        """Whether it may be given some now."""
+
+    def take(self, item: UpstreamFrames) -> bool:
+        """Take some. False: there is something left to be done, by whoever reads the answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +34,7 @@ class BackendCall:
         is_again: One of its job was made before.
         version: Of its body. A backend that knows the key of an earlier one would answer as before.
         speech: How it is made.
+        taker: Frames may go there, and are not given to whoever reads the answer then.
     """
 
     job_id: str
@@ -35,6 +46,7 @@ class BackendCall:
     is_background: bool = True
     is_again: bool = False
     version: int = 0
+    taker: Taker | None = field(default=None, repr=False)
 
 
 class Limit(Protocol):

@@ -44,6 +44,10 @@ class Unflushed:
             self._has_room.set()
 
     @property
+    def has_room(self) -> bool:
+        return self._has_room.is_set()
+
+    @property
     def is_half_full(self) -> bool:
         return self._bytes * 2 >= self._bytes_max
 
@@ -86,6 +90,11 @@ class JobLog:
         self._has_some.set()
         if self._waiting_bytes >= self._settings.unflushed_bytes_max:
             self._has_room.clear()
+
+    @property
+    def has_room(self) -> bool:
+        """Whether `room` would not wait."""
+        return self._has_room.is_set() and self._unflushed.has_room
 
     async def room(self) -> None:
         """Wait while too much is not yet committed, of this run or of all, so that the backend waits too."""

@@ -56,6 +56,8 @@ class Run:
         self._shelf = endings.outputs.shelf()
         self._exchange: Exchange | None = None
         self._is_stopped = False
+        self._is_silent = True
+        self._started_s = 0.0
         self.task: asyncio.Task[None] | None = None
         self.listening = ExitStack()
         self.listening.enter_context(endings.store.bells.listen(self.look, claim(work.id)))
@@ -117,21 +119,13 @@ class Run:
 
     async def _perform(self, exchange: Exchange) -> Again | None:
         """Do what the machine wants, to the end."""
-        outputs, started_s = self._endings.outputs, time.monotonic()
-        was_silent = True
+        self._started_s = time.monotonic()
         with self._silence.watched(exchange):
-            async with aclosing(exchange.commands(self._room)) as commands:
+            async with aclosing(exchange.commands(self)) as commands:
                 async for command in commands:
                     match command:
                         case Rewind(seq):
                             self.log.rewind(seq)
-                        case Append():
-                            self.log.append(command)
-                            outputs.holds(self.work.id, exchange.machine.held_bytes)
-                            if was_silent and command.has_output:
-                                was_silent = False
-                                first_s = time.monotonic() - started_s
-                                self._endings.observer.job_first_output(self.work.job.backend, first_s)
                         case Again():
                             return command
                         case Finish(outcome):
@@ -139,8 +133,21 @@ class Run:
                             return None
         raise AssertionError("a run ends with its last command")
 
-    async def _room(self) -> None:
-        """Before the machine hears of more: in between its commands nothing is waited for."""
+    # -- its events: before the machine hears of more there is room; in between nothing is waited for
+
+    def append(self, command: Append) -> None:
+        assert self._exchange is not None
+        self.log.append(command)
+        self._endings.outputs.holds(self.work.id, self._exchange.machine.held_bytes)
+        if self._is_silent and command.has_output:
+            self._is_silent = False
+            first_s = time.monotonic() - self._started_s
+            self._endings.observer.job_first_output(self.work.job.backend, first_s)
+
+    def has_room(self) -> bool:
+        return self.log.has_room and self._endings.outputs.has_room(self.work.id)
+
+    async def room(self) -> None:
         await self.log.room()
         await self._endings.outputs.room(self.work.id)
 
