@@ -102,7 +102,9 @@ def test_every_setting_can_be_given_in_the_environment() -> None:
     of_modes = {
         f"tenants.{key}" for key in ("header", "jwt_keys_file", "jwt_issuer", "jwt_audience", "keys_file")
     }
-    secrets = {"server.admin_token_file", "server.admin_token_env"}
+    secrets = {
+        f"server.admin_{which}_{place}" for which in ("token", "read_token") for place in ("file", "env")
+    }
     secrets |= {"tenants.pepper", "tenants.pepper_file", "credentials.sealing_keys_file"}
     scalars = {"default_backend", "request_webhooks.metadata_key"}
     assert without == scalars | keys | mappings | of_modes | secrets

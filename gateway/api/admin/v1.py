@@ -1,0 +1,369 @@
+"""The admin API: `/api/v1/…` on the admin port, JSON. The page and the command line live on it.
+
+What looks changes nothing and is a GET; what changes is a POST, wants the role `admin`, and leaves one line
+in the log: who, what, and to how many.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from dataclasses import asdict
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+from gateway import __version__
+from gateway.api.admin import views
+from gateway.api.admin.filters import NAMES, wanted, whole
+from gateway.api.admin.roles import Access, Role
+from gateway.api.admin.webhooks import Receivers
+from gateway.api.http.bodies import read_body
+from gateway.api.http.errors import error_response
+from gateway.api.http.event_streams import stream_events
+from gateway.api.http.ids import new_request_id
+from gateway.config import UiSettings
+from gateway.core.job import StoreUnavailable
+from gateway.engine.actions import Actions
+from gateway.engine.operators import Operators
+from gateway.engine.receivers import Receivers as Outgoing
+from gateway.engine.refusals import refusal_of
+from gateway.observe import Observer, line
+from gateway.observe.history import STEP_MS, Kind
+from gateway.wire.errors import Fault, Refusal, invalid, not_found
+from gateway.wire.http.headers import set_own
+
+PREFIX = "/api/v1/"
+
+_BODY_BYTES_MAX = 2**20
+_LIST_MAX, _LIST_DEFAULT = 200, 50
+_HEARTBEAT_S = 10.0
+_SLOTS_MAX = 1_000_000
+_CHARTS = ("created", "finished", "waiting", "running", "wait")
+_GROUPS = ("outcome", "backend", "model", "tenant")
+
+_NO_CONTENT = "Requests, results and events are not shown here; ui.content: true shows them."
+
+Answer = web.StreamResponse
+
+
+class AdminApi:
+    """The handler of everything under `PREFIX`.
+
+    Args:
+        leave: Ends the process in good order, as SIGTERM does.
+        stall_timeout_s: A reader that takes nothing for so long is cut off.
+    """
+
+    def __init__(
+        self,
+        operators: Operators,
+        actions: Actions,
+        receivers: Receivers,
+        outgoing: Outgoing,
+        access: Access,
+        settings: UiSettings,
+        observer: Observer,
+        now_ms: Callable[[], int],
+        leave: Callable[[], None],
+        *,
+        stall_timeout_s: float,
+    ) -> None:
+        self._operators = operators
+        self._actions = actions
+        self._receivers = receivers
+        self._outgoing = outgoing
+        self._access = access
+        self._settings = settings
+        self._observer = observer
+        self._now_ms = now_ms
+        self._leave = leave
+        self._stall_timeout_s = stall_timeout_s
+        self._streams = 0
+
+    async def handle(self, request: web.BaseRequest) -> Answer:
+        """One request."""
+        request_id = new_request_id()
+        try:
+            answer = await self._answer(request, request_id)
+        except StoreUnavailable as error:
+            answer = error_response(refusal_of(error, None))
+        except Refusal as refusal:
+            answer = error_response(refusal)
+        except Exception:
+            line("defect", level=logging.ERROR, request=request_id, exc_info=True)
+            answer = error_response(Refusal(Fault.INTERNAL, "The gateway failed.", code="internal_error"))
+        if not answer.prepared:
+            set_own(answer.headers, request_id)
+        return answer
+
+    async def _answer(self, request: web.BaseRequest, request_id: str) -> Answer:
+        parts = request.path.removeprefix(PREFIX).split("/")
+        if request.method in ("GET", "HEAD"):
+            role = self._access.admit(request)
+            return await self._look(request, parts, role, request_id)
+        if request.method == "POST":
+            role = self._access.admit_action(request)
+            return await self._act(request, parts, role, request_id)
+        raise Refusal(Fault.METHOD, "only GET and POST")
+
+    # -- looking
+
+    async def _look(self, request: web.BaseRequest, parts: list[str], role: Role, request_id: str) -> Answer:
+        query = request.query
+        match parts:
+            case ["overview"]:
+                return _json({**await self._overview(role)})
+            case ["history"]:
+                return _json(self._history(dict(query)))
+            case ["webhooks"]:
+                return _json(await self._receivers.show())
+            case ["jobs"]:
+                return _json(await self._jobs(dict(query)))
+            case ["jobs", response_id]:
+                return _json(await self._job(response_id))
+            case ["jobs", response_id, "request" | "result" as what]:
+                return await self._content(response_id, what)
+            case ["jobs", response_id, "events"]:
+                after = whole("after", query["after"], 0, 10**9) if "after" in query else -1
+                return await self._events(request, response_id, after, request_id)
+        raise _no_such_page()
+
+    async def _overview(self, role: Role) -> dict[str, Any]:
+        found = views.overview(await self._operators.overview(), shows_addresses=role is Role.ADMIN)
+        running = self._observer.history.series("running", "backend")
+        waiting = self._observer.history.series("waiting", "backend")
+        sparks = {
+            backend["name"]: {
+                "running": _last(running, backend["name"]),
+                "waiting": _last(waiting, backend["name"]),
+            }
+            for backend in found["backends"]
+        }
+        for backend in found["backends"]:
+            backend["spark"] = sparks[backend["name"]]
+        return {
+            "version": __version__,
+            "role": role.word,
+            "content": self._settings.content,
+            "refresh_s": self._settings.refresh_s,
+            "spark_step_s": STEP_MS / 1000,
+            **found,
+        }
+
+    def _history(self, query: dict[str, str]) -> dict[str, Any]:
+        what, by = query.pop("what", "created"), query.pop("by", None)
+        if what not in _CHARTS:
+            raise invalid(f"what must be one of {', '.join(_CHARTS)}.", param="what")
+        if by is not None and by not in _GROUPS:
+            raise invalid(f"by must be one of {', '.join(_GROUPS)}.", param="by")
+        only = wanted(query, self._now_ms())
+
+        def passes(kind: Kind) -> bool:
+            return (
+                (only.backend is None or kind.backend == only.backend)
+                and (only.model is None or kind.model == only.model)
+                and (only.tenant is None or kind.tenant.startswith(only.tenant[:8]))
+            )
+
+        history = self._observer.history
+        series = [each._asdict() for each in history.series(what, by, passes)]
+        return {"what": what, "by": by, "step_s": STEP_MS / 1000, "end_ms": history.end_ms, "series": series}
+
+    async def _jobs(self, query: dict[str, str]) -> dict[str, Any]:
+        limit = whole("limit", query.pop("limit", str(_LIST_DEFAULT)), 1, _LIST_MAX)
+        order, cursor = query.pop("order", "newest"), query.pop("cursor", None)
+        if order not in ("newest", "oldest"):
+            raise invalid("order must be newest or oldest.", param="order")
+        now_ms = self._now_ms()
+        rows, before = await self._operators.jobs(
+            wanted(query, now_ms),
+            limit=limit,
+            before=whole("cursor", cursor, 0, 2**62) if cursor is not None else None,
+            is_oldest_first=order == "oldest",
+        )
+        following = None if before is None else str(before)
+        return {"now_ms": now_ms, "jobs": [views.row(each) for each in rows], "next": following}
+
+    async def _job(self, response_id: str) -> dict[str, Any]:
+        found = await self._operators.job(response_id)
+        if found is None:
+            raise not_found(response_id)
+        return views.job(found, await self._outgoing.about(response_id), self._now_ms())
+
+    # -- content
+
+    async def _content(self, response_id: str, what: str) -> Answer:
+        """The request without its headers, or the result; as bytes, so that no number is rounded."""
+        self._check_content()
+        found = await self._operators.job(response_id)
+        call = await self._operators.call_of(response_id)
+        if found is None or call is None:
+            raise not_found(response_id)
+        if what == "request":
+            body = b'{"request":%b,"input":%b}' % (call.request, call.input)
+            return web.Response(body=body, content_type="application/json")
+        job = await self._operators.content_of(found.details)
+        if job is None or job.final is None:
+            raise Refusal(Fault.NOT_FOUND, "There is no result yet.", code="not_over")
+        return web.Response(body=job.final, content_type="application/json")
+
+    async def _events(
+        self, request: web.BaseRequest, response_id: str, after: int, request_id: str
+    ) -> Answer:
+        self._check_content()
+        found = await self._operators.job(response_id)
+        if found is None:
+            raise not_found(response_id)
+        if self._streams >= self._settings.streams_max:
+            message = "Too many open streams; close one (ui.streams_max)."
+            raise Refusal(Fault.OVERLOADED, message, code="too_many_streams", retry_after_s=5)
+        self._streams += 1
+        try:
+            return await stream_events(
+                request,
+                _until_the_store_fails(self._operators.events(found.details, after=after)),
+                request_id=request_id,
+                stall_timeout_s=self._stall_timeout_s,
+                heartbeat_s=_HEARTBEAT_S,
+            )
+        finally:
+            self._streams -= 1
+
+    def _check_content(self) -> None:
+        if not self._settings.content:
+            raise Refusal(Fault.FORBIDDEN, _NO_CONTENT, code="content_hidden")
+
+    # -- doing
+
+    async def _act(self, request: web.BaseRequest, parts: list[str], role: Role, request_id: str) -> Answer:
+        said = await _body(request)
+        act = self._action(parts, said, request_id)
+        result, audit = await act()
+        self._operators.forget()
+        if audit is not None:
+            self._observer.operator_acted(role=role.word, peer=request.remote, **audit)
+        return _json(result)
+
+    def _action(
+        self, parts: list[str], said: dict[str, Any], request_id: str
+    ) -> Callable[[], Awaitable[Done]]:
+        match parts:
+            case ["jobs", "cancel"]:
+                return lambda: self._cancel_many(said)
+            case ["jobs", response_id, "cancel"]:
+                return lambda: self._cancel(response_id)
+            case ["jobs", response_id, "rerun"]:
+                return lambda: self._rerun(response_id, request_id)
+            case ["jobs", response_id, "resend"]:
+                return lambda: self._resend(response_id)
+            case ["backends", name, "pause" | "resume" as what]:
+                return lambda: self._pause(name, what)
+            case ["backends", name, "slots"]:
+                return lambda: self._resize(name, said)
+            case ["webhooks", name, "enable"]:
+                return lambda: self._enable(name)
+            case ["drain"]:
+                return self._drain
+        raise _no_such_page()
+
+    async def _cancel(self, response_id: str) -> Done:
+        is_cancelled = await self._actions.cancel(response_id)
+        audit = {"doing": "cancel", "response_id": response_id, "count": int(is_cancelled)}
+        return {"cancelled": is_cancelled}, audit
+
+    async def _cancel_many(self, said: dict[str, Any]) -> Done:
+        match said:
+            case {"token": str(token)} if len(said) == 1:
+                done = await self._actions.cancel_previewed(token)
+                return asdict(done), {"doing": "cancel many", "count": done.cancelled}
+            case {"dry_run": True, "ids": list(ids)} if len(said) == 2 and all(
+                isinstance(i, str) for i in ids
+            ):
+                return asdict(await self._actions.preview(None, ids)), None
+            case {"dry_run": True, "filter": dict(given)} if len(said) == 2 and _is_texts(given):
+                return asdict(await self._actions.preview(wanted(given, self._now_ms()))), None
+        names = ", ".join(NAMES)
+        raise invalid(
+            'must be {"dry_run": true, "ids": […]} or {"dry_run": true, "filter": {…}} with some of '
+            f'{names}, and then {{"token": …}} to confirm what that has shown.'
+        )
+
+    async def _rerun(self, response_id: str, request_id: str) -> Done:
+        new_id = await self._actions.rerun(response_id, request_id=request_id)
+        return {"id": new_id}, {"doing": "rerun", "response_id": response_id}
+
+    async def _resend(self, response_id: str) -> Done:
+        count, disabled = await self._outgoing.retry(response_id, also_taken=True)
+        if not count and not disabled:
+            raise Refusal(Fault.NOT_FOUND, "Nobody is to be told of this response.", code="nobody_to_tell")
+        audit = {"doing": "resend", "response_id": response_id, "count": count}
+        return {"sent_again": count, "disabled": disabled}, audit
+
+    async def _pause(self, name: str, what: str) -> Done:
+        self._actions.pause(name, is_paused=what == "pause")
+        return {"backend": name, "paused": what == "pause"}, {"doing": what, "backend": name}
+
+    async def _resize(self, name: str, said: dict[str, Any]) -> Done:
+        slots = said.get("slots")
+        is_number = isinstance(slots, int) and not isinstance(slots, bool) and 1 <= slots <= _SLOTS_MAX
+        if said.keys() != {"slots"} or not (slots is None or is_number):
+            raise invalid(
+                f'must be {{"slots": N}}, from 1 to {_SLOTS_MAX} per replica, or null for those of the '
+                "settings.",
+                param="slots",
+            )
+        self._actions.resize(name, slots)
+        return {"backend": name, "slots": slots}, {"doing": "slots", "backend": name, "limit": slots}
+
+    async def _enable(self, name: str) -> Done:
+        if not await self._outgoing.enable(name):
+            raise Refusal(Fault.NOT_FOUND, "No endpoint of this name.", code="not_found")
+        return {"enabled": name}, {"doing": "enable", "endpoint": name}
+
+    async def _drain(self) -> Done:
+        self._leave()
+        return {"draining": True}, {"doing": "drain"}
+
+
+Done = tuple[dict[str, Any], dict[str, Any] | None]
+"""The answer, and what the audit line says; None: nothing was changed."""
+
+
+async def _until_the_store_fails(blocks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    try:
+        async for block in blocks:
+            yield block
+    except StoreUnavailable:
+        return  # the reader comes back with its cursor
+
+
+async def _body(request: web.BaseRequest) -> dict[str, Any]:
+    """The JSON object of a change; an empty body is an empty one. Raises: Refusal."""
+    if request.content_type != "application/json":
+        raise Refusal(Fault.UNSUPPORTED_CODING, "only application/json")
+    try:
+        said = orjson.loads(await read_body(request, _BODY_BYTES_MAX) or b"{}")
+    except orjson.JSONDecodeError:
+        said = None
+    if not isinstance(said, dict):
+        raise invalid("The body must be a JSON object.", code="invalid_json")
+    return said
+
+
+def _is_texts(given: dict[Any, Any]) -> bool:
+    return all(isinstance(value, str) for value in given.values())
+
+
+def _last(series: list[Any], name: str) -> list[float | None]:
+    """The last five minutes of a line."""
+    return next((each.points[-30:] for each in series if each.name == name), [])
+
+
+def _json(body: Any) -> web.Response:
+    return web.Response(body=orjson.dumps(body), content_type="application/json")
+
+
+def _no_such_page() -> Refusal:
+    return Refusal(Fault.NOT_FOUND, "There is nothing here in the admin API.", code="not_found")
