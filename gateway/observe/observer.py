@@ -87,7 +87,7 @@ class Observer(WebhookObserver):
         """
         called = {"replica": replica, "upstream_request": request, "upstream_status": status}
         self._facts.learn(response_id, called)
-        self.journal.note(response_id, "called", **called)
+        self.journal.note(response_id, "called" if status is None else "answered", **called)
 
     def job_accepted(self, response_id: str, backend: str, tenant: bytes, is_streamed: bool) -> None:
         self.accepted.labels(backend).inc()
