@@ -98,13 +98,10 @@ class Actions:
         return Preview(token, len(found), found[:_SHOWN], is_all, _PREVIEW_S)
 
     async def cancel_previewed(self, token: str) -> Cancelled:
-        """End what was previewed, to the end even if nobody waits for it. Raises: Refusal."""
+        """End what was previewed. Raises: Refusal."""
         until_s, ids = self._previews.pop(token, (0.0, []))
         if time.monotonic() > until_s:
             raise invalid("This preview is not known, or too old: ask for a new one.", param="token")
-        return await asyncio.shield(self._cancel_all(ids))
-
-    async def _cancel_all(self, ids: list[str]) -> Cancelled:
         waiting = iter(ids)
         with refusing():
             counts = await asyncio.gather(*(self._cancel_each(waiting) for _ in range(_AT_ONCE)))

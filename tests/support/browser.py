@@ -1,4 +1,4 @@
-"""A real browser: headless Chromium, driven over its own protocol (CDP), as far as the tests of the page need it."""
+"""A real browser: headless Chromium, driven over its own protocol, as far as tests of the page need it."""
 
 from __future__ import annotations
 
@@ -99,8 +99,9 @@ class Tab:
         """With the mouse, in the middle of an element."""
         await self.until(f"document.querySelector({selector!r})")
         place = await self.run(
-            f"(() => {{ const e = document.querySelector({selector!r}); e.scrollIntoView({{block: 'center'}});"
-            " const r = e.getBoundingClientRect(); return [r.x + r.width / 2, r.y + r.height / 2]; })()"
+            f"(() => {{ const e = document.querySelector({selector!r});"
+            "e.scrollIntoView({block: 'center'});"
+            "const r = e.getBoundingClientRect(); return [r.x + r.width / 2, r.y + r.height / 2]; })()"
         )
         at = {"x": place[0], "y": place[1], "button": "left", "clickCount": 1}
         for kind in ("mousePressed", "mouseReleased"):

@@ -6,6 +6,7 @@ in the log: who, what, and to how many.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import asdict
@@ -238,13 +239,16 @@ class AdminApi:
     # -- doing
 
     async def _act(self, request: web.BaseRequest, parts: list[str], role: Role, request_id: str) -> Answer:
-        said = await _body(request)
-        act = self._action(parts, said, request_id)
+        act = self._action(parts, await _body(request), request_id)
+        # Shielded: whoever hangs up leaves nothing half done, or unsaid.
+        return _json(await asyncio.shield(self._done(act, role, request.remote)))
+
+    async def _done(self, act: Callable[[], Awaitable[Done]], role: Role, peer: str | None) -> dict[str, Any]:
         result, audit = await act()
         self._operators.forget()
         if audit is not None:
-            self._observer.operator_acted(role=role.word, peer=request.remote, **audit)
-        return _json(result)
+            self._observer.operator_acted(role=role.word, peer=peer, **audit)
+        return result
 
     def _action(
         self, parts: list[str], said: dict[str, Any], request_id: str

@@ -21,6 +21,8 @@ from gateway.store.sqlite.readers import Readers
 
 _LOOKED_AT = 10_000
 """So many jobs one look goes through: some milliseconds."""
+_AT_FIRST = 500
+"""So many before that: nearly every page of a list is among them."""
 _NEWEST = 2**62
 _LATER_MAX = 20
 _CROWDS_MAX = 500
@@ -37,13 +39,18 @@ class SqliteInsight:
         self, wanted: Wanted, *, limit: int, before: int | None = None, is_oldest_first: bool = False
     ) -> Listing:
         statuses = None if wanted.statuses is None else json.dumps(list(wanted.statuses))
-        values = asdict(wanted) | {"statuses": statuses, "limit": limit, "looked_at": _LOOKED_AT}
-        values |= {"way": _way(wanted, is_oldest_first), "direction": 1 if is_oldest_first else -1}
+        values = asdict(wanted) | {"statuses": statuses, "limit": limit}
+        values["direction"] = 1 if is_oldest_first else -1
         values["cursor"] = before if before is not None else 0 if is_oldest_first else _NEWEST
 
         def operation(raw: sqlite3.Connection) -> Listing:
-            rows = raw.execute(QUERIES["list_jobs"], values).fetchall()
-            is_full = len(rows) == limit
+            values["way"] = _way(raw, wanted, is_oldest_first)
+            rows: list[sqlite3.Row] = []
+            for looked_at in (min(_AT_FIRST, _LOOKED_AT), _LOOKED_AT):
+                values["looked_at"] = looked_at
+                rows = raw.execute(QUERIES["list_jobs"], values).fetchall()
+                if is_full := len(rows) == limit:
+                    break
             last = rows[-1] if is_full else raw.execute(QUERIES["last_looked_at"], values).fetchone()
             return Listing([_facts(row) for row in rows], None if last is None else last["pk"])
 
@@ -78,12 +85,14 @@ class SqliteInsight:
         return await self._readers.read(operation)
 
 
-def _way(wanted: Wanted, is_oldest_first: bool) -> str:
+def _way(raw: sqlite3.Connection, wanted: Wanted, is_oldest_first: bool) -> str:
     """Where the jobs are looked for; the shortest of the ways."""
     if wanted.statuses is not None and LIVE.issuperset(wanted.statuses):
         return "live"
     if wanted.id is not None:
-        return "id"
+        values = {"id": wanted.id, "looked_at": _LOOKED_AT}
+        if raw.execute(QUERIES["count_ids"], values).fetchone()[0] < _LOOKED_AT:
+            return "id"
     return "oldest" if is_oldest_first else "newest"
 
 
@@ -97,11 +106,15 @@ def _details(row: sqlite3.Row, later: tuple[str, ...]) -> Details:
 
 
 def _values(row: sqlite3.Row, kind: type[Facts]) -> dict[str, Any]:
-    same = {field.name: row[field.name] for field in fields(kind) if field.name in row.keys()}  # noqa: SIM118
+    same = {name: row[name] for name in _SAME[kind]}
     told = {"status": Status(row["status"]), "tenant": row["tenant"].hex(), "event_count": row["next_seq"]}
     return {**same, **told}
 
 
+_SAME = {
+    kind: [field.name for field in fields(kind) if field.name not in ("event_count", "later")]
+    for kind in (Facts, Details)
+}
 _FLAGS = frozenset(field.name for field in fields(Details) if field.type == "bool")
 
 

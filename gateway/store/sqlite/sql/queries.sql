@@ -353,6 +353,10 @@ WHERE is_background = 1 AND (expires_at_ms IS NULL OR expires_at_ms > 0)
 ORDER BY pk * :direction
 LIMIT :limit;
 
+-- name: count_ids
+-- Jobs whose id begins so; not further than it matters.
+SELECT count(*) FROM (SELECT 1 FROM job WHERE id >= :id AND id < :id || '~' LIMIT :looked_at);
+
 -- name: last_looked_at
 SELECT * FROM (SELECT pk FROM job WHERE :way = 'newest' AND pk < :cursor
                ORDER BY pk DESC LIMIT 1 OFFSET :looked_at - 1)
