@@ -29,6 +29,7 @@ class Tab:
 
     Attributes:
         complaints: What the browser had to say: errors in the console, exceptions, what the policy refused.
+        requests: The addresses that it asked for.
     """
 
     def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
@@ -37,6 +38,7 @@ class Tab:
         self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self.complaints: list[str] = []
         self.requests: list[str] = []
+        self._is_over = asyncio.Event()
 
     async def listen(self) -> None:
         """Hear what comes, until the browser is gone."""
@@ -51,6 +53,8 @@ class Tab:
                     self.complaints.append(str(details.get("exception", details).get("description", details)))
                 case "Log.entryAdded", {"entry": {"level": "error", "text": text}}:
                     self.complaints.append(text)
+                case "Emulation.virtualTimeBudgetExpired", _:
+                    self._is_over.set()
                 case "Network.requestWillBeSent", {"request": {"url": url}}:
                     self.requests.append(url)
 
@@ -116,6 +120,14 @@ class Tab:
         text = {"text": "\r"} if key == "Enter" else {"text": key} if len(key) == 1 else {}
         await self.ask("Input.dispatchKeyEvent", type="keyDown", **given, **text)
         await self.ask("Input.dispatchKeyEvent", type="keyUp", **given)
+
+    async def pass_time(self, milliseconds: int) -> None:
+        """Let so much time pass for the page, at once: its timers fire, and what it asks for is answered."""
+        self._is_over.clear()
+        policy = {"policy": "pauseIfNetworkFetchesPending", "budget": milliseconds}
+        await self.ask("Emulation.setVirtualTimePolicy", **policy)
+        async with asyncio.timeout(_WAIT_S):
+            await self._is_over.wait()
 
     async def screenshot(self, file: Path, *, is_whole: bool = False) -> None:
         found = await self.ask("Page.captureScreenshot", format="png", captureBeyondViewport=is_whole)
