@@ -17,6 +17,7 @@ from aiohttp import http_parser, web
 from yarl import URL
 
 from gateway import __version__, loop
+from gateway.api.admin.changes import Changes
 from gateway.api.admin.page import Page
 from gateway.api.admin.roles import Access
 from gateway.api.admin.routes import Ops
@@ -195,7 +196,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             contract=contract,
         )
         receivers = Receivers(engine.receivers)
-        operators, actions = engine.operators(backends)
+        overviews, operators, actions = engine.for_operators(backends)
         asked_to_leave = asyncio.Event()
         access = Access(
             server.read_admin_token,
@@ -203,15 +204,15 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             is_on_loopback=is_loopback(server.admin_host),
         )
         api = AdminApi(
+            overviews,
             operators,
-            actions,
+            Changes(actions, engine.receivers, engine.now_ms, asked_to_leave.set),
             receivers,
             engine.receivers,
             access,
             settings.ui,
             observer,
             engine.now_ms,
-            asked_to_leave.set,
             stall_timeout_s=server.write_stall_timeout_s,
         )
         ops = Ops(
@@ -228,7 +229,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         )
         stack.push_async_callback(engine.stop)
         failed = await engine.start(
-            backends.run(), watch_loop(observer), store.tend(), give_memory_back(), operators.run()
+            backends.run(), watch_loop(observer), store.tend(), give_memory_back(), overviews.run()
         )
         admin = Server(ops.handle, server, observer)
         public = Server(router.handle, server, observer, router.cors.settle)

@@ -81,7 +81,7 @@ def why_it_waits(job: Subject, around: Around) -> Told | None:
     """Why nobody works on it; None if somebody does, or it is over."""
     if job.is_over or job.is_owned:
         return None
-    told = _why(job, around)
+    told = what_holds(job, around)
     left_s = (job.deadline_ms - around.now_ms) / 1000
     end = (
         f"It fails at its deadline, in {span(left_s)}."
@@ -91,7 +91,8 @@ def why_it_waits(job: Subject, around: Around) -> Told | None:
     return Told(told.why, f"{told.sentence} {end}")
 
 
-def _why(job: Subject, around: Around) -> Told:
+def what_holds(job: Subject, around: Around) -> Told:
+    """What a job that nobody runs waits for. Any job will do for what holds of all jobs of a backend."""
     name, now_ms = job.backend, around.now_ms
     if not around.is_known:
         return Told("removed", f"The settings have no backend {name} any more: it fails within a second.")

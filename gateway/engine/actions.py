@@ -13,14 +13,13 @@ from collections import OrderedDict
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 
-from gateway.core.call import Backends, Controls
 from gateway.core.job import LIVE
 from gateway.core.transcript import CancelRequested
+from gateway.engine.circumstances import Circumstances
 from gateway.engine.credentials import CallerHeaders
 from gateway.engine.endings import Endings
 from gateway.engine.jobs import Jobs, Submission
 from gateway.engine.refusals import refusing
-from gateway.engine.runner import Runner
 from gateway.store.insight import Wanted
 from gateway.wire import calls
 from gateway.wire.errors import Fault, Refusal, invalid, not_found
@@ -61,14 +60,12 @@ class Cancelled:
 class Actions:
     """The changes that operators make."""
 
-    def __init__(
-        self, backends: Backends, controls: Controls, runner: Runner, endings: Endings, jobs: Jobs
-    ) -> None:
+    def __init__(self, circumstances: Circumstances, endings: Endings, jobs: Jobs) -> None:
         self._store = endings.store
         self._insight = endings.store.insight
-        self._backends = backends
-        self._controls = controls
-        self._runner = runner
+        self._backends = circumstances.backends
+        self._controls = circumstances.controls
+        self._runner = circumstances.runner
         self._endings = endings
         self._jobs = jobs
         self._previews: OrderedDict[str, tuple[float, list[str]]] = OrderedDict()

@@ -12,6 +12,7 @@ from gateway.core.job import Status
 from gateway.core.tiers import OTHERS, TiersAllowed
 from gateway.core.webhooks import Sender
 from gateway.engine.actions import Actions
+from gateway.engine.circumstances import Circumstances
 from gateway.engine.clock import Clock
 from gateway.engine.credentials import Credentials
 from gateway.engine.deliveries import Deliveries
@@ -23,6 +24,7 @@ from gateway.engine.intake import Intake
 from gateway.engine.jobs import Jobs
 from gateway.engine.operators import Operators
 from gateway.engine.outputs import Outputs
+from gateway.engine.overviews import Overviews
 from gateway.engine.receivers import Receivers
 from gateway.engine.runner import Runner
 from gateway.engine.sealing import Sealer
@@ -147,21 +149,22 @@ class Engine:
         """Unix milliseconds by the store's clock."""
         return self._clock.now_ms()
 
-    def operators(self, controls: Controls) -> tuple[Operators, Actions]:
-        """What operators see, and what they can do."""
-        seen = Operators(
+    def for_operators(self, controls: Controls) -> tuple[Overviews, Operators, Actions]:
+        """What operators see in all, and of jobs; and what they can do."""
+        circumstances = Circumstances(
+            self._store,
             self._backends,
             controls,
             self._runner,
-            self._endings,
-            self._clock,
             self._settings,
-            self._observer,
-            self._reasons,
             self._credentials.is_in_memory_only,
             lambda: self.jobs.is_draining,
         )
-        return seen, Actions(self._backends, controls, self._runner, self._endings, self.jobs)
+        return (
+            Overviews(circumstances, self._clock, self._observer, self._reasons),
+            Operators(circumstances, self.followers, self._clock, self._observer),
+            Actions(circumstances, self._endings, self.jobs),
+        )
 
     async def drain(self, timeout_s: float) -> None:
         """Accept nothing more, let running jobs end, hand over the rest, and end every stream."""

@@ -1,4 +1,4 @@
-"""What operators see: how it stands, which jobs there are, and all about one of them.
+"""What operators see: which jobs there are, and all about one of them.
 
 It only reads, and nothing here costs a job anything: what changes quickly is asked of the runs when somebody
 looks. What operators can do is in `actions`.
@@ -9,81 +9,28 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from gateway.config import BackgroundSettings
-from gateway.core.call import Backends, Controls
-from gateway.core.job import FIRST_OUTPUT_SEQ, LIVE, Job, StoreUnavailable
-from gateway.core.outlook import Around, Subject, Told, if_the_gateway_dies, why_it_waits
+from gateway.core.job import FIRST_OUTPUT_SEQ, LIVE, Job
+from gateway.core.outlook import Subject, Told, if_the_gateway_dies, what_holds, why_it_waits
 from gateway.core.tiers import TIERS
+from gateway.engine.circumstances import Circumstances
 from gateway.engine.clock import Clock
-from gateway.engine.endings import Endings
-from gateway.engine.runner import Runner
-from gateway.observe import Observer, line
-from gateway.observe.history import STEP_MS, Kind, Live
+from gateway.engine.followers import Followers
+from gateway.observe import Observer
 from gateway.observe.journal import Move
-from gateway.store.insight import Backlog, Crowd, Details, Facts, WaitingJobs
+from gateway.store.insight import Details, Facts
 from gateway.store.insight import Wanted as Wanted  # for the API, which never touches a store
 from gateway.store.port import Call
 
-_FRESH_S = 1.0
-"""For so long an overview is good enough for everybody: ten open pages cost what one does."""
 _RATES_MAX = 2_000
 _RATE_S_MIN = 0.9
 _EVENTS_AGAIN_S = 0.5
 _PAGE_BYTES = 64 * 2**10
-_STORABLE = frozenset({"ok", "nearly_full", "taken_away"})
-"""The states of a store in which jobs are started."""
 
 REWOUND = b"event: rewound\ndata: {}\n\n"
 """Told among a job's events: it runs again from its start, and what came before is void."""
-
-
-@dataclass(frozen=True, slots=True)
-class BackendNow:
-    """How it stands at a backend.
-
-    Attributes:
-        slots: How many jobs may run there in all at this moment; `capacity` by its slots alone.
-        slots_per_replica: Now; and by the settings.
-        demand: Jobs that wait or run: what to scale on.
-        halted: Why nothing is started there; None: something may be.
-        reasons: How many jobs wait, by what they wait for.
-    """
-
-    name: str
-    running: int
-    waiting: int
-    demand: int
-    slots: int
-    capacity: int
-    slots_per_replica: int
-    slots_per_replica_default: int
-    paused: bool
-    halted: str | None
-    why: str | None
-    oldest_waiting_s: float | None
-    reasons: Mapping[str, int]
-    api: str
-    replicas: list[dict[str, Any]]
-
-
-@dataclass(frozen=True, slots=True)
-class Overview:
-    """How it stands. Statuses are the API's; `waiting` and `running` tell live jobs by whether they run."""
-
-    now_ms: int
-    store: str
-    draining: bool
-    states: Mapping[str, int]
-    waiting: int
-    running: int
-    oldest_waiting_s: float | None
-    backends: list[BackendNow]
-    tenants: list[dict[str, Any]]
-    models: list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,115 +68,19 @@ class OneJob:
 
 
 class Operators:
-    """The read side of the admin port.
-
-    Args:
-        is_in_memory_only: Whether a job's credential would be lost with the process.
-        is_draining: Whether the gateway is shutting down.
-    """
+    """The read side of the admin port, as far as it is about jobs."""
 
     def __init__(
-        self,
-        backends: Backends,
-        controls: Controls,
-        runner: Runner,
-        endings: Endings,
-        clock: Clock,
-        settings: BackgroundSettings,
-        observer: Observer,
-        reasons: Callable[[str, WaitingJobs | None], dict[str, int]],
-        is_in_memory_only: Callable[[str], bool],
-        is_draining: Callable[[], bool],
+        self, circumstances: Circumstances, followers: Followers, clock: Clock, observer: Observer
     ) -> None:
-        self._store = endings.store
-        self._insight = endings.store.insight
-        self._followers = endings.followers
-        self._backends = backends
-        self._controls = controls
-        self._runner = runner
+        self._circumstances = circumstances
+        self._store = circumstances.store
+        self._insight = circumstances.store.insight
+        self._runner = circumstances.runner
+        self._followers = followers
         self._clock = clock
-        self._attempts_max = settings.attempts_max if settings.recovery == "rerun_if_silent" else 1
-        self._observer = observer
-        self._reasons = reasons
-        self._is_in_memory_only = is_in_memory_only
-        self._is_draining = is_draining
+        self._journal = observer.journal
         self._rates: OrderedDict[str, tuple[float, int, float | None]] = OrderedDict()
-        self._looking = asyncio.Lock()
-        self._overview: tuple[float, Overview] | None = None
-
-    async def run(self) -> None:
-        """Keep the last hour, until cancelled."""
-        while True:
-            await asyncio.sleep(STEP_MS / 1000)
-            await self.tick()
-
-    async def tick(self) -> None:
-        """A step of the last hour is over."""
-        try:
-            crowds = await self._insight.crowds()
-        except StoreUnavailable as error:
-            line("store_unavailable", level=10, doing="history", reason=str(error))
-            crowds = []
-        live = [Live(_kind(each), each.waiting, each.running) for each in crowds]
-        self._observer.history.tick(self._clock.now_ms(), live)
-
-    # -- all of it
-
-    async def overview(self) -> Overview:
-        """How it stands, a second ago at most. Raises: StoreUnavailable."""
-        async with self._looking:
-            if self._overview is None or time.monotonic() - self._overview[0] > _FRESH_S:
-                self._overview = time.monotonic(), await self._look()
-            return self._overview[1]
-
-    def forget(self) -> None:
-        """Something was done: the next look is a new one."""
-        self._overview = None
-
-    async def _look(self) -> Overview:
-        now_ms = self._clock.now_ms()
-        backlog, crowds = await asyncio.gather(
-            self._insight.backlog(now_ms=now_ms, barred=self._runner.barred(now_ms)), self._insight.crowds()
-        )
-        states = self._controls.state()
-        backends = [self._backend(name, states[name], backlog, now_ms) for name in self._backends.names]
-        return Overview(
-            now_ms,
-            self._store.state(),
-            self._is_draining(),
-            {status.value: count for status, count in backlog.by_status.items()},
-            sum(each.count for each in backlog.waiting.values()),
-            sum(each.running for each in backends),
-            _age_s(min((each.oldest_ms for each in backlog.waiting.values()), default=None), now_ms),
-            backends,
-            _tenants(crowds),
-            sorted({each.model for each in crowds if each.model}),
-        )
-
-    def _backend(self, name: str, state: dict[str, Any], backlog: Backlog, now_ms: int) -> BackendNow:
-        waiting = backlog.waiting.get(name)
-        count = waiting.count if waiting is not None else 0
-        running = self._runner.count(name)
-        now, default = self._controls.sizes(name)
-        halted = self._backends.halted(name)
-        told = why_it_waits(_anybody(name, now_ms), self._around(name, None, now_ms)) if halted else None
-        return BackendNow(
-            name,
-            running,
-            count,
-            count + running,
-            self._backends.slots(name),
-            now * len(state["replicas"]),
-            now,
-            default,
-            self._controls.is_paused(name),
-            halted,
-            told.sentence if told is not None else None,
-            _age_s(waiting.oldest_ms if waiting is not None else None, now_ms),
-            {reason: number for reason, number in self._reasons(name, waiting).items() if number},
-            state["api"],
-            state["replicas"],
-        )
 
     # -- lists
 
@@ -250,7 +101,9 @@ class Operators:
             waits = None
             if barred is not None and facts.status in LIVE:
                 why = barred.get((facts.backend, bytes.fromhex(facts.tenant)))
-                waits = why_it_waits(_subject(facts), self._around(facts.backend, None, now_ms, barred=why))
+                waits = what_holds(
+                    _subject(facts), self._circumstances.around(facts.backend, None, now_ms, barred=why)
+                )
             tier, word = TIERS[facts.priority], waits.why if waits is not None else None
             return Row(facts, tier, False, facts.event_count, None, None, word)
         rate = self._rate(facts.id, progress.event_count)
@@ -280,8 +133,8 @@ class Operators:
         barred = self._runner.barred(now_ms).get((details.backend, bytes.fromhex(details.tenant)))
         row = self._row(details, now_ms, None)
         subject = _subject(details, row)
-        around = self._around(details.backend, details, now_ms, barred=barred)
-        journal = self._observer.journal
+        around = self._circumstances.around(details.backend, details, now_ms, barred=barred)
+        journal = self._journal
         return OneJob(
             details,
             row,
@@ -293,32 +146,6 @@ class Operators:
             journal.latest(response_id, "upstream_request"),
             journal.latest(response_id, "upstream_status"),
             journal.latest(response_id, "request"),
-        )
-
-    def _around(
-        self, name: str, details: Details | None, now_ms: int, *, barred: str | None = None
-    ) -> Around:
-        backend = self._backends.get(name)
-        if backend is None:
-            return Around(now_ms, 0, 0, is_known=False, attempts_max=self._attempts_max)
-        held_ms = self._backends.held_until_ms(name, now_ms)
-        until_ms = details.created_at_ms + now_ms - held_ms if details and held_ms is not None else None
-        return Around(
-            now_ms,
-            self._backends.slots(name),
-            self._runner.count(name),
-            is_paused=self._controls.is_paused(name),
-            halted=self._backends.halted(name),
-            barred=barred,
-            held_until_ms=until_ms,
-            unreached_s=backend.unreached_s,
-            down_wait_s=backend.patience.down_wait_s,
-            is_draining=self._is_draining(),
-            can_store=self._store.state() in _STORABLE,
-            attempts_max=self._attempts_max,
-            is_credential_held=(
-                details is not None and backend.sees_callers and self._is_in_memory_only(details.id)
-            ),
         )
 
     # -- content
@@ -378,27 +205,3 @@ def _subject(facts: Facts, row: Row | None = None) -> Subject:
         facts.not_before_ms,
         whole.deadline_ms if whole is not None else 0,
     )
-
-
-def _anybody(backend: str, now_ms: int) -> Subject:
-    """Any job that waits there."""
-    return Subject(backend, False, False, 0, 0, True, False, 0, 0, now_ms, 0, 0)
-
-
-def _kind(crowd: Crowd) -> Kind:
-    return Kind(crowd.backend, crowd.model or "", crowd.tenant[:8])
-
-
-def _age_s(since_ms: int | None, now_ms: int) -> float | None:
-    return None if since_ms is None else max(0, now_ms - since_ms) / 1000
-
-
-def _tenants(crowds: list[Crowd]) -> list[dict[str, Any]]:
-    """Callers with live jobs, the one with the most first."""
-    found: dict[str, dict[str, Any]] = {}
-    for crowd in crowds:
-        digits = crowd.tenant[:8]
-        one = found.setdefault(digits, {"tenant": digits, "waiting": 0, "running": 0})
-        one["waiting"] += crowd.waiting
-        one["running"] += crowd.running
-    return sorted(found.values(), key=lambda one: one["waiting"] + one["running"], reverse=True)[:20]

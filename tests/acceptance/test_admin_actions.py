@@ -103,9 +103,8 @@ async def test_what_is_over_is_never_among_those_to_be_cancelled(gateway: Gatewa
         assert preview["count"] == 0
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
+async def test_nothing_is_cancelled_by_a_body_that_says_something_else(gateway: Gateway) -> None:
+    bodies: list[Any] = [
         {},
         {"dry_run": True},
         {"filter": {}},
@@ -117,10 +116,9 @@ async def test_what_is_over_is_never_among_those_to_be_cancelled(gateway: Gatewa
         {"token": 7},
         {"token": "x", "ids": []},
         [],
-    ],
-)
-async def test_nothing_is_cancelled_by_a_body_that_says_something_else(gateway: Gateway, body: Any) -> None:
-    assert (await post(gateway, "jobs/cancel", body)).status == 400
+    ]
+    for body in bodies:
+        assert (await post(gateway, "jobs/cancel", body)).status == 400, body
 
 
 async def test_a_paused_backend_starts_nothing_and_says_so_until_it_is_resumed(
@@ -166,10 +164,10 @@ async def test_slots_are_changed_while_it_runs_and_given_back_to_the_settings(
     assert (await audit(gateway, "slots"))["limit"] == 3
 
 
-@pytest.mark.parametrize("body", [{}, {"slots": 0}, {"slots": "3"}, {"slots": True}, {"slots": 1, "for": 2}])
-async def test_slots_that_cannot_be_are_refused(gateway: Gateway, body: dict[str, Any]) -> None:
-    answer = await post(gateway, "backends/default/slots", body)
-    assert (answer.status, answer.error["param"]) == (400, "slots")
+async def test_slots_that_cannot_be_are_refused(gateway: Gateway) -> None:
+    for body in ({}, {"slots": 0}, {"slots": "3"}, {"slots": True}, {"slots": 1, "for": 2}):
+        answer = await post(gateway, "backends/default/slots", body)
+        assert (answer.status, answer.error["param"]) == (400, "slots"), body
 
 
 async def test_slots_stay_above_those_that_are_kept_for_plain_requests(start_gateway: StartGateway) -> None:
@@ -249,22 +247,17 @@ async def test_a_drain_ends_the_process_in_good_order(
 # -- who may
 
 
-@pytest.mark.parametrize(
-    ("headers", "code"),
-    [
+async def test_a_page_of_another_site_can_change_nothing(gateway: Gateway) -> None:
+    for headers, code in (
         ({}, "cross_site"),
         ({**ACTION, "Origin": "https://evil.test"}, "cross_site"),
         ({**ACTION, "Origin": "null"}, "cross_site"),
         ({**ACTION, "Sec-Fetch-Site": "cross-site"}, "cross_site"),
         ({**ACTION, "Sec-Fetch-Site": "same-site"}, "cross_site"),
         ({**ACTION, "Host": "rebound.test"}, "host_refused"),
-    ],
-)
-async def test_a_page_of_another_site_can_change_nothing(
-    gateway: Gateway, headers: dict[str, str], code: str
-) -> None:
-    answer = await post(gateway, "backends/default/pause", headers=headers)
-    assert (answer.status, answer.error["code"]) == (403, code)
+    ):
+        answer = await post(gateway, "backends/default/pause", headers=headers)
+        assert (answer.status, answer.error["code"]) == (403, code), headers
     assert not (await seen(gateway, "overview"))["backends"][0]["paused"]
 
 

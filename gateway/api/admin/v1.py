@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from dataclasses import asdict
 from typing import Any
 
 import orjson
@@ -17,7 +16,8 @@ from aiohttp import web
 
 from gateway import __version__
 from gateway.api.admin import views
-from gateway.api.admin.filters import NAMES, wanted, whole
+from gateway.api.admin.changes import Changes, Done, no_such_page
+from gateway.api.admin.filters import wanted, whole
 from gateway.api.admin.roles import Access, Role
 from gateway.api.admin.webhooks import Receivers
 from gateway.api.http.bodies import read_body
@@ -26,8 +26,8 @@ from gateway.api.http.event_streams import stream_events
 from gateway.api.http.ids import new_request_id
 from gateway.config import UiSettings
 from gateway.core.job import StoreUnavailable
-from gateway.engine.actions import Actions
 from gateway.engine.operators import Operators
+from gateway.engine.overviews import Overviews
 from gateway.engine.receivers import Receivers as Outgoing
 from gateway.engine.refusals import refusal_of
 from gateway.observe import Observer, line
@@ -40,7 +40,6 @@ PREFIX = "/api/v1/"
 _BODY_BYTES_MAX = 2**20
 _LIST_MAX, _LIST_DEFAULT = 200, 50
 _HEARTBEAT_S = 10.0
-_SLOTS_MAX = 1_000_000
 _CHARTS = ("created", "finished", "waiting", "running", "wait")
 _GROUPS = ("outcome", "backend", "model", "tenant")
 
@@ -53,33 +52,32 @@ class AdminApi:
     """The handler of everything under `PREFIX`.
 
     Args:
-        leave: Ends the process in good order, as SIGTERM does.
         stall_timeout_s: A reader that takes nothing for so long is cut off.
     """
 
     def __init__(
         self,
+        overviews: Overviews,
         operators: Operators,
-        actions: Actions,
+        changes: Changes,
         receivers: Receivers,
         outgoing: Outgoing,
         access: Access,
         settings: UiSettings,
         observer: Observer,
         now_ms: Callable[[], int],
-        leave: Callable[[], None],
         *,
         stall_timeout_s: float,
     ) -> None:
+        self._overviews = overviews
         self._operators = operators
-        self._actions = actions
+        self._changes = changes
         self._receivers = receivers
         self._outgoing = outgoing
         self._access = access
         self._settings = settings
         self._observer = observer
         self._now_ms = now_ms
-        self._leave = leave
         self._stall_timeout_s = stall_timeout_s
         self._streams = 0
 
@@ -129,10 +127,10 @@ class AdminApi:
             case ["jobs", response_id, "events"]:
                 after = whole("after", query["after"], 0, 10**9) if "after" in query else -1
                 return await self._events(request, response_id, after, request_id)
-        raise _no_such_page()
+        raise no_such_page()
 
     async def _overview(self, role: Role) -> dict[str, Any]:
-        found = views.overview(await self._operators.overview(), shows_addresses=role is Role.ADMIN)
+        found = views.overview(await self._overviews.now(), shows_addresses=role is Role.ADMIN)
         running = self._observer.history.series("running", "backend")
         waiting = self._observer.history.series("waiting", "backend")
         sparks = {
@@ -239,100 +237,16 @@ class AdminApi:
     # -- doing
 
     async def _act(self, request: web.BaseRequest, parts: list[str], role: Role, request_id: str) -> Answer:
-        act = self._action(parts, await _body(request), request_id)
+        act = self._changes.of(parts, await _body(request), request_id)
         # Shielded: whoever hangs up leaves nothing half done, or unsaid.
         return _json(await asyncio.shield(self._done(act, role, request.remote)))
 
     async def _done(self, act: Callable[[], Awaitable[Done]], role: Role, peer: str | None) -> dict[str, Any]:
         result, audit = await act()
-        self._operators.forget()
+        self._overviews.forget()
         if audit is not None:
             self._observer.operator_acted(role=role.word, peer=peer, **audit)
         return result
-
-    def _action(
-        self, parts: list[str], said: dict[str, Any], request_id: str
-    ) -> Callable[[], Awaitable[Done]]:
-        match parts:
-            case ["jobs", "cancel"]:
-                return lambda: self._cancel_many(said)
-            case ["jobs", response_id, "cancel"]:
-                return lambda: self._cancel(response_id)
-            case ["jobs", response_id, "rerun"]:
-                return lambda: self._rerun(response_id, request_id)
-            case ["jobs", response_id, "resend"]:
-                return lambda: self._resend(response_id)
-            case ["backends", name, "pause" | "resume" as what]:
-                return lambda: self._pause(name, what)
-            case ["backends", name, "slots"]:
-                return lambda: self._resize(name, said)
-            case ["webhooks", name, "enable"]:
-                return lambda: self._enable(name)
-            case ["drain"]:
-                return self._drain
-        raise _no_such_page()
-
-    async def _cancel(self, response_id: str) -> Done:
-        is_cancelled = await self._actions.cancel(response_id)
-        audit = {"doing": "cancel", "response_id": response_id, "count": int(is_cancelled)}
-        return {"cancelled": is_cancelled}, audit
-
-    async def _cancel_many(self, said: dict[str, Any]) -> Done:
-        match said:
-            case {"token": str(token)} if len(said) == 1:
-                done = await self._actions.cancel_previewed(token)
-                return asdict(done), {"doing": "cancel many", "count": done.cancelled}
-            case {"dry_run": True, "ids": list(ids)} if len(said) == 2 and all(
-                isinstance(i, str) for i in ids
-            ):
-                return asdict(await self._actions.preview(None, ids)), None
-            case {"dry_run": True, "filter": dict(given)} if len(said) == 2 and _is_texts(given):
-                return asdict(await self._actions.preview(wanted(given, self._now_ms()))), None
-        names = ", ".join(NAMES)
-        raise invalid(
-            'must be {"dry_run": true, "ids": […]} or {"dry_run": true, "filter": {…}} with some of '
-            f'{names}, and then {{"token": …}} to confirm what that has shown.'
-        )
-
-    async def _rerun(self, response_id: str, request_id: str) -> Done:
-        new_id = await self._actions.rerun(response_id, request_id=request_id)
-        return {"id": new_id}, {"doing": "rerun", "response_id": response_id}
-
-    async def _resend(self, response_id: str) -> Done:
-        count, disabled = await self._outgoing.retry(response_id, also_taken=True)
-        if not count and not disabled:
-            raise Refusal(Fault.NOT_FOUND, "Nobody is to be told of this response.", code="nobody_to_tell")
-        audit = {"doing": "resend", "response_id": response_id, "count": count}
-        return {"sent_again": count, "disabled": disabled}, audit
-
-    async def _pause(self, name: str, what: str) -> Done:
-        self._actions.pause(name, is_paused=what == "pause")
-        return {"backend": name, "paused": what == "pause"}, {"doing": what, "backend": name}
-
-    async def _resize(self, name: str, said: dict[str, Any]) -> Done:
-        slots = said.get("slots")
-        is_number = isinstance(slots, int) and not isinstance(slots, bool) and 1 <= slots <= _SLOTS_MAX
-        if said.keys() != {"slots"} or not (slots is None or is_number):
-            raise invalid(
-                f'must be {{"slots": N}}, from 1 to {_SLOTS_MAX} per replica, or null for those of the '
-                "settings.",
-                param="slots",
-            )
-        self._actions.resize(name, slots)
-        return {"backend": name, "slots": slots}, {"doing": "slots", "backend": name, "limit": slots}
-
-    async def _enable(self, name: str) -> Done:
-        if not await self._outgoing.enable(name):
-            raise Refusal(Fault.NOT_FOUND, "No endpoint of this name.", code="not_found")
-        return {"enabled": name}, {"doing": "enable", "endpoint": name}
-
-    async def _drain(self) -> Done:
-        self._leave()
-        return {"draining": True}, {"doing": "drain"}
-
-
-Done = tuple[dict[str, Any], dict[str, Any] | None]
-"""The answer, and what the audit line says; None: nothing was changed."""
 
 
 async def _until_the_store_fails(blocks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
@@ -356,10 +270,6 @@ async def _body(request: web.BaseRequest) -> dict[str, Any]:
     return said
 
 
-def _is_texts(given: dict[Any, Any]) -> bool:
-    return all(isinstance(value, str) for value in given.values())
-
-
 def _last(series: list[Any], name: str) -> list[float | None]:
     """The last five minutes of a line."""
     return next((each.points[-30:] for each in series if each.name == name), [])
@@ -367,7 +277,3 @@ def _last(series: list[Any], name: str) -> list[float | None]:
 
 def _json(body: Any) -> web.Response:
     return web.Response(body=orjson.dumps(body), content_type="application/json")
-
-
-def _no_such_page() -> Refusal:
-    return Refusal(Fault.NOT_FOUND, "There is nothing here in the admin API.", code="not_found")

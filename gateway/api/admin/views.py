@@ -8,7 +8,8 @@ from typing import Any
 
 from gateway.core.outlook import Told
 from gateway.core.webhooks import Delivery
-from gateway.engine.operators import OneJob, Overview, Row
+from gateway.engine.operators import OneJob, Row
+from gateway.engine.overviews import Overview
 
 
 def overview(found: Overview, *, shows_addresses: bool) -> dict[str, Any]:

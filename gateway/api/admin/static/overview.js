@@ -67,7 +67,7 @@ export function backends(overview) {
       h("thead", {}, h("tr", {}, ["Backend", "Slots in use", "Waiting", "State", "Oldest", "Demand", "5 min", "Actions"].map((name) => h("th", { scope: "col", class: ["Oldest", "Demand"].includes(name) ? "num" : undefined }, name)))),
       h("tbody", {}, overview.backends.map((each) => [
         row(each, canChange),
-        each.why && h("tr", { "data-key": `${each.name} why`, class: "why" }, h("td", { colspan: 8 }, each.why.replace(/ (It fails at|Its deadline).*$/, ""))),
+        each.why && h("tr", { "data-key": `${each.name} why`, class: "why" }, h("td", { colspan: 8 }, each.why)),
       ])))),
   ];
 }
