@@ -144,6 +144,34 @@ async def test_filters_hold_together_and_live_in_the_address(
     tab.complaints.clear()  # the browser's own word about the 400
 
 
+async def test_what_is_shown_is_sorted_by_a_column_and_the_address_says_so(
+    start_gateway: StartGateway, replay_server: ReplayServer, tab: Tab
+) -> None:
+    gateway = await start_gateway(**ONE_SLOT)
+    long = await created(gateway)
+    await gateway.ended(long)
+    _, runs = await held_job(gateway, replay_server)
+    waits = await created(gateway)
+    await shown(tab, gateway)
+    order = "[...document.querySelectorAll('#list tbody a')].map((each) => each.dataset.id)"
+    assert await tab.run(order) == [waits, runs, long]
+    await tab.click("[data-by=Events]")
+    await tab.until("document.querySelector('[aria-sort=descending]')?.innerText.includes('Events')")
+    assert await tab.run(order) == [long, runs, waits]
+    address = await tab.run("location.search")
+    await shown(tab, gateway, address)
+    assert await tab.run(order) == [long, runs, waits]
+
+
+async def test_the_gateway_is_drained_after_a_question(gateway: Gateway, tab: Tab) -> None:
+    await shown(tab, gateway)
+    await tab.click("[data-act=drain]")
+    await confirm(tab)
+    assert await gateway.exit_status() == 0
+    await tab.until("document.querySelector('#health').innerText.includes('does not answer')")
+    tab.complaints.clear()  # the browser's own word about a port that is closed
+
+
 async def test_it_is_used_by_the_keyboard_alone(gateway: Gateway, tab: Tab) -> None:
     for _ in range(2):
         await gateway.ended(await created(gateway))

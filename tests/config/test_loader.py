@@ -857,6 +857,20 @@ def test_a_variable_of_a_backend_that_is_no_setting_is_refused(variable: str, co
     assert found[0].startswith(f"environment {variable}: {complaint}")
 
 
+def test_a_token_for_looking_needs_one_for_changing_beside_it(file: Path) -> None:
+    for name in ("admin", "look"):
+        Path(name).write_text("a-token-of-some-length")
+        Path(name).chmod(0o400)
+    only_looks = upstream("") + "server:\n  admin_read_token_file: look\n"
+    assert problems(only_looks) == [
+        "config.yaml:4: server.admin_read_token_file is given without a token for those who may change "
+        "things (server.admin_token_file)"
+    ]
+    file.write_text(f"{only_looks}  admin_token_file: admin\n")
+    settings = load({}, environ={}, file=file)
+    assert settings.server.read_admin_read_token() == "a-token-of-some-length"
+
+
 def test_upstream_and_backends_together_are_refused(file: Path) -> None:
     complaint = "upstream and backends are both given: name it among the backends"
     assert problems(TWO, flags={"upstream.url": URL}) == [f"--upstream: {complaint}"]

@@ -65,6 +65,13 @@ export async function slots(backend, now, standard) {
   say(`${backend} has ${count} slots per replica.`);
 }
 
+export async function drain() {
+  const body = h("p", {}, "The gateway takes no new jobs, lets those that run end for as long as server.drain_timeout_s says, and then ends, as after SIGTERM. What still waits runs after the next start, which is up to whatever supervises it.");
+  if (!(await ask("Drain and end this gateway?", body, { confirm: "Drain", isDangerous: true }))) return;
+  await act("drain");
+  say("It drains.");
+}
+
 export async function enable(endpoint) {
   await act(`webhooks/${encodeURIComponent(endpoint)}/enable`);
   say(`${endpoint} is told again.`);

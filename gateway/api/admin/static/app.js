@@ -20,7 +20,7 @@ const COST = 20; // a list that took long is asked for again only after so many 
 const at = (id) => document.getElementById(id);
 const state = {
   overview: null, jobs: [], next: null, now_ms: Date.now(), isLoaded: false, selected: new Set(),
-  filters: {}, open: null, job: null, tab: "text", chart: { what: "created", by: "" }, problem: null,
+  filters: {}, open: null, job: null, sort: "", tab: "text", chart: { what: "created", by: "" }, problem: null,
 };
 let timer = null;
 let listAfter = 0;
@@ -33,6 +33,7 @@ function readUrl() {
   const query = new URLSearchParams(location.search);
   state.filters = Object.fromEntries([...FILTERS, "order"].map((name) => [name, query.get(name) ?? ""]));
   state.open = query.get("job");
+  state.sort = query.get("sort") ?? "";
   state.chart = { what: query.get("chart") || "created", by: query.get("by") ?? "" };
   at("what").value = state.chart.what;
   at("by").value = state.chart.by;
@@ -45,7 +46,7 @@ function link(wanted) {
 
 function here() {
   const { what, by } = state.chart;
-  return link({ ...state.filters, job: state.open, chart: what === "created" ? "" : what, by });
+  return link({ ...state.filters, job: state.open, sort: state.sort, chart: what === "created" ? "" : what, by });
 }
 
 function go({ replace = false } = {}) {
@@ -205,6 +206,8 @@ const DOES = {
   close,
   more,
   copy: ({ text }) => copy(text),
+  sort: ({ by }) => { state.sort = by; go({ replace: true }); },
+  drain: actions.drain,
   tab: ({ tab }) => { state.tab = tab; draw(); at(`tab-${tab}`)?.focus(); },
   pause: ({ backend }) => actions.pause(backend, true),
   resume: ({ backend }) => actions.pause(backend, false),
@@ -216,7 +219,7 @@ const DOES = {
   "cancel-selected": async () => { await actions.cancelMany({ ids: [...state.selected] }); state.selected.clear(); },
   "cancel-matching": () => actions.cancelMany({ filter: Object.fromEntries(FILTERS.filter((name) => state.filters[name]).map((name) => [name, state.filters[name]])) }),
 };
-const LOOKS = new Set(["state", "tenant", "clear", "open", "close", "more", "copy", "tab"]);
+const LOOKS = new Set(["state", "tenant", "clear", "open", "close", "more", "copy", "tab", "sort"]);
 
 async function does(name, data) {
   try {

@@ -10,9 +10,25 @@ const FIELDS = [
   ["tenant", "Tenant", "hex digits", 9], ["error", "Error code", "any", 12], ["older", "Older than", "5m", 5], ["newer", "Newer than", "1h", 5],
 ];
 
+const took = (job, now) => (job.started_at_ms || job.finished_at_ms ? ((job.finished_at_ms ?? now) - (job.started_at_ms ?? job.created_at_ms)) / 1000 : null);
+
+// Some columns sort what is shown: by a number, the largest first. The order of all jobs is the server's.
 const COLUMNS = [
-  ["Job"], ["State"], ["Model"], ["Backend", "opt"], ["Tenant", "opt"], ["Age", "num"], ["Took", "num opt"], ["Events", "num"], ["Try", "num opt"],
+  ["Job"], ["State"], ["Model"], ["Backend", "opt"], ["Tenant", "opt"],
+  ["Age", "num", (job, now) => now - job.created_at_ms], ["Took", "num opt", took],
+  ["Events", "num", (job) => job.event_count], ["/s", "num opt", (job) => job.events_per_s], ["Try", "num opt", (job) => job.attempt],
 ];
+
+function sorted(jobs, by, now) {
+  const value = COLUMNS.find(([name]) => name === by)?.[2];
+  return value ? [...jobs].sort((a, b) => (value(b, now) ?? -1) - (value(a, now) ?? -1)) : jobs;
+}
+
+function heading([name, kind, value], by) {
+  const isOn = name === by;
+  return h("th", { scope: "col", class: kind, "aria-sort": isOn ? "descending" : undefined },
+    value ? h("button", { class: "sort", "data-act": "sort", "data-by": isOn ? "" : name, title: `Sort those that are shown by ${name}` }, name, isOn ? " ↓" : "") : name);
+}
 
 const WAITS = {
   slot: "a slot", next: "its turn", paused: "paused", breaker: "breaker", rest: "backend's rest", backfill: "backfill",
@@ -59,8 +75,8 @@ export function list(state, link) {
     h("div", { class: "scroll" }, h("table", { class: "jobs stack" },
       h("thead", {}, h("tr", {},
         canChange && h("th", { scope: "col" }, h("input", { type: "checkbox", "data-change": "select-all", checked: isAll, "aria-label": "Select all that are shown" })),
-        COLUMNS.map(([name, kind]) => h("th", { scope: "col", class: kind }, name)))),
-      h("tbody", {}, jobs.map((job) => row(job, state, link, canChange, open === job.id))))),
+        COLUMNS.map((column) => heading(column, state.sort)))),
+      h("tbody", {}, sorted(jobs, state.sort, state.now_ms).map((job) => row(job, state, link, canChange, open === job.id))))),
     h("div", { class: "bar more" }, next
       ? h("button", { "data-act": "more" }, jobs.length ? "Show more" : "Look further: the newest 10,000 have none")
       : h("span", { class: "dim" }, "That is all.")),
@@ -69,9 +85,6 @@ export function list(state, link) {
 
 function row(job, state, link, canChange, isOpen) {
   const now = state.now_ms;
-  const took = job.finished_at_ms
-    ? (job.finished_at_ms - (job.started_at_ms ?? job.created_at_ms)) / 1000
-    : job.started_at_ms ? (now - job.started_at_ms) / 1000 : null;
   return h("tr", { "data-key": job.id, "data-act": "open", "data-id": job.id, class: isOpen ? "open" : "" },
     canChange && h("td", { class: "pick" }, h("input", { type: "checkbox", "data-change": "select", "data-id": job.id, checked: state.selected.has(job.id), "aria-label": `Select ${job.id}` })),
     h("td", { "data-label": "Job" }, h("a", { href: link({ ...state.filters, job: job.id }), "data-act": "open", "data-id": job.id, title: job.id, "aria-current": isOpen ? "true" : undefined }, h("code", {}, short(job.id)))),
@@ -80,8 +93,9 @@ function row(job, state, link, canChange, isOpen) {
     h("td", { "data-label": "Backend", class: "opt" }, job.backend),
     h("td", { "data-label": "Tenant", class: "opt" }, h("code", {}, job.tenant), job.tier !== "default" && h("span", { class: "dim small" }, ` ${job.tier}`)),
     h("td", { "data-label": "Age", class: "num" }, span((now - job.created_at_ms) / 1000)),
-    h("td", { "data-label": "Took", class: "num opt" }, span(took)),
-    h("td", { "data-label": "Events", class: "num" }, number(job.event_count), job.events_per_s !== null && h("span", { class: "dim small" }, ` ${job.events_per_s}/s`)),
+    h("td", { "data-label": "Took", class: "num opt" }, span(took(job, now))),
+    h("td", { "data-label": "Events", class: "num" }, number(job.event_count)),
+    h("td", { "data-label": "Events/s", class: "num opt" }, job.events_per_s ?? "–"),
     h("td", { "data-label": "Try", class: "num opt" }, job.attempt || "–"));
 }
 

@@ -35,6 +35,7 @@ export function health(overview, problem) {
     h("span", { class: `badge ${store === "ok" ? "ok" : "bad"}`, title: "State of the store" }, `store ${store.replace("_", " ")}`),
     role === "read" && h("span", { class: "badge" }, "read only"),
     h("span", { class: "dim" }, `v${version}`),
+    role === "admin" && !draining && h("button", { class: "quiet", "data-act": "drain" }, "Drain…"),
   ];
 }
 
