@@ -53,10 +53,15 @@ class BackendNow:
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """How it stands. Statuses are the API's; `waiting` and `running` tell live jobs by whether they run."""
+    """How it stands. Statuses are the API's; `waiting` and `running` tell live jobs by whether they run.
+
+    Attributes:
+        commit_s: How long a commit took, on average of those since the last look; None: there were none.
+    """
 
     now_ms: int
     store: str
+    commit_s: float | None
     draining: bool
     states: Mapping[str, int]
     waiting: int
@@ -91,6 +96,7 @@ class Overviews:
         self._observer = observer
         self._reasons = reasons
         self._looking = asyncio.Lock()
+        self._commits = 0.0, 0.0
         self._latest: tuple[float, Overview] | None = None
 
     async def run(self) -> None:
@@ -130,6 +136,7 @@ class Overviews:
         return Overview(
             now_ms,
             self._store.state(),
+            self._commit_s(),
             self._circumstances.is_draining(),
             {status.value: count for status, count in backlog.by_status.items()},
             sum(each.count for each in backlog.waiting.values()),
@@ -139,6 +146,11 @@ class Overviews:
             _tenants(crowds),
             sorted({each.model for each in crowds if each.model}),
         )
+
+    def _commit_s(self) -> float | None:
+        (count, total_s), before = self._observer.commit_times(), self._commits
+        self._commits = count, total_s
+        return None if count == before[0] else (total_s - before[1]) / (count - before[0])
 
     def _backend(self, name: str, state: dict[str, Any], backlog: Backlog, now_ms: int) -> BackendNow:
         waiting = backlog.waiting.get(name)

@@ -358,6 +358,11 @@ class Observer(WebhookObserver):
         self.clock_jumps.inc()
         line("clock_jump", level=logging.WARNING, seconds=round(seconds, 1))
 
+    def commit_times(self) -> tuple[float, float]:
+        """How many there were, and how many seconds they took together."""
+        found = {each.name: each.value for metric in self.commit.collect() for each in metric.samples}
+        return found["backburner_commit_seconds_count"], found["backburner_commit_seconds_sum"]
+
     def committed(self, operations: int, seconds: float) -> None:
         self.commit_ops.observe(operations)
         self.commit.observe(seconds)

@@ -59,6 +59,7 @@ async def test_the_overview_says_how_it_stands(
     assert now["states"]["queued"] == now["states"]["in_progress"] == 1
     assert (backend["running"], backend["capacity"], backend["waiting"], backend["demand"]) == (1, 1, 1, 2)
     assert backend["reasons"] == {"slot": 1}
+    assert now["commit_s"] is None or now["commit_s"] > 0
     assert backend["replicas"][0]["url"] == replay_server.url
     assert sorted(one["waiting"] + one["running"] for one in now["tenants"]) == [1, 1]
     assert now["models"] == ["other", "tiny"]

@@ -19,7 +19,7 @@ const COST = 20; // a list that took long is asked for again only after so many 
 
 const at = (id) => document.getElementById(id);
 const state = {
-  overview: null, jobs: [], next: null, now_ms: Date.now(), isLoaded: false, selected: new Set(),
+  overview: null, hour: null, jobs: [], next: null, now_ms: Date.now(), isLoaded: false, selected: new Set(),
   filters: {}, open: null, job: null, sort: "", tab: "text", chart: { what: "created", by: "" }, problem: null,
 };
 let timer = null;
@@ -109,7 +109,7 @@ async function hour() {
   const { backend, model, tenant } = state.filters;
   const only = { backend, model, tenant: /^[0-9a-f]*$/.test(tenant) ? tenant : "" };
   const [found, hooks] = await Promise.all([look("history", { ...state.chart, ...only }), look("webhooks")]);
-  show(at("chart"), chart(found));
+  state.hour = found;
   at("webhooks").hidden = !hooks.endpoints.some((each) => each.waiting || each.down || each.disabled_for_s !== null);
   show(at("webhooks"), above.webhooks(hooks, state.overview.role === "admin"));
 }
@@ -172,6 +172,7 @@ function draw() {
     show(place, panel(state.job, state, link));
     if (at("content")) content.fill(at("content"), state.open, state.tab);
   } else show(place, h("p", { class: "empty" }, "Looking…"));
+  if (state.hour) show(at("chart"), chart(state.hour, at("chart").clientWidth)); // now the panel has its place
   document.title = overview.waiting ? `(${overview.waiting}) Backburner` : "Backburner";
 }
 
@@ -323,6 +324,7 @@ function theme() {
 }
 
 document.addEventListener("visibilitychange", () => { if (!document.hidden && at("live").checked) tick(); });
+addEventListener("resize", draw);
 addEventListener("popstate", () => { content.stop(); readUrl(); refilter(); state.job = null; tick(); });
 theme();
 readUrl();

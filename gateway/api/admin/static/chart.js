@@ -3,7 +3,7 @@
 import { clock, h, number, span } from "./dom.js";
 
 const COLOURS = 9;
-const WIDTH = 900;
+const WIDTH_MIN = 300;
 const HEIGHT = 150;
 const LEFT = 46;
 const BOTTOM = 22;
@@ -13,8 +13,9 @@ const OUTCOMES = { completed: "ok", failed: "bad", incomplete: "warn", cancelled
 
 const classOf = (line, index) => `line ${OUTCOMES[line.name] ?? `c${index % COLOURS}`}`;
 
-/** The large one. */
-export function chart(found) {
+/** The large one, as wide as its place: its text stays as large as all other. */
+export function chart(found, width) {
+  const WIDTH = Math.max(WIDTH_MIN, width);
   if (!found || !found.series.length) {
     return h("p", { class: "empty" }, "Nothing yet: a point comes every ten seconds, and this is the hour since the start.");
   }
@@ -29,7 +30,7 @@ export function chart(found) {
     h("line", { x1: LEFT, x2: WIDTH - 6, y1: y(top * part), y2: y(top * part), class: "grid" }),
     h("text", { x: LEFT - 6, y: y(top * part) + 4, class: "tick end" }, format(top * part)),
   ]);
-  const times = [0, 0.25, 0.5, 0.75, 1].map((part) => {
+  const times = (WIDTH < 500 ? [0, 0.5, 1] : [0, 0.25, 0.5, 0.75, 1]).map((part) => {
     const at = found.end_ms - (1 - part) * (steps - 1) * found.step_s * 1000;
     const place = LEFT + (WIDTH - LEFT - 6) * part;
     const anchor = part === 0 ? "tick" : part === 1 ? "tick end" : "tick mid";

@@ -10,6 +10,8 @@ const RAIL = [
 
 export const RAIL_WORDS = Object.fromEntries(RAIL);
 
+const SLOW_COMMIT_S = 0.1;
+
 const HALTS = { paused: "paused", breaker: "breaker open", rest: "asked for time", hold: "backfill holds", removed: "removed" };
 const REASONS = {
   slot: "for a slot", paused: "paused", breaker: "for the breaker", rest: "it asked for time", hold: "backfill",
@@ -29,10 +31,12 @@ export function rail(overview, filters, link) {
 
 export function health(overview, problem) {
   if (problem) return h("span", { class: "badge bad" }, problem);
-  const { store, draining, role, version } = overview;
+  const { store, draining, role, version, commit_s } = overview;
+  const isSlow = commit_s > SLOW_COMMIT_S;
   return [
     draining && h("span", { class: "badge warn" }, "draining"),
     h("span", { class: `badge ${store === "ok" ? "ok" : "bad"}`, title: "State of the store" }, `store ${store.replace("_", " ")}`),
+    commit_s !== null && h("span", { class: isSlow ? "badge warn" : "dim small", title: "One commit, on average" }, `commits take ${span(commit_s)}`),
     role === "read" && h("span", { class: "badge" }, "read only"),
     h("span", { class: "dim" }, `v${version}`),
     role === "admin" && !draining && h("button", { class: "quiet", "data-act": "drain" }, "Drain…"),
