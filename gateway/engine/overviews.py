@@ -103,7 +103,10 @@ class Overviews:
         """Keep the last hour, until cancelled."""
         while True:
             await asyncio.sleep(STEP_MS / 1000)
-            await self.tick()
+            try:
+                await self.tick()
+            except Exception:  # a defect of what is only looked at must not end what runs
+                line("defect", level=logging.ERROR, exc_info=True)
 
     async def tick(self) -> None:
         """A step of the last hour is over."""
