@@ -192,4 +192,27 @@ class Backends(Protocol):
         """While background jobs are held back: only those accepted before this time may go. None: all may."""
 
     def halted(self, name: str) -> str | None:
-        """Why no job may be started there, whoever's it is: `breaker` | `rest` | `hold`; None: one may."""
+        """Why no job may be started there, whoever's it is: `paused` | `breaker` | `rest` | `hold`; None: one
+        may."""
+
+
+class Controls(Protocol):
+    """What operators see of backends and can do about them, until the process ends."""
+
+    def pause(self, name: str, *, is_paused: bool) -> None:
+        """Start no more background jobs there, or again. Those that run go on."""
+
+    def is_paused(self, name: str) -> bool: ...
+
+    def resize(self, name: str, slots: int | None) -> None:
+        """How many background calls may be under way there, per replica; None: as the settings say.
+
+        Raises:
+            ValueError: Not more than are kept for plain requests; the text says so.
+        """
+
+    def sizes(self, name: str) -> tuple[int, int]:
+        """The slots per replica: now, and by the settings."""
+
+    def state(self) -> dict[str, Any]:
+        """How each backend and each of its replicas is."""

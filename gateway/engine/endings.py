@@ -81,7 +81,9 @@ class Endings:
         self.observer.events.inc(count)
         self.followers.committed(job.id, outcome.first_seq, count, outcome.events, is_end=True)
         ran_s = job.ran_s(now_ms)
-        self.observer.job_finished(job.id, job.backend, outcome.status, outcome.code, outcome.reason, ran_s)
+        self.observer.job_finished(
+            job.id, job.backend, outcome.status, outcome.code, outcome.reason, ran_s, tenant=job.tenant
+        )
 
     async def end(self, response_id: str, stop: Stop) -> bool:
         """End a live job; False if it was not live, or somebody else ended it meanwhile.

@@ -7,10 +7,12 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from gateway.config import Settings
-from gateway.core.call import Backends
+from gateway.core.call import Backends, Controls
 from gateway.core.job import Status
 from gateway.core.tiers import OTHERS, TiersAllowed
 from gateway.core.webhooks import Sender
+from gateway.engine.actions import Actions
+from gateway.engine.circumstances import Circumstances
 from gateway.engine.clock import Clock
 from gateway.engine.credentials import Credentials
 from gateway.engine.deliveries import Deliveries
@@ -20,7 +22,9 @@ from gateway.engine.foreground import Foreground
 from gateway.engine.handover import Lease, hand_over
 from gateway.engine.intake import Intake
 from gateway.engine.jobs import Jobs
+from gateway.engine.operators import Operators
 from gateway.engine.outputs import Outputs
+from gateway.engine.overviews import Overviews
 from gateway.engine.receivers import Receivers
 from gateway.engine.runner import Runner
 from gateway.engine.sealing import Sealer
@@ -140,6 +144,27 @@ class Engine:
             task.add_done_callback(died)
             self._tasks.append(task)
         return failed
+
+    def now_ms(self) -> int:
+        """Unix milliseconds by the store's clock."""
+        return self._clock.now_ms()
+
+    def for_operators(self, controls: Controls) -> tuple[Overviews, Operators, Actions]:
+        """What operators see in all, and of jobs; and what they can do."""
+        circumstances = Circumstances(
+            self._store,
+            self._backends,
+            controls,
+            self._runner,
+            self._settings,
+            self._credentials.is_in_memory_only,
+            lambda: self.jobs.is_draining,
+        )
+        return (
+            Overviews(circumstances, self._clock, self._observer, self._reasons),
+            Operators(circumstances, self.followers, self._clock, self._observer),
+            Actions(circumstances, self._endings, self.jobs),
+        )
 
     async def drain(self, timeout_s: float) -> None:
         """Accept nothing more, let running jobs end, hand over the rest, and end every stream."""

@@ -113,6 +113,11 @@ class Followers:
     def is_watched(self, response_id: str) -> bool:
         return response_id in self._watched
 
+    def readers(self, response_id: str) -> int:
+        """How many read it now."""
+        watched = self._watched.get(response_id)
+        return len(watched.readers) if watched is not None else 0
+
     @contextmanager
     def arrivals(self, response_id: str) -> Iterator[asyncio.Event]:
         """An event that is set when a reader comes: what was not yet committed is wanted now."""

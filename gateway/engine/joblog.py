@@ -78,6 +78,11 @@ class JobLog:
         self._has_room.set()
         self._writing = asyncio.Lock()
 
+    @property
+    def next_seq(self) -> int:
+        """The number of the first event that is not stored yet."""
+        return self._next_seq
+
     def rewind(self, seq: int) -> None:
         """Let the next commit begin with throwing away what is stored from `seq` on."""
         self._rewind_to = seq

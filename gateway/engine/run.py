@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import ExitStack, aclosing, suppress
+from dataclasses import dataclass
 
 from gateway.core.call import Backend
 from gateway.core.job import ClaimLost, Outcome, StoreUnavailable
@@ -23,6 +24,19 @@ from gateway.store.bells import claim
 from gateway.store.port import Work
 from gateway.wire import calls
 from gateway.wire.failures.blotting import name_shown
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Of a run.
+
+    Attributes:
+        event_count: Events that are in the store.
+        silent_s: Since its backend has sent something.
+    """
+
+    event_count: int
+    silent_s: float
 
 
 class Run:
@@ -150,6 +164,12 @@ class Run:
     async def room(self) -> None:
         await self.log.room()
         await self._endings.outputs.room(self.work.id)
+
+    def progress(self) -> Progress:
+        """How far it is, for whoever looks."""
+        exchange = self._exchange
+        since_s = exchange.since_s if exchange is not None else None
+        return Progress(self.log.next_seq, 0.0 if since_s is None else time.monotonic() - since_s)
 
     # -- ended by others
 
