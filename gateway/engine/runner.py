@@ -6,6 +6,7 @@ import asyncio
 import functools
 import logging
 import math
+from collections import Counter
 
 from gateway import loop
 from gateway.core.call import Backends
@@ -76,6 +77,10 @@ class Runner:
                 name, self._backends.slots(name), self._backends.slots_kept(name), now_ms
             ).items()
         }
+
+    def running(self) -> Counter[str]:
+        """How many jobs this process runs, by backend."""
+        return Counter(run.work.job.backend for run in self._runs.values())
 
     def abort_all(self) -> None:
         """Stop every run of ours: others may have their jobs."""

@@ -10,6 +10,7 @@ import logging
 import re
 from collections import Counter as Counted
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 from prometheus_client import Counter, Histogram
@@ -21,6 +22,7 @@ _FOREIGN_TO_A_NAME = re.compile(r"[^A-Za-z0-9_.-]")
 _NAME_CHARS_MAX = 64
 _NOTICES_MAX = 50
 """Per backend. The backend chooses the names of its fields and could make them up without end."""
+_CODES_MAX = 100
 _WAITS = ("slot", "breaker", "rest", "hold", "retry", "caller", "share")
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
 
@@ -37,6 +39,24 @@ class Noticed(Protocol):
         """The field, or the word."""
 
 
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What a backend has to do.
+
+    Attributes:
+        waiting: Jobs that nobody works on, by a reason out of `_WAITS`, or `removed`.
+        oldest_s: Since the longest-waiting of them was accepted.
+        running: Jobs that this process runs there.
+        slots: How many it may run there.
+    """
+
+    backend: str
+    waiting: Mapping[str, int]
+    oldest_s: float
+    running: int
+    slots: int
+
+
 class Observer(WebhookObserver):
     """Counts what happens and writes one line per transition."""
 
@@ -45,6 +65,7 @@ class Observer(WebhookObserver):
         self._facts = JobFacts()
         self._notices: dict[str, set[tuple[str, str]]] = {}
         self._backends: set[str] = set()
+        self._codes: set[str] = set()
         self._silent_backends: set[str] = set()
         # What every request moves: to look a series up by its labels costs more than to move it.
         self._passed: dict[tuple[str, int], Counter] = {}
@@ -114,20 +135,26 @@ class Observer(WebhookObserver):
         self.lessons.labels(backend, lesson).inc()
         line("lesson", backend=backend, reason=lesson)
 
-    def jobs_waiting(self, backends: Iterable[tuple[str, Mapping[str, int], float]]) -> None:
-        """Per backend: its name, the number of waiting jobs by reason, and the age of the oldest in seconds.
-
-        A reason is one of `_WAITS`, or `removed`.
-        """
+    def backends_measured(self, backends: Iterable[Load]) -> None:
+        """What waits and runs at each backend."""
         found = list(backends)
-        if (names := {backend for backend, *_ in found}) != self._backends:
+        if (names := {load.backend for load in found}) != self._backends:
             self._backends = names  # the series of backends that are gone must not stay
-            self.waiting.clear()
-            self.oldest_waiting.clear()
-        for backend, reasons, oldest_s in found:
-            for reason in {*_WAITS, *reasons}:
-                self.waiting.labels(backend, reason).set(reasons.get(reason, 0))
-            self.oldest_waiting.labels(backend).set(oldest_s)
+            for gauge in (
+                self.waiting,
+                self.oldest_waiting,
+                self.backend_running,
+                self.backend_slots,
+                self.demand,
+            ):
+                gauge.clear()
+        for load in found:
+            for reason in {*_WAITS, *load.waiting}:
+                self.waiting.labels(load.backend, reason).set(load.waiting.get(reason, 0))
+            self.oldest_waiting.labels(load.backend).set(load.oldest_s)
+            self.backend_running.labels(load.backend).set(load.running)
+            self.backend_slots.labels(load.backend).set(load.slots)
+            self.demand.labels(load.backend).set(sum(load.waiting.values()) + load.running)
 
     def job_first_output(self, backend: str, seconds: float) -> None:
         self.ttft.labels(backend).observe(seconds)
@@ -135,7 +162,7 @@ class Observer(WebhookObserver):
     def job_finished(
         self, response_id: str, backend: str, outcome: str, code: str | None, reason: str, ran_s: float | None
     ) -> None:
-        self.finished.labels(backend, outcome, code or "").inc()
+        self.finished.labels(backend, outcome, self._code_label(code)).inc()
         if ran_s is not None:
             self.run_time.labels(backend, outcome).observe(max(0.0, ran_s))
         line(
@@ -147,6 +174,14 @@ class Observer(WebhookObserver):
             ran_s=None if ran_s is None else round(ran_s, 3),
             **self._facts.forget(response_id),
         )
+
+    def _code_label(self, code: str | None) -> str:
+        """The code is one of a closed set, kept elsewhere; whatever came in beside it, the series end."""
+        if code and code not in self._codes:
+            if len(self._codes) >= _CODES_MAX:
+                return "other"
+            self._codes.add(code)
+        return code or ""
 
     def job_deleted(self, response_id: str) -> None:
         line("job", id=response_id, to="deleted", **self._facts.forget(response_id))

@@ -1,0 +1,1 @@
+"""Pages of docs/ that are written from the code: metrics, log events, error codes. `make reference` writes them."""
