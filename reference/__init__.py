@@ -1,1 +1,1 @@
-"""Pages of docs/ that are written from the code: metrics, log events, error codes. `make reference` writes them."""
+"""What is written from the code: metrics, log events, error codes, dashboards. `make reference` writes it."""

@@ -70,6 +70,8 @@ class Observer(WebhookObserver):
         # What every request moves: to look a series up by its labels costs more than to move it.
         self._passed: dict[tuple[str, int], Counter] = {}
         self._head_times: dict[str, Histogram] = {}
+        for reason in ("queue_full", "tenant_queue_full"):  # from 0: `increase` does not see a first value
+            self.creates_refused.labels(reason)
 
     # One method for each thing that happens: counters move and lines are written here only.
 
@@ -148,6 +150,7 @@ class Observer(WebhookObserver):
                 self.demand,
             ):
                 gauge.clear()
+            self._begin_at_zero(names)
         for load in found:
             for reason in {*_WAITS, *load.waiting}:
                 self.waiting.labels(load.backend, reason).set(load.waiting.get(reason, 0))
@@ -155,6 +158,14 @@ class Observer(WebhookObserver):
             self.backend_running.labels(load.backend).set(load.running)
             self.backend_slots.labels(load.backend).set(load.slots)
             self.demand.labels(load.backend).set(sum(load.waiting.values()) + load.running)
+
+    def _begin_at_zero(self, backends: Iterable[str]) -> None:
+        """Series that alerts are made of: Prometheus takes a first value of 1 for no change."""
+        for backend in backends:
+            self.accepted.labels(backend)
+            self.retries_refused.labels(backend)
+            self.finished.labels(backend, "completed", "")
+            self.finished.labels(backend, "failed", "server_error")
 
     def job_first_output(self, backend: str, seconds: float) -> None:
         self.ttft.labels(backend).observe(seconds)
