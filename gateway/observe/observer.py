@@ -163,6 +163,7 @@ class Observer(WebhookObserver):
         """Series that alerts are made of: Prometheus takes a first value of 1 for no change."""
         for backend in backends:
             self.accepted.labels(backend)
+            self.silent.labels(backend)
             self.retries_refused.labels(backend)
             self.finished.labels(backend, "completed", "")
             self.finished.labels(backend, "failed", "server_error")

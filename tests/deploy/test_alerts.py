@@ -1,4 +1,4 @@
-"""Each alert fires when its cause is there, and clears after it, in the time of a test and by Prometheus' own tool.
+"""Each alert fires while its cause is there, and clears after it, by the tool that comes with Prometheus.
 
 The causes themselves are made in test_prometheus.py, at a real gateway.
 """
