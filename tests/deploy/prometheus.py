@@ -19,7 +19,8 @@ from tests.deploy.house import RULES
 PROMETHEUS = shutil.which("prometheus")
 _QUICKER = (
     (r"^(\s+for:) \w+$", r"\1 0s"),
-    (r"\[\d+[mh]\]", "[4s]"),
+    (r"\[15m\]", "[10s]"),
+    (r"\[\d+[mh]\]", "[6s]"),
     (r"(oldest_seconds\)) > 600", r"\1 > 0.5"),
 )
 
@@ -33,7 +34,7 @@ def quick(rules: str) -> str:
 
 
 class Prometheus:
-    """One process, which scrapes one gateway four times a second."""
+    """One process, which scrapes one gateway twice a second."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -51,8 +52,8 @@ class Prometheus:
         }
         settings = {
             "global": {
-                "scrape_interval": "250ms",
-                "scrape_timeout": "250ms",
+                "scrape_interval": "500ms",
+                "scrape_timeout": "500ms",
                 "evaluation_interval": "250ms",
             },
             "rule_files": ["rules.yml"],
