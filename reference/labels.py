@@ -63,7 +63,9 @@ LABELS = {
     "replica_check.result": Label("what it found", {finding.value for finding in Finding}),
     "store_errors.kind": Label("of error", ("full", "io", "corrupt", "busy", "interrupted", "other")),
     "store_state.state": Label("the state", {state.name.lower() for state in State}),
-    "database_bytes.file": Label("`db`: the database; `wal`: its log", ("db", "wal", "ballast")),
+    "database_bytes.file": Label(
+        "`db`: the database; `wal`: its log; `ballast`: room that is kept back", ("db", "wal", "ballast")
+    ),
     "webhook_attempts.result": Label("a class of statuses (`http_2xx`), or what failed below HTTP"),
     "webhook_deliveries.outcome": Label("what became of it", ("delivered", "given_up")),
 }

@@ -113,7 +113,7 @@ def _row(row: Metric[Any]) -> tuple[str, str, str, str]:
 def _label(row: Metric[Any], name: str) -> tuple[str, str]:
     metric = row.name.removeprefix("backburner_")
     found = label(metric, name)
-    words = "" if not found.words or "`" in found.about else f": {code(sorted(found.words))}"
+    words = "" if not found.words or "`" in found.about else f": {code(sorted(filter(None, found.words)))}"
     is_one = label(metric, name) is label("", name) if _is_common(name) else False
     return f"`{name}`" if is_one else f"`{name}` of `{exposed(row)}`", found.about + words
 

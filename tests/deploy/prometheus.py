@@ -19,7 +19,7 @@ from tests.deploy.house import RULES
 PROMETHEUS = shutil.which("prometheus")
 _QUICKER = (
     (r"^(\s+for:) \w+$", r"\1 0s"),
-    (r"\[15m\]", "[10s]"),
+    (r"(start_time_seconds\{.*\})\[15m\]", r"\1[20s]"),
     (r"\[\d+[mh]\]", "[6s]"),
     (r"(oldest_seconds\)) > 600", r"\1 > 0.5"),
 )

@@ -42,10 +42,11 @@ async def launched(tmp_path: Path, replay_server: ReplayServer) -> AsyncIterator
         BACKBURNER_BACKGROUND__EVENTS_BYTES_MAX=2**20,
     )
     gateway.wall.write_text("0")
-    await gateway.start()
-    yield gateway
-    replay_server.release_all()
-    await gateway.close()
+    try:
+        await gateway.start()
+        yield gateway
+    finally:
+        await gateway.close()
 
 
 async def test_a_disk_that_is_slow(launched: Launched, watch: Watch) -> None:
