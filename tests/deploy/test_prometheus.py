@@ -12,6 +12,7 @@ import subprocess
 from collections.abc import Iterator
 
 import pytest
+import yaml
 
 from demo.model_server import ModelServer, listening, make_app
 from reference.labels import label
@@ -91,6 +92,8 @@ async def test_under_load_the_page_is_clean_and_every_panel_and_rule_has_data(
             for rule in rules():
                 found = await prometheus.query(re.sub(r"\[\d+[mh]\]", "[10s]", rule["expr"]))
                 assert found or "alert" in rule, rule
+            scaled = yaml.safe_load((DEPLOY / "keda" / "scaledobject.yaml").read_text())
+            assert len(await prometheus.query(scaled["spec"]["triggers"][0]["metadata"]["query"])) == 1
             async with gateway.http.get(f"{gateway.admin}/metrics") as answer:
                 page = await answer.read()
         except TimeoutError:
@@ -202,6 +205,22 @@ async def test_a_queue_that_is_full(
     await prometheus.fires(alert)
     held.release.set()
     await prometheus.clears(alert)
+
+
+async def test_a_caller_that_floods_is_told_by_what_its_responses_wait_for(
+    start_gateway: StartGateway, replay_server: ReplayServer, watch: Watch
+) -> None:
+    gateway = await start_gateway(BACKBURNER_UPSTREAM__CONCURRENCY_MAX=2)
+    prometheus = await watch(gateway)
+    await gateway.ended(await _create(gateway))
+    held = replay_server.script(replay("vllm/responses-stream", hold_after=6))
+    for _ in range(3):
+        answer = await gateway.call("POST", "/responses", ASK, key="sk-the-one-who-floods")
+        assert answer.status == 200, answer.body
+    await within(held.held.wait())
+    await prometheus.until('backburner_jobs_waiting{reason="share"} == 2')
+    held.release.set()
+    await prometheus.until("backburner_backend_demand == 0")
 
 
 async def test_responses_that_fail(

@@ -9,7 +9,7 @@ import pytest
 from gateway.logs import FIELDS
 from gateway.observe.metrics import Metrics
 from gateway.wire.failures.causes import CODES
-from reference import errors, labels, logs, metrics
+from reference import dashboards, errors, labels, logs, metrics
 from reference.pages import PAGES, ROOT
 
 
@@ -45,6 +45,12 @@ def test_every_label_is_explained() -> None:
 def test_every_metric_is_on_its_page() -> None:
     page = (ROOT / "docs" / "metrics.md").read_text()
     assert {metrics.exposed(row) for row in Metrics.rows().values()} <= set(re.findall(r"`(\w+)`", page))
+
+
+def test_every_panel_has_a_question_of_its_own() -> None:
+    titles = [panel.title for _, panels in dashboards.DASHBOARDS.values() for panel in panels]
+    assert len(titles) == len(set(titles))
+    assert [title for title in titles if not title.endswith("?")] == []
 
 
 def test_metrics_that_are_compared_with_opentelemetrys_exist() -> None:
