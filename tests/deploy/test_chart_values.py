@@ -9,6 +9,7 @@ import jsonschema_rs
 import pytest
 import yaml
 
+from gateway import __version__
 from tests.deploy.house import DEPLOY
 
 CHART = DEPLOY / "helm" / "backburner"
@@ -54,6 +55,11 @@ def test_the_defaults_need_a_model_server_and_nothing_else() -> None:
 )
 def test_more_than_one_gateway_needs_postgresql(count: int, store: dict[str, Any], is_accepted: bool) -> None:
     assert _is_accepted({**UPSTREAM, "replicaCount": count, "store": store}) is is_accepted
+
+
+def test_the_chart_is_of_this_version() -> None:
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    assert chart["appVersion"] == __version__
 
 
 def test_every_value_has_a_line_in_the_schema() -> None:
