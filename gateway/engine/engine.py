@@ -31,7 +31,7 @@ from gateway.engine.sealing import Sealer
 from gateway.engine.silence import Silence
 from gateway.engine.sweeper import Sweeper
 from gateway.engine.thoughts import Thoughts
-from gateway.observe import Observer
+from gateway.observe import Load, Observer
 from gateway.store.insight import Backlog, WaitingJobs
 from gateway.store.port import JobStore
 from gateway.wire.dialects import Dialect
@@ -202,8 +202,14 @@ class Engine:
         self._observer.queue_age.set(0 if oldest_ms is None else (now_ms - oldest_ms) / 1000)
         self._observer.output_bytes.set(self._outputs.total)
         self._observer.output_waiting.set(self._outputs.waiting)
-        self._observer.jobs_waiting(
-            (name, self._reasons(name, backlog.waiting.get(name)), self._oldest_s(name, backlog, now_ms))
+        self._observer.backends_measured(
+            Load(
+                name,
+                self._reasons(name, backlog.waiting.get(name)),
+                self._oldest_s(name, backlog, now_ms),
+                self._runner.count(name),
+                self._backends.slots(name) if name in self._backends.names else 0,
+            )
             for name in {*self._backends.names, *backlog.waiting}
         )
         for file, size in sizes.items():

@@ -11,6 +11,7 @@ import random
 import re
 from collections import Counter as Counted
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 from prometheus_client import Counter, Histogram
@@ -24,6 +25,7 @@ _FOREIGN_TO_A_NAME = re.compile(r"[^A-Za-z0-9_.-]")
 _NAME_CHARS_MAX = 64
 _NOTICES_MAX = 50
 """Per backend. The backend chooses the names of its fields and could make them up without end."""
+_CODES_MAX = 100
 _WAITS = ("slot", "paused", "breaker", "rest", "hold", "retry", "caller", "share")
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
 
@@ -38,6 +40,24 @@ class Noticed(Protocol):
     @property
     def name(self) -> str:
         """The field, or the word."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What a backend has to do.
+
+    Attributes:
+        waiting: Jobs that nobody works on, by a reason out of `_WAITS`, or `removed`.
+        oldest_s: Since the longest-waiting of them was accepted.
+        running: Jobs that this process runs there.
+        slots: How many it may run there.
+    """
+
+    backend: str
+    waiting: Mapping[str, int]
+    oldest_s: float
+    running: int
+    slots: int
 
 
 class Observer(WebhookObserver):
@@ -55,10 +75,13 @@ class Observer(WebhookObserver):
         self.history = History(random.randrange)
         self._notices: dict[str, set[tuple[str, str]]] = {}
         self._backends: set[str] = set()
+        self._codes: set[str] = set()
         self._silent_backends: set[str] = set()
         # What every request moves: to look a series up by its labels costs more than to move it.
         self._passed: dict[tuple[str, int], Counter] = {}
         self._head_times: dict[str, Histogram] = {}
+        for reason in ("queue_full", "tenant_queue_full"):  # from 0: `increase` does not see a first value
+            self.creates_refused.labels(reason)
 
     # One method for each thing that happens: counters move and lines are written here only.
 
@@ -136,20 +159,36 @@ class Observer(WebhookObserver):
         self.lessons.labels(backend, lesson).inc()
         line("lesson", backend=backend, reason=lesson)
 
-    def jobs_waiting(self, backends: Iterable[tuple[str, Mapping[str, int], float]]) -> None:
-        """Per backend: its name, the number of waiting jobs by reason, and the age of the oldest in seconds.
-
-        A reason is one of `_WAITS`, or `removed`.
-        """
+    def backends_measured(self, backends: Iterable[Load]) -> None:
+        """What waits and runs at each backend."""
         found = list(backends)
-        if (names := {backend for backend, *_ in found}) != self._backends:
+        if (names := {load.backend for load in found}) != self._backends:
             self._backends = names  # the series of backends that are gone must not stay
-            self.waiting.clear()
-            self.oldest_waiting.clear()
-        for backend, reasons, oldest_s in found:
-            for reason in {*_WAITS, *reasons}:
-                self.waiting.labels(backend, reason).set(reasons.get(reason, 0))
-            self.oldest_waiting.labels(backend).set(oldest_s)
+            for gauge in (
+                self.waiting,
+                self.oldest_waiting,
+                self.backend_running,
+                self.backend_slots,
+                self.demand,
+            ):
+                gauge.clear()
+            self._begin_at_zero(names)
+        for load in found:
+            for reason in {*_WAITS, *load.waiting}:
+                self.waiting.labels(load.backend, reason).set(load.waiting.get(reason, 0))
+            self.oldest_waiting.labels(load.backend).set(load.oldest_s)
+            self.backend_running.labels(load.backend).set(load.running)
+            self.backend_slots.labels(load.backend).set(load.slots)
+            self.demand.labels(load.backend).set(sum(load.waiting.values()) + load.running)
+
+    def _begin_at_zero(self, backends: Iterable[str]) -> None:
+        """Series that alerts are made of: Prometheus takes a first value of 1 for no change."""
+        for backend in backends:
+            self.accepted.labels(backend)
+            self.silent.labels(backend)
+            self.retries_refused.labels(backend)
+            self.finished.labels(backend, "completed", "")
+            self.finished.labels(backend, "failed", "server_error")
 
     def job_first_output(self, backend: str, seconds: float) -> None:
         self.ttft.labels(backend).observe(seconds)
@@ -168,7 +207,7 @@ class Observer(WebhookObserver):
         facts = self._facts.forget(response_id)
         self.history.finished(_kind(backend, facts, tenant), outcome)
         self.journal.note(response_id, outcome, code=code, reason=reason)
-        self.finished.labels(backend, outcome, code or "").inc()
+        self.finished.labels(backend, outcome, self._code_label(code)).inc()
         if ran_s is not None:
             self.run_time.labels(backend, outcome).observe(max(0.0, ran_s))
         line(
@@ -180,6 +219,14 @@ class Observer(WebhookObserver):
             ran_s=None if ran_s is None else round(ran_s, 3),
             **facts,
         )
+
+    def _code_label(self, code: str | None) -> str:
+        """The code is one of a closed set, kept elsewhere; whatever came in beside it, the series end."""
+        if code and code not in self._codes:
+            if len(self._codes) >= _CODES_MAX:
+                return "other"
+            self._codes.add(code)
+        return code or ""
 
     def job_deleted(self, response_id: str) -> None:
         line("job", id=response_id, to="deleted", **self._facts.forget(response_id))
