@@ -52,7 +52,7 @@ TRIED_IN = {
     "acceptance/test_replicas.py": "outbound: backend backends checks",
     # the lanes are tried against each other, and the fast one by what its peers do
     "acceptance/test_lanes.py": "api: forwarding lane/answers lane/heads",
-    "api/test_lane.py": "outbound/lane: quick wire",
+    "api/test_lane.py": "outbound: lane/quick wire",
     "api/test_passthrough.py": "api/lane/connection core/quick",
     # a store is tried by its contract, and the one in a file by what is done to the file
     "core/test_echo.py": "wire/answers: echo",
