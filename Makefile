@@ -10,6 +10,7 @@
 #                                              ONLY=T1 RUNS=200 one trial, as often as you like
 #   make bench                                 what things cost, beside nginx and others; SHORT=1 in some minutes,
 #                                              ONLY=requests,background AGAINST=docs/charts/run.json GROWTH=1
+#   make reference                             write the pages of docs/ that come from the code
 #   make check                                 format, lint, imports, types (CI runs it too)
 #   make lock                                  resolve the requirements anew
 
@@ -20,7 +21,7 @@ BIN     := $(VENV)/bin
 PIP     := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 LOCKED  := $(PIP) --require-hashes --only-binary :all:
 
-.PHONY: demo demo-replicas quick test clients torture figures bench check lock clean
+.PHONY: demo demo-replicas quick test clients torture figures bench reference check lock clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
@@ -30,7 +31,7 @@ demo-replicas: $(VENV)/.demo
 	@$(BIN)/python -m demo.replicas $(if $(ONCE),--once) $(ARGS)
 
 # Property tests (hypothesis) and bodies of a million values take minutes; `make test` runs them.
-QUICK := tests/wire tests/core tests/config tests/observe tests/test_docs.py tests/test_layout.py \
+QUICK := tests/wire tests/core tests/config tests/observe tests/reference tests/test_docs.py tests/test_layout.py \
          $(addprefix tests/outbound/test_,breaker.py budget.py headers.py redact.py)
 
 quick: $(VENV)/.dev
@@ -55,6 +56,9 @@ bench: $(VENV)/.dev
 	@$(BIN)/python -m benchmarks $(if $(SHORT),--short) $(if $(GROWTH),--growth) $(if $(ONLY),--only $(ONLY)) \
 	  $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(AGAINST),--against $(AGAINST)) $(if $(SAVE),--save $(SAVE)) \
 	  $(if $(GATEWAY),--gateway "$(GATEWAY)")
+
+reference: $(VENV)/.dev
+	@$(BIN)/python -m reference
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .

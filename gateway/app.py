@@ -17,7 +17,11 @@ from aiohttp import http_parser, web
 from yarl import URL
 
 from gateway import __version__, loop
+from gateway.api.admin.changes import Changes
+from gateway.api.admin.page import Page
+from gateway.api.admin.roles import Access
 from gateway.api.admin.routes import Ops
+from gateway.api.admin.v1 import AdminApi
 from gateway.api.admin.webhooks import Receivers
 from gateway.api.http.server import Server
 from gateway.api.identity.callers import Callers
@@ -101,7 +105,8 @@ async def _serve(settings: Settings) -> int:
         )
         warn_of_few_files(settings, open_files_max)
         calm_collector()
-        waits = [asyncio.create_task(event.wait()) for event in (stop, gateway.failed)]
+        ends = (stop, gateway.failed, gateway.asked_to_leave)
+        waits = [asyncio.create_task(event.wait()) for event in ends]
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         for wait in waits:
             wait.cancel()
@@ -123,11 +128,13 @@ class Running:
     Attributes:
         url: What a client uses as `base_url`.
         failed: Set if it cannot go on.
+        asked_to_leave: Set if an operator wants it to drain and end.
     """
 
     url: str
     admin_url: str
     failed: asyncio.Event
+    asked_to_leave: asyncio.Event
 
 
 @asynccontextmanager
@@ -190,6 +197,25 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             contract=contract,
         )
         receivers = Receivers(engine.receivers)
+        overviews, operators, actions = engine.for_operators(backends)
+        asked_to_leave = asyncio.Event()
+        access = Access(
+            server.read_admin_token,
+            server.read_admin_read_token,
+            is_on_loopback=is_loopback(server.admin_host),
+        )
+        api = AdminApi(
+            overviews,
+            operators,
+            Changes(actions, engine.receivers, engine.now_ms, asked_to_leave.set),
+            receivers,
+            engine.receivers,
+            access,
+            settings.ui,
+            observer,
+            engine.now_ms,
+            stall_timeout_s=server.write_stall_timeout_s,
+        )
         ops = Ops(
             observer,
             contract,
@@ -198,11 +224,14 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             backends.state,
             store.state,
             receivers,
-            server.read_admin_token,
-            is_on_loopback=is_loopback(server.admin_host),
+            access,
+            api,
+            Page() if settings.ui.page else None,
         )
         stack.push_async_callback(engine.stop)
-        failed = await engine.start(backends.run(), watch_loop(observer), store.tend(), give_memory_back())
+        failed = await engine.start(
+            backends.run(), watch_loop(observer), store.tend(), give_memory_back(), overviews.run()
+        )
         admin = Server(ops.handle, server, observer)
         public = Server(router.handle, server, observer, router.cors.settle)
         if server.fast_lane:
@@ -210,7 +239,10 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         admin_port = await _listen(stack, admin, admin_sockets)
         port = await _listen(stack, public, sockets)
         yield Running(
-            f"{_origin(server.host, port)}{base_path}", _origin(server.admin_host, admin_port), failed
+            f"{_origin(server.host, port)}{base_path}",
+            _origin(server.admin_host, admin_port),
+            failed,
+            asked_to_leave,
         )
         ops.is_draining = public.is_leaving = True
         observer.draining.set(1)

@@ -42,13 +42,17 @@ TRIED_IN = {
     "engine/test_outputs.py": "engine: shelf",
     "engine/test_deliveries.py": "engine: receivers",
     "acceptance/test_chat_backends.py": "engine: foreground",
+    # what operators see is tried by the API that shows it, the page in a browser
+    "acceptance/test_admin_api.py": "engine: circumstances operators overviews",
+    "acceptance/test_admin_actions.py": "engine: actions",
+    "acceptance/test_page.py": "api: admin/changes admin/filters admin/page admin/roles admin/v1 admin/views",
     # calls are tried between a real client and a real server
     "acceptance/test_retries.py": "outbound: calls tries",
     "acceptance/test_passing.py": "outbound: answer plain",
     "acceptance/test_replicas.py": "outbound: backend backends checks",
     # the lanes are tried against each other, and the fast one by what its peers do
     "acceptance/test_lanes.py": "api: forwarding lane/answers lane/heads",
-    "api/test_lane.py": "outbound/lane: quick wire",
+    "api/test_lane.py": "outbound: lane/quick wire",
     "api/test_passthrough.py": "api/lane/connection core/quick",
     # a store is tried by its contract, and the one in a file by what is done to the file
     "core/test_echo.py": "wire/answers: echo",

@@ -16,6 +16,7 @@ from gateway.config.models import (
     Settings,
     StoreSettings,
     StreamSettings,
+    UiSettings,
 )
 from gateway.config.names import BACKEND_KEYS, FLAGS, GROUPS, NAMES
 from gateway.config.section import Section
@@ -40,6 +41,7 @@ __all__ = [
     "StoreSettings",
     "StreamSettings",
     "TenantSettings",
+    "UiSettings",
     "UpstreamSettings",
     "WebhookSettings",
     "is_loopback",

@@ -90,6 +90,7 @@ def conflicts(settings: Settings) -> Iterator[Conflict]:
     if settings.server.admin_token_file is not None and settings.server.admin_token_env is not None:
         both = ("server.admin_token_file", "server.admin_token_env")
         yield both, f"{both[0]} and {both[1]} are both given: there is one token"
+    yield from _read_token(settings.server)
     yield from _callers(settings)
     yield from _cors(settings.server)
     for prefix, backend in backends.items():
@@ -125,6 +126,16 @@ def _store(settings: Settings, backends: dict[str, UpstreamSettings]) -> Iterato
                 "gateway runs a job must be able to open them. Give credentials.sealing_keys, the same to "
                 "all gateways, or a key of the backend's own",
             )
+
+
+def _read_token(server: ServerSettings) -> Iterator[Conflict]:
+    both = ("server.admin_read_token_file", "server.admin_read_token_env")
+    given = [name for name in both if getattr(server, name.partition(".")[2]) is not None]
+    if len(given) == 2:
+        yield both, f"{both[0]} and {both[1]} are both given: there is one token"
+    if given and server.admin_token_file is None and server.admin_token_env is None:
+        either = (given[0], "server.admin_token_file")
+        yield either, f"{given[0]} is given without a token for those who may change things ({either[1]})"
 
 
 def _by_prefix(settings: Settings) -> dict[str, UpstreamSettings]:

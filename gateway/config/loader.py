@@ -38,6 +38,7 @@ _REQUIRED = (
 # Values that are never told: a URL may have a password in it, and a key may be where its place should be.
 _UNTOLD = frozenset(
     {
+        "admin_read_token_env",
         "admin_token_env",
         "api_key",
         "api_key_env",

@@ -29,6 +29,10 @@ class ServerSettings(Section):
     port: Port = 9000
     admin_host: Host = "127.0.0.1"
     admin_port: Port = 9001
+    admin_read_token_file: Path | None = None
+    """Bearer token of those who may look at the admin API and the page, and change nothing."""
+    admin_read_token_env: str | None = None
+    """The same, from the environment variable of this name, as it is at the start."""
     body_bytes_max: Bytes = 64 * 2**20
     """Largest body of a plain `POST /responses`; other paths stream through without a limit."""
     admin_token_file: Path | None = None
@@ -62,8 +66,9 @@ class ServerSettings(Section):
     """Time for running jobs to end after SIGTERM. Kubernetes kills after 30 s."""
 
     _admin_token_of_environment: SecretStr | None = PrivateAttr(default=None)
+    _read_token_of_environment: SecretStr | None = PrivateAttr(default=None)
 
-    @field_validator("admin_token_file")
+    @field_validator("admin_token_file", "admin_read_token_file")
     @classmethod
     def _holds_a_token(cls, value: Path | None) -> Path | None:
         if value is not None:
@@ -73,13 +78,35 @@ class ServerSettings(Section):
     def model_post_init(self, context: Any) -> None:
         if self.admin_token_env is not None:
             self._admin_token_of_environment = SecretStr(key_of_variable(self.admin_token_env, context))
+        if self.admin_read_token_env is not None:
+            self._read_token_of_environment = SecretStr(key_of_variable(self.admin_read_token_env, context))
 
     def read_admin_token(self) -> str | None:
         """The token of the admin port, or None. Each call reads the file again. Raises: ValueError."""
-        if self.admin_token_file is not None:
-            return checked_key(read_text(self.admin_token_file))
-        token = self._admin_token_of_environment
-        return token.get_secret_value() if token is not None else None
+        return _token(self.admin_token_file, self._admin_token_of_environment)
+
+    def read_admin_read_token(self) -> str | None:
+        """The token of those who only look, in the same way. Raises: ValueError."""
+        return _token(self.admin_read_token_file, self._read_token_of_environment)
+
+
+def _token(file: Path | None, of_environment: SecretStr | None) -> str | None:
+    if file is not None:
+        return checked_key(read_text(file))
+    return of_environment.get_secret_value() if of_environment is not None else None
+
+
+class UiSettings(Section):
+    """The page for operators, and the admin API under it."""
+
+    page: bool = True
+    """Serve the page `/ui` on the admin port. The API under it, `/api/v1`, is there in any case."""
+    content: bool = False
+    """Show requests, results and events of jobs there: prompts and answers are private."""
+    refresh_s: Annotated[float, Field(ge=2, le=300)] = 2
+    """How often the page asks for news while it is in front."""
+    streams_max: Annotated[int, Field(ge=1, le=1000)] = 16
+    """Streams of a job's events that may be open there."""
 
 
 class BackgroundSettings(Section):
@@ -236,6 +263,7 @@ class Settings(Section):
     stream: StreamSettings = StreamSettings()
     webhooks: WebhookSettings = WebhookSettings()
     request_webhooks: RequestWebhookSettings = RequestWebhookSettings()
+    ui: UiSettings = UiSettings()
     log: LogSettings = LogSettings()
 
     @property

@@ -7,9 +7,19 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from gateway.core.retry import Patience
-from gateway.core.upstream import Upstream
+from gateway.core.upstream import Upstream, UpstreamFrames
 from gateway.wire.http.head import Credential, Headers
 from gateway.wire.speech import Speech
+
+
+class Taker(Protocol):
+    """Takes the frames of an answer as they come, without a turn of the event loop for each."""
+
+    def has_room(self) -> bool:
+        """Whether it may be given some now."""
+
+    def take(self, item: UpstreamFrames) -> bool:
+        """Take some. False: there is something left to be done, by whoever reads the answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +34,7 @@ class BackendCall:
         is_again: One of its job was made before.
         version: Of its body. A backend that knows the key of an earlier one would answer as before.
         speech: How it is made.
+        taker: Frames may go there, and are not given to whoever reads the answer then.
     """
 
     job_id: str
@@ -35,6 +46,7 @@ class BackendCall:
     is_background: bool = True
     is_again: bool = False
     version: int = 0
+    taker: Taker | None = field(default=None, repr=False)
 
 
 class Limit(Protocol):
@@ -180,4 +192,27 @@ class Backends(Protocol):
         """While background jobs are held back: only those accepted before this time may go. None: all may."""
 
     def halted(self, name: str) -> str | None:
-        """Why no job may be started there, whoever's it is: `breaker` | `rest` | `hold`; None: one may."""
+        """Why no job may be started there, whoever's it is: `paused` | `breaker` | `rest` | `hold`; None: one
+        may."""
+
+
+class Controls(Protocol):
+    """What operators see of backends and can do about them, until the process ends."""
+
+    def pause(self, name: str, *, is_paused: bool) -> None:
+        """Start no more background jobs there, or again. Those that run go on."""
+
+    def is_paused(self, name: str) -> bool: ...
+
+    def resize(self, name: str, slots: int | None) -> None:
+        """How many background calls may be under way there, per replica; None: as the settings say.
+
+        Raises:
+            ValueError: Not more than are kept for plain requests; the text says so.
+        """
+
+    def sizes(self, name: str) -> tuple[int, int]:
+        """The slots per replica: now, and by the settings."""
+
+    def state(self) -> dict[str, Any]:
+        """How each backend and each of its replicas is."""

@@ -16,7 +16,7 @@ import orjson
 from gateway.core import refusal, retry
 from gateway.core.job import FIRST_OUTPUT_SEQ, Job, Outcome, Status
 from gateway.core.reason import Reason
-from gateway.core.retry import Again, Now, Patience
+from gateway.core.retry import Again, Moment, Patience
 from gateway.core.transcript import (
     Abandoned,
     Append,
@@ -177,7 +177,7 @@ class JobMachine:
         """What the operator should know of the backend's answer, so far."""
         return self._transcript.notices
 
-    def receive(self, item: Input, now: Now) -> list[Command]:
+    def receive(self, item: Input, now: Moment) -> list[Command]:
         """What to do because of `item`; nothing once the run is over.
 
         Raises:
@@ -193,7 +193,7 @@ class JobMachine:
             case OtherApi(speech):
                 return self._call_again(speech, now)
             case CancelRequested() | DeadlinePassed() | Abandoned():
-                return self._finish(self._transcript.stop(item, now_s=now.now_s))
+                return self._finish(self._transcript.stop(item, now))
             case _:
                 return self._answered(item, now)
 
@@ -218,23 +218,23 @@ class JobMachine:
     def _rewind(self) -> list[Rewind]:
         return [Rewind(self._first_seq)] if self._first_seq < self._task.job.next_seq else []
 
-    def _call(self, now: Now, lesson: str | None = None) -> list[Command]:
+    def _call(self, now: Moment, lesson: str | None = None) -> list[Command]:
         task, job = self._task, self._task.job
         began = [*self._begin()] if job.is_background else []
         if task.obstacle is not None:
-            return [*began, *self._finish(self._transcript.stop(task.obstacle, now_s=now.now_s))]
+            return [*began, *self._finish(self._transcript.stop(task.obstacle, now))]
         try:
             self._sent = self._speech.body(task.request, self._told, job.tenant)
         except Refusal as why:  # found out too late to refuse the request
             if not job.is_background and self._is_untold:
                 raise
             broken = Broken(failure(why.message, "invalid_prompt"), Reason.UNSUPPORTED)
-            return [*began, *self._finish(self._transcript.fail(broken, now_s=now.now_s))]
+            return [*began, *self._finish(self._transcript.fail(broken, now))]
         version, self._calls = self._calls, self._calls + 1
         target = self._speech.target(task.target)
         return [*began, Call(target, self._sent, self._speech, version, lesson, self._omitted)]
 
-    def _call_again(self, speech: Speech, now: Now, lesson: str | None = None) -> list[Command]:
+    def _call_again(self, speech: Speech, now: Moment, lesson: str | None = None) -> list[Command]:
         self._speech = speech
         self._listen()
         return self._call(now, lesson)
@@ -252,9 +252,9 @@ class JobMachine:
         self._next_seq += sum(append.count for append in held)
         return held
 
-    def _answered(self, item: Answer, now: Now) -> list[Command]:
+    def _answered(self, item: Answer, now: Moment) -> list[Command]:
         commands: list[Command] = []
-        for step in self._transcript.receive(item, now_s=now.now_s):
+        for step in self._transcript.receive(item, now):
             match step:
                 case Append():
                     commands += [*self._begin(), step]
@@ -266,11 +266,11 @@ class JobMachine:
                     commands += self._finish(step, speech=learned)
         return commands
 
-    def _broken(self, broken: Broken, item: Answer, now: Now) -> list[Command]:
+    def _broken(self, broken: Broken, item: Answer, now: Moment) -> list[Command]:
         """Learn from a refusal and call again; or run again, later; or fail."""
         task, failed = self._task, broken.failed
         if task.is_credential_lost and isinstance(item, UpstreamFailed) and item.status in (401, 403):
-            return self._finish(self._transcript.stop(_CREDENTIAL_LOST, now_s=now.now_s))
+            return self._finish(self._transcript.stop(_CREDENTIAL_LOST, now))
         said = self._refusal(broken, item)
         if said is not None and (found := refusal.lesson(self._speech, said, self._sent, task.body)):
             return self._call_again(found[1], now, lesson=found[0])
@@ -285,7 +285,7 @@ class JobMachine:
         if again is not None and not lacks_budget:
             self.is_over = True
             return [*rest, again]
-        outcome = self._transcript.fail(broken, now_s=now.now_s)
+        outcome = self._transcript.fail(broken, now)
         return [*rest, *self._finish(outcome, failed=failed, lacks_budget=lacks_budget)]
 
     def _refusal(self, broken: Broken, item: Answer) -> bytes | None:
@@ -297,7 +297,7 @@ class JobMachine:
             return orjson.dumps(broken.error)
         return item.said if item.status in refusal.STATUSES and item.said else None
 
-    def _again(self, reason: Reason, failed: UpstreamFailed | None, now: Now) -> Again | None:
+    def _again(self, reason: Reason, failed: UpstreamFailed | None, now: Moment) -> Again | None:
         task, job = self._task, self._task.job
         if not job.is_background:
             return retry.anew(reason, job)

@@ -9,7 +9,7 @@ stream.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import assert_never
+from typing import Protocol, assert_never
 
 from gateway.core.job import Job
 from gateway.core.reason import Kind, Reason
@@ -105,16 +105,31 @@ class Patience:
         return min(self.put_off_max_s, max(asked_s, self.backoff_first_s * doubled))
 
 
+class Moment(Protocol):
+    """What a decision depends on besides the job. It is looked at when there is one to be made: most of what
+    a backend sends decides nothing."""
+
+    @property
+    def now_ms(self) -> int:
+        """Unix milliseconds."""
+
+    @property
+    def now_s(self) -> int:
+        """Unix seconds."""
+
+    @property
+    def roll(self) -> float:
+        """From 0 to 1, at random."""
+
+    @property
+    def retry_in_s(self) -> float:
+        """When the backend's budget has room for one more call. Only a call on which the backend may have
+        worked costs one: the others are no load to be kept small."""
+
+
 @dataclass(frozen=True, slots=True)
 class Now:
-    """What a decision depends on besides the job: taken by the caller, when something has come.
-
-    Attributes:
-        now_ms: Unix milliseconds.
-        roll: From 0 to 1, at random.
-        retry_in_s: When the backend's budget has room for one more call. Only a call on which the backend may
-            have worked costs one: the others are no load to be kept small.
-    """
+    """A moment that is kept."""
 
     now_ms: int
     roll: float = 0.0
@@ -178,7 +193,7 @@ def again(
     *,
     attempts_max: int,
     was_shown: bool,
-    now: Now,
+    now: Moment,
 ) -> Again | None:
     """What to do with a job whose run has come to a failure; None: it fails.
 

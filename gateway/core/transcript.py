@@ -17,6 +17,7 @@ import orjson
 from gateway.core import retry
 from gateway.core.job import TRANSITIONS, Job, Outcome, Status
 from gateway.core.reason import Reason
+from gateway.core.retry import Moment
 from gateway.core.upstream import Answer, UpstreamAnswer, UpstreamClosed, UpstreamFailed, UpstreamFrames
 from gateway.wire import events as wire_events
 from gateway.wire import failures, responses
@@ -181,53 +182,53 @@ class Transcript:
         events = [{"type": name, "response": self._response} for name in names]
         return [Append(self._encode(events), len(events), has_output=False)]
 
-    def receive(self, item: Answer, *, now_s: int) -> list[Append | Broken | Outcome]:
+    def receive(self, item: Answer, now: Moment) -> list[Append | Broken | Outcome]:
         """What `item` comes to; nothing once the response has ended.
 
         Args:
-            now_s: Unix seconds, shown as `completed_at`.
+            now: Its seconds are shown as `completed_at`.
         """
         if self._status.is_terminal:
             return []
         match item:
             case UpstreamFrames(frames):
-                return self._frames(frames, now_s)
+                return self._frames(frames, now)
             case UpstreamAnswer(body):
-                return self._events(self._answer_of(body), now_s)
+                return self._events(self._answer_of(body), now)
             case UpstreamFailed() | UpstreamClosed() if self._unexplained is not None:
                 return [self._told([], self._unexplained, Reason.ERROR_EVENT)]
             case UpstreamFailed(error, reason):
                 return [Broken(error, reason, item)]
             case UpstreamClosed():
-                steps = self._events(self._reader.end(), now_s)
+                steps = self._events(self._reader.end(), now)
                 is_over = bool(steps) and not isinstance(steps[-1], Append)
                 return steps if is_over else [*steps, _CLOSED_EARLY]
             case _:
                 assert_never(item)
 
-    def stop(self, stop: Stop, *, now_s: int) -> Outcome:
+    def stop(self, stop: Stop, now: Moment) -> Outcome:
         """End it from outside."""
         match stop:
             case CancelRequested():
-                return self._finish([], Status.CANCELLED, now_s, reason=Reason.CANCELLED)
+                return self._finish([], Status.CANCELLED, now, reason=Reason.CANCELLED)
             case DeadlinePassed():
-                return self.fail(_TOO_LATE, now_s=now_s)
+                return self.fail(_TOO_LATE, now)
             case Abandoned(message, reason):
-                return self.fail(Broken(failure(message), reason), now_s=now_s)
+                return self.fail(Broken(failure(message), reason), now)
             case _:
                 assert_never(stop)
 
-    def fail(self, broken: Broken, *, now_s: int) -> Outcome:
+    def fail(self, broken: Broken, now: Moment) -> Outcome:
         """Nothing more is tried: end it with what is wrong."""
         calls = retry.calls_made(self._job, broken.reason)
         error = broken.error if calls <= 1 else failures.after_calls(broken.error, calls)
-        return self._finish(broken.output, Status.FAILED, now_s, error=error, reason=broken.reason)
+        return self._finish(broken.output, Status.FAILED, now, error=error, reason=broken.reason)
 
-    def _frames(self, frames: list[Frame], now_s: int) -> list[Append | Broken | Outcome]:
+    def _frames(self, frames: list[Frame], now: Moment) -> list[Append | Broken | Outcome]:
         """Deltas like the last one by its pattern; from the first other one on all by the reader."""
         steps, count = self._echoed(frames)
         if count < len(frames) and (not steps or isinstance(steps[-1], Append)):
-            steps += self._events(self._read(frames[count:]), now_s)
+            steps += self._events(self._read(frames[count:]), now)
             self._learn(frames[-1], steps)
         return steps
 
@@ -264,7 +265,7 @@ class Transcript:
             if (text := self._normaliser.text_of(told)) is not None:
                 self._echoes.learn(frame, told, text, echo)
 
-    def _events(self, events: Iterable[Event], now_s: int) -> list[Append | Broken | Outcome]:
+    def _events(self, events: Iterable[Event], now: Moment) -> list[Append | Broken | Outcome]:
         output: list[Event] = []
         self._shown = output
         try:
@@ -277,7 +278,7 @@ class Transcript:
                     self._unexplained = told
                     continue
                 if kind in TERMINAL:
-                    return [self._terminal(output, event, now_s)]
+                    return [self._terminal(output, event, now)]
                 if kind in LIFECYCLE:
                     self._remember(event)
                 else:
@@ -301,7 +302,7 @@ class Transcript:
         if isinstance(answer, dict):
             self._answer = answer
 
-    def _terminal(self, output: list[Event], event: Event, now_s: int) -> Broken | Outcome:
+    def _terminal(self, output: list[Event], event: Event, now: Moment) -> Broken | Outcome:
         """The backend's ending, whatever its last event is called."""
         self._remember(event)
         answer = event.get("response")
@@ -311,7 +312,7 @@ class Transcript:
                 output += self._normaliser.settle(answer.get("output"), ending)
                 is_cut = ending is Ending.INCOMPLETE or self._normaliser.has_cut_call()
                 status = Status.INCOMPLETE if is_cut else Status.COMPLETED
-                return self._finish(output, status, now_s, reason=Reason.ENDED)
+                return self._finish(output, status, now, reason=Reason.ENDED)
             case Ending.FAILED:
                 output += self._normaliser.settle(answer.get("output"), None)
                 return self._told(output, failures.of_failed(event), Reason.FAILED)
@@ -333,14 +334,14 @@ class Transcript:
         return Broken(told.failure, reason, failed, output)
 
     def _finish(
-        self, last: list[Event], status: Status, now_s: int, *, reason: Reason, error: Failure | None = None
+        self, last: list[Event], status: Status, now: Moment, *, reason: Reason, error: Failure | None = None
     ) -> Outcome:
         self._move(status)
         final = responses.ended(
             self._response,
             status=status,
             output=self._normaliser.output(),
-            now_s=now_s,
+            now_s=now.now_s,
             answer=self._answer,
             error=error,
         )

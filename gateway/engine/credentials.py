@@ -70,6 +70,11 @@ class Credentials:
         own, others = calls.private_of(self._sealer.open(sealed, owner=job.id, tenant=job.tenant))
         return CallerHeaders(Credential(*own) if own else None, others)
 
+    def is_in_memory_only(self, response_id: str) -> bool:
+        """Whether a credential of its caller would be lost with the process."""
+        held = self._held.get(response_id)
+        return held is not None and held.credential is not None
+
     def forget(self, response_id: str) -> None:
         """The store forgets by itself what is sealed."""
         self._held.pop(response_id, None)

@@ -16,6 +16,7 @@ from typing import Protocol
 from gateway.config import BackgroundSettings
 from gateway.core.job import Claim, ClaimLost, Job, Outcome, StoreUnavailable
 from gateway.core.reason import Reason
+from gateway.core.retry import Now
 from gateway.core.transcript import Abandoned, Stop, Transcript, Unreadable
 from gateway.engine.clock import Clock
 from gateway.engine.credentials import Credentials
@@ -80,7 +81,9 @@ class Endings:
         self.observer.events.inc(count)
         self.followers.committed(job.id, outcome.first_seq, count, outcome.events, is_end=True)
         ran_s = job.ran_s(now_ms)
-        self.observer.job_finished(job.id, job.backend, outcome.status, outcome.code, outcome.reason, ran_s)
+        self.observer.job_finished(
+            job.id, job.backend, outcome.status, outcome.code, outcome.reason, ran_s, tenant=job.tenant
+        )
 
     async def end(self, response_id: str, stop: Stop) -> bool:
         """End a live job; False if it was not live, or somebody else ended it meanwhile.
@@ -169,4 +172,4 @@ class Endings:
             except Unreadable:  # it has to end all the same, whoever asked, or it would be asked for ever
                 line("defect", level=logging.ERROR, id=claim.id, exc_info=True)
                 transcript, stop = Transcript(claim.job, events_bytes_max=bytes_max), _DAMAGED
-            return transcript.stop(stop, now_s=self.clock.now_s())
+            return transcript.stop(stop, Now(self.clock.now_ms()))

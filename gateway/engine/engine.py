@@ -7,10 +7,12 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from gateway.config import Settings
-from gateway.core.call import Backends
+from gateway.core.call import Backends, Controls
 from gateway.core.job import Status
 from gateway.core.tiers import OTHERS, TiersAllowed
 from gateway.core.webhooks import Sender
+from gateway.engine.actions import Actions
+from gateway.engine.circumstances import Circumstances
 from gateway.engine.clock import Clock
 from gateway.engine.credentials import Credentials
 from gateway.engine.deliveries import Deliveries
@@ -20,14 +22,16 @@ from gateway.engine.foreground import Foreground
 from gateway.engine.handover import Lease, hand_over
 from gateway.engine.intake import Intake
 from gateway.engine.jobs import Jobs
+from gateway.engine.operators import Operators
 from gateway.engine.outputs import Outputs
+from gateway.engine.overviews import Overviews
 from gateway.engine.receivers import Receivers
 from gateway.engine.runner import Runner
 from gateway.engine.sealing import Sealer
 from gateway.engine.silence import Silence
 from gateway.engine.sweeper import Sweeper
 from gateway.engine.thoughts import Thoughts
-from gateway.observe import Observer
+from gateway.observe import Load, Observer
 from gateway.store.insight import Backlog, WaitingJobs
 from gateway.store.port import JobStore
 from gateway.wire.dialects import Dialect
@@ -141,6 +145,27 @@ class Engine:
             self._tasks.append(task)
         return failed
 
+    def now_ms(self) -> int:
+        """Unix milliseconds by the store's clock."""
+        return self._clock.now_ms()
+
+    def for_operators(self, controls: Controls) -> tuple[Overviews, Operators, Actions]:
+        """What operators see in all, and of jobs; and what they can do."""
+        circumstances = Circumstances(
+            self._store,
+            self._backends,
+            controls,
+            self._runner,
+            self._settings,
+            self._credentials.is_in_memory_only,
+            lambda: self.jobs.is_draining,
+        )
+        return (
+            Overviews(circumstances, self._clock, self._observer, self._reasons),
+            Operators(circumstances, self.followers, self._clock, self._observer),
+            Actions(circumstances, self._endings, self.jobs),
+        )
+
     async def drain(self, timeout_s: float) -> None:
         """Accept nothing more, let running jobs end, hand over the rest, and end every stream."""
         self.jobs.stop_accepting()
@@ -177,8 +202,14 @@ class Engine:
         self._observer.queue_age.set(0 if oldest_ms is None else (now_ms - oldest_ms) / 1000)
         self._observer.output_bytes.set(self._outputs.total)
         self._observer.output_waiting.set(self._outputs.waiting)
-        self._observer.jobs_waiting(
-            (name, self._reasons(name, backlog.waiting.get(name)), self._oldest_s(name, backlog, now_ms))
+        self._observer.backends_measured(
+            Load(
+                name,
+                self._reasons(name, backlog.waiting.get(name)),
+                self._oldest_s(name, backlog, now_ms),
+                self._runner.count(name),
+                self._backends.slots(name) if name in self._backends.names else 0,
+            )
             for name in {*self._backends.names, *backlog.waiting}
         )
         for file, size in sizes.items():

@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
-import math
 import random
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from typing import assert_never
+from collections.abc import AsyncGenerator
+from typing import Protocol, assert_never
 
 from gateway.core.call import Backend, BackendCall
 from gateway.core.job import Job
 from gateway.core.machine import Call, Command, Finish, Input, JobMachine, Rest, Rewind, Started
-from gateway.core.retry import Again, Now
+from gateway.core.retry import Again
 from gateway.core.transcript import Append
-from gateway.core.upstream import Upstream
+from gateway.core.upstream import Upstream, UpstreamFrames
 from gateway.engine.clock import Clock
 from gateway.engine.credentials import CallerHeaders
 from gateway.observe import Observer
 from gateway.wire.speech import Request
 
-_NOW_S = 0.005
-"""For so long it is now: each of the thousands of pieces of an answer asks what time it is."""
+
+class Log(Protocol):
+    """What takes the events of a run."""
+
+    def append(self, command: Append) -> None:
+        """Take some."""
+
+    def has_room(self) -> bool:
+        """Whether there is some for what comes next."""
+
+    async def room(self) -> None:
+        """Wait until there is."""
 
 
 class Exchange:
@@ -54,37 +63,52 @@ class Exchange:
         self.backend = job.backend
         self._model = request.get("model")
         self._headers = headers
-        self._clock = clock
+        self._moment = _Moment(clock, backend)
         self._observer = observer
         self._is_again = is_again
-        self._now_until_s = -math.inf
+        self._log: Log | None = None
+        self._left: list[Command] = []  # of what was taken as it came
         self.since_s: float | None = None
         self.is_told = False
 
     def receive(self, item: Input) -> list[Command]:
         """What the machine wants done about it."""
-        if time.monotonic() > self._now_until_s:
-            roll = random.random()  # noqa: S311  not a secret
-            self._now = Now(self._clock.now_ms(), roll, self._backend.retry_in_s)
-            self._now_until_s = time.monotonic() + _NOW_S
-        return self.machine.receive(item, self._now)
+        return self.machine.receive(item, self._moment)
 
     def forget(self) -> None:
         """The output is not needed any more. The frames of a cancelled task live until the garbage collector
         comes (a TaskGroup keeps its own error), and would keep it."""
         del self.machine
 
+    # -- what comes back, as it comes
+
+    def has_room(self) -> bool:
+        return self._log is not None and self._log.has_room()
+
+    def take(self, item: UpstreamFrames) -> bool:
+        assert self._log is not None
+        self.since_s = time.monotonic()
+        for number, command in enumerate(commands := self.receive(item)):
+            if not isinstance(command, Append):
+                self._left = commands[number:]
+                return False
+            self._log.append(command)
+        return True
+
+    # -- the run
+
     async def commands(
-        self, room: Callable[[], Awaitable[None]] | None = None
+        self, log: Log | None = None
     ) -> AsyncGenerator[Rewind | Append | Again | Finish, None]:
         """What is left to be done for the run, the last of it an `Again` or a `Finish`.
 
         Args:
-            room: Waits until there is some for what comes next.
+            log: Takes events, many of them at once when they come; without one, each `Append` is given.
 
         Raises:
             Refusal: See `JobMachine.receive`.
         """
+        self._log = log
         items: AsyncGenerator[Upstream, None] | None = None
         try:
             commands = self.receive(Started())
@@ -95,6 +119,8 @@ class Exchange:
                             if items is not None:
                                 await items.aclose()
                             items = self._made(command)
+                        case Append() if log is not None:
+                            log.append(command)
                         case Rewind() | Append():
                             yield command
                         case Rest(asked_s):
@@ -109,9 +135,10 @@ class Exchange:
                 self.since_s = time.monotonic()
                 item = await anext(items)
                 self.since_s = None
-                if room is not None:
-                    await room()
-                commands = self.receive(item)
+                if log is not None:
+                    await log.room()
+                left, self._left = self._left, []
+                commands = [*left, *self.receive(item)]
         finally:
             if items is not None:
                 await items.aclose()
@@ -132,6 +159,7 @@ class Exchange:
                 is_background=self._job.is_background,
                 is_again=self._is_again,
                 version=call.version,
+                taker=None if self._log is None else self,
             )
         )
 
@@ -145,3 +173,29 @@ class Exchange:
                 self._backend.retry_refused()
             if command.speech is not None:
                 self._backend.remember(self._model, command.speech)
+
+
+class _Moment:
+    """The one at which it is looked at."""
+
+    __slots__ = ("_backend", "_clock")
+
+    def __init__(self, clock: Clock, backend: Backend) -> None:
+        self._clock = clock
+        self._backend = backend
+
+    @property
+    def now_ms(self) -> int:
+        return self._clock.now_ms()
+
+    @property
+    def now_s(self) -> int:
+        return self._clock.now_s()
+
+    @property
+    def roll(self) -> float:
+        return random.random()  # noqa: S311  not a secret
+
+    @property
+    def retry_in_s(self) -> float:
+        return self._backend.retry_in_s

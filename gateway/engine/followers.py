@@ -114,6 +114,11 @@ class Followers:
         """Whether somebody waits for its events, here or at another replica."""
         return response_id in self._watched or self._store.bells.is_wanted(response_id)
 
+    def readers(self, response_id: str) -> int:
+        """How many read it now."""
+        watched = self._watched.get(response_id)
+        return len(watched.readers) if watched is not None else 0
+
     @contextmanager
     def arrivals(self, response_id: str) -> Iterator[asyncio.Event]:
         """An event that is set when a reader comes: what was not yet committed is wanted now."""

@@ -44,6 +44,10 @@ class Unflushed:
             self._has_room.set()
 
     @property
+    def has_room(self) -> bool:
+        return self._has_room.is_set()
+
+    @property
     def is_half_full(self) -> bool:
         return self._bytes * 2 >= self._bytes_max
 
@@ -74,6 +78,11 @@ class JobLog:
         self._has_room.set()
         self._writing = asyncio.Lock()
 
+    @property
+    def next_seq(self) -> int:
+        """The number of the first event that is not stored yet."""
+        return self._next_seq
+
     def rewind(self, seq: int) -> None:
         """Let the next commit begin with throwing away what is stored from `seq` on."""
         self._rewind_to = seq
@@ -86,6 +95,11 @@ class JobLog:
         self._has_some.set()
         if self._waiting_bytes >= self._settings.unflushed_bytes_max:
             self._has_room.clear()
+
+    @property
+    def has_room(self) -> bool:
+        """Whether `room` would not wait."""
+        return self._has_room.is_set() and self._unflushed.has_room
 
     async def room(self) -> None:
         """Wait while too much is not yet committed, of this run or of all, so that the backend waits too."""

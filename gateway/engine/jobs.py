@@ -100,6 +100,7 @@ class Jobs:
 
     Attributes:
         turns: What they go on from.
+        is_draining: Nothing is accepted any more.
     """
 
     def __init__(
@@ -133,12 +134,12 @@ class Jobs:
         self._streams_any = settings.resume == "any" or dialect.streams_any
         self._tiers = tiers
         self._outputs = outputs
-        self._is_draining = False
+        self.is_draining = False
         self.turns = Turns(store, clock, settings, conversations, dialect, self.find, thoughts)
 
     def stop_accepting(self) -> None:
         """From now on every `submit` is refused."""
-        self._is_draining = True
+        self.is_draining = True
 
     def check_room(self, tenant: bytes) -> None:
         """Before the work on a new request that repeats no other. Raises: Refusal, if the queue is full."""
@@ -218,7 +219,7 @@ class Jobs:
         return earlier
 
     def _check_accepting(self) -> None:
-        if self._is_draining:
+        if self.is_draining:
             raise Refusal(
                 Fault.UNAVAILABLE, "The gateway is shutting down.", code="shutting_down", retry_after_s=5
             )

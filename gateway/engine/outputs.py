@@ -53,9 +53,13 @@ class Outputs:
         self.total -= self._held.pop(response_id, 0)
         self._ended.set()
 
+    def has_room(self, response_id: str) -> bool:
+        """Whether a run may have more."""
+        return self.total <= self._bytes_max or self._may_grow(response_id)
+
     async def room(self, response_id: str) -> None:
         """Wait until a run may have more."""
-        while self.total > self._bytes_max and not self._may_grow(response_id):
+        while not self.has_room(response_id):
             self._ended.clear()
             self.waiting += 1
             try:

@@ -91,9 +91,19 @@ class Receivers:
             self._observer.webhook_enabled(name)
         return is_there
 
-    async def retry(self, response_id: str) -> tuple[int, list[str]]:
+    async def about(self, response_id: str) -> list[tuple[Delivery, float]]:
+        """What waits to be told of a response, and in how many seconds it is tried."""
+        now_ms = self._clock.now_ms()
+        return [(each, (each.due_at_ms - now_ms) / 1000) for each in await self._outbox.about(response_id)]
+
+    async def retry(self, response_id: str, *, also_taken: bool = False) -> tuple[int, list[str]]:
         """Try again now what waits about a response. Returns for how many receivers, and the names of those
-        that are not tried, since they want no more."""
-        lanes = await self._outbox.hurry(response_id)
+        that are not tried, since they want no more.
+
+        Args:
+            also_taken: Tell all again, also those who took it.
+        """
+        outbox = self._outbox
+        lanes = await (outbox.tell_again(response_id) if also_taken else outbox.hurry(response_id))
         disabled = {each.name for each in await self._outbox.disabled()} & set(lanes)
         return len(lanes) - len(disabled), sorted(disabled)

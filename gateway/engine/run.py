@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import ExitStack, aclosing, suppress
+from dataclasses import dataclass
 
 from gateway.core.call import Backend
 from gateway.core.job import ClaimLost, Outcome, StoreUnavailable
@@ -23,6 +24,19 @@ from gateway.store.bells import claim
 from gateway.store.port import Work
 from gateway.wire import calls
 from gateway.wire.failures.blotting import name_shown
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Of a run.
+
+    Attributes:
+        event_count: Events that are in the store.
+        silent_s: Since its backend has sent something.
+    """
+
+    event_count: int
+    silent_s: float
 
 
 class Run:
@@ -57,6 +71,7 @@ class Run:
         self._exchange: Exchange | None = None
         self._is_stopped = False
         self._has_output = False
+        self._started_s = 0.0
         self.task: asyncio.Task[None] | None = None
         self.listening = ExitStack()
         self.listening.enter_context(endings.store.bells.listen(self.look, claim(work.id)))
@@ -118,20 +133,13 @@ class Run:
 
     async def _perform(self, exchange: Exchange) -> Again | None:
         """Do what the machine wants, to the end."""
-        outputs, started_s = self._endings.outputs, time.monotonic()
+        self._started_s = time.monotonic()
         with self._silence.watched(exchange):
-            async with aclosing(exchange.commands(self._room)) as commands:
+            async with aclosing(exchange.commands(self)) as commands:
                 async for command in commands:
                     match command:
                         case Rewind(seq):
                             self.log.rewind(seq)
-                        case Append():
-                            self.log.append(command)
-                            outputs.holds(self.work.id, exchange.machine.held_bytes)
-                            if command.has_output and not self._has_output:
-                                self._has_output = True
-                                first_s = time.monotonic() - started_s
-                                self._endings.observer.job_first_output(self.work.job.backend, first_s)
                         case Again():
                             return command
                         case Finish(outcome):
@@ -139,10 +147,29 @@ class Run:
                             return None
         raise AssertionError("a run ends with its last command")
 
-    async def _room(self) -> None:
-        """Before the machine hears of more: in between its commands nothing is waited for."""
+    # -- its events: before the machine hears of more there is room; in between nothing is waited for
+
+    def append(self, command: Append) -> None:
+        assert self._exchange is not None
+        self.log.append(command)
+        self._endings.outputs.holds(self.work.id, self._exchange.machine.held_bytes)
+        if command.has_output and not self._has_output:
+            self._has_output = True
+            first_s = time.monotonic() - self._started_s
+            self._endings.observer.job_first_output(self.work.job.backend, first_s)
+
+    def has_room(self) -> bool:
+        return self.log.has_room and self._endings.outputs.has_room(self.work.id)
+
+    async def room(self) -> None:
         await self.log.room()
         await self._endings.outputs.room(self.work.id)
+
+    def progress(self) -> Progress:
+        """How far it is, for whoever looks."""
+        exchange = self._exchange
+        since_s = exchange.since_s if exchange is not None else None
+        return Progress(self.log.next_seq, 0.0 if since_s is None else time.monotonic() - since_s)
 
     @property
     def is_silent(self) -> bool:

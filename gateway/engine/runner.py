@@ -16,7 +16,7 @@ from gateway.core.transcript import Abandoned
 from gateway.engine.endings import Endings
 from gateway.engine.intake import Intake
 from gateway.engine.joblog import JobLog, Unflushed
-from gateway.engine.run import Run
+from gateway.engine.run import Progress, Run
 from gateway.engine.silence import Silence
 from gateway.engine.slots import Slots
 from gateway.engine.thoughts import Thoughts
@@ -76,6 +76,15 @@ class Runner:
                 name, self._backends.slots(name), self._backends.slots_kept(name), now_ms
             ).items()
         }
+
+    def progress(self, response_id: str) -> Progress | None:
+        """How far a job is that runs here; None if it does not."""
+        run = self._runs.get(response_id)
+        return run.progress() if run is not None else None
+
+    def count(self, backend: str) -> int:
+        """How many jobs run at a backend."""
+        return self._slots.running(backend)
 
     def abort_all(self) -> None:
         """Stop every run of ours: others may have their jobs."""
@@ -146,6 +155,7 @@ class Runner:
             claim.job.attempt,
             (now_ms - claim.job.created_at_ms) / 1000,
             is_first=claim.epoch == 1,
+            tenant=claim.job.tenant,
         )
         backend = self._backends.get(claim.job.backend)
         assert backend is not None, "only jobs of backends that there are get claimed"

@@ -80,6 +80,10 @@ class Slots:
         if not running[tenant]:
             del running[tenant]
 
+    def running(self, backend: str) -> int:
+        """How many there are."""
+        return self._about[backend].running.total()
+
     def rest(self, backend: str, tenant: bytes, until_ms: int) -> None:
         """A caller's rate limit at a backend is used up until then."""
         self._resting_ms[backend, tenant] = until_ms

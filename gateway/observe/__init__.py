@@ -1,6 +1,6 @@
 """Metrics and log lines of a running gateway, in one object that is passed in."""
 
 from gateway.logs import configure_logging, line
-from gateway.observe.observer import Observer
+from gateway.observe.observer import Load, Observer
 
-__all__ = ["Observer", "configure_logging", "line"]
+__all__ = ["Load", "Observer", "configure_logging", "line"]

@@ -5,6 +5,7 @@ Label sets are closed: never a tenant, an id, a key or a caller's text.
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Iterable
 from typing import Any, Generic, TypeVar, overload
 
@@ -20,12 +21,18 @@ from prometheus_client.core import CounterMetricFamily
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.registry import Collector
 
+from gateway import __version__
 from gateway.logs import lines_dropped
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each, which nobody graphs
 
 _M = TypeVar("_M", bound=MetricWrapperBase)
 _SECONDS = (0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600)
+_JOB_SECONDS = (
+    *(0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900, 1800),
+    *(3600, 7200, 14400, 28800, 43200, 86400),
+)
+"""A job may wait and run for hours: its deadline is at most 7 days."""
 _FAST_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
 _ESCAPES = str.maketrans({"\\": r"\\", "\n": r"\n", '"': r"\""})
 _COUNTS = (1, 2, 5, 10, 25, 50, 100, 250, 500)
@@ -39,10 +46,11 @@ class Metric(Generic[_M]):
         word, _, labels = name.rstrip("}").partition("{")
         self.kind, self.name, self.help = kind, f"backburner_{word}", help
         self.labels = labels.split(",") if labels else []
-        self._options: dict[str, Any] = {"buckets": buckets} if buckets else {}
+        self.buckets = tuple(buckets or ())
 
     def made(self, registry: CollectorRegistry) -> _M:
-        return self.kind(self.name, self.help, self.labels, registry=registry, **self._options)
+        options: dict[str, Any] = {"buckets": self.buckets} if self.buckets else {}
+        return self.kind(self.name, self.help, self.labels, registry=registry, **options)
 
     @overload
     def __get__(self, metrics: None, owner: type) -> Metric[_M]: ...
@@ -79,14 +87,19 @@ class Metrics:
                             "Since the longest-waiting of them was accepted")
     queue_age = Metric(Gauge, "queue_oldest_seconds", "Age of the longest-waiting queued response")
     queue_wait = Metric(Histogram, "queue_wait_seconds{backend}",
-                        "From accepted to started for the first time", _SECONDS)
+                        "From accepted to started for the first time", _JOB_SECONDS)
     running = Metric(Gauge, "running", "Background calls under way")
+    backend_running = Metric(Gauge, "backend_running{backend}", "Responses that this process runs there")
+    backend_slots = Metric(Gauge, "backend_slots{backend}",
+        "How many it may run there now: fewer while replicas are down, or plain requests go first")
+    demand = Metric(Gauge, "backend_demand{backend}",
+                    "Responses that wait for it or run there: the gauge to scale a backend on")
     silent = Metric(Gauge, "running_silent{backend}",
                     "Running responses whose backend has sent nothing for `background.silent_after_s`")
     ttft = Metric(Histogram, "ttft_seconds{backend}",
                   "From the backend call to its first output event", _SECONDS)
     run_time = Metric(Histogram, "run_seconds{backend,outcome}",
-                      "From started to ended, by outcome", _SECONDS)
+                      "From started to ended, by outcome", _JOB_SECONDS)
     finished = Metric(Counter, "jobs_finished{backend,outcome,code}",
                       "Background responses ended, by outcome")
     events = Metric(Counter, "events", "Events committed")
@@ -142,6 +155,7 @@ class Metrics:
         "1 while the endpoint takes nothing, and is tried with one event at a time; for callers, hosts")
 
     # -- the process
+    build = Metric(Gauge, "build_info{version,python}", "1, with what runs here")
     loop_lag = Metric(Histogram, "loop_lag_seconds",
                       "How late the event loop gave a turn, measured 20 times a second", _FAST_SECONDS)
     clock_jumps = Metric(Counter, "clock_jumps", "Jumps of the wall clock that were not followed")
@@ -152,6 +166,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         for attribute, row in self.rows().items():
             vars(self)[attribute] = row.made(self.registry)
+        self.build.labels(__version__, platform.python_version()).set(1)
         self.registry.register(_LinesDropped())
         ProcessCollector(registry=self.registry)  # CPU, memory, file descriptors
 

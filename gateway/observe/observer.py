@@ -7,21 +7,26 @@ written. `webhooks` has deliveries, `metrics` the table of metrics, `gateway.log
 from __future__ import annotations
 
 import logging
+import random
 import re
 from collections import Counter as Counted
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 from prometheus_client import Counter, Histogram
 
 from gateway.logs import JobFacts, line
+from gateway.observe.history import History, Kind
+from gateway.observe.journal import Journal
 from gateway.observe.webhooks import WebhookObserver
 
 _FOREIGN_TO_A_NAME = re.compile(r"[^A-Za-z0-9_.-]")
 _NAME_CHARS_MAX = 64
 _NOTICES_MAX = 50
 """Per backend. The backend chooses the names of its fields and could make them up without end."""
-_WAITS = ("slot", "breaker", "rest", "hold", "retry", "caller", "share")
+_CODES_MAX = 100
+_WAITS = ("slot", "paused", "breaker", "rest", "hold", "retry", "caller", "share")
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
 
 
@@ -37,18 +42,46 @@ class Noticed(Protocol):
         """The field, or the word."""
 
 
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What a backend has to do.
+
+    Attributes:
+        waiting: Jobs that nobody works on, by a reason out of `_WAITS`, or `removed`.
+        oldest_s: Since the longest-waiting of them was accepted.
+        running: Jobs that this process runs there.
+        slots: How many it may run there.
+    """
+
+    backend: str
+    waiting: Mapping[str, int]
+    oldest_s: float
+    running: int
+    slots: int
+
+
 class Observer(WebhookObserver):
-    """Counts what happens and writes one line per transition."""
+    """Counts what happens and writes one line per transition.
+
+    Attributes:
+        journal: The same of the latest jobs, job by job.
+        history: The same of the last hour, in numbers.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self._facts = JobFacts()
+        self.journal = Journal()
+        self.history = History(random.randrange)
         self._notices: dict[str, set[tuple[str, str]]] = {}
         self._backends: set[str] = set()
+        self._codes: set[str] = set()
         self._silent_backends: set[str] = set()
         # What every request moves: to look a series up by its labels costs more than to move it.
         self._passed: dict[tuple[str, int], Counter] = {}
         self._head_times: dict[str, Histogram] = {}
+        for reason in ("queue_full", "tenant_queue_full"):  # from 0: `increase` does not see a first value
+            self.creates_refused.labels(reason)
 
     # One method for each thing that happens: counters move and lines are written here only.
 
@@ -77,11 +110,14 @@ class Observer(WebhookObserver):
         """
         called = {"replica": replica, "upstream_request": request, "upstream_status": status}
         self._facts.learn(response_id, called)
+        self.journal.note(response_id, "called" if status is None else "answered", **called)
 
     def job_accepted(self, response_id: str, backend: str, tenant: bytes, is_streamed: bool) -> None:
         self.accepted.labels(backend).inc()
         facts = self._facts.of(response_id)
         line("job", id=response_id, to="queued", tenant=tenant.hex()[:8], stream=is_streamed, **facts)
+        self.history.created(_kind(backend, facts, tenant))
+        self.journal.note(response_id, "queued", request=facts.get("request"))
 
     def create_refused(self, reason: str) -> None:
         """reason: `queue_full` | `tenant_queue_full`."""
@@ -101,41 +137,77 @@ class Observer(WebhookObserver):
         line("adopted", id=response_id)
 
     def job_started(
-        self, response_id: str, backend: str, attempt: int, waited_s: float, *, is_first: bool
+        self,
+        response_id: str,
+        backend: str,
+        attempt: int,
+        waited_s: float,
+        *,
+        is_first: bool,
+        tenant: bytes = b"",
     ) -> None:
-        if is_first:
-            self.queue_wait.labels(backend).observe(max(0.0, waited_s))
         self._facts.learn(response_id, {"attempt": attempt})
         facts = self._facts.of(response_id)
+        if is_first:
+            self.queue_wait.labels(backend).observe(max(0.0, waited_s))
+            self.history.waited(_kind(backend, facts, tenant), max(0.0, waited_s))
         line("job", id=response_id, to="in_progress", waited_s=round(waited_s, 3), **facts)
+        self.journal.note(response_id, "in_progress", attempt=attempt)
 
     def lesson_learned(self, backend: str, lesson: str) -> None:
         """lesson: the name of a row in `wire.conversation.lessons`."""
         self.lessons.labels(backend, lesson).inc()
         line("lesson", backend=backend, reason=lesson)
 
-    def jobs_waiting(self, backends: Iterable[tuple[str, Mapping[str, int], float]]) -> None:
-        """Per backend: its name, the number of waiting jobs by reason, and the age of the oldest in seconds.
-
-        A reason is one of `_WAITS`, or `removed`.
-        """
+    def backends_measured(self, backends: Iterable[Load]) -> None:
+        """What waits and runs at each backend."""
         found = list(backends)
-        if (names := {backend for backend, *_ in found}) != self._backends:
+        if (names := {load.backend for load in found}) != self._backends:
             self._backends = names  # the series of backends that are gone must not stay
-            self.waiting.clear()
-            self.oldest_waiting.clear()
-        for backend, reasons, oldest_s in found:
-            for reason in {*_WAITS, *reasons}:
-                self.waiting.labels(backend, reason).set(reasons.get(reason, 0))
-            self.oldest_waiting.labels(backend).set(oldest_s)
+            for gauge in (
+                self.waiting,
+                self.oldest_waiting,
+                self.backend_running,
+                self.backend_slots,
+                self.demand,
+            ):
+                gauge.clear()
+            self._begin_at_zero(names)
+        for load in found:
+            for reason in {*_WAITS, *load.waiting}:
+                self.waiting.labels(load.backend, reason).set(load.waiting.get(reason, 0))
+            self.oldest_waiting.labels(load.backend).set(load.oldest_s)
+            self.backend_running.labels(load.backend).set(load.running)
+            self.backend_slots.labels(load.backend).set(load.slots)
+            self.demand.labels(load.backend).set(sum(load.waiting.values()) + load.running)
+
+    def _begin_at_zero(self, backends: Iterable[str]) -> None:
+        """Series that alerts are made of: Prometheus takes a first value of 1 for no change."""
+        for backend in backends:
+            self.accepted.labels(backend)
+            self.silent.labels(backend)
+            self.retries_refused.labels(backend)
+            self.finished.labels(backend, "completed", "")
+            self.finished.labels(backend, "failed", "server_error")
 
     def job_first_output(self, backend: str, seconds: float) -> None:
         self.ttft.labels(backend).observe(seconds)
 
     def job_finished(
-        self, response_id: str, backend: str, outcome: str, code: str | None, reason: str, ran_s: float | None
+        self,
+        response_id: str,
+        backend: str,
+        outcome: str,
+        code: str | None,
+        reason: str,
+        ran_s: float | None,
+        *,
+        tenant: bytes = b"",
     ) -> None:
-        self.finished.labels(backend, outcome, code or "").inc()
+        facts = self._facts.forget(response_id)
+        self.history.finished(_kind(backend, facts, tenant), outcome)
+        self.journal.note(response_id, outcome, code=code, reason=reason)
+        self.finished.labels(backend, outcome, self._code_label(code)).inc()
         if ran_s is not None:
             self.run_time.labels(backend, outcome).observe(max(0.0, ran_s))
         line(
@@ -145,8 +217,16 @@ class Observer(WebhookObserver):
             code=code,
             reason=reason,
             ran_s=None if ran_s is None else round(ran_s, 3),
-            **self._facts.forget(response_id),
+            **facts,
         )
+
+    def _code_label(self, code: str | None) -> str:
+        """The code is one of a closed set, kept elsewhere; whatever came in beside it, the series end."""
+        if code and code not in self._codes:
+            if len(self._codes) >= _CODES_MAX:
+                return "other"
+            self._codes.add(code)
+        return code or ""
 
     def job_deleted(self, response_id: str) -> None:
         line("job", id=response_id, to="deleted", **self._facts.forget(response_id))
@@ -155,17 +235,44 @@ class Observer(WebhookObserver):
         """The job will run again. Clients still see `in_progress`."""
         facts = self._facts.of(response_id)
         line("job", id=response_id, to="waiting", reason=reason, after_s=round(after_s, 3), **facts)
+        self.journal.note(response_id, "waiting", reason=reason, after_s=round(after_s, 3))
 
     def job_silent(self, response_id: str, silence_s: float) -> None:
         """Its backend has sent nothing for `silence_s`; the job keeps waiting."""
         facts = self._facts.of(response_id)
         line("job", id=response_id, to="silent", waited_s=round(silence_s, 1), **facts)
+        self.journal.note(response_id, "silent", waited_s=round(silence_s, 1))
 
     def jobs_silent(self, backends: Mapping[str, int]) -> None:
         """The number of silent jobs, by backend."""
         for backend in {*self._silent_backends, *backends}:
             self.silent.labels(backend).set(backends.get(backend, 0))
         self._silent_backends |= backends.keys()
+
+    def operator_acted(
+        self,
+        doing: str,
+        *,
+        role: str,
+        peer: str | None,
+        response_id: str | None = None,
+        backend: str | None = None,
+        endpoint: str | None = None,
+        count: int | None = None,
+        limit: int | None = None,
+    ) -> None:
+        """Somebody has done something on the admin port: who, what, to what, and to how many."""
+        line(
+            "operator",
+            doing=doing,
+            role=role,
+            peer=peer,
+            id=response_id,
+            backend=backend,
+            endpoint=endpoint,
+            count=count,
+            limit=limit,
+        )
 
     def claim_lost(self, response_id: str) -> None:
         line("claim_lost", id=response_id, level=logging.DEBUG)
@@ -298,6 +405,15 @@ class Observer(WebhookObserver):
         self.clock_jumps.inc()
         line("clock_jump", level=logging.WARNING, seconds=round(seconds, 1))
 
+    def commit_times(self) -> tuple[float, float]:
+        """How many there were, and how many seconds they took together."""
+        found = {each.name: each.value for metric in self.commit.collect() for each in metric.samples}
+        return found["backburner_commit_seconds_count"], found["backburner_commit_seconds_sum"]
+
     def committed(self, operations: int, seconds: float) -> None:
         self.commit_ops.observe(operations)
         self.commit.observe(seconds)
+
+
+def _kind(backend: str, facts: Mapping[str, object], tenant: bytes) -> Kind:
+    return Kind(backend, str(facts.get("model") or ""), tenant.hex()[:8])

@@ -87,6 +87,8 @@ class WebhookObserver(Metrics):
             ):
                 gauge.clear()
         for endpoint, count, oldest_s, is_disabled, down in found:
+            for outcome in ("delivered", "given_up"):  # from 0: `increase` does not see a first value
+                self.webhook_deliveries.labels(endpoint, outcome)
             self.webhook_is_down.labels(endpoint).set(down)
             self.webhook_waiting.labels(endpoint).set(count)
             self.webhook_oldest.labels(endpoint).set(oldest_s)

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-
-import aiohttp
+from functools import partial
 
 from gateway import loop
+from gateway.core.call import Taker
 from gateway.core.reason import Reason
 from gateway.core.retry import reason_of
 from gateway.core.upstream import Answer, UpstreamAnswer, UpstreamClosed, UpstreamFailed, UpstreamFrames
 from gateway.observe import Observer
 from gateway.outbound.client import FAILURES
+from gateway.outbound.jobcall import JobCall
 from gateway.wire.answers.body import Body, NeitherOne
 from gateway.wire.failures import failure, of_status
 from gateway.wire.sse import FrameTooLarge
@@ -25,11 +26,17 @@ _ERROR_BODY_BYTES_MAX = 64 * 2**10
 
 
 async def read_answer(
-    answer: aiohttp.ClientResponse, *, idle_timeout_s: float, event_bytes_max: int, observer: Observer
+    answer: JobCall,
+    *,
+    idle_timeout_s: float,
+    event_bytes_max: int,
+    observer: Observer,
+    taker: Taker | None = None,
 ) -> AsyncGenerator[Answer, None]:
     """An answer that is no error, to its end.
 
     Args:
+        taker: Takes frames as they come. Where it has left something to be done, no frames are given.
         idle_timeout_s: Longest silence.
         event_bytes_max: Of one event, and of an answer that is not a stream.
     """
@@ -38,8 +45,13 @@ async def read_answer(
         return
     reading = _Reading(answer, idle_timeout_s)
     body = Body(event_bytes_max)
+    if taker is not None:
+        answer.push_to(partial(_push, reading, body, taker), taker.has_room)
     try:
-        while chunk := await reading.next():
+        while (chunk := await reading.next()) != b"":
+            if chunk is None:
+                yield UpstreamFrames([])
+                continue
             async with aclosing(loop.pieces(chunk)) as pieces:
                 async for piece in pieces:
                     if frames := body.feed(piece):
@@ -71,7 +83,13 @@ async def read_answer(
         reading.stop()
 
 
-async def read_error(answer: aiohttp.ClientResponse, *, idle_timeout_s: float) -> UpstreamFailed:
+def _push(reading: _Reading, body: Body, taker: Taker, chunk: bytes) -> bool:
+    reading.heard()
+    frames = body.feed(chunk)
+    return not frames or taker.take(UpstreamFrames(frames))
+
+
+async def read_error(answer: JobCall, *, idle_timeout_s: float) -> UpstreamFailed:
     """What an answer with an error status says; of a body that breaks off, its beginning."""
     reading = _Reading(answer, idle_timeout_s)
     body = b""
@@ -94,19 +112,23 @@ class _Reading:
     Silence is only what somebody waits for: while the store is slow, the backend is not.
     """
 
-    def __init__(self, answer: aiohttp.ClientResponse, silence_max_s: float) -> None:
+    def __init__(self, answer: JobCall, silence_max_s: float) -> None:
         self._answer = answer
         self._is_waiting = False
         self._alarm = loop.Alarm(silence_max_s, self._look)
         self.was_silent = False
 
-    async def next(self) -> bytes:
-        """What has come; b"" at the end. Raises: one of FAILURES."""
+    async def next(self) -> bytes | None:
+        """What has come; b"" at the end, None after a push: see `JobCall`. Raises: one of FAILURES."""
         self._is_waiting = True
         self._alarm.restart()
-        chunk = await self._answer.content.readany()
+        chunk = await self._answer.next()
         self._is_waiting = False
         return chunk
+
+    def heard(self) -> None:
+        """Something has come while it is waited for."""
+        self._alarm.restart()
 
     def stop(self) -> None:
         self._alarm.stop()
@@ -114,12 +136,12 @@ class _Reading:
     def _look(self) -> None:
         if self._is_waiting:
             self.was_silent = True
-            self._answer.close()
+            self._answer.broke(TimeoutError(), is_unsent=False)
         else:
             self._alarm.restart()
 
 
-def _not_readable(answer: aiohttp.ClientResponse) -> UpstreamFailed | None:
+def _not_readable(answer: JobCall) -> UpstreamFailed | None:
     """What is wrong with a head that promises neither events nor an object."""
     if 300 <= answer.status < 400:
         message = f"The backend answered with a redirect (status {answer.status}), which is not followed."

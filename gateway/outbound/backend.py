@@ -29,7 +29,9 @@ from gateway.outbound.answer import read_answer, read_error
 from gateway.outbound.budget import RetryBudget
 from gateway.outbound.calls import Unanswered, attempts
 from gateway.outbound.checks import Checks, find_api
-from gateway.outbound.client import asked_wait_s, url_at
+from gateway.outbound.client import asked_wait_s
+from gateway.outbound.connector import Connector
+from gateway.outbound.jobcall import JobCall
 from gateway.outbound.lane.quick import QuickCalls
 from gateway.outbound.plain import PlainCalls
 from gateway.outbound.pool import Pool, Replica
@@ -48,8 +50,7 @@ class HttpBackend:
     """One named backend.
 
     Args:
-        session: For jobs, one that keeps no connections: a pooled one may have died, and a call sent into it
-            might or might not have reached the backend.
+        session: For questions of the gateway's own; it keeps no connections.
         plain_session: For requests that clients wait for; it keeps connections.
         event_bytes_max: Of one event, and of an answer that is not a stream.
         withheld: Names, in lower case, of headers that end at the gateway in any case.
@@ -112,7 +113,10 @@ class HttpBackend:
             withheld=self.withheld,
             observer=observer,
         )
-        self.quick = QuickCalls(self.pool, self._budget, settings, self.plain.headers, observer)
+        self._connector = Connector(settings.connect_timeout_s)
+        self.quick = QuickCalls(
+            self.pool, self._budget, self._connector, settings, self.plain.headers, observer
+        )
         self._session = session
         self._under_way: dict[str, Replica] = {}  # by job
         self._event_bytes_max = event_bytes_max
@@ -183,10 +187,10 @@ class HttpBackend:
         kind = "background" if call.is_background else "passthrough"
         limit_s = self.settings.head_timeout_s if call.is_background else self.settings.plain_head_timeout_s
 
-        async def post(replica: Replica, _limit: loop.timeout) -> aiohttp.ClientResponse:
+        async def post(replica: Replica, _limit: loop.timeout) -> JobCall:
             self._note(call, replica, None)
-            url, headers = url_at(replica.origin, call.target), self._headers(call)
-            return await self._session.post(url, data=call.body, headers=headers, allow_redirects=False)
+            headers = self._headers(call)
+            return await JobCall.post(self._connector, replica.origin, call.target, headers, call.body)
 
         async with aclosing(attempts(tries, post, limit_s, kind, self._observer)) as answers:
             async for replica, answer in answers:
@@ -208,6 +212,7 @@ class HttpBackend:
                         idle_timeout_s=self.settings.idle_timeout_s,
                         event_bytes_max=self._event_bytes_max,
                         observer=self._observer,
+                        taker=redactor.taker(call.taker),
                     )
                     async with aclosing(items):
                         try:
@@ -243,7 +248,7 @@ class HttpBackend:
             self._observer.job_called(call.job_id, number, _request_id(call.job_id), status)
 
     async def _refused(
-        self, call: BackendCall, replica: Replica, tries: Tries, answer: aiohttp.ClientResponse
+        self, call: BackendCall, replica: Replica, tries: Tries, answer: JobCall
     ) -> UpstreamFailed:
         """What an error answer says. If it is that there is no time for a job, there is none for a while
         for the others that wait either, unless it is only the rate limit of this job's caller. What clients

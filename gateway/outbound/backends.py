@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Collection
 from contextlib import AsyncExitStack
 from fnmatch import fnmatchcase
+from typing import Any
 
 from gateway.config import Settings
 from gateway.observe import Observer
@@ -22,6 +23,7 @@ class HttpBackends:
         self._backends = backends
         self._default = default
         self._observer = observer
+        self._paused: set[str] = set()
         self._backfills = {
             name: Backfill(backend)
             for name, backend in backends.items()
@@ -88,7 +90,22 @@ class HttpBackends:
         """Whether clients know a model by another name than a backend does."""
         return any(backend.settings.rename for backend in self.all)
 
+    def pause(self, name: str, *, is_paused: bool) -> None:
+        (self._paused.add if is_paused else self._paused.discard)(name)
+
+    def is_paused(self, name: str) -> bool:
+        return name in self._paused
+
+    def resize(self, name: str, slots: int | None) -> None:
+        self._backends[name].pool.resize(slots)
+
+    def sizes(self, name: str) -> tuple[int, int]:
+        backend = self._backends[name]
+        return backend.pool.capacity, backend.settings.concurrency_max
+
     def slots(self, name: str) -> int:
+        if name in self._paused:
+            return 0
         slots = self._backends[name].pool.background_slots()
         backfill = self._backfills.get(name)
         return slots if backfill is None else min(slots, backfill.slots_max)
@@ -104,14 +121,16 @@ class HttpBackends:
         return backfill.held_until_ms(now_ms) if backfill is not None else None
 
     def halted(self, name: str) -> str | None:
+        if name in self._paused:
+            return "paused"
         backfill = self._backfills.get(name)
         if (why := self._backends[name].pool.halted()) is not None:
             return why
         return "hold" if backfill is not None and backfill.is_busy else None
 
-    def state(self) -> dict[str, object]:
+    def state(self) -> dict[str, Any]:
         """How each of them is, for people and for the metrics."""
-        states: dict[str, object] = {}
+        states: dict[str, Any] = {}
         for backend in self.all:
             replicas = []
             for number, replica in enumerate(backend.pool.replicas):
@@ -142,6 +161,7 @@ class HttpBackends:
             states[backend.name] = {
                 "api": api,
                 "background_held": backfill is not None and backfill.is_busy,
+                "paused": backend.name in self._paused,
                 "replicas": replicas,
             }
         return states

@@ -88,8 +88,8 @@ class _Connector(aiohttp.TCPConnector):
             return await super().connect(req, traces, timeout)
 
 
-def url_at(origin: URL, raw_path_and_query: str) -> URL:
-    """Where a request goes: a backend's origin with the caller's request target, byte for byte.
+def checked_target(raw_path_and_query: str) -> str:
+    """A caller's request target, byte for byte, as it goes to a backend.
 
     Raises:
         Refusal: The target is not a path. `@host/`, `http://host/` and the like would name another
@@ -98,7 +98,12 @@ def url_at(origin: URL, raw_path_and_query: str) -> URL:
     target = raw_path_and_query
     if not target.startswith("/") or "#" in target or not is_sendable(target):
         raise invalid("The request target must be an absolute path, without a fragment.")
-    return URL(f"{origin}{target}", encoded=True)
+    return target
+
+
+def url_at(origin: URL, raw_path_and_query: str) -> URL:
+    """Where a request goes. Raises: see `checked_target`."""
+    return URL(f"{origin}{checked_target(raw_path_and_query)}", encoded=True)
 
 
 async def read_up_to(answer: aiohttp.ClientResponse, bytes_max: int) -> bytes:

@@ -50,12 +50,15 @@ class Replica:
 class Pool:
     """The replicas of one backend, and what each has to do.
 
+    Attributes:
+        capacity: How many calls may be under way at each.
+
     Args:
         monotonic: Seconds from any start, that never go back.
     """
 
     def __init__(self, settings: UpstreamSettings, monotonic: Monotonic = time.monotonic) -> None:
-        self._capacity = settings.concurrency_max
+        self._default_capacity = self.capacity = settings.concurrency_max
         self._kept_percent = settings.slots_kept_percent
         self._open_s = settings.breaker_open_s
         self._reserved = settings.foreground_reserved
@@ -140,7 +143,18 @@ class Pool:
     def _slots(self, replica: Replica) -> int:
         if self._is_tried(replica):
             return replica.background + 1
-        return max(0, self._capacity - max(self._reserved, replica.plain))
+        return max(0, self.capacity - max(self._reserved, replica.plain))
+
+    def resize(self, capacity: int | None) -> None:
+        """Let so many calls be under way at each replica; None: as many as the settings say.
+
+        Raises:
+            ValueError: No background call could be made while plain ones have what is theirs.
+        """
+        if capacity is not None and capacity <= self._reserved:
+            raise ValueError(f"must be more than foreground_reserved, which is {self._reserved}")
+        self.capacity = self._default_capacity if capacity is None else capacity
+        self._bell.set()
 
     # -- what came of it
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import orjson
 
+from gateway.core.call import Taker
 from gateway.core.upstream import Answer, UpstreamAnswer, UpstreamFailed, UpstreamFrames
 from gateway.wire.failures.blotting import BLOT, CHARS_MAX, blotted
 from gateway.wire.sse import Frame
@@ -71,15 +72,24 @@ class Redactor:
         )
         self._secret_bytes = [secret.encode() for secret in self._secrets]
 
+    def taker(self, taker: Taker | None) -> Taker | None:
+        """One to which everything comes without secrets."""
+        return None if taker is None else _RedactedTaker(self, taker)
+
+    def frames(self, item: UpstreamFrames) -> UpstreamFrames:
+        """The same, without secrets."""
+        for frame in item.frames:
+            if _may_tell_error(frame.data):
+                return UpstreamFrames([self._frame(frame) for frame in item.frames])
+        return item
+
     def item(self, item: Answer) -> Answer:
         """The same, without secrets."""
         if isinstance(item, UpstreamFrames):
-            for frame in item.frames:
-                if _may_tell_error(frame.data):
-                    return UpstreamFrames([self._frame(frame) for frame in item.frames])
-        elif isinstance(item, UpstreamAnswer):
+            return self.frames(item)
+        if isinstance(item, UpstreamAnswer):
             return UpstreamAnswer(self._json(item.body))
-        elif isinstance(item, UpstreamFailed):
+        if isinstance(item, UpstreamFailed):
             return replace(item, failure={name: self._text(text) for name, text in item.failure.items()})
         return item
 
@@ -130,6 +140,18 @@ class Redactor:
                 if message.endswith(secret[:length]):
                     return blotted(f"{message[:-length]}{BLOT}")
         return blotted(message)
+
+
+class _RedactedTaker:
+    __slots__ = ("_redactor", "_taker", "has_room")
+
+    def __init__(self, redactor: Redactor, taker: Taker) -> None:
+        self._redactor = redactor
+        self._taker = taker
+        self.has_room = taker.has_room
+
+    def take(self, item: UpstreamFrames) -> bool:
+        return self._taker.take(self._redactor.frames(item))
 
 
 def _may_tell_error(data: bytes) -> bool:

@@ -75,8 +75,48 @@ class Facts:
 
 
 @dataclass(frozen=True, slots=True)
+class Details(Facts):
+    """One job, with what follows from its state.
+
+    Attributes:
+        is_owned: Somebody runs it.
+        is_told: The caller named a URL of its own that is told of the end.
+        ahead: Of the same caller and tier, jobs that go before it; 0 where somebody runs it.
+        events_bytes: Of all stored events.
+        previous: The turn it goes on from.
+        later: Turns that go on from it, the newest first; not all, if there are very many.
+    """
+
+    deadline_ms: int
+    expires_at_ms: int | None
+    epoch: int
+    is_owned: bool
+    is_streamed: bool
+    is_followable: bool
+    is_rerunnable: bool
+    output_shown: bool
+    is_told: bool
+    ahead: int
+    events_bytes: int
+    previous: str | None
+    later: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Crowd:
+    """Live jobs that are alike: how many wait, how many run, and when the oldest that waits was accepted."""
+
+    backend: str
+    tenant: str
+    model: str | None
+    waiting: int
+    running: int
+    oldest_waiting_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Listing:
-    """Some jobs, newest first, and where to go on (None: there are no more).
+    """Some jobs in the order that was asked for, and where to go on (None: there are no more).
 
     A look goes through a bounded number of jobs: there may be few here, or none, and more further on.
     """
@@ -88,8 +128,21 @@ class Listing:
 class Insight(Protocol):
     """The read side for operators."""
 
-    async def jobs(self, wanted: Wanted, *, limit: int, before: int | None = None) -> Listing:
-        """The newest jobs, those that expired or were deleted left out."""
+    async def jobs(
+        self, wanted: Wanted, *, limit: int, before: int | None = None, is_oldest_first: bool = False
+    ) -> Listing:
+        """The newest jobs, or the oldest; those that expired or were deleted left out. Where only live ones
+        are wanted, the others cost nothing.
+
+        Args:
+            before: Where the last listing ended.
+        """
+
+    async def details(self, response_id: str) -> Details | None:
+        """One job; None if it is unknown, was deleted, or is a plain response that was kept."""
+
+    async def crowds(self) -> list[Crowd]:
+        """All live jobs, by backend, caller and model, the largest crowds first."""
 
     async def backlog(self, *, now_ms: int, barred: Mapping[tuple[str, bytes], str] = ...) -> Backlog:
         """For the metrics: at a cost that grows with the queue only, whatever else is stored.

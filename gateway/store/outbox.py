@@ -85,6 +85,13 @@ class Outbox(Protocol):
         """Try again now, before all else, whatever waits about a response. Returns in which lanes: also
         those of endpoints that want no more, where nothing is sent all the same."""
 
+    async def about(self, response_id: str) -> list[Delivery]:
+        """What waits to be told of a response."""
+
+    async def tell_again(self, response_id: str) -> list[str]:
+        """Put all that is to be told of a response that has ended into the outbox once more, also what was
+        taken already, and try it before all else. Returns in which lanes; none if there is nobody to tell."""
+
     async def give_up_old(self, *, ended_before_ms: int) -> list[GivenUp]:
         """Remove events of responses that ended before a time: some of them; none when nothing is left."""
 

@@ -23,6 +23,11 @@ def request_of(stored: bytes) -> dict[str, Any]:
     return request
 
 
+def body_of(request: bytes, told: bytes) -> dict[str, Any]:
+    """The client's body, of its stored parts."""
+    return {**request_of(request), "input": orjson.loads(told)}
+
+
 def input_of(stored: bytes, turns: list[Turn], to: Speech) -> Any:
     """A stored input after its earlier turns; not parsed where it goes to the backend as it is."""
     if not to.is_translated and not turns:

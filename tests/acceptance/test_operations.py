@@ -54,6 +54,8 @@ async def test_the_admin_port_tells_health_readiness_and_metrics(
     await within(held.held.wait())
     assert await gateway.metric('backburner_jobs{status="in_progress"}') == 1
     assert await gateway.metric("backburner_running") == 1
+    for gauge, value in {"running": 1, "demand": 1, "slots": 256}.items():
+        assert await gateway.metric(f'backburner_backend_{gauge}{{backend="default"}}') == value
     assert await gateway.metric("backburner_followers") == 1
     failing = await client.responses.create(model="tiny", input="B", background=True)
     await gateway.ended(failing.id)

@@ -102,7 +102,9 @@ def test_every_setting_can_be_given_in_the_environment() -> None:
     of_modes = {
         f"tenants.{key}" for key in ("header", "jwt_keys_file", "jwt_issuer", "jwt_audience", "keys_file")
     }
-    secrets = {"server.admin_token_file", "server.admin_token_env"}
+    secrets = {
+        f"server.admin_{which}_{place}" for which in ("token", "read_token") for place in ("file", "env")
+    }
     secrets |= {"tenants.pepper", "tenants.pepper_file", "credentials.sealing_keys_file"}
     scalars = {"default_backend", "request_webhooks.metadata_key", "store.url"}
     assert without == scalars | keys | mappings | of_modes | secrets
@@ -853,6 +855,20 @@ def test_a_variable_of_a_backend_that_is_no_setting_is_refused(variable: str, co
     found = problems(environ={"BACKBURNER_BACKENDS__A__URL": URL, variable: SECRET})
     assert len(found) == 1
     assert found[0].startswith(f"environment {variable}: {complaint}")
+
+
+def test_a_token_for_looking_needs_one_for_changing_beside_it(file: Path) -> None:
+    for name in ("admin", "look"):
+        Path(name).write_text("a-token-of-some-length")
+        Path(name).chmod(0o400)
+    only_looks = upstream("") + "server:\n  admin_read_token_file: look\n"
+    assert problems(only_looks) == [
+        "config.yaml:4: server.admin_read_token_file is given without a token for those who may change "
+        "things (server.admin_token_file)"
+    ]
+    file.write_text(f"{only_looks}  admin_token_file: admin\n")
+    settings = load({}, environ={}, file=file)
+    assert settings.server.read_admin_read_token() == "a-token-of-some-length"
 
 
 def test_upstream_and_backends_together_are_refused(file: Path) -> None:

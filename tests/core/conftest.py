@@ -16,6 +16,7 @@ import pytest
 from gateway.core.acceptance import new_job
 from gateway.core.job import Job, Outcome, Status
 from gateway.core.machine import ClientWaits, Input, Started
+from gateway.core.retry import Now
 from gateway.core.transcript import Abandoned, Append, Broken, CancelRequested, DeadlinePassed, Transcript
 from gateway.core.upstream import OtherApi, UpstreamClosed, UpstreamFailed, UpstreamFrames
 from gateway.wire.answers.readers import Reader
@@ -61,7 +62,7 @@ class Played:
                 failed: UpstreamFailed | None = None
                 if isinstance(step, Broken):
                     failed = step.failed
-                    step = self.machine.fail(step, now_s=NOW_S)
+                    step = self.machine.fail(step, Now(NOW_S * 1000))
                 if isinstance(step, Append):
                     assert len(split_frames(step.events)) == step.count
                 else:
@@ -75,10 +76,10 @@ class Played:
             case Started():
                 return self.machine.start()
             case CancelRequested() | DeadlinePassed() | Abandoned():
-                return [] if self.outcomes else [self.machine.stop(item, now_s=NOW_S)]
+                return [] if self.outcomes else [self.machine.stop(item, Now(NOW_S * 1000))]
             case ClientWaits() | OtherApi():
                 raise AssertionError("a transcript does not hear of these")
-        return self.machine.receive(item, now_s=NOW_S)
+        return self.machine.receive(item, Now(NOW_S * 1000))
 
     @property
     def events(self) -> list[Event]:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from gateway.core.job import Status
 from gateway.core.machine import Input, Started
 from gateway.core.reason import Reason
+from gateway.core.retry import Now
 from gateway.core.transcript import Abandoned, CancelRequested, DeadlinePassed
 from gateway.core.upstream import UpstreamAnswer, UpstreamClosed, UpstreamFailed, UpstreamFrames
 from gateway.wire.failures import failure
@@ -75,9 +76,9 @@ def test_terminal_status_takes_nothing(status: Status, item: Input, begin: Begin
             assert transcript.start() == []
         case CancelRequested() | DeadlinePassed() | Abandoned():  # the machine knows that it is over
             with pytest.raises(AssertionError, match="no way from"):
-                transcript.stop(item, now_s=1)
+                transcript.stop(item, Now(1000))
         case _:
-            assert transcript.receive(item, now_s=1) == []
+            assert transcript.receive(item, Now(1000)) == []
 
 
 @pytest.mark.parametrize("status", [Status.QUEUED, Status.IN_PROGRESS])

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from prometheus_client import Counter, Gauge
 
+from gateway.observe import Load, Observer
 from gateway.observe.metrics import Metric, Metrics
 
 
@@ -34,9 +35,39 @@ def test_every_row_is_on_the_page() -> None:
         assert re.search(rf"^# HELP {row.name}(_total)? ", page, re.MULTILINE), row.name
 
 
+@pytest.mark.parametrize("attribute", ["queue_wait", "run_time"])
+def test_times_of_jobs_have_buckets_up_to_a_day(attribute: str) -> None:
+    page = Metrics.rows()[attribute]
+    observer = Observer()
+    observer.job_started("resp_1", "gpu", 1, 80_000, is_first=True)
+    observer.job_finished("resp_1", "gpu", "completed", None, "upstream_ended", 80_000)
+    told = observer.exposition().decode()
+    within = re.findall(rf'^{page.name}_bucket{{.*le="(28800.0|86400.0)".*}} (\S+)$', told, re.MULTILINE)
+    assert sorted(within) == [("28800.0", "0.0"), ("86400.0", "1.0")]
+
+
+def test_demand_is_what_waits_and_what_runs_and_a_backend_that_is_gone_has_none() -> None:
+    observer = Observer()
+    observer.backends_measured([Load("old", {"slot": 3}, 5, 1, 4)])
+    observer.backends_measured([Load("gpu", {"slot": 3, "hold": 2}, 5, 7, 8)])
+    told = observer.exposition().decode()
+    assert 'backburner_backend_demand{backend="gpu"} 12.0' in told
+    assert 'backburner_backend_slots{backend="gpu"} 8.0' in told
+    assert 'backend="old"' not in told
+
+
+def test_codes_without_end_become_one_series() -> None:
+    observer = Observer()
+    for number in range(1000):
+        observer.job_finished(f"resp_{number}", "gpu", "failed", f"made_up_{number}", "upstream_failed", None)
+    series = re.findall(r"^backburner_jobs_finished_total{", observer.exposition().decode(), re.MULTILINE)
+    assert len(series) == 101
+    assert 'code="other",outcome="failed"} 900.0' in observer.exposition().decode()
+
+
 @pytest.mark.parametrize("attribute", sorted(Metrics.rows()))
 def test_no_metric_has_a_label_for_a_tenant_a_key_or_an_id(attribute: str) -> None:
     row: Metric[Any] = Metrics.rows()[attribute]
     closed = {"backend", "replica", "reason", "status", "tool", "outcome", "code", "method", "kind", "field"}
-    closed |= {"lesson", "position", "file", "result", "state", "endpoint", "level"}
+    closed |= {"lesson", "position", "file", "result", "state", "endpoint", "level", "version", "python"}
     assert set(row.labels) <= closed

@@ -1090,6 +1090,69 @@ async def test_jobs_are_listed_newest_first_by_whatever_is_wanted_of_them(store:
     assert await names(created_since_ms=NOW + 5, created_before_ms=NOW + 9) == ["ba", "ab"]
 
 
+async def test_jobs_are_listed_from_the_oldest_too_and_live_ones_without_the_others(store: JobStore) -> None:
+    await ended(store, "a")
+    await started(store, "b", created_at_ms=NOW + 1)
+    await ended(store, "c", created_at_ms=NOW - 1)
+    await create(store, "d", tenant=OTHER, created_at_ms=NOW + 3)
+    seen: list[str] = []
+    before = None
+    while not seen or before is not None:
+        listing = await store.insight.jobs(Wanted(), limit=1, before=before, is_oldest_first=True)
+        seen += [facts.id for facts in listing.jobs]
+        before = listing.before
+    assert seen == ["a", "b", "c", "d"]
+    live = Wanted(statuses=[Status.QUEUED, Status.IN_PROGRESS])
+    for is_oldest_first, expected in ((False, ["d", "b"]), (True, ["b", "d"])):
+        listing = await store.insight.jobs(live, limit=9, is_oldest_first=is_oldest_first)
+        assert [facts.id for facts in listing.jobs] == expected
+        assert listing.before is None
+    listing = await store.insight.jobs(live, limit=1)
+    assert listing.before is not None
+    listing = await store.insight.jobs(live, limit=1, before=listing.before)
+    assert [facts.id for facts in listing.jobs] == ["b"]
+
+
+async def test_of_one_job_operators_see_what_follows_from_its_state(store: JobStore) -> None:
+    await ended(store, "first")
+    await create(store, "second", previous_id="first", webhook="https://hooks.test/x", is_rerunnable=False)
+    await create(store, "third")
+    details = await store.insight.details("second")
+    assert details is not None
+    assert (details.previous, details.later, details.ahead) == ("first", (), 0)
+    assert (details.is_owned, details.is_rerunnable, details.output_shown) == (False, False, False)
+    assert details.is_told
+    first, third = await store.insight.details("first"), await store.insight.details("third")
+    assert first is not None
+    assert third is not None
+    assert (first.later, first.status, first.is_told) == (("second",), Status.COMPLETED, False)
+    assert first.events_bytes == len(await store.all_events("first"))
+    assert third.ahead == 1
+    await claim(store)
+    running = await store.insight.details("second")
+    assert running is not None
+    assert (running.is_owned, running.status) == (True, Status.IN_PROGRESS)
+    assert "hooks.test" not in repr(running)
+    await record(store, "plain")
+    await store.delete("first", TENANT, now_ms=NOW)
+    for name in ("plain", "first", "unknown"):
+        assert await store.insight.details(name) is None
+
+
+async def test_live_jobs_are_counted_by_backend_caller_and_model(store: JobStore) -> None:
+    await ended(store, "over", model="m")
+    await started(store, "a", model="m")
+    for name in ("b", "c"):
+        await create(store, name, model="m", created_at_ms=NOW + 7)
+    await create(store, "d", tenant=OTHER, backend="other")
+    crowds = {(each.backend, each.tenant, each.model): each for each in await store.insight.crowds()}
+    mine = crowds.pop(("default", TENANT.hex(), "m"))
+    assert (mine.waiting, mine.running, mine.oldest_waiting_ms) == (2, 1, NOW + 7)
+    theirs = crowds.pop(("other", OTHER.hex(), None))
+    assert (theirs.waiting, theirs.running) == (1, 0)
+    assert crowds == {}
+
+
 async def test_lists_go_on_where_they_ended_also_while_jobs_come(store: JobStore) -> None:
     for number in range(7):
         await create(store, f"j{number}")

@@ -12,7 +12,7 @@ import pytest
 
 from gateway.core.job import Claim, ClaimLost, NewJob, Outcome, Status
 from gateway.core.reason import Reason
-from gateway.core.webhooks import CALLERS, Delivery, Endpoint, Judge, Standing, Verdict, owner_of
+from gateway.core.webhooks import CALLERS, Delivery, Endpoint, Judge, Standing, Verdict, owner_of, receiver_of
 from gateway.store.bells import OUTBOX
 from gateway.store.port import JobStore, QueueLimits
 from gateway.wire.sse import encode
@@ -346,6 +346,34 @@ async def test_what_is_put_off_can_be_hurried(store: JobStore) -> None:
     assert sorted(await store.outbox.hurry("a")) == ["x", "y"]
     assert len(await due(store)) == 2
     assert await store.outbox.hurry("b") == []
+
+
+async def test_what_was_taken_can_be_told_again_to_all_who_are_told_of_it(store: JobStore) -> None:
+    failures = endpoint("failures", statuses=frozenset({Status.FAILED}))
+    others = endpoint("others", tenants=frozenset({"ffffffff"}))
+    await store.outbox.set_endpoints([endpoint("x"), endpoint("y"), failures, others])
+    await ended(store, "a", webhook=URL)
+    for delivery in await due(store):
+        await store.outbox.remove(delivery)
+    assert await store.outbox.about("a") == []
+    lanes = await store.outbox.tell_again("a")
+    assert sorted(map(receiver_of, lanes)) == ["@callers", "x", "y"]
+    about = {receiver_of(each.lane): each for each in await store.outbox.about("a")}
+    assert (about["x"].status, about["x"].attempts, about["x"].ended_at_ms) == (Status.COMPLETED, 0, NOW)
+    assert about["@callers"].url == URL
+    assert len(await due(store)) == 3
+    again = await store.outbox.tell_again("a")
+    assert sorted(again) == sorted(lanes), "what waits is hurried, and not there twice"
+    assert len(await store.outbox.about("a")) == 3
+
+
+async def test_of_a_response_that_is_not_over_or_not_there_nobody_is_told_again(store: JobStore) -> None:
+    await store.outbox.set_endpoints([endpoint("x")])
+    await started(store, "runs")
+    await ended(store, "gone")
+    await store.delete("gone", TENANT, now_ms=NOW)
+    for name in ("runs", "gone", "unknown"):
+        assert await store.outbox.tell_again(name) == []
 
 
 async def test_what_ended_before_a_time_is_given_up(store: JobStore) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from gateway.core.job import NewJob, Outcome, Status
 from gateway.core.reason import Reason
 from gateway.core.webhooks import Delivery, Endpoint
 from gateway.observe import Observer
+from gateway.store.insight import Wanted
 from gateway.store.port import QueueLimits
 from gateway.store.sqlite.connecting import on_thread
 from gateway.store.sqlite.store import SqliteStore
@@ -85,6 +87,42 @@ async def test_a_claim_costs_the_same_however_many_callers_wait(store: SqliteSto
     claim = await steps(store, one())
     await fill(20, 2000)
     assert await steps(store, one()) < 2 * claim
+
+
+async def test_a_look_at_the_list_costs_the_same_however_many_jobs_there_are(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.store.sqlite.census._AT_FIRST", 10)
+    monkeypatch.setattr("gateway.store.sqlite.census._LOOKED_AT", 40)
+    looks = (Wanted(), Wanted(model="rare"), Wanted(statuses=[Status.FAILED], tenant="01"), Wanted(id="j"))
+
+    async def costs() -> list[int]:
+        insight = store.insight
+        return [
+            await steps(store, insight.jobs(wanted, limit=5, is_oldest_first=is_oldest_first))
+            for wanted in looks
+            for is_oldest_first in (False, True)
+        ]
+
+    for number in range(60):
+        await store.create(job(f"j{number}", TENANTS[number % 5]), PLENTY)
+    few = await costs()
+    for number in range(60, 2000):
+        await store.create(job(f"j{number}", TENANTS[number % 5]), PLENTY)
+    assert all(many < 2 * cost for cost, many in zip(few, await costs(), strict=True))
+
+
+async def test_live_jobs_are_listed_at_the_same_cost_however_many_have_ended(store: SqliteStore) -> None:
+    async def cost() -> int:
+        return await steps(store, store.insight.jobs(Wanted(statuses=[Status.QUEUED]), limit=5))
+
+    for number in range(20):
+        await store.create(job(f"j{number}"), PLENTY)
+    few = await cost()
+    for number in range(1000):
+        over = replace(job(f"over{number}"), is_background=False)
+        await store.record(over, Status.COMPLETED, b"{}", finished_at_ms=NOW, expires_at_ms=NOW + 10**6)
+    assert await cost() < 2 * few
 
 
 async def test_a_late_page_of_a_long_stream_costs_no_more_than_the_first(store: SqliteStore) -> None:

@@ -214,15 +214,30 @@ class Signals(Observer):
         self._news.set()
 
     def job_started(
-        self, response_id: str, backend: str, attempt: int, waited_s: float, *, is_first: bool
+        self,
+        response_id: str,
+        backend: str,
+        attempt: int,
+        waited_s: float,
+        *,
+        is_first: bool,
+        tenant: bytes = b"",
     ) -> None:
-        super().job_started(response_id, backend, attempt, waited_s, is_first=is_first)
+        super().job_started(response_id, backend, attempt, waited_s, is_first=is_first, tenant=tenant)
         self._note(response_id, "started")
 
     def job_finished(
-        self, response_id: str, backend: str, outcome: str, code: str | None, reason: str, ran_s: float | None
+        self,
+        response_id: str,
+        backend: str,
+        outcome: str,
+        code: str | None,
+        reason: str,
+        ran_s: float | None,
+        *,
+        tenant: bytes = b"",
     ) -> None:
-        super().job_finished(response_id, backend, outcome, code, reason, ran_s)
+        super().job_finished(response_id, backend, outcome, code, reason, ran_s, tenant=tenant)
         self._note(response_id, reason)
         self._note(response_id, "finished")
 

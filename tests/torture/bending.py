@@ -33,7 +33,7 @@ def set_wall_clock(path: Path) -> None:
         return time.time_ns() + int(offset_s * 1e9)
 
     build: Callable[..., None] = clock.Clock.__init__
-    replace(clock.Clock, "__init__", lambda self: build(self, wall_ns))
+    replace(clock.Clock, "__init__", lambda self, *_: build(self, wall_ns))
 
 
 def set_filesystem(magic: int) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import orjson
 from aiohttp import web
 
+from gateway.api.admin import page, v1
+from gateway.api.admin.page import Page
+from gateway.api.admin.roles import Access, Role
+from gateway.api.admin.v1 import AdminApi
 from gateway.api.admin.webhooks import Receivers
 from gateway.core.job import StoreUnavailable
 from gateway.observe import Observer
@@ -25,8 +28,9 @@ class Ops:
         answers: Raises if the store does not answer.
         backends: How they are, for `/readyz`. A backend that is down does not make the gateway unready: it
             still takes jobs, and answers for those it has.
-        token: What a caller must bring to change anything, or to see an address; None: nobody has one.
-        is_on_loopback: Whoever can connect is on this machine, and needs no token where there is none.
+        access: Who may change anything, or see an address.
+        api: Everything under `/api/v1/`.
+        page: The page `/ui`; None: it is turned off.
         store: How the store is. In trouble it takes no new jobs, but all else goes on: were the gateway
             unready, it would lose its plain requests and its pollers as well.
     """
@@ -40,9 +44,9 @@ class Ops:
         backends: Callable[[], Mapping[str, object]],
         store: Callable[[], str],
         receivers: Receivers,
-        token: Callable[[], str | None],
-        *,
-        is_on_loopback: bool,
+        access: Access,
+        api: AdminApi,
+        page: Page | None,
     ) -> None:
         self._observer = observer
         self._contract = contract
@@ -51,13 +55,16 @@ class Ops:
         self._measure = measure
         self._answers = answers
         self._store = store
-        self._token = token
-        self._is_on_loopback = is_on_loopback
+        self._access = access
+        self._api = api
+        self._page = page
         self.is_draining = False
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        """`/healthz`, `/readyz`, `/metrics`, `/webhooks`, `/openapi.json`."""
+        """`/healthz`, `/readyz`, `/metrics`, `/webhooks`, `/openapi.json`, `/ui`, `/api/v1/…`."""
         path = request.raw_path.partition("?")[0]
+        if path.startswith(v1.PREFIX):
+            return await self._api.handle(request)
         if path == "/webhooks":
             return await self._webhooks(request)
         if request.method not in ("GET", "HEAD"):
@@ -74,19 +81,17 @@ class Ops:
                 return web.Response(body=self._observer.exposition(), headers={"Content-Type": text})
             case "/openapi.json":
                 return web.Response(body=self._contract, content_type="application/json")
-        pages = "/healthz, /readyz, /metrics, /webhooks and /openapi.json"
+        if self._page is not None and (path == page.PREFIX or path.startswith(f"{page.PREFIX}/")):
+            return self._page.handle(request)
+        pages = "/healthz, /readyz, /metrics, /webhooks, /openapi.json, /ui and /api/v1/"
         return _json(404, {"error": f"no such page; there are {pages}"})
 
     def _is_trusted(self, request: web.BaseRequest) -> bool:
-        token = self._token()
-        if token is None:
-            return self._is_on_loopback
-        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-        return scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), token.encode())
+        return self._access.role(request) is Role.ADMIN
 
     async def _webhooks(self, request: web.BaseRequest) -> web.Response:
         if not self._is_trusted(request):
-            return _json(401 if self._token() is not None else 403, {"error": _REFUSED})
+            return _json(401 if self._access.has_token else 403, {"error": _REFUSED})
         try:
             match request.method:
                 case "GET" | "HEAD":

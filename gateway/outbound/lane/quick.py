@@ -7,15 +7,9 @@ and the one loop of `outbound.calls` judges it and goes on.
 from __future__ import annotations
 
 import asyncio
-import socket
-import ssl
 import time
 from collections.abc import Callable
-from functools import cache
 from typing import Final
-
-import aiohttp
-from aiohttp.client_reqrep import ConnectionKey
 
 from gateway import loop
 from gateway.config import UpstreamSettings
@@ -23,9 +17,10 @@ from gateway.core.call import Begun, PlainCall
 from gateway.core.quick import AnswerHead, Listener, Prepared
 from gateway.observe import Observer
 from gateway.outbound.budget import RetryBudget
-from gateway.outbound.client import IDLE_CONNECTION_S
-from gateway.outbound.lane.wire import KnownAnswers, Wire
+from gateway.outbound.client import FAILURES, IDLE_CONNECTION_S
+from gateway.outbound.connector import Connector
 from gateway.outbound.pool import Pool, Replica
+from gateway.outbound.wire import Wire
 from gateway.wire.http.head import Head
 from gateway.wire.http.messages import Pairs, serialised, sized
 
@@ -50,6 +45,7 @@ class QuickCalls:
         self,
         pool: Pool,
         budget: RetryBudget,
+        connector: Connector,
         settings: UpstreamSettings,
         headers: Callable[[PlainCall], Pairs],
         observer: Observer,
@@ -59,7 +55,7 @@ class QuickCalls:
         self.observer = observer
         self._settings = settings
         self._headers = headers
-        self._known = KnownAnswers()
+        self._connector = connector
         self._idle: dict[Replica, list[Wire]] = {replica: [] for replica in pool.replicas}
         self._hosts = {
             replica: f"Host: {replica.origin.host_port_subcomponent}\r\n".encode()
@@ -144,18 +140,10 @@ class QuickCalls:
         return None
 
     async def _connect(self, call: QuickCall) -> None:
-        origin = call.replica.origin
-        assert origin.host is not None
-        assert origin.port is not None
-        is_secure = origin.scheme == "https"
-        wire = Wire(self._known)
         try:
-            async with loop.timeout(self._settings.connect_timeout_s):
-                await asyncio.get_running_loop().create_connection(
-                    lambda: wire, origin.host, origin.port, ssl=_tls() if is_secure else None
-                )
-        except (OSError, TimeoutError) as error:
-            call.unreached(_named(error, origin.host, origin.port))
+            wire = await self._connector.connect(call.replica.origin)
+        except FAILURES as error:
+            call.unreached(error)
             return
         if call.is_over:
             self._keep(call.replica, wire)
@@ -263,7 +251,7 @@ class QuickCall:
         is_repeatable = self.wire.is_used and (is_unsent or self._method in _IDEMPOTENT)
         self._fail(None if is_repeatable else error, "cut")
 
-    def unreached(self, error: Exception | None) -> None:
+    def unreached(self, error: Exception) -> None:
         """There is no connection."""
         if not self.is_over:
             self._fail(error, "cut")
@@ -292,26 +280,3 @@ class QuickCall:
         if not self.is_over:
             self.is_over = True
             self._calls.ended(self)
-
-
-@cache
-def _tls() -> ssl.SSLContext:
-    """As aiohttp's client has it."""
-    context = ssl.create_default_context()
-    context.set_alpn_protocols(("http/1.1",))
-    return context
-
-
-def _named(error: OSError | TimeoutError, host: str, port: int) -> Exception | None:
-    """A failure to connect in the words of aiohttp's client; None where it does not say enough."""
-    key = ConnectionKey(host, port, False, True, None, None, None)
-    match error:
-        case socket.gaierror():
-            return aiohttp.ClientConnectorDNSError(key, error)
-        case ssl.CertificateError():
-            return aiohttp.ClientConnectorCertificateError(key, error)
-        case ssl.SSLError():
-            return aiohttp.ClientConnectorSSLError(key, error)
-        case TimeoutError() if error.errno is None:
-            return aiohttp.ConnectionTimeoutError()
-    return aiohttp.ClientConnectorError(key, error) if error.errno is not None else None

@@ -12,15 +12,20 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from types import MappingProxyType
+from typing import Any
 
-from gateway.core.job import Status
-from gateway.store.insight import Backlog, Facts, Listing, WaitingJobs, Wanted
+from gateway.core.job import LIVE, Status
+from gateway.store.insight import Backlog, Crowd, Details, Facts, Listing, WaitingJobs, Wanted
 from gateway.store.sqlite.queries import QUERIES
 from gateway.store.sqlite.readers import Readers
 
 _LOOKED_AT = 10_000
 """So many jobs one look goes through: some milliseconds."""
+_AT_FIRST = 500
+"""So many before that: nearly every page of a list is among them."""
 _NEWEST = 2**62
+_LATER_MAX = 20
+_CROWDS_MAX = 500
 _NOBODY: Mapping[tuple[str, bytes], str] = MappingProxyType({})
 
 
@@ -30,16 +35,41 @@ class SqliteInsight:
     def __init__(self, readers: Readers) -> None:
         self._readers = readers
 
-    async def jobs(self, wanted: Wanted, *, limit: int, before: int | None = None) -> Listing:
+    async def jobs(
+        self, wanted: Wanted, *, limit: int, before: int | None = None, is_oldest_first: bool = False
+    ) -> Listing:
         statuses = None if wanted.statuses is None else json.dumps(list(wanted.statuses))
-        values = asdict(wanted) | {"statuses": statuses, "limit": limit, "looked_at": _LOOKED_AT}
-        values["before"] = _NEWEST if before is None else before
+        values = asdict(wanted) | {"statuses": statuses, "limit": limit}
+        values["direction"] = 1 if is_oldest_first else -1
+        values["cursor"] = before if before is not None else 0 if is_oldest_first else _NEWEST
 
         def operation(raw: sqlite3.Connection) -> Listing:
-            rows = raw.execute(QUERIES["list_jobs"], values).fetchall()
-            is_full = len(rows) == limit
+            values["way"] = _way(raw, wanted, is_oldest_first)
+            rows: list[sqlite3.Row] = []
+            for looked_at in (min(_AT_FIRST, _LOOKED_AT), _LOOKED_AT):
+                values["looked_at"] = looked_at
+                rows = raw.execute(QUERIES["list_jobs"], values).fetchall()
+                if is_full := len(rows) == limit:
+                    break
             last = rows[-1] if is_full else raw.execute(QUERIES["last_looked_at"], values).fetchone()
             return Listing([_facts(row) for row in rows], None if last is None else last["pk"])
+
+        return await self._readers.read(operation)
+
+    async def details(self, response_id: str) -> Details | None:
+        def operation(raw: sqlite3.Connection) -> Details | None:
+            row = raw.execute(QUERIES["details"], {"id": response_id}).fetchone()
+            if row is None:
+                return None
+            later = raw.execute(QUERIES["later_turns"], {"pk": row["pk"], "limit": _LATER_MAX}).fetchall()
+            return _details(row, tuple(each["id"] for each in later))
+
+        return await self._readers.read(operation)
+
+    async def crowds(self) -> list[Crowd]:
+        def operation(raw: sqlite3.Connection) -> list[Crowd]:
+            rows = raw.execute(QUERIES["crowds"], {"limit": _CROWDS_MAX}).fetchall()
+            return [Crowd(**{**dict(row), "tenant": row["tenant"].hex()}) for row in rows]
 
         return await self._readers.read(operation)
 
@@ -55,16 +85,37 @@ class SqliteInsight:
         return await self._readers.read(operation)
 
 
+def _way(raw: sqlite3.Connection, wanted: Wanted, is_oldest_first: bool) -> str:
+    """Where the jobs are looked for; the shortest of the ways."""
+    if wanted.statuses is not None and LIVE.issuperset(wanted.statuses):
+        return "live"
+    if wanted.id is not None:
+        values = {"id": wanted.id, "looked_at": _LOOKED_AT}
+        if raw.execute(QUERIES["count_ids"], values).fetchone()[0] < _LOOKED_AT:
+            return "id"
+    return "oldest" if is_oldest_first else "newest"
+
+
 def _facts(row: sqlite3.Row) -> Facts:
-    same = {field.name: row[field.name] for field in fields(Facts) if field.name in row.keys()}  # noqa: SIM118
-    return Facts(
-        **{
-            **same,
-            "status": Status(row["status"]),
-            "tenant": row["tenant"].hex(),
-            "event_count": row["next_seq"],
-        }
-    )
+    return Facts(**_values(row, Facts))
+
+
+def _details(row: sqlite3.Row, later: tuple[str, ...]) -> Details:
+    values = _values(row, Details) | {name: bool(row[name]) for name in _FLAGS}
+    return Details(**{**values, "previous": row["previous_id"], "later": later})
+
+
+def _values(row: sqlite3.Row, kind: type[Facts]) -> dict[str, Any]:
+    same = {name: row[name] for name in _SAME[kind]}
+    told = {"status": Status(row["status"]), "tenant": row["tenant"].hex(), "event_count": row["next_seq"]}
+    return {**same, **told}
+
+
+_SAME = {
+    kind: [field.name for field in fields(kind) if field.name not in ("event_count", "later")]
+    for kind in (Facts, Details)
+}
+_FLAGS = frozenset(field.name for field in fields(Details) if field.type == "bool")
 
 
 def _backlog(raw: sqlite3.Connection, now_ms: int, barred: Mapping[tuple[str, bytes], str]) -> Backlog:

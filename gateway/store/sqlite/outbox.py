@@ -125,6 +125,25 @@ class SqliteOutbox:
         self._bells.ring(OUTBOX)
         return lanes
 
+    async def about(self, response_id: str) -> list[Delivery]:
+        values = {"response": response_id}
+        rows = await self._database.readers.read(
+            lambda raw: raw.execute(QUERIES["deliveries_about"], values).fetchall()
+        )
+        return [_delivery(row) for row in rows]
+
+    async def tell_again(self, response_id: str) -> list[str]:
+        def operation(raw: sqlite3.Connection) -> list[str]:
+            values = {"response": response_id}
+            rows = raw.execute(QUERIES["tell_endpoints_again"], values).fetchall()
+            rows += raw.execute(QUERIES["tell_caller_again"], values).fetchall()
+            raw.execute(QUERIES["probe_lanes_of"], values)
+            return [row["lane"] for row in rows]
+
+        lanes = await self._database.writer.ask(operation)
+        self._bells.ring(OUTBOX)
+        return lanes
+
     async def give_up_old(self, *, ended_before_ms: int) -> list[GivenUp]:
         values = {"ended_before_ms": ended_before_ms, "limit": _PIECE}
         return await self._give_up("give_up_old", values)

@@ -330,23 +330,72 @@ WHERE pk = :pk AND expires_at_ms <= :now_ms
   AND NOT EXISTS (SELECT 1 FROM job AS later WHERE later.previous = :pk);
 
 -- name: list_jobs
--- The newest first, out of so many rows: no index is kept for it. By the beginning of an id, out of all.
+-- Out of so many rows, from one end of all jobs: no index is kept for it. Live ones out of the indexes of live jobs,
+-- whose length the settings limit; by the beginning of an id, out of all. `direction` is 1 for the oldest first.
 SELECT * FROM (
-    SELECT * FROM (SELECT * FROM job WHERE :id IS NULL AND pk < :before ORDER BY pk DESC LIMIT :looked_at)
+    SELECT * FROM (SELECT * FROM job WHERE :way = 'newest' AND pk < :cursor ORDER BY pk DESC LIMIT :looked_at)
     UNION ALL
-    SELECT * FROM job WHERE id >= :id AND id < :id || '~' AND pk < :before)
+    SELECT * FROM (SELECT * FROM job WHERE :way = 'oldest' AND pk > :cursor ORDER BY pk LIMIT :looked_at)
+    UNION ALL
+    SELECT * FROM job INDEXED BY job_waiting
+    WHERE :way = 'live' AND owner IS NULL AND status IN ('queued', 'in_progress')
+    UNION ALL
+    SELECT * FROM job INDEXED BY job_owned
+    WHERE :way = 'live' AND owner IS NOT NULL AND status IN ('queued', 'in_progress')
+    UNION ALL
+    SELECT * FROM job WHERE :way = 'id' AND id >= :id AND id < :id || '~')
 WHERE is_background = 1 AND (expires_at_ms IS NULL OR expires_at_ms > 0)
+  AND iif(:direction = 1, pk > :cursor, pk < :cursor)
+  AND (:id IS NULL OR substr(id, 1, length(:id)) = :id)
   AND (:statuses IS NULL OR status IN (SELECT value FROM json_each(:statuses)))
   AND (:backend IS NULL OR backend = :backend) AND (:model IS NULL OR model = :model)
   AND (:error IS NULL OR error = :error)
   AND (:tenant IS NULL OR lower(substr(hex(tenant), 1, length(:tenant))) = :tenant)
   AND (:created_since_ms IS NULL OR created_at_ms >= :created_since_ms)
   AND (:created_before_ms IS NULL OR created_at_ms < :created_before_ms)
-ORDER BY pk DESC
+ORDER BY pk * :direction
 LIMIT :limit;
 
+-- name: count_ids
+-- Jobs whose id begins so; not further than it matters.
+SELECT count(*) FROM (SELECT 1 FROM job WHERE id >= :id AND id < :id || '~' LIMIT :looked_at);
+
 -- name: last_looked_at
-SELECT pk FROM job WHERE :id IS NULL AND pk < :before ORDER BY pk DESC LIMIT 1 OFFSET :looked_at - 1;
+SELECT * FROM (SELECT pk FROM job WHERE :way = 'newest' AND pk < :cursor
+               ORDER BY pk DESC LIMIT 1 OFFSET :looked_at - 1)
+UNION ALL
+SELECT * FROM (SELECT pk FROM job WHERE :way = 'oldest' AND pk > :cursor
+               ORDER BY pk LIMIT 1 OFFSET :looked_at - 1);
+
+-- name: details
+-- All of one job that is no content.
+SELECT job.*, job.owner IS NOT NULL AS is_owned, call.webhook IS NOT NULL AS is_told, earlier.id AS previous_id,
+       (SELECT coalesce(sum(length(events)), 0) FROM segment WHERE segment.job = job.pk) AS events_bytes,
+       iif(job.owner IS NULL,
+           (SELECT count(*) FROM job AS other INDEXED BY job_waiting
+            WHERE other.owner IS NULL AND other.status IN ('queued', 'in_progress')
+              AND other.backend = job.backend AND other.tenant = job.tenant
+              AND (other.priority = job.priority AND other.pk < job.pk OR other.priority > job.priority)),
+           0) AS ahead
+FROM job JOIN call ON call.job = job.pk LEFT JOIN job AS earlier ON earlier.pk = job.previous
+WHERE job.id = :id AND job.is_background = 1 AND (job.expires_at_ms IS NULL OR job.expires_at_ms > 0);
+
+-- name: later_turns
+SELECT id FROM job WHERE previous = :pk AND (expires_at_ms IS NULL OR expires_at_ms > 0)
+ORDER BY pk DESC LIMIT :limit;
+
+-- name: crowds
+-- All live jobs, as many as the settings let wait and run.
+SELECT backend, tenant, model, sum(owner IS NULL) AS waiting, sum(owner IS NOT NULL) AS running,
+       min(iif(owner IS NULL, created_at_ms, NULL)) AS oldest_waiting_ms
+FROM (SELECT * FROM job INDEXED BY job_waiting
+      WHERE owner IS NULL AND status IN ('queued', 'in_progress')
+      UNION ALL
+      SELECT * FROM job INDEXED BY job_owned
+      WHERE owner IS NOT NULL AND status IN ('queued', 'in_progress'))
+GROUP BY backend, tenant, model
+ORDER BY count(*) DESC
+LIMIT :limit;
 
 -- name: waiting_jobs
 -- By backend, all that nobody runs: one walk through one index, which is as long as the settings let the queue be.
@@ -482,6 +531,28 @@ UPDATE lane SET probe_at_ms = 0 WHERE name IN (SELECT lane FROM delivery WHERE r
 
 -- name: hurry_response
 UPDATE delivery SET due_at_ms = 1 WHERE response = :response RETURNING lane;
+
+-- name: deliveries_about
+SELECT * FROM delivery WHERE response = :response ORDER BY lane;
+
+-- name: tell_endpoints_again
+-- As the trigger `job_ends` does it, of a job that has ended.
+INSERT INTO delivery (response, lane, status, ended_at_ms, due_at_ms)
+SELECT job.id, name, job.status, job.finished_at_ms, 1
+FROM job CROSS JOIN endpoint
+WHERE job.id = :response AND job.is_background = 1 AND job.expires_at_ms > 0
+  AND job.status IN (SELECT value FROM json_each(statuses))
+  AND (tenants = '[]' OR lower(substr(hex(job.tenant), 1, 8)) IN (SELECT value FROM json_each(tenants)))
+ON CONFLICT (response, lane) DO UPDATE SET due_at_ms = 1
+RETURNING lane;
+
+-- name: tell_caller_again
+INSERT INTO delivery (response, lane, url, status, ended_at_ms, due_at_ms)
+SELECT job.id, lane, webhook, job.status, job.finished_at_ms, 1
+FROM job JOIN call ON call.job = job.pk
+WHERE job.id = :response AND job.is_background = 1 AND job.expires_at_ms > 0 AND webhook IS NOT NULL
+ON CONFLICT (response, lane) DO UPDATE SET due_at_ms = 1
+RETURNING lane;
 
 -- name: give_up_old
 DELETE FROM delivery

@@ -1,4 +1,4 @@
-"""One connection to a server for the fast lane: a request at a time; its answer as aiohttp's parser reads it.
+"""One connection to a server: a request at a time; its answer as aiohttp's parser reads it, told as it comes.
 
 Of an answer whose head came before, byte for byte, nothing needs to be parsed: where such a head shows the
 length of the body, the bytes are counted. All others go through the parser, chunks in any case.
@@ -18,6 +18,7 @@ from aiohttp.base_protocol import BaseProtocol
 from aiohttp.http import HttpResponseParser, RawResponseMessage
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.streams import StreamReader
+from aiohttp.tcp_helpers import tcp_keepalive
 
 from gateway.core.quick import AnswerHead
 from gateway.wire.http.messages import may_have_body
@@ -159,6 +160,7 @@ class Wire(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        tcp_keepalive(self._transport)  # a model may think for hours, and a router forget the connection
 
     def data_received(self, data: bytes) -> None:
         if self._call is None:

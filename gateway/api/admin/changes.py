@@ -1,0 +1,121 @@
+"""What can be changed by the admin API: each change by its path, with what the log is told of it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict
+from typing import Any
+
+from gateway.api.admin.filters import NAMES, wanted
+from gateway.engine.actions import Actions
+from gateway.engine.receivers import Receivers
+from gateway.wire.errors import Fault, Refusal, invalid
+
+_SLOTS_MAX = 1_000_000
+
+Done = tuple[dict[str, Any], dict[str, Any] | None]
+"""The answer, and what the audit line says; None: nothing was changed."""
+
+
+class Changes:
+    """All of them.
+
+    Args:
+        leave: Ends the process in good order, as SIGTERM does.
+    """
+
+    def __init__(
+        self, actions: Actions, outgoing: Receivers, now_ms: Callable[[], int], leave: Callable[[], None]
+    ) -> None:
+        self._actions = actions
+        self._outgoing = outgoing
+        self._now_ms = now_ms
+        self._leave = leave
+
+    def of(self, parts: list[str], said: dict[str, Any], request_id: str) -> Callable[[], Awaitable[Done]]:
+        """The one that a path means, to be made. Raises: Refusal, if there is none."""
+        match parts:
+            case ["jobs", "cancel"]:
+                return lambda: self._cancel_many(said)
+            case ["jobs", response_id, "cancel"]:
+                return lambda: self._cancel(response_id)
+            case ["jobs", response_id, "rerun"]:
+                return lambda: self._rerun(response_id, request_id)
+            case ["jobs", response_id, "resend"]:
+                return lambda: self._resend(response_id)
+            case ["backends", name, "pause" | "resume" as what]:
+                return lambda: self._pause(name, what)
+            case ["backends", name, "slots"]:
+                return lambda: self._resize(name, said)
+            case ["webhooks", name, "enable"]:
+                return lambda: self._enable(name)
+            case ["drain"]:
+                return self._drain
+        raise no_such_page()
+
+    async def _cancel(self, response_id: str) -> Done:
+        is_cancelled = await self._actions.cancel(response_id)
+        audit = {"doing": "cancel", "response_id": response_id, "count": int(is_cancelled)}
+        return {"cancelled": is_cancelled}, audit
+
+    async def _cancel_many(self, said: dict[str, Any]) -> Done:
+        match said:
+            case {"token": str(token)} if len(said) == 1:
+                done = await self._actions.cancel_previewed(token)
+                return asdict(done), {"doing": "cancel many", "count": done.cancelled}
+            case {"dry_run": True, "ids": list(ids)} if len(said) == 2 and all(
+                isinstance(i, str) for i in ids
+            ):
+                return asdict(await self._actions.preview(None, ids)), None
+            case {"dry_run": True, "filter": dict(given)} if len(said) == 2 and _is_texts(given):
+                return asdict(await self._actions.preview(wanted(given, self._now_ms()))), None
+        names = ", ".join(NAMES)
+        raise invalid(
+            'must be {"dry_run": true, "ids": […]} or {"dry_run": true, "filter": {…}} with some of '
+            f'{names}, and then {{"token": …}} to confirm what that has shown.'
+        )
+
+    async def _rerun(self, response_id: str, request_id: str) -> Done:
+        new_id = await self._actions.rerun(response_id, request_id=request_id)
+        return {"id": new_id}, {"doing": "rerun", "response_id": response_id}
+
+    async def _resend(self, response_id: str) -> Done:
+        count, disabled = await self._outgoing.retry(response_id, also_taken=True)
+        if not count and not disabled:
+            raise Refusal(Fault.NOT_FOUND, "Nobody is to be told of this response.", code="nobody_to_tell")
+        audit = {"doing": "resend", "response_id": response_id, "count": count}
+        return {"sent_again": count, "disabled": disabled}, audit
+
+    async def _pause(self, name: str, what: str) -> Done:
+        self._actions.pause(name, is_paused=what == "pause")
+        return {"backend": name, "paused": what == "pause"}, {"doing": what, "backend": name}
+
+    async def _resize(self, name: str, said: dict[str, Any]) -> Done:
+        slots = said.get("slots")
+        is_number = isinstance(slots, int) and not isinstance(slots, bool) and 1 <= slots <= _SLOTS_MAX
+        if said.keys() != {"slots"} or not (slots is None or is_number):
+            raise invalid(
+                f'must be {{"slots": N}}, from 1 to {_SLOTS_MAX} per replica, or null for those of the '
+                "settings.",
+                param="slots",
+            )
+        self._actions.resize(name, slots)
+        return {"backend": name, "slots": slots}, {"doing": "slots", "backend": name, "limit": slots}
+
+    async def _enable(self, name: str) -> Done:
+        if not await self._outgoing.enable(name):
+            raise Refusal(Fault.NOT_FOUND, "No endpoint of this name.", code="not_found")
+        return {"enabled": name}, {"doing": "enable", "endpoint": name}
+
+    async def _drain(self) -> Done:
+        self._leave()
+        return {"draining": True}, {"doing": "drain"}
+
+
+def _is_texts(given: dict[Any, Any]) -> bool:
+    return all(isinstance(value, str) for value in given.values())
+
+
+def no_such_page() -> Refusal:
+    """For a path that is none of the admin API's."""
+    return Refusal(Fault.NOT_FOUND, "There is nothing here in the admin API.", code="not_found")

@@ -1,0 +1,175 @@
+"""What operators can do: end jobs, run one again, hold a backend's queue, and have a receiver told again.
+
+Each job ends through the one gate (`endings`), and is made anew through the one way in (`Jobs.submit`). What
+is said of backends holds until the process ends: the settings are what lasts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
+
+from gateway.core.job import LIVE
+from gateway.core.transcript import CancelRequested
+from gateway.engine.circumstances import Circumstances
+from gateway.engine.credentials import CallerHeaders
+from gateway.engine.endings import Endings
+from gateway.engine.jobs import Jobs, Submission
+from gateway.engine.refusals import refusing
+from gateway.store.insight import Wanted
+from gateway.wire import calls
+from gateway.wire.errors import Fault, Refusal, invalid, not_found
+from gateway.wire.response_ids import id_of
+
+_BULK_MAX = 10_000
+_AT_ONCE = 8
+"""Endings under way together: they share commits, and each may hold all events of a job in memory."""
+_PREVIEWS_MAX = 32
+_PREVIEW_S = 120.0
+_SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What a bulk cancel would end. It ends these and no others, even if more match by then.
+
+    Attributes:
+        token: By which it is confirmed.
+        is_all: False: more match than one go may end.
+    """
+
+    token: str
+    count: int
+    first: list[str]
+    is_all: bool
+    valid_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """How many were ended, and how many had ended already."""
+
+    cancelled: int
+    over: int
+
+
+class Actions:
+    """The changes that operators make."""
+
+    def __init__(self, circumstances: Circumstances, endings: Endings, jobs: Jobs) -> None:
+        self._store = endings.store
+        self._insight = endings.store.insight
+        self._backends = circumstances.backends
+        self._controls = circumstances.controls
+        self._runner = circumstances.runner
+        self._endings = endings
+        self._jobs = jobs
+        self._previews: OrderedDict[str, tuple[float, list[str]]] = OrderedDict()
+
+    # -- jobs
+
+    async def cancel(self, response_id: str) -> bool:
+        """End a job; False if it is over already. Raises: Refusal, if there is none."""
+        with refusing():
+            if await self._insight.details(response_id) is None:
+                raise not_found(response_id)
+            return await self._endings.end(response_id, CancelRequested())
+
+    async def preview(self, wanted: Wanted | None, ids: Collection[str] = ()) -> Preview:
+        """Which live jobs would be cancelled: those of these ids, or all that are wanted."""
+        if wanted is not None:
+            statuses = LIVE if wanted.statuses is None else LIVE.intersection(wanted.statuses)
+            with refusing():
+                listing = await self._insight.jobs(replace(wanted, statuses=statuses), limit=_BULK_MAX)
+            found, is_all = [facts.id for facts in listing.jobs], listing.before is None
+        else:
+            found, is_all = list(dict.fromkeys(ids))[:_BULK_MAX], len(ids) <= _BULK_MAX
+        token, now_s = secrets.token_urlsafe(16), time.monotonic()
+        self._previews[token] = now_s + _PREVIEW_S, found
+        if len(self._previews) > _PREVIEWS_MAX:
+            self._previews.popitem(last=False)
+        return Preview(token, len(found), found[:_SHOWN], is_all, _PREVIEW_S)
+
+    async def cancel_previewed(self, token: str) -> Cancelled:
+        """End what was previewed. Raises: Refusal."""
+        until_s, ids = self._previews.pop(token, (0.0, []))
+        if time.monotonic() > until_s:
+            raise invalid("This preview is not known, or too old: ask for a new one.", param="token")
+        waiting = iter(ids)
+        with refusing():
+            counts = await asyncio.gather(*(self._cancel_each(waiting) for _ in range(_AT_ONCE)))
+        return Cancelled(sum(counts), len(ids) - sum(counts))
+
+    async def _cancel_each(self, ids: Iterator[str]) -> int:
+        ended = [await self._endings.try_to_end(response_id, CancelRequested()) for response_id in ids]
+        return sum(ended)
+
+    async def rerun(self, response_id: str, *, request_id: str) -> str:
+        """Make a new job of the same caller with what a job that is over was asked for. Returns its id.
+
+        The caller's credential and private headers went with the end of the job, so that is done only where
+        the backend's calls are made without them. A URL of the caller's own is not told of the new one, whose
+        id it does not know.
+
+        Raises:
+            Refusal: It cannot be done, or nothing is accepted at present.
+        """
+        with refusing():
+            details = await self._insight.details(response_id)
+            call = await self._store.call_of(response_id)
+        if details is None or call is None:
+            raise not_found(response_id)
+        if not details.status.is_terminal:
+            raise invalid("It is not over yet: cancel it first.", code="not_over")
+        backend = self._backends.get(details.backend)
+        if backend is None:
+            raise invalid("The settings have its backend no more.", code="backend_removed")
+        if backend.sees_callers:
+            raise invalid(
+                f"{details.backend} is called with the credentials of callers, and this one's went with the "
+                "end of the job: only its caller can send it again.",
+                code="credential_gone",
+            )
+        body = calls.body_of(call.request, call.input)
+        if details.previous is not None:
+            body["previous_response_id"] = details.previous
+        accepted = await self._jobs.submit(
+            Submission(
+                response_id=id_of(secrets.token_bytes(24)),
+                tenant=bytes.fromhex(details.tenant),
+                backend=details.backend,
+                body=body,
+                target=call.target,
+                stored_headers=calls.headers_of(call.headers),
+                held_headers=CallerHeaders(None, {}),
+                is_previous_ours=details.previous is not None,
+                request_id=request_id,
+            )
+        )
+        return accepted.response_id
+
+    # -- backends
+
+    def pause(self, backend: str, *, is_paused: bool) -> None:
+        """Start no more jobs at a backend, or again; those that run go on. Raises: Refusal."""
+        self._check(backend)
+        self._controls.pause(backend, is_paused=is_paused)
+        self._runner.ring()
+
+    def resize(self, backend: str, slots: int | None) -> None:
+        """How many jobs may run at each replica of a backend; None: as the settings say. Raises: Refusal."""
+        self._check(backend)
+        try:
+            self._controls.resize(backend, slots)
+        except ValueError as error:
+            raise invalid(f"slots {error}.", param="slots") from None
+        self._runner.ring()
+
+    def _check(self, backend: str) -> None:
+        if backend not in self._backends.names:
+            names = ", ".join(self._backends.names)
+            raise Refusal(Fault.NOT_FOUND, f"No backend of this name; there are {names}.", code="not_found")

@@ -1,0 +1,1 @@
+"""What is written from the code: metrics, log events, error codes, dashboards. `make reference` writes it."""
