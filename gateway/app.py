@@ -93,6 +93,7 @@ async def _serve(settings: Settings) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, _stop_or_exit, stop, number)
     open_files_max = raise_file_limit()
+    store = described(settings.store)
     async with running(settings) as gateway:
         line(
             "listening",
@@ -100,7 +101,9 @@ async def _serve(settings: Settings) -> int:
             url=gateway.url,
             admin=gateway.admin_url,
             upstream=[url for one in settings.all_backends.values() for url in one.urls],
-            **described(settings.store),
+            database=store.database,
+            durability=settings.store.durability,
+            sqlite=store.sqlite,
             open_files_max=open_files_max,
         )
         warn_of_few_files(settings, open_files_max)

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import sqlite3
-from typing import Any
+from dataclasses import dataclass
 
 from gateway.config import StoreSettings
 from gateway.observe import Observer
 from gateway.store.port import JobStore
 from gateway.store.refused import DatabaseRefused
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """Where a store is, and by which SQLite (None: by none)."""
+
+    database: str
+    sqlite: str | None
 
 
 async def open_store(settings: StoreSettings, observer: Observer) -> JobStore:
@@ -30,12 +38,8 @@ async def open_store(settings: StoreSettings, observer: Observer) -> JobStore:
     return await PostgresStore.open(settings, observer)
 
 
-def described(settings: StoreSettings) -> dict[str, Any]:
-    """For the log: where it is, and what it promises."""
+def described(settings: StoreSettings) -> Described:
+    """For the log."""
     if settings.is_shared:
-        return {"database": "postgresql", "durability": settings.durability}
-    return {
-        "database": str(settings.database),
-        "durability": settings.durability,
-        "sqlite": sqlite3.sqlite_version,
-    }
+        return Described("postgresql", None)
+    return Described(str(settings.database), sqlite3.sqlite_version)

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, fields
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 import asyncpg
 
-from gateway.core.job import Status
-from gateway.store.insight import Backlog, Facts, Listing, WaitingJobs, Wanted
-from gateway.store.postgres.connecting import Connections
+from gateway.core.job import LIVE, Status
+from gateway.store.insight import Backlog, Crowd, Details, Facts, Listing, WaitingJobs, Wanted
+from gateway.store.postgres.connecting import Connections, rows_of
 from gateway.store.postgres.queries import QUERIES
+
+T = TypeVar("T")
 
 _LOOKED_AT = 10_000
 """So many jobs one look goes through: some milliseconds."""
+_AT_FIRST = 500
+"""So many before that: nearly every page of a list is among them."""
 _NEWEST = 2**62
+_LATER_MAX = 20
+_CROWDS_MAX = 500
 _NOBODY: Mapping[tuple[str, bytes], str] = MappingProxyType({})
-_NAMES = {field.name for field in fields(Facts)}
 
 
 class PostgresInsight:
@@ -28,27 +33,81 @@ class PostgresInsight:
     def __init__(self, reading: Connections) -> None:
         self._reading = reading
 
-    async def jobs(self, wanted: Wanted, *, limit: int, before: int | None = None) -> Listing:
-        given = asdict(wanted) | {"limit": limit, "looked_at": _LOOKED_AT}
+    async def jobs(
+        self, wanted: Wanted, *, limit: int, before: int | None = None, is_oldest_first: bool = False
+    ) -> Listing:
+        given = asdict(wanted) | {"limit": limit, "direction": 1 if is_oldest_first else -1}
         given["statuses"] = None if wanted.statuses is None else [each.value for each in wanted.statuses]
-        given["before"] = _NEWEST if before is None else before
-        rows = await self._reading.all(QUERIES["list_jobs"], **given)
-        is_full = len(rows) == limit
-        last = rows[-1] if is_full else await self._reading.one(QUERIES["last_looked_at"], **given)
-        return Listing([_facts(row) for row in rows], None if last is None else last["pk"])
+        given["cursor"] = before if before is not None else 0 if is_oldest_first else _NEWEST
+
+        async def operation(connection: asyncpg.Connection) -> Listing:
+            given["way"] = await _way(connection, wanted, is_oldest_first)
+            rows: list[Any] = []
+            for looked_at in (min(_AT_FIRST, _LOOKED_AT), _LOOKED_AT):
+                given["looked_at"] = looked_at
+                rows = await rows_of(connection, QUERIES["list_jobs"], **given)
+                if is_full := len(rows) == limit:
+                    break
+            ends = rows if is_full else await rows_of(connection, QUERIES["last_looked_at"], **given)
+            return Listing([_facts(row) for row in rows], ends[-1]["pk"] if ends else None)
+
+        return await self._seen(operation)
+
+    async def details(self, response_id: str) -> Details | None:
+        async def operation(connection: asyncpg.Connection) -> Details | None:
+            for row in await rows_of(connection, QUERIES["details"], id=response_id):
+                later = await rows_of(connection, QUERIES["later_turns"], pk=row["pk"], limit=_LATER_MAX)
+                return _details(row, tuple([each["id"] for each in later]))
+            return None
+
+        return await self._seen(operation)
+
+    async def crowds(self) -> list[Crowd]:
+        rows = await self._reading.all(QUERIES["crowds"], limit=_CROWDS_MAX)
+        return [Crowd(**{**dict(row), "tenant": row["tenant"].hex()}) for row in rows]
 
     async def backlog(self, *, now_ms: int, barred: Mapping[tuple[str, bytes], str] = _NOBODY) -> Backlog:
-        async def operation(connection: asyncpg.Connection) -> Backlog:
-            async with connection.transaction(isolation="repeatable_read", readonly=True):  # one state of all
-                return await _backlog(connection, now_ms, barred)
+        return await self._seen(lambda connection: _backlog(connection, now_ms, barred))
 
-        return await self._reading.use(operation)
+    async def _seen(self, operation: Callable[[asyncpg.Connection], Awaitable[T]]) -> T:
+        """What `operation` sees of one state of the database, whatever is written meanwhile."""
+
+        async def whole(connection: asyncpg.Connection) -> T:
+            async with connection.transaction(isolation="repeatable_read", readonly=True):
+                return await operation(connection)
+
+        return await self._reading.use(whole)
+
+
+async def _way(connection: asyncpg.Connection, wanted: Wanted, is_oldest_first: bool) -> str:
+    """Where the jobs are looked for; the shortest of the ways."""
+    if wanted.statuses is not None and LIVE.issuperset(wanted.statuses):
+        return "live"
+    if wanted.id is not None:
+        [begun] = await rows_of(connection, QUERIES["count_ids"], id=wanted.id, looked_at=_LOOKED_AT)
+        if begun["jobs"] < _LOOKED_AT:
+            return "id"
+    return "oldest" if is_oldest_first else "newest"
 
 
 def _facts(row: Any) -> Facts:
-    same = {name: value for name, value in row.items() if name in _NAMES}
-    own = {"status": Status(row["status"]), "tenant": row["tenant"].hex(), "event_count": row["next_seq"]}
-    return Facts(**{**same, **own})
+    return Facts(**_values(row, _SAME[Facts]))
+
+
+def _details(row: Any, later: tuple[str, ...]) -> Details:
+    return Details(**{**_values(row, _SAME[Details]), "previous": row["previous_id"], "later": later})
+
+
+def _values(row: Any, names: list[str]) -> dict[str, Any]:
+    same = {name: row[name] for name in names}
+    told = {"status": Status(row["status"]), "tenant": row["tenant"].hex(), "event_count": row["next_seq"]}
+    return {**same, **told}
+
+
+_SAME = {
+    kind: [field.name for field in fields(kind) if field.name not in ("event_count", "later")]
+    for kind in (Facts, Details)
+}
 
 
 async def _backlog(

@@ -146,6 +146,12 @@ class Connections:
                 await closed(connection)
 
 
+async def rows_of(connection: asyncpg.Connection, query: Query, **given: Any) -> list[Any]:
+    """The rows of a statement, as a part of what `use` or `transact` runs."""
+    rows: list[Any] = await connection.fetch(query.text, *query.values(given))
+    return rows
+
+
 async def closed(connection: asyncpg.Connection) -> None:
     """Close it, however it is."""
     with suppress(*FAILURES):

@@ -24,7 +24,7 @@ from gateway.core.webhooks import (
 from gateway.store.bells import OUTBOX, Bells
 from gateway.store.lanes import Room, in_order
 from gateway.store.outbox import Disabled, Due, GivenUp, Waiting
-from gateway.store.postgres.connecting import Connections
+from gateway.store.postgres.connecting import Connections, rows_of
 from gateway.store.postgres.queries import QUERIES, Query
 
 _NEVER_MS = 2**62
@@ -42,13 +42,13 @@ class PostgresOutbox:
 
     async def set_endpoints(self, endpoints: Collection[Endpoint], *, due_by_ms: int = _NEVER_MS) -> None:
         async def operation(connection: asyncpg.Connection) -> None:
-            await _run(connection, QUERIES["lock_outbox"])
-            await _run(connection, QUERIES["due_by"], due_by_ms=due_by_ms)
-            await _run(connection, QUERIES["probe_all"])
+            await rows_of(connection, QUERIES["lock_outbox"])
+            await rows_of(connection, QUERIES["due_by"], due_by_ms=due_by_ms)
+            await rows_of(connection, QUERIES["probe_all"])
             names = [endpoint.name for endpoint in endpoints]
-            await _run(connection, QUERIES["drop_other_endpoints"], names=names)
+            await rows_of(connection, QUERIES["drop_other_endpoints"], names=names)
             for endpoint in endpoints:
-                await _run(
+                await rows_of(
                     connection,
                     QUERIES["put_endpoint"],
                     name=endpoint.name,
@@ -62,12 +62,12 @@ class PostgresOutbox:
 
     async def claim(self, *, now_ms: int, lease_ms: int, per_lane_max: int, own_url_max: int) -> Due:
         async def operation(connection: asyncpg.Connection) -> Due:
-            await _run(connection, QUERIES["lock_outbox"])
-            lanes = await _run(connection, QUERIES["due_lanes"], names=self._names)
+            await rows_of(connection, QUERIES["lock_outbox"])
+            lanes = await rows_of(connection, QUERIES["due_lanes"], names=self._names)
             rows = await _due(connection, lanes, now_ms, per_lane_max, own_url_max)
             given = {"pks": [row["pk"] for row in rows], "until_ms": now_ms + lease_ms, "owner": self._owner}
             if rows:
-                await _run(connection, QUERIES["lease_deliveries"], **given)
+                await rows_of(connection, QUERIES["lease_deliveries"], **given)
             later = [lane["due_at_ms"] for lane in lanes if lane["due_at_ms"] > now_ms]
             return Due([_delivery(row) for row in rows], min(later, default=None))
 
@@ -77,9 +77,9 @@ class PostgresOutbox:
         async def operation(connection: asyncpg.Connection) -> tuple[Standing, Standing]:
             standings = await _judge(connection, delivery.lane, judge)
             key = {"response": delivery.response_id, "lane": delivery.lane}
-            await _run(connection, QUERIES["remove_delivery"], **key)
+            await rows_of(connection, QUERIES["remove_delivery"], **key)
             if not await _has_deliveries(connection, delivery.lane):
-                await _run(connection, QUERIES["drop_standing"], lane=delivery.lane)
+                await rows_of(connection, QUERIES["drop_standing"], lane=delivery.lane)
             return standings
 
         return await self._connections.transact(operation)
@@ -90,7 +90,7 @@ class PostgresOutbox:
         given = {"response": delivery.response_id, "lane": delivery.lane, "failure": failure}
 
         async def operation(connection: asyncpg.Connection) -> tuple[Standing, Standing]:
-            await _run(connection, QUERIES["put_off_delivery"], **given, due_at_ms=due_at_ms)
+            await rows_of(connection, QUERIES["put_off_delivery"], **given, due_at_ms=due_at_ms)
             return await _judge(connection, delivery.lane, judge)
 
         return await self._connections.transact(operation)
@@ -101,10 +101,10 @@ class PostgresOutbox:
 
     async def enable(self, name: str) -> bool:
         async def operation(connection: asyncpg.Connection) -> bool:
-            is_there = bool(await _run(connection, QUERIES["enable_endpoint"], name=name))
+            is_there = bool(await rows_of(connection, QUERIES["enable_endpoint"], name=name))
             if is_there:
-                await _run(connection, QUERIES["drop_standing"], lane=name)
-                await _run(connection, QUERIES["hurry_lane"], lane=name)
+                await rows_of(connection, QUERIES["drop_standing"], lane=name)
+                await rows_of(connection, QUERIES["hurry_lane"], lane=name)
             return is_there
 
         is_there = await self._connections.transact(operation)
@@ -113,8 +113,23 @@ class PostgresOutbox:
 
     async def hurry(self, response_id: str) -> list[str]:
         async def operation(connection: asyncpg.Connection) -> list[str]:
-            rows = await _run(connection, QUERIES["hurry_response"], response=response_id)
-            await _run(connection, QUERIES["probe_lanes_of"], response=response_id)
+            rows = await rows_of(connection, QUERIES["hurry_response"], response=response_id)
+            await rows_of(connection, QUERIES["probe_lanes_of"], response=response_id)
+            return [row["lane"] for row in rows]
+
+        lanes = await self._connections.transact(operation)
+        self._bells.ring(OUTBOX)
+        return lanes
+
+    async def about(self, response_id: str) -> list[Delivery]:
+        rows = await self._connections.all(QUERIES["deliveries_about"], response=response_id)
+        return [_delivery(row) for row in rows]
+
+    async def tell_again(self, response_id: str) -> list[str]:
+        async def operation(connection: asyncpg.Connection) -> list[str]:
+            rows = await rows_of(connection, QUERIES["tell_endpoints_again"], response=response_id)
+            rows += await rows_of(connection, QUERIES["tell_caller_again"], response=response_id)
+            await rows_of(connection, QUERIES["probe_lanes_of"], response=response_id)
             return [row["lane"] for row in rows]
 
         lanes = await self._connections.transact(operation)
@@ -129,9 +144,9 @@ class PostgresOutbox:
 
     async def _give_up(self, query: Query, **given: Any) -> list[GivenUp]:
         async def operation(connection: asyncpg.Connection) -> list[GivenUp]:
-            rows = await _run(connection, query, **given)
+            rows = await rows_of(connection, query, **given)
             if rows:
-                await _run(connection, QUERIES["drop_idle_standings"])
+                await rows_of(connection, QUERIES["drop_idle_standings"])
             return [GivenUp(row["response"], row["lane"]) for row in rows]
 
         return await self._connections.transact(operation)
@@ -149,31 +164,26 @@ class PostgresOutbox:
         return [_delivery(row) for row in rows]
 
 
-async def _run(connection: asyncpg.Connection, query: Query, **given: Any) -> list[Any]:
-    rows: list[Any] = await connection.fetch(query.text, *query.values(given))
-    return rows
-
-
 async def _has_deliveries(connection: asyncpg.Connection, lane: str) -> bool:
-    return bool((await _run(connection, QUERIES["has_deliveries"], lane=lane))[0]["exists"])
+    return bool((await rows_of(connection, QUERIES["has_deliveries"], lane=lane))[0]["exists"])
 
 
 async def _judge(connection: asyncpg.Connection, lane: str, judge: Judge) -> tuple[Standing, Standing]:
     """The standing of a lane's receiver, before and now. Of a lane where nothing waits none is known."""
-    rows = await _run(connection, QUERIES["standing"], lane=lane)
+    rows = await rows_of(connection, QUERIES["standing"], lane=lane)
     before = Standing(*rows[0]) if rows else UP
     after = judge(before)
     if after != before and after == UP:
-        await _run(connection, QUERIES["drop_standing"], lane=lane)
+        await rows_of(connection, QUERIES["drop_standing"], lane=lane)
     elif after != before and await _has_deliveries(connection, lane):
-        await _run(connection, QUERIES["put_standing"], **asdict(after), lane=lane)
+        await rows_of(connection, QUERIES["put_standing"], **asdict(after), lane=lane)
     return before, after
 
 
 async def _due(
     connection: asyncpg.Connection, lanes: list[Any], now_ms: int, per_lane_max: int, own_url_max: int
 ) -> list[Any]:
-    leased = await _run(connection, QUERIES["leased_by_lane"], now_ms=now_ms)
+    leased = await rows_of(connection, QUERIES["leased_by_lane"], now_ms=now_ms)
     room = Room({row["lane"]: row["jobs"] for row in leased}, per_lane_max, own_url_max)
     found: list[Any] = []
     for lane in lanes:
@@ -188,8 +198,8 @@ async def _due(
 async def _first_due(
     connection: asyncpg.Connection, lane: str, now_ms: int, limit: int, *, is_down: bool
 ) -> list[Any]:
-    put_off = await _run(connection, QUERIES["due_put_off"], lane=lane, now_ms=now_ms, limit=limit)
-    fresh = await _run(connection, QUERIES["due_fresh"], lane=lane, now_ms=now_ms, limit=limit)
+    put_off = await rows_of(connection, QUERIES["due_put_off"], lane=lane, now_ms=now_ms, limit=limit)
+    fresh = await rows_of(connection, QUERIES["due_fresh"], lane=lane, now_ms=now_ms, limit=limit)
     return in_order(put_off, fresh, is_down=is_down)
 
 

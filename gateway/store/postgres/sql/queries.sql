@@ -370,24 +370,79 @@ FROM backburner.job JOIN backburner.call ON call.job = job.pk LEFT JOIN backburn
 WHERE job.pk = :pk;
 
 -- name: list_jobs
+-- The ways are those of the other store: from one end of all jobs so many rows; live ones by the indexes of live
+-- jobs; by the beginning of an id, out of all. `direction` is 1 for the oldest first.
 SELECT * FROM (
-    SELECT * FROM (SELECT * FROM backburner.job WHERE :id::text IS NULL AND pk < :before
+    SELECT * FROM (SELECT * FROM backburner.job WHERE :way::text = 'newest' AND pk < :cursor
                    ORDER BY pk DESC LIMIT :looked_at) AS newest
     UNION ALL
-    SELECT * FROM backburner.job WHERE id ~>=~ :id::text AND id ~<~ (:id::text || '~') AND pk < :before) AS found
+    SELECT * FROM (SELECT * FROM backburner.job WHERE :way::text = 'oldest' AND pk > :cursor
+                   ORDER BY pk LIMIT :looked_at) AS oldest
+    UNION ALL
+    SELECT * FROM backburner.job
+    WHERE :way::text = 'live' AND owner IS NULL AND status IN ('queued', 'in_progress')
+    UNION ALL
+    SELECT * FROM backburner.job
+    WHERE :way::text = 'live' AND owner IS NOT NULL AND status IN ('queued', 'in_progress')
+    UNION ALL
+    SELECT * FROM backburner.job
+    WHERE :way::text = 'id' AND id ~>=~ :id::text AND id ~<~ (:id::text || '~')) AS found
 WHERE is_background AND (expires_at_ms IS NULL OR expires_at_ms > 0)
+  AND CASE WHEN :direction::integer = 1 THEN pk > :cursor ELSE pk < :cursor END
+  AND (:id::text IS NULL OR left(id, length(:id::text)) = :id::text)
   AND (:statuses::text[] IS NULL OR status = ANY (:statuses::text[]))
   AND (:backend::text IS NULL OR backend = :backend::text) AND (:model::text IS NULL OR model = :model::text)
   AND (:error::text IS NULL OR error = :error::text)
   AND (:tenant::text IS NULL OR left(encode(tenant, 'hex'), length(:tenant::text)) = :tenant::text)
   AND (:created_since_ms::bigint IS NULL OR created_at_ms >= :created_since_ms::bigint)
   AND (:created_before_ms::bigint IS NULL OR created_at_ms < :created_before_ms::bigint)
-ORDER BY pk DESC
+ORDER BY pk * :direction::integer
 LIMIT :limit;
 
+-- name: count_ids
+-- Jobs whose id begins so; not further than it matters.
+SELECT count(*) AS jobs
+FROM (SELECT 1 FROM backburner.job
+      WHERE id ~>=~ :id::text AND id ~<~ (:id::text || '~') LIMIT :looked_at) AS begun;
+
 -- name: last_looked_at
-SELECT pk FROM backburner.job WHERE :id::text IS NULL AND pk < :before
-ORDER BY pk DESC LIMIT 1 OFFSET :looked_at::bigint - 1;
+(SELECT pk FROM backburner.job WHERE :way::text = 'newest' AND pk < :cursor
+ ORDER BY pk DESC LIMIT 1 OFFSET :looked_at::bigint - 1)
+UNION ALL
+(SELECT pk FROM backburner.job WHERE :way::text = 'oldest' AND pk > :cursor
+ ORDER BY pk LIMIT 1 OFFSET :looked_at::bigint - 1);
+
+-- name: details
+-- All of one job that is no content. How long its events are is known without reading them.
+SELECT job.*, job.owner IS NOT NULL AS is_owned, call.webhook IS NOT NULL AS is_told, earlier.id AS previous_id,
+       (SELECT coalesce(sum(length(events)), 0) FROM backburner.segment WHERE segment.job = job.pk) AS events_bytes,
+       CASE WHEN job.owner IS NULL THEN
+           (SELECT count(*) FROM backburner.job AS other
+            WHERE other.owner IS NULL AND other.status IN ('queued', 'in_progress')
+              AND other.backend = job.backend AND other.tenant = job.tenant
+              AND (other.priority = job.priority AND other.pk < job.pk OR other.priority > job.priority))
+       ELSE 0 END AS ahead
+FROM backburner.job JOIN backburner.call ON call.job = job.pk
+     LEFT JOIN backburner.job AS earlier ON earlier.pk = job.previous
+WHERE job.id = :id AND job.is_background AND (job.expires_at_ms IS NULL OR job.expires_at_ms > 0);
+
+-- name: later_turns
+SELECT id FROM backburner.job WHERE previous = :pk AND (expires_at_ms IS NULL OR expires_at_ms > 0)
+ORDER BY pk DESC LIMIT :limit;
+
+-- name: crowds
+-- All live jobs, as many as the settings let wait and run.
+SELECT backend, tenant, model, count(*) FILTER (WHERE owner IS NULL) AS waiting,
+       count(*) FILTER (WHERE owner IS NOT NULL) AS running,
+       min(created_at_ms) FILTER (WHERE owner IS NULL) AS oldest_waiting_ms
+FROM (SELECT backend, tenant, model, owner, created_at_ms FROM backburner.job
+      WHERE owner IS NULL AND status IN ('queued', 'in_progress')
+      UNION ALL
+      SELECT backend, tenant, model, owner, created_at_ms FROM backburner.job
+      WHERE owner IS NOT NULL AND status IN ('queued', 'in_progress')) AS live
+GROUP BY backend, tenant, model
+ORDER BY count(*) DESC
+LIMIT :limit;
 
 -- name: waiting_jobs
 SELECT backend, count(*) AS jobs, min(created_at_ms) AS oldest_ms,
@@ -520,6 +575,28 @@ WHERE lane IN (SELECT lane FROM backburner.delivery WHERE response = :response);
 
 -- name: hurry_response
 UPDATE backburner.delivery SET due_at_ms = 1 WHERE response = :response RETURNING lane;
+
+-- name: deliveries_about
+SELECT * FROM backburner.delivery WHERE response = :response ORDER BY lane COLLATE "C";
+
+-- name: tell_endpoints_again
+-- As `end_job` does it, of a job that has ended. In one order: two who ask at once must not wait for each other.
+INSERT INTO backburner.delivery (response, lane, status, ended_at_ms, due_at_ms)
+SELECT job.id, name, job.status, job.finished_at_ms, 1
+FROM backburner.job CROSS JOIN backburner.endpoint
+WHERE job.id = :response AND job.is_background AND job.expires_at_ms > 0 AND job.status = ANY (statuses)
+  AND (cardinality(tenants) = 0 OR left(encode(job.tenant, 'hex'), 8) = ANY (tenants))
+ORDER BY name
+ON CONFLICT (response, lane) DO UPDATE SET due_at_ms = 1
+RETURNING lane;
+
+-- name: tell_caller_again
+INSERT INTO backburner.delivery (response, lane, url, status, ended_at_ms, due_at_ms)
+SELECT job.id, lane, webhook, job.status, job.finished_at_ms, 1
+FROM backburner.job JOIN backburner.call ON call.job = job.pk
+WHERE job.id = :response AND job.is_background AND job.expires_at_ms > 0 AND webhook IS NOT NULL
+ON CONFLICT (response, lane) DO UPDATE SET due_at_ms = 1
+RETURNING lane;
 
 -- name: give_up_old
 WITH old AS (
