@@ -16,6 +16,7 @@ from reference.tables import WRITTEN, code, table
 EVENTS = {
     "listening": "The gateway answers.",
     "refused": "The gateway did not start; `reason` says why. Exit status 75: later may be better; 78: it will not.",
+    "database": "PostgreSQL was reached, and may be used: its `version`, and its `synchronous_commit` as `durability`.",
     "draining": "SIGTERM came: running responses have `timeout_s` to end.",
     "stopped": "The end of the process, in good order.",
     "few_open_files": "The limit of file descriptors is below what the settings can need.",
@@ -57,8 +58,8 @@ WORDS = {
     "api": "`responses`, `chat` or `none`", "aside": "new path of the damaged file",
     "attempt": "number of the attempt, from 1", "backend": "name of the backend",
     "bytes": "size", "check": "result of the health check", "code": "[error code](error-codes.md)",
-    "count": "how many", "database": "path of the database", "doing": "what was asked for",
-    "dropped": "lost lines", "durability": "`store.durability`", "endpoint": "name of the receiver",
+    "count": "how many", "database": "path of the database, or `postgresql`", "doing": "what was asked for",
+    "dropped": "lost lines", "durability": "`store.durability`, or PostgreSQL's own", "endpoint": "name of the receiver",
     "error": "kind of the exception", "file": "which file is missing: `database`, `-wal`, `-shm`",
     "found": "what was found", "healthy": "whether calls go there", "held": "whether they are held back",
     "id": "id of the response", "library": "its name", "limit": "how many there may be",
@@ -72,7 +73,7 @@ WORDS = {
     "timeout_s": "`server.drain_timeout_s`", "to": "the new state", "tools": "their types",
     "upstream": "base URLs", "upstream_request": "`X-Request-Id` that the backend got",
     "upstream_status": "status of the backend's answer", "url": "URL of the gateway, or of the replica",
-    "version": "of Backburner", "waited_s": "seconds of waiting, or of silence",
+    "version": "of Backburner, or of PostgreSQL", "waited_s": "seconds of waiting, or of silence",
     "waiting": "requests in the engine's queue", "wanted": "file descriptors that the settings can need",
     "was": "the state before",
 }  # fmt: skip

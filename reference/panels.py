@@ -62,7 +62,7 @@ OVERVIEW = (
     ),
     Panel(
         "What do waiting responses wait for?",
-        {"{{backend}} {{reason}}": f"sum by (backend, reason) (backburner_jobs_waiting{{{_B}}}) > 0"},
+        {"{{backend}} {{reason}}": f"max by (backend, reason) (backburner_jobs_waiting{{{_B}}}) > 0"},
         about="slot: the backend is full. breaker: it is down. share: one caller floods. docs/metrics.md has all.",
     ),
     Panel(
@@ -163,7 +163,7 @@ BACKENDS = (
     ),
     Panel(
         "What holds the queue up?",
-        {"{{backend}} {{reason}}": f"sum by (backend, reason) (backburner_jobs_waiting{{{_B}}})"},
+        {"{{backend}} {{reason}}": f"max by (backend, reason) (backburner_jobs_waiting{{{_B}}})"},
     ),
     Panel(
         "What does an autoscaler see?",

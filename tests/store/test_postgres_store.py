@@ -16,6 +16,7 @@ from gateway.config import StoreSettings
 from gateway.core.job import Claim, ClaimLost, Idempotency, Status, StoreUnavailable
 from gateway.observe import Observer
 from gateway.store.bells import response
+from gateway.store.insight import Wanted
 from gateway.store.postgres.store import PostgresStore
 from gateway.store.refused import DatabaseDamaged, DatabaseRefused, DatabaseUnreachable
 from tests.store.exercise import (
@@ -33,6 +34,7 @@ from tests.store.exercise import (
     page,
     started,
 )
+from tests.store.exercise_outbox import endpoint
 from tests.store.jobs import NOW, TENANT
 from tests.support.cutting import Way, way_to
 
@@ -75,6 +77,42 @@ async def run_sql(url: str, statement: str, *values: Any) -> list[Any]:
 
 
 # -- several gateways
+
+
+async def test_a_response_is_told_again_once_however_many_gateways_are_asked_for_it(
+    replica: OpenReplica,
+) -> None:
+    stores = [await replica() for _ in range(3)]
+    for store in stores:
+        await store.outbox.set_endpoints([endpoint("x"), endpoint("y")])
+    await ended(stores[0], "a", webhook="https://hooks.test/x")
+    for delivery in await stores[0].outbox.about("a"):
+        await stores[0].outbox.remove(delivery)
+    told = await asyncio.gather(*(store.outbox.tell_again("a") for store in stores * 4))
+    assert {len(lanes) for lanes in told} == {3}
+    assert len(await stores[0].outbox.about("a")) == 3
+
+
+async def test_a_list_goes_through_a_bounded_number_of_jobs_from_either_end(
+    replica: OpenReplica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.store.postgres.census._AT_FIRST", 2)
+    monkeypatch.setattr("gateway.store.postgres.census._LOOKED_AT", 4)
+    store = await replica()
+    for number in range(10):
+        await create(store, f"j{number}", model="rare" if number in (0, 9) else "m")
+    for is_oldest_first, expected in ((False, [["j9"], [], ["j0"]]), (True, [["j0"], [], ["j9"]])):
+        looks: list[list[str]] = []
+        before = None
+        while not looks or before is not None:
+            listing = await store.insight.jobs(
+                Wanted(model="rare"), limit=5, before=before, is_oldest_first=is_oldest_first
+            )
+            looks.append([facts.id for facts in listing.jobs])
+            before = listing.before
+        assert looks == expected
+    assert [facts.id for facts in (await store.insight.jobs(Wanted(id="j0"), limit=5)).jobs] == ["j0"]
+    assert len((await store.insight.jobs(Wanted(id="j"), limit=9)).jobs) == 4, "too many begin so"
 
 
 async def test_a_job_is_claimed_once_however_many_ask(replica: OpenReplica) -> None:
