@@ -6,6 +6,7 @@
 #   make quick                                 the fast loop: the pure rooms, without sockets and property tests
 #   make test                                  set up and run all tests, two at a time; WORKERS=0 one by one
 #   make clients                               whole sessions of real clients, those too that are large to install
+#   make deploy                                each alert caused and cleared, and the image's steps played; ten minutes
 #   make torture                               break it in every way, and see what holds; SHORT=1 in six minutes,
 #                                              ONLY=T1 RUNS=200 one trial, as often as you like
 #   make bench                                 what things cost, beside nginx and others; SHORT=1 in some minutes,
@@ -21,7 +22,7 @@ BIN     := $(VENV)/bin
 PIP     := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 LOCKED  := $(PIP) --require-hashes --only-binary :all:
 
-.PHONY: demo demo-replicas quick test clients torture figures bench reference check lock clean
+.PHONY: demo demo-replicas quick test clients deploy torture figures bench reference check lock clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
@@ -45,6 +46,10 @@ test: $(VENV)/.dev
 clients: export PYTHONDONTWRITEBYTECODE :=
 clients: $(VENV)/.dev
 	CLIENTS=all $(BIN)/python -m pytest -rs tests/clients $(ARGS)
+
+deploy: export PYTHONDONTWRITEBYTECODE :=
+deploy: $(VENV)/.dev
+	DEPLOY=all $(BIN)/python -m pytest -rs --numprocesses $(WORKERS) --dist worksteal tests/deploy $(ARGS)
 
 torture: $(VENV)/.dev
 	@$(BIN)/python -m tests.torture

@@ -79,7 +79,7 @@ class Builder:
 
 
 @pytest.mark.timeout(300)
-def test_what_the_dockerfile_builds_starts_and_is_well(tmp_path: Path) -> None:
+def test_what_the_dockerfile_builds_starts_and_is_well(tmp_path: Path, in_full: None) -> None:
     Builder(tmp_path).play(_stage(1))
     [entry] = [rest for what, rest in _stage(3) if what == "ENTRYPOINT"]
     python, *flags = re.findall(r'"([^"]+)"', entry)
