@@ -70,7 +70,7 @@ TRIED_IN = {
     "config/test_loader.py": "config: backends conflicts environment file models names section",
     "config/test_tenants.py": "config: keyfiles publickeys",
     # what happens is tried by its lines; the wiring by the command itself
-    "test_logs.py": "observe/observer logpipe",
+    "test_logs.py": "observe/observer observe/backends observe/store logpipe",
     "test_cli.py": "app ports remote",
 }
 """Where modules are tried that have no test file of their name; the comment above says why."""

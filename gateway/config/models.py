@@ -150,6 +150,11 @@ class BackgroundSettings(Section):
     poll_after_ms: Annotated[int, Field(ge=100, le=60_000)] = 1_000
     """Sent as `openai-poll-after-ms` while a response is not finished."""
 
+    @property
+    def calls_max(self) -> int:
+        """Calls of a backend that one job may cost."""
+        return self.attempts_max if self.recovery == "rerun_if_silent" else 1
+
 
 class StoreSettings(Section):
     """The database file; or the PostgreSQL database that several gateways share."""

@@ -42,7 +42,7 @@ class Circumstances:
         """
         backend = self.backends.get(name)
         if backend is None:
-            return Around(now_ms, 0, 0, is_known=False, attempts_max=self._attempts_max)
+            return Around(now_ms, 0, 0, is_known=False, attempts_max=self.settings.calls_max)
         held_ms = self.backends.held_until_ms(name, now_ms)
         until_ms = details.created_at_ms + now_ms - held_ms if details and held_ms is not None else None
         return Around(
@@ -57,12 +57,8 @@ class Circumstances:
             down_wait_s=backend.patience.down_wait_s,
             is_draining=self.is_draining(),
             can_store=self.store.state() in _STORABLE,
-            attempts_max=self._attempts_max,
+            attempts_max=self.settings.calls_max,
             is_credential_held=(
                 details is not None and backend.sees_callers and self.is_in_memory_only(details.id)
             ),
         )
-
-    @property
-    def _attempts_max(self) -> int:
-        return self.settings.attempts_max if self.settings.recovery == "rerun_if_silent" else 1

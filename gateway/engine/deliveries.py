@@ -104,6 +104,7 @@ class Deliveries:
             await self.take_stock()
         if not (self._settings.endpoints or self._own_url_max or await self._is_owing()):
             return
+        await self._tell_who_is_down()
         with self._bells.listen(self._bell.set, OUTBOX):
             async with asyncio.TaskGroup() as self._group:
                 while True:
@@ -116,6 +117,13 @@ class Deliveries:
                     with suppress(TimeoutError):
                         async with asyncio.timeout(quiet_s):
                             await self._bell.wait()
+
+    async def _tell_who_is_down(self) -> None:
+        """At a start: the line about it stands in the log of another process, if it was written at all."""
+        with suppress(StoreUnavailable):
+            down = {each.lane for each in await self._outbox.waiting() if each.down_since_ms is not None}
+            for receiver in sorted(set(map(receiver_of, down))):
+                self._observer.webhook_down(receiver, "still_down")
 
     async def _is_owing(self) -> bool:
         try:

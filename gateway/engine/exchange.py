@@ -137,8 +137,7 @@ class Exchange:
                 self.since_s = None
                 if log is not None:
                     await log.room()
-                left, self._left = self._left, []
-                commands = [*left, *self.receive(item)]
+                commands, self._left = self._left or self.receive(item), []
         finally:
             if items is not None:
                 await items.aclose()

@@ -51,7 +51,7 @@ class Runner:
         self._thoughts = thoughts
         self._silence = silence
         settings = endings.settings
-        self._attempts_max = settings.attempts_max if settings.recovery == "rerun_if_silent" else 1
+        self._attempts_max = settings.calls_max
         self._bell = asyncio.Event()
         self._runs: dict[str, Run] = {}
         self._slots = Slots()

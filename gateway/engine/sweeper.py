@@ -47,7 +47,7 @@ class Sweeper:
         self._backends = backends
         self._endings = endings
         self._clock = clock
-        self._attempts_max = background.attempts_max if background.recovery == "rerun_if_silent" else 1
+        self._attempts_max = background.calls_max
         self._interval_ms = settings.sweep_interval_s * 1000
         self._observer = observer
         self._swept_at_ms = 0

@@ -1,66 +1,30 @@
 """Happenings as counters and log lines.
 
 Rooms report what happened (`job_finished(...)`); only this room decides which counter moves and which line is
-written. `webhooks` has deliveries, `metrics` the table of metrics, `gateway.logs` what a line may contain.
+written. Backends, the store and webhooks have parts of their own; `metrics` is the table of metrics, and
+`gateway.logs` says what a line may contain.
 """
 
 from __future__ import annotations
 
 import logging
 import random
-import re
-from collections import Counter as Counted
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Mapping
 
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter
 
 from gateway.logs import JobFacts, line
+from gateway.observe.backends import BackendObserver
 from gateway.observe.history import History, Kind
 from gateway.observe.journal import Journal
+from gateway.observe.store import StoreObserver
 from gateway.observe.webhooks import WebhookObserver
 
-_FOREIGN_TO_A_NAME = re.compile(r"[^A-Za-z0-9_.-]")
-_NAME_CHARS_MAX = 64
-_NOTICES_MAX = 50
-"""Per backend. The backend chooses the names of its fields and could make them up without end."""
 _CODES_MAX = 100
-_WAITS = ("slot", "paused", "breaker", "rest", "hold", "retry", "caller", "share")
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
 
 
-class Noticed(Protocol):
-    """Something unusual in a backend's answer, as `gateway.wire.answers.notices` reports it."""
-
-    @property
-    def what(self) -> str:
-        """Its kind."""
-
-    @property
-    def name(self) -> str:
-        """The field, or the word."""
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    """What a backend has to do.
-
-    Attributes:
-        waiting: Jobs that nobody works on, by a reason out of `_WAITS`, or `removed`.
-        oldest_s: Since the longest-waiting of them was accepted.
-        running: Jobs that this process runs there.
-        slots: How many it may run there.
-    """
-
-    backend: str
-    waiting: Mapping[str, int]
-    oldest_s: float
-    running: int
-    slots: int
-
-
-class Observer(WebhookObserver):
+class Observer(BackendObserver, StoreObserver, WebhookObserver):
     """Counts what happens and writes one line per transition.
 
     Attributes:
@@ -73,13 +37,9 @@ class Observer(WebhookObserver):
         self._facts = JobFacts()
         self.journal = Journal()
         self.history = History(random.randrange)
-        self._notices: dict[str, set[tuple[str, str]]] = {}
-        self._backends: set[str] = set()
         self._codes: set[str] = set()
-        self._silent_backends: set[str] = set()
         # What every request moves: to look a series up by its labels costs more than to move it.
         self._passed: dict[tuple[str, int], Counter] = {}
-        self._head_times: dict[str, Histogram] = {}
         for reason in ("queue_full", "tenant_queue_full"):  # from 0: `increase` does not see a first value
             self.creates_refused.labels(reason)
 
@@ -123,15 +83,6 @@ class Observer(WebhookObserver):
         """reason: `queue_full` | `tenant_queue_full`."""
         self.creates_refused.labels(reason).inc()
 
-    def tools_omitted(self, backend: str, kinds: Iterable[str]) -> None:
-        """kinds: Words of a closed set, one for each tool."""
-        counts = Counted(kinds)
-        if not counts:
-            return
-        for kind, count in counts.items():
-            self.omitted_tools.labels(backend, kind).inc(count)
-        line("tools_omitted", backend=backend, tools=" ".join(sorted(counts)))
-
     def job_adopted(self, response_id: str) -> None:
         self.adopted.inc()
         line("adopted", id=response_id)
@@ -153,42 +104,6 @@ class Observer(WebhookObserver):
             self.history.waited(_kind(backend, facts, tenant), max(0.0, waited_s))
         line("job", id=response_id, to="in_progress", waited_s=round(waited_s, 3), **facts)
         self.journal.note(response_id, "in_progress", attempt=attempt)
-
-    def lesson_learned(self, backend: str, lesson: str) -> None:
-        """lesson: the name of a row in `wire.conversation.lessons`."""
-        self.lessons.labels(backend, lesson).inc()
-        line("lesson", backend=backend, reason=lesson)
-
-    def backends_measured(self, backends: Iterable[Load]) -> None:
-        """What waits and runs at each backend."""
-        found = list(backends)
-        if (names := {load.backend for load in found}) != self._backends:
-            self._backends = names  # the series of backends that are gone must not stay
-            for gauge in (
-                self.waiting,
-                self.oldest_waiting,
-                self.backend_running,
-                self.backend_slots,
-                self.demand,
-            ):
-                gauge.clear()
-            self._begin_at_zero(names)
-        for load in found:
-            for reason in {*_WAITS, *load.waiting}:
-                self.waiting.labels(load.backend, reason).set(load.waiting.get(reason, 0))
-            self.oldest_waiting.labels(load.backend).set(load.oldest_s)
-            self.backend_running.labels(load.backend).set(load.running)
-            self.backend_slots.labels(load.backend).set(load.slots)
-            self.demand.labels(load.backend).set(sum(load.waiting.values()) + load.running)
-
-    def _begin_at_zero(self, backends: Iterable[str]) -> None:
-        """Series that alerts are made of: Prometheus takes a first value of 1 for no change."""
-        for backend in backends:
-            self.accepted.labels(backend)
-            self.silent.labels(backend)
-            self.retries_refused.labels(backend)
-            self.finished.labels(backend, "completed", "")
-            self.finished.labels(backend, "failed", "server_error")
 
     def job_first_output(self, backend: str, seconds: float) -> None:
         self.ttft.labels(backend).observe(seconds)
@@ -242,12 +157,6 @@ class Observer(WebhookObserver):
         facts = self._facts.of(response_id)
         line("job", id=response_id, to="silent", waited_s=round(silence_s, 1), **facts)
         self.journal.note(response_id, "silent", waited_s=round(silence_s, 1))
-
-    def jobs_silent(self, backends: Mapping[str, int]) -> None:
-        """The number of silent jobs, by backend."""
-        for backend in {*self._silent_backends, *backends}:
-            self.silent.labels(backend).set(backends.get(backend, 0))
-        self._silent_backends |= backends.keys()
 
     def operator_acted(
         self,
@@ -303,116 +212,12 @@ class Observer(WebhookObserver):
                 self._passed[method, status] = counter
         counter.inc()
 
-    def upstream_answered(self, kind: str, seconds: float) -> None:
-        if (histogram := self._head_times.get(kind)) is None:
-            histogram = self._head_times[kind] = self.upstream_latency.labels(kind)
-        histogram.observe(seconds)
-
-    def upstream_failed(self, kind: str, reason: str) -> None:
-        """kind: `background` | `passthrough` | `lookup`; reason: `unreachable` | `timeout` | `cut`."""
-        self.upstream_errors.labels(kind, reason).inc()
-
-    def retried(self, backend: str, reason: str) -> None:
-        """reason: `unreachable` | `cut` | `put_off` | `asked_anew`, or the reason why a job runs again."""
-        self.retries.labels(backend, reason).inc()
-
-    def retry_refused(self, backend: str) -> None:
-        self.retries_refused.labels(backend).inc()
-
-    def backend_noticed(self, backend: str, notices: Iterable[Noticed]) -> None:
-        """Count what one answer had in it; log what this backend has not shown before."""
-        for notice in notices:
-            name = self._fitting(backend, notice)
-            if notice.what == "unmapped_field":
-                self.unmapped_fields.labels(backend, name).inc()
-
-    def _fitting(self, backend: str, notice: Noticed) -> str:
-        """A safe label for a notice: cleaned, cut short, and `other` once a backend has shown too many."""
-        known = self._notices.setdefault(backend, set())
-        name = _FOREIGN_TO_A_NAME.sub("_", notice.name)[:_NAME_CHARS_MAX]
-        if (notice.what, name) not in known:
-            if len(known) >= _NOTICES_MAX:
-                return "other"
-            known.add((notice.what, name))
-            line(
-                "backend_noticed",
-                level=logging.WARNING,
-                backend=backend,
-                reason=notice.what,
-                found=name or None,
-            )
-        return name
-
-    def replica(
-        self,
-        backend: str,
-        number: int,
-        *,
-        is_usable: bool,
-        is_left_alone: bool,
-        rests: bool,
-        plain: int,
-        background: int,
-    ) -> None:
-        self.replica_resting.labels(backend, str(number)).set(rests)
-        self.breaker_open.labels(backend, str(number)).set(is_left_alone)
-        self.replica_up.labels(backend, str(number)).set(is_usable)
-        self.replica_calls.labels(backend, str(number), "plain").set(plain)
-        self.replica_calls.labels(backend, str(number), "background").set(background)
-
-    def replica_checked(self, backend: str, number: int, result: str, before: str) -> None:
-        """result, before: `ok` | `unreachable` | `unavailable` | `no_api` | `key_refused` | `unknown`."""
-        self.replica_check.labels(backend, str(number), before).set(0)
-        self.replica_check.labels(backend, str(number), result).set(1)
-
     def loop_lagged(self, seconds: float) -> None:
         self.loop_lag.observe(max(0.0, seconds))
-
-    def store_became(self, state: str, was: str, *, is_worse: bool) -> None:
-        self.store_state.labels(was).set(0)
-        self.store_state.labels(state).set(1)
-        line("store", level=logging.ERROR if is_worse else logging.INFO, to=state, was=was)
-
-    def store_failed(self, kind: str) -> None:
-        """kind: `full` | `io` | `corrupt` | `busy` | `interrupted` | `other`."""
-        self.store_errors.labels(kind).inc()
-
-    def store_recreated(self, aside: str, reason: str) -> None:
-        self.store_recreations.inc()
-        line("store_recreated", level=logging.ERROR, aside=aside, reason=reason)
-
-    def store_taken_away(self, what: str) -> None:
-        """what: The file that is missing: `database` | `-wal` | `-shm`."""
-        line("store_taken_away", level=logging.ERROR, file=what)
-
-    def store_left(self, what: str) -> None:
-        """The file was still missing at the end. The next process will not find what was stored since."""
-        line("store_left", level=logging.ERROR, file=what)
-
-    def store_restored(self) -> None:
-        self.store_restorations.inc()
-        line("store_restored", level=logging.WARNING)
-
-    def store_not_restored(self, reason: str) -> None:
-        line("store_not_restored", level=logging.ERROR, reason=reason)
-
-    def log_too_large(self, size: int, *, is_ours: bool) -> None:
-        """is_ours: One of our own reads held the log; it was interrupted."""
-        self.log_alarms.inc()
-        line("store_log_too_large", level=logging.ERROR, bytes=size, read_broken_off=is_ours)
 
     def clock_jumped(self, seconds: float) -> None:
         self.clock_jumps.inc()
         line("clock_jump", level=logging.WARNING, seconds=round(seconds, 1))
-
-    def commit_times(self) -> tuple[float, float]:
-        """How many there were, and how many seconds they took together."""
-        found = {each.name: each.value for metric in self.commit.collect() for each in metric.samples}
-        return found["backburner_commit_seconds_count"], found["backburner_commit_seconds_sum"]
-
-    def committed(self, operations: int, seconds: float) -> None:
-        self.commit_ops.observe(operations)
-        self.commit.observe(seconds)
 
 
 def _kind(backend: str, facts: Mapping[str, object], tenant: bytes) -> Kind:

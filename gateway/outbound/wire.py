@@ -18,7 +18,6 @@ from aiohttp.base_protocol import BaseProtocol
 from aiohttp.http import HttpResponseParser, RawResponseMessage
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.streams import StreamReader
-from aiohttp.tcp_helpers import tcp_keepalive
 
 from gateway.core.quick import AnswerHead
 from gateway.wire.http.messages import may_have_body
@@ -160,7 +159,9 @@ class Wire(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        tcp_keepalive(self._transport)  # a model may think for hours, and a router forget the connection
+        if (sock := self._transport.get_extra_info("socket")) is not None:
+            # A model may think for hours, and a router forget the connection.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
     def data_received(self, data: bytes) -> None:
         if self._call is None:

@@ -272,7 +272,7 @@ def is_decidable(faults: set[str], is_interleaved: bool) -> bool:
     is_unending = is_interleaved or "no item.done" in faults
     if is_unending and "no item.added" in faults and faults & {"same ids", "same index"}:
         return False
-    if is_interleaved and {"no item.added", "no deltas"} <= faults:
+    if is_interleaved and "no item.added" in faults and faults & {"no deltas", "same call ids"}:
         return False  # ids may change, and the text of the open item may be the beginning of the next one's
     if {"no part.added", "no text.done"} <= faults:  # the next part of an item cannot be told from the last
         return False

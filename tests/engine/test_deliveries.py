@@ -433,17 +433,22 @@ async def test_whoever_refuses_every_event_is_tried_with_one_at_a_time_too(
     await emptied(house)
 
 
-async def test_a_receiver_is_down_still_for_the_next_process(build: Build, clock: SetClock) -> None:
+async def test_a_receiver_is_down_still_for_the_next_process_which_says_so(
+    build: Build, clock: SetClock, caplog: pytest.LogCaptureFixture
+) -> None:
     house = await build(webhooks={"endpoints": endpoints("x"), "concurrency_max": 1})
     house.sender.script = [DOWN] * 9
     await ended(house, 9)
     await attempted(house, 3)
     await house.kill()
+    caplog.clear()
     second = await build(webhooks={"endpoints": endpoints("x"), "concurrency_max": 1})
     second.sender.script = [DOWN] * 9
     await attempted(second, 1)  # at once: it may be well since
     await asyncio.sleep(0.3)
     assert len(second.sender.sent) == 1
+    states = lines_about(caplog, "webhook_endpoint")
+    assert [(each["to"], each["reason"]) for each in states] == [("down", "still_down")]
     second.sender.script = []
     clock.advance(34)
     await emptied(second)

@@ -113,9 +113,6 @@ async def test_nothing_is_pushed_before_what_came_earlier() -> None:
 
 @pytest.mark.parametrize("size", [1025, 2**16])
 async def test_a_large_chunk_is_read(size: int) -> None:
-    async def talk(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
-        await reader.read()
-
     call, pushed = JobCall(), Pushed()
     call.push_to(pushed.push, pushed.may_push)
     reading = asyncio.create_task(call.next())

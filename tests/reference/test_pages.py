@@ -7,8 +7,8 @@ import re
 import pytest
 
 from gateway.logs import FIELDS
+from gateway.observe.backends import WAITS
 from gateway.observe.metrics import Metrics
-from gateway.observe.observer import _WAITS
 from gateway.wire.failures.causes import CODES
 from reference import dashboards, errors, labels, logs, metrics
 from reference.pages import PAGES, ROOT
@@ -45,7 +45,7 @@ def test_every_label_is_explained() -> None:
 
 def test_every_reason_to_wait_is_explained() -> None:
     told = set(labels.label("jobs_waiting", "reason").words)
-    assert told == {*_WAITS, "removed"}, "explain it in reference/labels.py"
+    assert told == {*WAITS, "removed"}, "explain it in reference/labels.py"
 
 
 def test_every_metric_is_on_its_page() -> None:
