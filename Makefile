@@ -7,6 +7,7 @@
 #   make test                                  set up and run all tests, two at a time; WORKERS=0 one by one
 #   make clients                               whole sessions of real clients, those too that are large to install
 #   make deploy                                each alert caused and cleared, and the image's steps played; ten minutes
+#   make replicas                              several gateways on one PostgreSQL, and all that goes wrong with it; five minutes
 #   make torture                               break it in every way, and see what holds; SHORT=1 in six minutes,
 #                                              ONLY=T1 RUNS=200 one trial, as often as you like
 #   make bench                                 what things cost, beside nginx and others; SHORT=1 in some minutes,
@@ -22,7 +23,7 @@ BIN     := $(VENV)/bin
 PIP     := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 LOCKED  := $(PIP) --require-hashes --only-binary :all:
 
-.PHONY: demo demo-replicas quick test clients deploy torture figures bench reference check lock clean
+.PHONY: demo demo-replicas quick test clients deploy replicas torture figures bench reference check lock clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
@@ -50,6 +51,10 @@ clients: $(VENV)/.dev
 deploy: export PYTHONDONTWRITEBYTECODE :=
 deploy: $(VENV)/.dev
 	DEPLOY=all $(BIN)/python -m pytest -rs --numprocesses $(WORKERS) --dist worksteal tests/deploy $(ARGS)
+
+replicas: export PYTHONDONTWRITEBYTECODE :=
+replicas: $(VENV)/.dev
+	REPLICAS=all $(BIN)/python -m pytest -rs --numprocesses $(WORKERS) --dist worksteal tests/replicas $(ARGS)
 
 torture: $(VENV)/.dev
 	@$(BIN)/python -m tests.torture

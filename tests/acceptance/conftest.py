@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from demo.model_server import ModelServer, listening, make_app
+from demo.postgres import Postgres, binaries, postgres
 from tests.acceptance.fleet import Fleet
 from tests.acceptance.harness import Gateway
 from tests.acceptance.replay import ReplayServer
+from tests.support.replicas import Replicas, replicas_of
 
 StartGateway = Callable[..., Awaitable[Gateway]]
 
@@ -69,3 +71,19 @@ async def fleet(tmp_path: Path) -> AsyncIterator[Fleet]:
         yield started
     finally:
         await started.close()
+
+
+@pytest.fixture(scope="module")
+def database_server() -> Iterator[Postgres]:
+    """A PostgreSQL, made of the machine's own binaries."""
+    if binaries() is None:
+        pytest.skip("there is no PostgreSQL on this machine: no initdb in the path or in /usr/lib/postgresql")
+    with postgres() as started:
+        yield started
+
+
+@pytest.fixture
+async def replicas(tmp_path: Path, database_server: Postgres) -> AsyncIterator[Replicas]:
+    """Gateways on one database, as they are asked for."""
+    async with replicas_of(tmp_path, database_server, await database_server.new_database()) as made:
+        yield made

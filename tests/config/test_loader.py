@@ -401,6 +401,23 @@ def test_a_body_larger_than_the_database_is_refused_as_well(file: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("store", "complaint"),
+    [
+        ("url: 'postgresql://db/x', database: other.db", "store.database is for the SQLite file"),
+        ("url: 'postgresql://db/x', ballast_bytes: 0", "store.ballast_bytes is for the SQLite file"),
+        ("pooler: true", "store.pooler is for a PostgreSQL database"),
+        (
+            "url: 'postgresql://db/x'",
+            "upstream is called with its callers' credentials, and store.url is shared",
+        ),
+    ],
+)
+def test_settings_that_do_not_fit_the_store_are_refused(file: Path, store: str, complaint: str) -> None:
+    found = problems(upstream(f"store: {{{store}}}\n"))
+    assert any(complaint in problem for problem in found)
+
+
+@pytest.mark.parametrize(
     "lines",
     ["server: {port: 0, admin_port: 0}", "server: {port: 9000, admin_port: 9000, admin_host: 127.0.0.2}"],
 )

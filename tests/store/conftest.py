@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from demo.postgres import Postgres, binaries, postgres
+from demo.postgres import binaries, postgres
 from gateway.config import StoreSettings
 from gateway.core.job import NewJob
 from gateway.observe import Observer
@@ -18,6 +18,7 @@ from gateway.store import opening
 from gateway.store.port import JobStore
 from gateway.store.sqlite.store import SqliteStore
 from tests.store.jobs import NOW, TENANT, new_job
+from tests.support.databases import Databases
 from tests.torture.disk import Disk, Faults, break_disk, mend_disk
 
 pytest.register_assert_rewrite("tests.store.exercise", "tests.store.exercise_outbox")
@@ -84,12 +85,19 @@ def commits() -> list[int]:
 
 
 @pytest.fixture(scope="session")
-def server() -> Iterator[Postgres]:
+def databases() -> Iterator[Databases]:
     """A PostgreSQL for the tests of this process."""
     if binaries() is None:
         pytest.skip("there is no PostgreSQL on this machine: no initdb in the path or in /usr/lib/postgresql")
-    with postgres() as started:
-        yield started
+    with postgres() as server:
+        yield Databases(server)
+
+
+@pytest.fixture
+async def url(databases: Databases) -> AsyncIterator[str]:
+    """An empty database."""
+    async with databases.empty() as made:
+        yield made
 
 
 @pytest.fixture
@@ -98,10 +106,11 @@ async def opened(request: pytest.FixtureRequest, tmp_path: Path, commits: list[i
     its module asks for another one than SQLite."""
     kind = getattr(request.module, "KIND", "sqlite")
     settings = StoreSettings(database=tmp_path / "test.db")
-    if kind == "postgres":
-        url = await request.getfixturevalue("server").new_database()
-        settings = StoreSettings(url=SecretStr(url))
     async with AsyncExitStack() as stack:
+        if kind == "postgres":
+            databases: Databases = request.getfixturevalue("databases")
+            url = await stack.enter_async_context(databases.cleared())
+            settings = StoreSettings(url=SecretStr(url))
 
         async def open_it() -> JobStore:
             store = await opening.open_store(settings, Counting(commits))

@@ -11,7 +11,6 @@ import asyncpg
 import pytest
 from pydantic import SecretStr
 
-from demo.postgres import Postgres
 from gateway.config import StoreSettings
 from gateway.core.job import Claim, ClaimLost, Idempotency, Status, StoreUnavailable
 from gateway.observe import Observer
@@ -37,18 +36,14 @@ from tests.store.exercise import (
 from tests.store.exercise_outbox import endpoint
 from tests.store.jobs import NOW, TENANT
 from tests.support.cutting import Way, way_to
+from tests.support.databases import Databases
 
 OpenReplica = Callable[..., Awaitable[PostgresStore]]
 
 
 @pytest.fixture
-async def url(server: Postgres) -> str:
-    return await server.new_database()
-
-
-@pytest.fixture
-async def way(server: Postgres) -> AsyncIterator[Way]:
-    async with way_to(server.port) as made:
+async def way(databases: Databases) -> AsyncIterator[Way]:
+    async with way_to(databases.server.port) as made:
         yield made
 
 
@@ -342,22 +337,22 @@ async def test_idle_connections_that_were_cut_are_nobody_s_trouble(replica: Open
 # -- at the start
 
 
-async def test_the_first_gateways_make_the_tables_together(server: Postgres) -> None:
-    settings = StoreSettings(url=SecretStr(await server.new_database()))
+async def test_the_first_gateways_make_the_tables_together(url: str) -> None:
+    settings = StoreSettings(url=SecretStr(url))
     stores = await asyncio.gather(*(PostgresStore.open(settings, Observer()) for _ in range(5)))
     assert len({store.pepper for store in stores}) == 1
     for store in stores:
         await store.close()
 
 
-async def test_a_database_that_cannot_be_used_says_why(server: Postgres, url: str) -> None:
+async def test_a_database_that_cannot_be_used_says_why(databases: Databases, url: str) -> None:
     async def refused(address: str, **settings: Any) -> str:
         given = StoreSettings(url=SecretStr(address), **settings)
         with pytest.raises((DatabaseRefused, DatabaseUnreachable)) as caught:
             await PostgresStore.open(given, Observer())
         return f"{caught.type.__name__}: {caught.value}"
 
-    assert "does not exist" in await refused(server.url("no_such"))
+    assert "does not exist" in await refused(databases.server.url("no_such"))
     unreachable = await refused("postgresql://postgres:secret@127.0.0.1:1/test")
     assert unreachable.startswith("DatabaseUnreachable")
     unreadable = await refused("postgresql://postgres:secret@127.0.0.1:port/test")

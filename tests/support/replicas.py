@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -12,6 +13,10 @@ from demo.postgres import Postgres
 from tests.acceptance.harness import Gateway
 from tests.torture.model import Model, create_body
 
+ENDINGS = ("response.completed", "response.failed", "response.incomplete", "response.cancelled")
+NEVER_ENDS_AT_FIRST = {"deltas": 50, "fault": "hang", "after": 5, "calls": 1}
+TAKEN_OVER_S = 10.0
+"""From the death of a replica to the end, or the new start, of its last job."""
 SEALING = f"test:{base64.b64encode(b's' * 32).decode()}"
 
 
@@ -88,3 +93,40 @@ async def create(gateway: Gateway, tag: str, *, stream: bool = True, **script: A
         async for event in events:
             return str(event.split(b'"id":"', 1)[1].split(b'"', 1)[0].decode())
     raise AssertionError("a stream has a first event")
+
+
+async def state(gateway: Gateway, response_id: str) -> dict[str, object]:
+    """A response, as this gateway shows it."""
+    reply = await gateway.call("GET", f"/responses/{response_id}")
+    assert reply.status == 200, reply.body
+    found: dict[str, object] = reply.json()
+    return found
+
+
+async def until_ended(gateway: Gateway, response_id: str, seconds: float = 30) -> dict[str, object]:
+    """The same, once it has ended."""
+    async with asyncio.timeout(seconds):
+        while (found := await state(gateway, response_id))["status"] in ("queued", "in_progress"):
+            await asyncio.sleep(0.1)
+    return found
+
+
+async def read(gateway: Gateway, response_id: str, seen: list[bytes]) -> None:
+    """Follow a stream to its end."""
+    async with gateway.events(f"/responses/{response_id}?stream=true") as events:
+        async for event in events:
+            seen.append(event)  # noqa: PERF401  (whoever asks meanwhile sees how far it is)
+
+
+async def running_at(replicas: Replicas, shown: int, hidden: int) -> tuple[list[str], list[str]]:
+    """Responses that the first replica runs, since it was the only one; then there are three."""
+    (first,) = await replicas.start(1)
+    followed = [await create(first, f"s{number}", deltas=3000, pace_ms=10) for number in range(shown)]
+    polled = [
+        await create(first, f"h{number}", stream=False, **NEVER_ENDS_AT_FIRST) for number in range(hidden)
+    ]
+    async with asyncio.timeout(20):
+        while len(await replicas.model.calls()) < shown + hidden:
+            await asyncio.sleep(0.05)
+    await replicas.start(2)
+    return followed, polled
