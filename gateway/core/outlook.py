@@ -57,6 +57,7 @@ class Around:
         can_store: The store takes what a run would produce.
         attempts_max: Of one job.
         is_credential_held: The caller's credential is in this process only.
+        is_shared: Other gateways work on the same store.
         silent_s: Since its backend has sent something; None if nobody runs it here.
     """
 
@@ -74,6 +75,7 @@ class Around:
     can_store: bool = True
     attempts_max: int = 1
     is_credential_held: bool = False
+    is_shared: bool = False
     silent_s: float | None = None
 
 
@@ -155,7 +157,7 @@ def _ahead(job: Subject) -> str:
 
 
 def if_the_gateway_dies(job: Subject, around: Around) -> Told:
-    """What becomes of it if the process is killed now, and started again."""
+    """What becomes of it if the process is killed now, and started again or replaced by another."""
     if job.is_over:
         return Told("kept", "Nothing: it is over, and its result and its events are stored.")
     caveat = (
@@ -168,10 +170,16 @@ def if_the_gateway_dies(job: Subject, around: Around) -> Told:
         job.attempt == 0 or (job.is_rerunnable and job.attempt < around.attempts_max)
     )
     if may_run and not job.is_owned:
-        return Told("waits_again", f"It keeps its place in the queue, and runs after the restart.{caveat}")
+        then = "another gateway runs it" if around.is_shared else "runs after the restart"
+        return Told("waits_again", f"It keeps its place in the queue, and {then}.{caveat}")
     if may_run:
         nth = f"attempt {job.attempt + 1} of {around.attempts_max}"
-        return Told("runs_again", f"It runs again from its start: nobody has seen output ({nth}).{caveat}")
+        again = (
+            "Another gateway runs it again from its start, within seconds"
+            if around.is_shared
+            else "It runs again from its start"
+        )
+        return Told("runs_again", f"{again}: nobody has seen output ({nth}).{caveat}")
     kept = f"with its {job.event_count} events kept"
     if job.output_shown:
         return Told("fails", f"It fails, {kept}: a reader may have seen output, and two are never spliced.")

@@ -61,4 +61,5 @@ class Circumstances:
             is_credential_held=(
                 details is not None and backend.sees_callers and self.is_in_memory_only(details.id)
             ),
+            is_shared=self.store.bells.look_s is not None,
         )

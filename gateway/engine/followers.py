@@ -26,7 +26,8 @@ from gateway.wire.sse import KEEP_ALIVE
 
 _EXPECTED_S = 1.0
 """From a create to its reader, at most."""
-
+_EARLY_S = 0.01
+"""A timer may go off that much too early."""
 
 Sink = Callable[[bytes], bool]
 """Takes whole events now, or says that it can't."""
@@ -222,8 +223,11 @@ class Followers:
         bell, bells = asyncio.Event(), self._store.bells
         with bells.listen(bell.set, response(response_id)):
             while not watched.is_gone:
-                runs_here = response_id in self._arrivals or bells.look_s is None
-                has_rung = await _rang(bell, self._settings.heartbeat_s if runs_here else bells.look_s)
+                look_s = None if response_id in self._arrivals else bells.look_s
+                runs_here = look_s is None
+                has_rung = await _rang(
+                    bell, self._settings.heartbeat_s if look_s is None else _until_next(look_s)
+                )
                 bell.clear()
                 end = self._tails.end(response_id)
                 if end is None and not runs_here:  # a tail begins where the readers are
@@ -297,3 +301,9 @@ async def _rang(bell: asyncio.Event, seconds: float | None) -> bool:
     except TimeoutError:
         return False
     return True
+
+
+def _until_next(look_s: float) -> float:
+    """Until the next look. All look at the same moments: so a store can read for all of them together."""
+    left_s = look_s - asyncio.get_running_loop().time() % look_s
+    return left_s if left_s > _EARLY_S else left_s + look_s

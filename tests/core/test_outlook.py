@@ -92,6 +92,9 @@ RUNS = replace(WAITS, is_owned=True, attempt=1, event_count=9)
         (replace(WAITS, attempt=2), FREE, "fails", "it has had 2 attempts"),
         (WAITS, replace(FREE, is_credential_held=True), "waits_again", "in memory only"),
         (RUNS, replace(FREE, is_credential_held=True), "runs_again", "in memory only"),
+        (WAITS, replace(FREE, is_shared=True), "waits_again", "in the queue, and another gateway runs it"),
+        (RUNS, replace(FREE, is_shared=True), "runs_again", "Another gateway runs it again from its start"),
+        (replace(RUNS, output_shown=True), replace(FREE, is_shared=True), "fails", "with its 9 events kept"),
     ],
 )
 def test_what_becomes_of_a_job_if_the_gateway_dies(

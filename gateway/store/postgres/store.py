@@ -34,9 +34,10 @@ from gateway.store.postgres.health import Health
 from gateway.store.postgres.lease import Replica
 from gateway.store.postgres.opening import prepare
 from gateway.store.postgres.outbox import PostgresOutbox
+from gateway.store.postgres.pages import Pages
 from gateway.store.postgres.queries import QUERIES
 from gateway.store.postgres.writer import Writer
-from gateway.store.rows import to_call, to_job, to_page
+from gateway.store.rows import to_call, to_job
 from gateway.wire.conversation.items import Turn
 from gateway.wire.sse import split_frames
 
@@ -53,6 +54,7 @@ class PostgresStore:
         self._health = Health(observer)
         self._owner = replica_id
         self._reading = Connections(connector, settings.readers, self._health)
+        self._pages = Pages(self._reading, settings.readers)
         self._writer = Writer(connector, self._health, observer, waiting_bytes_max=settings.waiting_bytes_max)
         self._replica = Replica(connector, self._health, replica_id)
         self._claims = secrets.randbits(40)
@@ -148,14 +150,7 @@ class PostgresStore:
     async def page(
         self, response_id: str, tenant: bytes, *, after: int, bytes_max: int, now_ms: int
     ) -> Page | None:
-        given = {
-            "id": response_id,
-            "tenant": tenant,
-            "after": after,
-            "bytes_max": bytes_max,
-            "now_ms": now_ms,
-        }
-        return to_page(await self._reading.all(QUERIES["events_after"], **given), after, bytes_max)
+        return await self._pages.page(response_id, tenant, after=after, bytes_max=bytes_max, now_ms=now_ms)
 
     async def all_events(self, response_id: str) -> bytes:
         rows = await self._reading.all(QUERIES["all_events"], id=response_id)

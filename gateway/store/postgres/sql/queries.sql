@@ -142,23 +142,26 @@ FROM chain JOIN backburner.job ON job.pk = chain.pk JOIN backburner.call ON call
 ORDER BY chain.depth DESC;
 
 -- name: events_after
--- Status and events from one snapshot, in one statement: a follower that saw them apart could miss the end. So many
--- segments at most as fill a page, from the one that the cursor is in or before.
-SELECT job.status, job.next_seq, piece.first_seq, piece.last_seq, piece.events
-FROM backburner.job LEFT JOIN LATERAL (
-    SELECT first_seq, last_seq, events
-    FROM (SELECT first_seq, last_seq, events,
-                 sum(octet_length(events)) OVER (ORDER BY first_seq) - octet_length(events) AS before
-          FROM (SELECT first_seq, last_seq, events
-                FROM backburner.segment
-                WHERE segment.job = job.pk AND last_seq > :after
-                  AND first_seq >= (SELECT coalesce(max(first_seq), 0) FROM backburner.segment
-                                    WHERE segment.job = job.pk AND first_seq <= :after + 1)
-                ORDER BY first_seq
-                LIMIT 256) AS next) AS summed
-    WHERE before < :bytes_max) AS piece ON true
-WHERE job.id = :id AND job.tenant = :tenant AND (job.expires_at_ms IS NULL OR job.expires_at_ms > :now_ms)
-ORDER BY piece.first_seq;
+-- Status and events from one snapshot, in one statement: a follower that saw them apart could miss the end. Of each
+-- response so many segments at most as fill a page, from the one that the cursor is in or before.
+SELECT asked.number, job.status, job.next_seq, piece.first_seq, piece.last_seq, piece.events
+FROM unnest(:ids::text[], :tenants::bytea[], :afters::bigint[], :sizes::bigint[]) WITH ORDINALITY
+         AS asked (id, tenant, after, bytes_max, number)
+     JOIN backburner.job ON job.id = asked.id AND job.tenant = asked.tenant
+                         AND (job.expires_at_ms IS NULL OR job.expires_at_ms > :now_ms)
+     LEFT JOIN LATERAL (
+         SELECT first_seq, last_seq, events
+         FROM (SELECT first_seq, last_seq, events,
+                      sum(octet_length(events)) OVER (ORDER BY first_seq) - octet_length(events) AS before
+               FROM (SELECT first_seq, last_seq, events
+                     FROM backburner.segment
+                     WHERE segment.job = job.pk AND last_seq > asked.after
+                       AND first_seq >= (SELECT coalesce(max(first_seq), 0) FROM backburner.segment
+                                         WHERE segment.job = job.pk AND first_seq <= asked.after + 1)
+                     ORDER BY first_seq
+                     LIMIT 256) AS next) AS summed
+         WHERE before < asked.bytes_max) AS piece ON true
+ORDER BY asked.number, piece.first_seq;
 
 -- name: all_events
 SELECT segment.events
