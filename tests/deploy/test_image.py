@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.config import load
 from tests.deploy.house import ROOT
 
 STEPS = re.sub(r"\\\n", " ", (ROOT / "Dockerfile").read_text())
@@ -78,12 +79,39 @@ class Builder:
         assert ran.returncode == 0, f"{command}\n{ran.stdout}\n{ran.stderr}"
 
 
+def _settings_of_the_image() -> dict[str, str]:
+    texts = [rest for what, rest in _stage(3) if what == "ENV"]
+    return dict(
+        word.split("=", 1) for text in texts for word in text.split() if word.startswith("BACKBURNER_")
+    )
+
+
+def test_the_file_is_in_the_volume_and_nothing_hinders_a_database_that_is_shared(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    [volume] = [rest for what, rest in _stage(3) if what == "VOLUME"]
+    [place] = [rest for what, rest in _stage(3) if what == "WORKDIR"]
+    assert volume == place
+    given = {
+        **_settings_of_the_image(),
+        "BACKBURNER_UPSTREAM__URL": "http://127.0.0.1:9/v1",
+        "BACKBURNER_UPSTREAM__API_KEY": "none",
+    }
+    alone = load({}, environ=given, file=None)
+    assert alone.store.database.absolute().parent == tmp_path
+    url = {"BACKBURNER_STORE__URL": "postgresql://db/backburner"}
+    shared = load({}, environ={**given, **url}, file=None)
+    assert shared.store.is_shared
+
+
 @pytest.mark.timeout(300)
 def test_what_the_dockerfile_builds_starts_and_is_well(tmp_path: Path, in_full: None) -> None:
     Builder(tmp_path).play(_stage(1))
     [entry] = [rest for what, rest in _stage(3) if what == "ENTRYPOINT"]
     python, *flags = re.findall(r'"([^"]+)"', entry)
     command = [str(tmp_path / python.lstrip("/")), *flags]
+    subprocess.run([command[0], "-I", "-c", "import asyncpg"], check=True, timeout=30)
     place = tmp_path / "elsewhere"
     place.mkdir()
     environ = {
