@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
 import subprocess
@@ -18,6 +19,13 @@ CHART = DEPLOY / "helm" / "backburner"
 EXAMPLES = sorted((CHART / "examples").glob("*.yaml"))
 HELM = shutil.which("helm")
 KUBERNETES = shutil.which("kubernetes-validate")
+SECRETS = {
+    "ADMIN_TOKEN": "t" * 32,
+    "BACKBURNER_STORE__URL": "postgresql://backburner@db/backburner",
+    "BACKBURNER_CREDENTIALS__SEALING_KEYS": f"one:{base64.b64encode(b's' * 32).decode()}",
+    "BACKBURNER_UPSTREAM__API_KEY": "a-key",
+}
+"""What a cluster has in its Secrets, by the variable that they are given in."""
 pytestmark = pytest.mark.skipif(HELM is None, reason="no helm on this machine")
 
 
@@ -108,11 +116,15 @@ def test_kubernetes_waits_longer_than_the_drain(drain_s: int) -> None:
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
 def test_the_gateway_accepts_the_settings_that_are_rendered(example: Path, tmp_path: Path) -> None:
+    found = _rendered("-f", example)
     ran = _helm("template", "bb", CHART, "-f", example, "-s", "templates/config.yaml")
     file = tmp_path / "config.yaml"
     file.write_text(yaml.safe_load(ran.stdout)["data"]["config.yaml"])
     command = [sys.executable, "-m", "gateway", "check-config", "--config", str(file)]
-    environ = {"ADMIN_TOKEN": "t" * 32, "PYTHONPATH": str(ROOT)}
+    controller = found.get("StatefulSet") or found["Deployment"]
+    variables = controller["spec"]["template"]["spec"]["containers"][0]["env"]
+    given = {each["name"]: each.get("value") or SECRETS[each["name"]] for each in variables}
+    environ = {**given, "PYTHONPATH": str(ROOT)}
     checked = subprocess.run(command, env=environ, capture_output=True, text=True, check=False, timeout=60)
     assert checked.returncode == 0, checked.stderr
 
