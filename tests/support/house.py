@@ -21,7 +21,8 @@ from gateway.core.webhooks import Attempt, Delivery, Verdict
 from gateway.engine.clock import Clock
 from gateway.engine.credentials import CallerHeaders
 from gateway.engine.engine import Engine
-from gateway.engine.jobs import Submission
+from gateway.engine.jobs import Repeat, Submission
+from gateway.engine.refusals import previous_not_found
 from gateway.observe import Observer
 from gateway.store.port import JobStore
 from gateway.wire.calls import ResponsesSpeech, Speech
@@ -318,18 +319,23 @@ class House:
         given = {"model": "tiny", "input": "Count to 5.", "background": True, "stream": stream, **body}
         if previous is not None:
             given["previous_response_id"] = previous
-        submission = Submission(
-            response_id=response_id,
-            tenant=tenant,
-            backend="default",
-            body=given,
-            target="/v1/responses",
-            stored_headers={"user-agent": "test"},
-            held_headers=CallerHeaders(credential, {"x-held": "1"}),
-            is_previous_ours=previous is not None,
-            webhook=webhook,
-        )
-        answer = orjson.loads((await self.jobs.submit(submission)).response)
+
+        async def vetted(is_previous_ours: bool) -> Submission:
+            if previous is not None and not is_previous_ours:
+                raise previous_not_found(previous)
+            return Submission(
+                response_id=response_id,
+                tenant=tenant,
+                backend="default",
+                body=given,
+                target="/v1/responses",
+                stored_headers={"user-agent": "test"},
+                held_headers=CallerHeaders(credential, {"x-held": "1"}),
+                webhook=webhook,
+            )
+
+        accepted = await self.jobs.accept(tenant, Repeat(), previous, vetted)
+        answer = orjson.loads(accepted.response)
         assert (answer["id"], answer["status"]) == (response_id, "queued")
         return response_id
 

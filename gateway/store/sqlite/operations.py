@@ -24,11 +24,11 @@ from gateway.core.job import (
     Status,
 )
 from gateway.core.webhooks import own_lane
-from gateway.store.port import Call, Page, QueueLimits, Work
+from gateway.store.port import Page, QueueLimits, StoredCall, Work
 from gateway.store.sqlite.items import note_items
 from gateway.store.sqlite.queries import QUERIES
 from gateway.wire.conversation.items import Turn
-from gateway.wire.item_ids import Place
+from gateway.wire.item_ids import ItemPlace
 from gateway.wire.sse import split_frames
 
 # What one piece of a sweep may hold up others for.
@@ -88,7 +88,7 @@ def insert_result(
     raw: sqlite3.Connection, pk: int, tenant: bytes, final: bytes, item_ids: tuple[str, ...]
 ) -> None:
     raw.execute(QUERIES["insert_result"], {"pk": pk, "final": final})
-    note_items(raw, pk, tenant, Place.OUTPUT, item_ids)
+    note_items(raw, pk, tenant, ItemPlace.OUTPUT, item_ids)
 
 
 def _insert(
@@ -135,7 +135,7 @@ def _insert(
             "lane": None if job.webhook is None else own_lane(job.tenant, job.webhook),
         },
     )
-    note_items(raw, row["pk"], job.tenant, Place.INPUT, job.item_ids)
+    note_items(raw, row["pk"], job.tenant, ItemPlace.INPUT, job.item_ids)
     return int(row["pk"])
 
 
@@ -196,9 +196,9 @@ def turns_before(raw: sqlite3.Connection, response_id: str, tenant: bytes) -> li
     return [Turn(row["id"], row["input"], row["final"], row["backend"]) for row in rows]
 
 
-def to_call(row: sqlite3.Row) -> Call:
+def to_call(row: sqlite3.Row) -> StoredCall:
     sealed = None if row["sealed"] is None else Sealed(row["key_id"], row["sealed"])
-    return Call(row["request"], row["input"], row["target"], row["headers"], sealed)
+    return StoredCall(row["request"], row["input"], row["target"], row["headers"], sealed)
 
 
 def rewind(raw: sqlite3.Connection, claim: Claim, seq: int) -> None:

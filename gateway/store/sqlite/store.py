@@ -16,7 +16,7 @@ from gateway.core.job import Claim, ClaimLost, Idempotency, IdTaken, Job, NewJob
 from gateway.observe import Observer
 from gateway.store import bells
 from gateway.store.bells import OUTBOX, LocalBells
-from gateway.store.port import Call, Page, QueueLimits, Work
+from gateway.store.port import Page, QueueLimits, StoredCall, Work
 from gateway.store.sqlite import items, operations
 from gateway.store.sqlite.census import SqliteInsight
 from gateway.store.sqlite.database import Database
@@ -105,7 +105,7 @@ class SqliteStore:
         row = await self._one("find_job", id=response_id, tenant=tenant, now_ms=now_ms)
         return operations.to_job(row) if row else None
 
-    async def call_of(self, response_id: str) -> Call | None:
+    async def call_of(self, response_id: str) -> StoredCall | None:
         row = await self._one("call_by_id", id=response_id)
         return operations.to_call(row) if row else None
 
