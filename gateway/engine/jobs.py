@@ -248,7 +248,7 @@ class Jobs:
             self._followers.expect(job)
         accepted_id = None
         try:
-            accepted_id = await self._store.create(job, self._intake.limits)
+            accepted_id, work = await self._runner.accept(job)
         finally:
             if accepted_id != job.id:
                 self._credentials.forget(job.id)
@@ -262,7 +262,8 @@ class Jobs:
                 request=submission.request_id,
             )
             self._observer.job_accepted(job.id, job.backend, job.tenant, job.is_streamed)
-            self._runner.sent(job)
+            if work is not None:
+                self._runner.begin(work)
         return accepted_id
 
     async def find(self, response_id: str, tenant: bytes) -> Job | None:

@@ -110,6 +110,17 @@ class JobStore(Chores, Protocol):
             StoreUnavailable: Nothing was written.
         """
 
+    async def start(self, job: NewJob, limits: QueueLimits) -> tuple[str, Work | None]:
+        """The same for a job that there is room to run: if none waits at its backend, it is claimed in the
+        commit in which it is accepted.
+
+        Returns:
+            Its id, as `create`; the claim, unless it waits like any other.
+
+        Raises:
+            Exception: As `create`.
+        """
+
     async def repeated(self, tenant: bytes, idempotency: Idempotency, *, now_ms: int) -> str | None:
         """The job that the same key made, while it can be seen. Raises: KeyReused."""
 

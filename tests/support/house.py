@@ -14,7 +14,7 @@ import orjson
 
 from gateway.config import Settings
 from gateway.core.call import BackendCall
-from gateway.core.job import Job
+from gateway.core.job import Job, NewJob
 from gateway.core.retry import Patience
 from gateway.core.upstream import Upstream, UpstreamClosed, UpstreamFailed, UpstreamFrames
 from gateway.core.webhooks import Attempt, Delivery, Verdict
@@ -24,7 +24,7 @@ from gateway.engine.engine import Engine
 from gateway.engine.jobs import Repeat, Submission
 from gateway.engine.refusals import previous_not_found
 from gateway.observe import Observer
-from gateway.store.port import JobStore
+from gateway.store.port import JobStore, QueueLimits, Work
 from gateway.wire.calls import ResponsesSpeech, Speech
 from gateway.wire.http.head import Credential
 from gateway.wire.sse import KEEP_ALIVE, SseDecoder, data_of, split_frames
@@ -268,6 +268,13 @@ class Wrapped:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
+
+
+class Queueing(Wrapped):
+    """Every job waits for a claim of its own, as one does that is not alone."""
+
+    async def start(self, job: NewJob, limits: QueueLimits) -> tuple[str, Work | None]:
+        return await self.create(job, limits), None
 
 
 class House:

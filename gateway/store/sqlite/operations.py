@@ -184,6 +184,48 @@ def claim(
     return works
 
 
+def claim_new(raw: sqlite3.Connection, owner: str, job: NewJob) -> Work | None:
+    """Take the job that was stored just now; None if others wait at its backend: theirs may be the next turn.
+
+    What was just written is not read back.
+    """
+    turns = raw.execute(QUERIES["turns_at"], {"backend": job.backend}).fetchall()
+    if len(turns) > 1 or turns[0]["jobs"] > 1:
+        return None
+    values = {**dict(turns[0]), "backend": job.backend, "owner": owner, "now_ms": job.created_at_ms}
+    raw.execute(QUERIES["take_turn"], values)
+    raw.execute(QUERIES["claim"], values)
+    raw.execute(QUERIES["forget_turns"], {"backend": job.backend})
+    call = StoredCall(job.request, job.input, job.target, job.headers, job.sealed)
+    has_previous = job.previous_id is not None
+    turns_before_it = turns_before(raw, job.id, job.tenant) if has_previous else []
+    return Work(
+        Job(
+            id=job.id,
+            tenant=job.tenant,
+            status=Status.IN_PROGRESS,
+            epoch=1,
+            attempt=1,
+            next_seq=job.next_seq,
+            created_at_ms=job.created_at_ms,
+            started_at_ms=job.created_at_ms,
+            deadline_ms=job.deadline_ms,
+            is_streamed=job.is_streamed,
+            is_followable=job.is_followable,
+            is_rerunnable=job.is_rerunnable,
+            output_shown=False,
+            backend=job.backend,
+            priority=job.priority,
+            has_previous=has_previous,
+            is_unnamed=job.fingerprint is not None,
+            response=job.response,
+            final=None,
+        ),
+        call,
+        turns_before_it,
+    )
+
+
 def _work(raw: sqlite3.Connection, response_id: str) -> Work:
     row = raw.execute(QUERIES["work_by_id"], {"id": response_id}).fetchone()
     job = to_job(row)

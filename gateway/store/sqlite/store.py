@@ -72,6 +72,17 @@ class SqliteStore:
         self.bells.ring(bells.queue(job.backend))
         return accepted_id
 
+    async def start(self, job: NewJob, limits: QueueLimits) -> tuple[str, Work | None]:
+        def operation(raw: sqlite3.Connection) -> tuple[str, Work | None]:
+            accepted_id = operations.create(raw, job, limits)
+            is_new = accepted_id == job.id
+            return accepted_id, operations.claim_new(raw, self._owner, job) if is_new else None
+
+        accepted_id, work = await self._database.accept(operation, _size(job))
+        if work is None:
+            self.bells.ring(bells.queue(job.backend))
+        return accepted_id, work
+
     async def record(
         self,
         job: NewJob,
