@@ -18,11 +18,11 @@ from yarl import URL
 
 from gateway import __version__, loop
 from gateway.api.admin.changes import Changes
-from gateway.api.admin.page import Page
+from gateway.api.admin.page import UiFiles
 from gateway.api.admin.roles import Access
 from gateway.api.admin.routes import Ops
 from gateway.api.admin.v1 import AdminApi
-from gateway.api.admin.webhooks import Receivers
+from gateway.api.admin.webhooks import ReceiverRoutes
 from gateway.api.http.server import Server
 from gateway.api.identity.callers import Callers
 from gateway.api.identity.credential_check import CredentialCheck
@@ -125,7 +125,7 @@ def _stop_or_exit(stop: asyncio.Event, number: signal.Signals) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Running:
+class Gateway:
     """A gateway that answers.
 
     Attributes:
@@ -141,7 +141,7 @@ class Running:
 
 
 @asynccontextmanager
-async def running(settings: Settings) -> AsyncIterator[Running]:
+async def running(settings: Settings) -> AsyncIterator[Gateway]:
     """A gateway, from its first answer to the end of its drain.
 
     Raises:
@@ -199,7 +199,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             base_path=base_path,
             contract=contract,
         )
-        receivers = Receivers(engine.receivers)
+        receivers = ReceiverRoutes(engine.receivers)
         overviews, operators, actions = engine.for_operators(backends)
         asked_to_leave = asyncio.Event()
         access = Access(
@@ -229,7 +229,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             receivers,
             access,
             api,
-            Page() if settings.ui.page else None,
+            UiFiles() if settings.ui.page else None,
         )
         stack.push_async_callback(engine.stop)
         failed = await engine.start(
@@ -241,7 +241,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             public.lane = Lane(router, public, server, observer)
         admin_port = await _listen(stack, admin, admin_sockets)
         port = await _listen(stack, public, sockets)
-        yield Running(
+        yield Gateway(
             f"{_origin(server.host, port)}{base_path}",
             _origin(server.admin_host, admin_port),
             failed,

@@ -26,7 +26,7 @@ from gateway.core.job import Outcome, Status
 from gateway.core.unkept import unkept
 from gateway.engine.credentials import CallerHeaders
 from gateway.engine.engine import Engine
-from gateway.engine.foreground import BackendRefused, Plain
+from gateway.engine.foreground import BackendRefused, PlainCreate
 from gateway.engine.refusals import previous_not_found
 from gateway.engine.turns import CHAINABLE
 from gateway.observe import Observer
@@ -200,7 +200,7 @@ class ForegroundCreate:
             return outcome if is_kept else unkept(outcome)
 
         is_kept = self._records is not False and requests.is_turn(parsed)
-        plain = Plain(
+        plain = PlainCreate(
             response_id,
             caller.tenant,
             {**parsed, "store": is_kept},

@@ -116,10 +116,12 @@ class Responses:
             body = backend.speech.heard(body)
         accept_store_false = self._settings.background.store_false == "accept"
         requests.validate(body, accept_store_false=accept_store_false)
-        accepted = await self._jobs.earlier(caller.tenant, repeat)
-        if accepted is None:
-            submission = await self._submission(request, body, caller, repeat)
-            accepted = await self._jobs.submit(submission)
+        accepted = await self._jobs.accept(
+            caller.tenant,
+            repeat,
+            body.get("previous_response_id"),
+            lambda is_ours: self._vetted(request, body, caller, repeat, is_previous_ours=is_ours),
+        )
         headers = backend.speech.tools(body, body.get("input")).headers() if backend is not None else {}
         if body.get("stream") is True:
             self._observer.replays.labels("create").inc()
@@ -128,21 +130,23 @@ class Responses:
         answer.headers.update(headers)
         return answer
 
-    async def _submission(
+    async def _vetted(
         self,
         request: web.BaseRequest,
         body: dict[str, object],
         caller: Caller,
         repeat: Repeat,
+        *,
+        is_previous_ours: bool,
     ) -> Submission:
+        """A create that repeats no other, once its backend lets it in and has what it names."""
         webhook = webhooks.requested_url(body, self._settings.request_webhooks.metadata_key)
         backend = self._chooser.of_model(body.get("model"))
         await self._callers.vet(request, caller, backend)
         previous_id = body.get("previous_response_id")
-        is_ours = False
-        if isinstance(previous_id, str):
-            is_ours = await self._jobs.find(previous_id, caller.tenant) is not None
-            if not is_ours and not await self._callers.backend_knows(request, caller, previous_id, backend):
+        if isinstance(previous_id, str) and not is_previous_ours:
+            is_known = await self._callers.backend_knows(request, caller, previous_id, backend)
+            if not is_known:
                 raise previous_not_found(previous_id)
         if not backend.speech.is_certain and requests.has_built_in_tools(body):
             await backend.ask(head_of(request).credential)  # the answer says which of them are served
@@ -157,7 +161,6 @@ class Responses:
             target=request.raw_path,
             stored_headers=stored,
             held_headers=held,
-            is_previous_ours=is_ours,
             repeat=repeat,
             webhook=webhook,
             request_id=caller.request_id,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class Outlook:
     """An answer.
 
     Attributes:
@@ -79,7 +79,7 @@ class Around:
     silent_s: float | None = None
 
 
-def why_it_waits(job: Subject, around: Around) -> Told | None:
+def why_it_waits(job: Subject, around: Around) -> Outlook | None:
     """Why nobody works on it; None if somebody does, or it is over."""
     if job.is_over or job.is_owned:
         return None
@@ -90,32 +90,34 @@ def why_it_waits(job: Subject, around: Around) -> Told | None:
         if left_s > 0
         else "Its deadline has passed: it fails now."
     )
-    return Told(told.why, f"{told.sentence} {end}")
+    return Outlook(told.why, f"{told.sentence} {end}")
 
 
-def what_holds(job: Subject, around: Around) -> Told:
+def what_holds(job: Subject, around: Around) -> Outlook:
     """What a job that nobody runs waits for. Any job will do for what holds of all jobs of a backend."""
     name, now_ms = job.backend, around.now_ms
     if not around.is_known:
-        return Told("removed", f"The settings have no backend {name} any more: it fails within a second.")
+        return Outlook("removed", f"The settings have no backend {name} any more: it fails within a second.")
     if around.is_draining:
-        return Told("draining", "The gateway is shutting down: it goes on after the next start.")
+        return Outlook("draining", "The gateway is shutting down: it goes on after the next start.")
     if not around.can_store:
-        return Told("store", "The store cannot take output at present, so nothing is started.")
+        return Outlook("store", "The store cannot take output at present, so nothing is started.")
     if around.is_paused:
-        return Told("paused", f"An operator has paused the queue of {name}: resume it, and jobs start again.")
+        return Outlook(
+            "paused", f"An operator has paused the queue of {name}: resume it, and jobs start again."
+        )
     if job.not_before_ms > now_ms:
         in_s = span((job.not_before_ms - now_ms) / 1000)
         if job.put_offs:
             said = f"{name} has sent it away (429 or 503) {_times(job.put_offs)}"
-            return Told("retry_after", f"{said}: it is tried again in {in_s}.")
-        return Told("retry", f"A call of it has failed: it is tried again in {in_s}.")
+            return Outlook("retry_after", f"{said}: it is tried again in {in_s}.")
+        return Outlook("retry", f"A call of it has failed: it is tried again in {in_s}.")
     match around.halted:
         case "breaker":
-            return Told("breaker", _breaker(name, around))
+            return Outlook("breaker", _breaker(name, around))
         case "rest":
             said = f"{name} has said (429 or 503) that it has no time for background jobs"
-            return Told("rest", f"{said}: none is sent there for a while.")
+            return Outlook("rest", f"{said}: none is sent there for a while.")
         case "hold" if around.held_until_ms is None or around.held_until_ms > now_ms:
             until = (
                 ""
@@ -123,20 +125,22 @@ def what_holds(job: Subject, around: Around) -> Told:
                 else (f", or in {span((around.held_until_ms - now_ms) / 1000)} in any case")
             )
             said = f"{name} has requests waiting in its own queue, and background jobs are backfill"
-            return Told("backfill", f"{said}: it goes when that queue is short{until}.")
+            return Outlook("backfill", f"{said}: it goes when that queue is short{until}.")
     match around.barred:
         case "share":
             said = (
                 f"Its caller has its share of the {around.slots} slots of {name}, and other callers are about"
             )
-            return Told("share", f"{said}: it goes when a job of the caller ends.")
+            return Outlook("share", f"{said}: it goes when a job of the caller ends.")
         case "caller":
-            return Told("caller", f"The rate limit of its caller at {name} is used up for a while.")
+            return Outlook("caller", f"The rate limit of its caller at {name} is used up for a while.")
     if around.slots <= around.running:
         if around.slots == 0:
-            return Told("slot", f"{name} has no slot for background jobs: plain requests take all of them.")
-        return Told("slot", f"All {around.slots} slots of {name} are taken.{_ahead(job)}")
-    return Told("next", f"There is room at {name}: it starts in a moment.{_ahead(job)}")
+            return Outlook(
+                "slot", f"{name} has no slot for background jobs: plain requests take all of them."
+            )
+        return Outlook("slot", f"All {around.slots} slots of {name} are taken.{_ahead(job)}")
+    return Outlook("next", f"There is room at {name}: it starts in a moment.{_ahead(job)}")
 
 
 def _breaker(name: str, around: Around) -> str:
@@ -156,10 +160,10 @@ def _ahead(job: Subject) -> str:
     return f" {are} before it."
 
 
-def if_the_gateway_dies(job: Subject, around: Around) -> Told:
+def if_the_gateway_dies(job: Subject, around: Around) -> Outlook:
     """What becomes of it if the process is killed now, and started again or replaced by another."""
     if job.is_over:
-        return Told("kept", "Nothing: it is over, and its result and its events are stored.")
+        return Outlook("kept", "Nothing: it is over, and its result and its events are stored.")
     caveat = (
         " Its caller's credential is in memory only (no credentials.sealing_keys): if the backend refuses "
         "the call without it, it fails."
@@ -171,7 +175,7 @@ def if_the_gateway_dies(job: Subject, around: Around) -> Told:
     )
     if may_run and not job.is_owned:
         then = "another gateway runs it" if around.is_shared else "runs after the restart"
-        return Told("waits_again", f"It keeps its place in the queue, and {then}.{caveat}")
+        return Outlook("waits_again", f"It keeps its place in the queue, and {then}.{caveat}")
     if may_run:
         nth = f"attempt {job.attempt + 1} of {around.attempts_max}"
         again = (
@@ -179,13 +183,15 @@ def if_the_gateway_dies(job: Subject, around: Around) -> Told:
             if around.is_shared
             else "It runs again from its start"
         )
-        return Told("runs_again", f"{again}: nobody has seen output ({nth}).{caveat}")
+        return Outlook("runs_again", f"{again}: nobody has seen output ({nth}).{caveat}")
     kept = f"with its {job.event_count} events kept"
     if job.output_shown:
-        return Told("fails", f"It fails, {kept}: a reader may have seen output, and two are never spliced.")
+        return Outlook(
+            "fails", f"It fails, {kept}: a reader may have seen output, and two are never spliced."
+        )
     if not job.is_rerunnable:
-        return Told("fails", f"It fails, {kept}: its tools may have effects that must not happen twice.")
-    return Told("fails", f"It fails, {kept}: it has had {_attempts(job.attempt)}, and may not have more.")
+        return Outlook("fails", f"It fails, {kept}: its tools may have effects that must not happen twice.")
+    return Outlook("fails", f"It fails, {kept}: it has had {_attempts(job.attempt)}, and may not have more.")
 
 
 def _attempts(count: int) -> str:

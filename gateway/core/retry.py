@@ -14,7 +14,7 @@ from typing import Protocol, assert_never
 from gateway.core.job import Job
 from gateway.core.reason import Kind, Reason
 from gateway.core.upstream import UpstreamFailed
-from gateway.wire.failures import Told
+from gateway.wire.failures import ToldFailure
 
 STATUSES = {
     408: Reason.ERROR,  # RFC 9110: "may repeat the request"; both official SDKs do
@@ -167,7 +167,7 @@ def calls_made(job: Job, reason: Reason) -> int:
     return job.attempt + job.put_offs - (reason.kind is Kind.NOT_SENT)
 
 
-def reason_of(told: Told) -> Reason | None:
+def reason_of(told: ToldFailure) -> Reason | None:
     """The reason of an ending by what a backend told of its failure; None if that was its last word."""
     if told.is_last_word or told.failure["code"] in _LAST_WORDS or told.status is None:
         return None

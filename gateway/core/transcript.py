@@ -29,7 +29,7 @@ from gateway.wire.answers.notices import Notice
 from gateway.wire.answers.readers import NotAnEvent, Reader, ResponsesReader
 from gateway.wire.answers.text import Shelf, memory_of
 from gateway.wire.events import LIFECYCLE, TERMINAL, Event
-from gateway.wire.failures import Failure, Told, failure
+from gateway.wire.failures import Failure, ToldFailure, failure
 from gateway.wire.item_ids import FIRST_OUTPUT, to_be_looked_up
 from gateway.wire.sse import Frame, data_of, each_frame
 
@@ -128,7 +128,7 @@ class Transcript:
         self._next_seq = job.next_seq
         self._bytes_left = events_bytes_max
         self._answer: dict[str, Any] | None = None
-        self._unexplained: Told | None = None  # an error without a word: what says why may yet come
+        self._unexplained: ToldFailure | None = None  # an error without a word: what says why may yet come
         self._status = job.status
         self._shelf = shelf
         self._shelve_at = _LOOSE_BYTES_MAX
@@ -323,7 +323,7 @@ class Transcript:
             case _:
                 assert_never(ending)
 
-    def _told(self, output: list[Event], told: Told, last_word: Reason) -> Broken:
+    def _told(self, output: list[Event], told: ToldFailure, last_word: Reason) -> Broken:
         """The backend has said in its answer that it failed.
 
         Args:

@@ -18,8 +18,8 @@ from gateway.core.transcript import CancelRequested
 from gateway.engine.circumstances import Circumstances
 from gateway.engine.credentials import CallerHeaders
 from gateway.engine.endings import Endings
-from gateway.engine.jobs import Jobs, Submission
-from gateway.engine.refusals import refusing
+from gateway.engine.jobs import Jobs, Repeat, Submission
+from gateway.engine.refusals import previous_not_found, refusing
 from gateway.store.insight import Wanted
 from gateway.wire import calls
 from gateway.wire.errors import Fault, Refusal, invalid, not_found
@@ -137,19 +137,23 @@ class Actions:
         body = calls.body_of(call.request, call.input)
         if details.previous is not None:
             body["previous_response_id"] = details.previous
-        accepted = await self._jobs.submit(
-            Submission(
+        tenant = bytes.fromhex(details.tenant)
+
+        async def vetted(is_previous_ours: bool) -> Submission:
+            if details.previous is not None and not is_previous_ours:
+                raise previous_not_found(details.previous)
+            return Submission(
                 response_id=id_of(secrets.token_bytes(24)),
-                tenant=bytes.fromhex(details.tenant),
+                tenant=tenant,
                 backend=details.backend,
                 body=body,
                 target=call.target,
                 stored_headers=calls.headers_of(call.headers),
                 held_headers=CallerHeaders(None, {}),
-                is_previous_ours=details.previous is not None,
                 request_id=request_id,
             )
-        )
+
+        accepted = await self._jobs.accept(tenant, Repeat(), details.previous, vetted)
         return accepted.response_id
 
     # -- backends

@@ -33,7 +33,7 @@ from gateway.core.webhooks import (
 from gateway.engine.clock import Clock
 from gateway.observe import Observer, line
 from gateway.store.bells import OUTBOX
-from gateway.store.outbox import GivenUp, Waiting
+from gateway.store.outbox import GivenUp, LaneBacklog
 from gateway.store.port import JobStore
 
 _LOOK_S = 5.0
@@ -219,7 +219,7 @@ class Deliveries:
         ended_before_ms = now_ms - int(self._settings.retry_for_s * 1000)
         while given_up := await self._outbox.give_up_old(ended_before_ms=ended_before_ms):
             self._gave_up(given_up, "too_old")
-        by_owner: defaultdict[str, list[Waiting]] = defaultdict(list)
+        by_owner: defaultdict[str, list[LaneBacklog]] = defaultdict(list)
         for waiting in await self._outbox.waiting():
             by_owner[owner_of(waiting.lane)].append(waiting)
         for lanes in by_owner.values():

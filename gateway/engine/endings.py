@@ -34,7 +34,10 @@ _DAMAGED = Abandoned(
 )
 
 
-class Running(Protocol):
+_DEFECT = Abandoned("The gateway failed while it ended this response.", Reason.DEFECT)
+
+
+class LiveRun(Protocol):
     """A run of this process, as far as its end goes."""
 
     async def flush(self) -> None:
@@ -64,7 +67,7 @@ class Endings:
     settings: BackgroundSettings
     observer: Observer
     outputs: Outputs
-    runs: dict[str, Running]
+    runs: dict[str, LiveRun]
     owed: dict[str, Stop]
 
     async def commit(self, claim: Claim, outcome: Outcome) -> None:
@@ -165,11 +168,14 @@ class Endings:
         """Takes what is stored out of its list: it is not in memory any more when the ending is made."""
         bytes_max = self.settings.events_bytes_max
         with closing(self.outputs.shelf()) as shelf:
+            now = Now(self.clock.now_ms())
             try:
                 transcript = Transcript.restored(
                     claim.job, stored.pop(), events_bytes_max=bytes_max, shelf=shelf
                 )
-            except Unreadable:  # it has to end all the same, whoever asked, or it would be asked for ever
+                return transcript.stop(stop, now)
+            except Exception as error:
+                # Whoever asked, it has to end all the same, or it would be asked for ever.
                 line("defect", level=logging.ERROR, id=claim.id, exc_info=True)
-                transcript, stop = Transcript(claim.job, events_bytes_max=bytes_max), _DAMAGED
-            return transcript.stop(stop, Now(self.clock.now_ms()))
+                last_word = _DAMAGED if isinstance(error, Unreadable) else _DEFECT
+                return Transcript(claim.job, events_bytes_max=bytes_max).stop(last_word, now)

@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Plain:
+class PlainCreate:
     """A plain create request.
 
     Attributes:
@@ -91,7 +91,7 @@ class Foreground:
         self._outputs = outputs
         self._head_wait_s = head_wait_s
 
-    async def finish(self, plain: Plain, backend: Backend) -> bytes:
+    async def finish(self, plain: PlainCreate, backend: Backend) -> bytes:
         """JSON of the whole Response. Raises: BackendRefused; Refusal, if the API cannot say it."""
         async with aclosing(self._commands(plain, backend)) as commands:
             async for command in commands:
@@ -99,14 +99,14 @@ class Foreground:
                     return command.outcome.final
         raise AssertionError("a run ends with a Finish")
 
-    async def stream(self, plain: Plain, backend: Backend) -> AsyncGenerator[bytes, None]:
+    async def stream(self, plain: PlainCreate, backend: Backend) -> AsyncGenerator[bytes, None]:
         """Its events as they come, the first of them with the head of the backend's answer. Raises: as
         `finish`, by the first block."""
         async with aclosing(self._commands(plain, backend)) as commands:
             async for command in commands:
                 yield command.outcome.events if isinstance(command, Finish) else command.events
 
-    async def _commands(self, plain: Plain, backend: Backend) -> AsyncGenerator[Append | Finish, None]:
+    async def _commands(self, plain: PlainCreate, backend: Backend) -> AsyncGenerator[Append | Finish, None]:
         """Those of one run; of a second one, if the first was broken off before its client had a byte: as
         good as a request that was not answered, which goes elsewhere."""
         attempt, is_streamed = 1, plain.body.get("stream") is True
@@ -142,7 +142,7 @@ class Foreground:
             async for command in commands:
                 yield command
 
-    def _exchange(self, plain: Plain, backend: Backend, shelf: Shelf, attempt: int) -> Exchange:
+    def _exchange(self, plain: PlainCreate, backend: Backend, shelf: Shelf, attempt: int) -> Exchange:
         """A run of the request."""
         request, speech = {**plain.body, "previous_response_id": None}, backend.speech
         job = foreground_job(

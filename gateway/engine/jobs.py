@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -30,7 +31,7 @@ from gateway.engine.outputs import Outputs
 from gateway.engine.refusals import refusal_of, refusing
 from gateway.engine.runner import Runner
 from gateway.engine.thoughts import Thoughts
-from gateway.engine.turns import Turns
+from gateway.engine.turns import Turns, check_chainable
 from gateway.observe import Observer
 from gateway.store.port import JobStore
 from gateway.wire import responses
@@ -63,8 +64,6 @@ class Submission:
         backend: Name of the one that it goes to.
         target: Raw path and query of the backend call.
         stored_headers: May lie on disk; `held_headers` may not.
-        is_previous_ours: Whether `previous_response_id` is to be found in this store; if not, it is the
-            backend's to resolve.
         webhook: URL of the caller's own to tell of the end.
         request_id: Of the create, for the log.
     """
@@ -76,10 +75,14 @@ class Submission:
     target: str
     stored_headers: dict[str, str]
     held_headers: CallerHeaders
-    is_previous_ours: bool
     repeat: Repeat = Repeat()
     webhook: str | None = field(default=None, repr=False)
     request_id: str | None = None
+
+
+Vetted = Callable[[bool], Awaitable[Submission]]
+"""Judges a create that is new, and asks whom it has to; it is given whether the previous response is in this
+store: if not, it is the backend's to resolve. Raises: Refusal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,15 +148,28 @@ class Jobs:
         """Before the work on a new request that repeats no other. Raises: Refusal, if the queue is full."""
         self._intake.check(tenant)
 
-    async def earlier(self, tenant: bytes, repeat: Repeat) -> Accepted | None:
-        """The job that this create repeats, whatever else has changed since; None if it is a new one.
+    async def accept(self, tenant: bytes, repeat: Repeat, previous_id: object, vetted: Vetted) -> Accepted:
+        """Accept a job; it is stored when this returns, and will run whatever its client does. A create that
+        repeats another gets the job of the first, whatever else has changed since, and is not judged.
 
-        A retry without a key adopts a job that no request has named: nobody is known to have its id.
+        Args:
+            previous_id: The response that the create names as the one it goes on from.
 
         Raises:
-            Refusal: The key was used for another request, or nothing is accepted at the moment.
+            Refusal: Nothing was accepted.
         """
         self._check_accepting()
+        earlier = await self._earlier(tenant, repeat)
+        if earlier is not None:
+            return earlier
+        previous = await self.find(previous_id, tenant) if isinstance(previous_id, str) else None
+        return await self._submit(await vetted(previous is not None), previous)
+
+    async def _earlier(self, tenant: bytes, repeat: Repeat) -> Accepted | None:
+        """The job that this create repeats; None if it is a new one.
+
+        A retry without a key adopts a job that no request has named: nobody is known to have its id.
+        """
         earlier_id, now_ms = None, self._clock.now_ms()
         with refusing():
             if repeat.idempotency is not None:
@@ -167,18 +183,13 @@ class Jobs:
                     self._observer.job_adopted(earlier_id)
         return await self._accepted(earlier_id, tenant) if earlier_id is not None else None
 
-    async def submit(self, submission: Submission) -> Accepted:
-        """Accept a job; it is stored when this returns, and will run whatever its client does.
-
-        Raises:
-            Refusal: Nothing was accepted.
-        """
-        self._check_accepting()
+    async def _submit(self, submission: Submission, previous: Job | None) -> Accepted:
+        self._check_accepting()  # it may have taken a while to judge it
         body = self._tiers.applied(submission.body, submission.tenant)
-        named_id = body.get("previous_response_id") if submission.is_previous_ours else None
-        previous_id = None
-        if named_id is not None:
-            previous_id = (await self.turns.chainable(named_id, submission.tenant)).id
+        named_id = body.get("previous_response_id") if previous is not None else None
+        if previous is not None:
+            check_chainable(previous, named_id)
+        previous_id = previous.id if previous is not None else None
         backend = self._backends.get(submission.backend)
         body = {**body, "input": await self.turns.told(body.get("input"), submission.tenant, backend)}
         if backend is not None and backend.speech.is_certain:  # what it cannot be told is better known now
@@ -237,7 +248,7 @@ class Jobs:
             self._followers.expect(job)
         accepted_id = None
         try:
-            accepted_id = await self._store.create(job, self._intake.limits)
+            accepted_id, work = await self._runner.accept(job)
         finally:
             if accepted_id != job.id:
                 self._credentials.forget(job.id)
@@ -251,7 +262,8 @@ class Jobs:
                 request=submission.request_id,
             )
             self._observer.job_accepted(job.id, job.backend, job.tenant, job.is_streamed)
-            self._runner.sent(job)
+            if work is not None:
+                self._runner.begin(work)
         return accepted_id
 
     async def find(self, response_id: str, tenant: bytes) -> Job | None:

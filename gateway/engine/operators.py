@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 
 from gateway.core.job import FIRST_OUTPUT_SEQ, LIVE, Job
-from gateway.core.outlook import Subject, Told, if_the_gateway_dies, what_holds, why_it_waits
+from gateway.core.outlook import Outlook, Subject, if_the_gateway_dies, what_holds, why_it_waits
 from gateway.core.tiers import TIERS
 from gateway.engine.circumstances import Circumstances
 from gateway.engine.clock import Clock
@@ -22,7 +22,7 @@ from gateway.observe import Observer
 from gateway.observe.journal import Move
 from gateway.store.insight import Details, Facts
 from gateway.store.insight import Wanted as Wanted  # for the API, which never touches a store
-from gateway.store.port import Call
+from gateway.store.port import StoredCall
 
 _RATES_MAX = 2_000
 _RATE_S_MIN = 0.9
@@ -34,7 +34,7 @@ REWOUND = b"event: rewound\ndata: {}\n\n"
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class JobRow:
     """A job in a list: what the store has, and what its run knows."""
 
     facts: Facts
@@ -56,10 +56,10 @@ class OneJob:
     """
 
     details: Details
-    row: Row
+    row: JobRow
     moves: list[Move]
-    waits: Told | None
-    if_killed: Told
+    waits: Outlook | None
+    if_killed: Outlook
     readers: int
     replica: int | None
     upstream_request: str | None
@@ -86,7 +86,7 @@ class Operators:
 
     async def jobs(
         self, wanted: Wanted, *, limit: int, before: int | None, is_oldest_first: bool
-    ) -> tuple[list[Row], int | None]:
+    ) -> tuple[list[JobRow], int | None]:
         """Some jobs, and where to go on (None: there are no more). Raises: StoreUnavailable."""
         listing = await self._insight.jobs(
             wanted, limit=limit, before=before, is_oldest_first=is_oldest_first
@@ -95,7 +95,7 @@ class Operators:
         barred = self._runner.barred(now_ms)
         return [self._row(facts, now_ms, barred) for facts in listing.jobs], listing.before
 
-    def _row(self, facts: Facts, now_ms: int, barred: Mapping[tuple[str, bytes], str] | None) -> Row:
+    def _row(self, facts: Facts, now_ms: int, barred: Mapping[tuple[str, bytes], str] | None) -> JobRow:
         progress = self._runner.progress(facts.id)
         if progress is None:
             waits = None
@@ -105,10 +105,10 @@ class Operators:
                     _subject(facts), self._circumstances.around(facts.backend, None, now_ms, barred=why)
                 )
             tier, word = TIERS[facts.priority], waits.why if waits is not None else None
-            return Row(facts, tier, False, facts.event_count, None, None, word)
+            return JobRow(facts, tier, False, facts.event_count, None, None, word)
         rate = self._rate(facts.id, progress.event_count)
         tier, silent_s = TIERS[facts.priority], round(progress.silent_s, 2)
-        return Row(facts, tier, True, progress.event_count, rate, silent_s, None)
+        return JobRow(facts, tier, True, progress.event_count, rate, silent_s, None)
 
     def _rate(self, response_id: str, count: int) -> float | None:
         """Events a second since the last look, if that is not too short ago to tell."""
@@ -150,7 +150,7 @@ class Operators:
 
     # -- content
 
-    async def call_of(self, response_id: str) -> Call | None:
+    async def call_of(self, response_id: str) -> StoredCall | None:
         """What a job was asked for; None if there is none. Raises: StoreUnavailable."""
         return await self._store.call_of(response_id)
 
@@ -188,7 +188,7 @@ class Operators:
                 await asyncio.sleep(_EVENTS_AGAIN_S)
 
 
-def _subject(facts: Facts, row: Row | None = None) -> Subject:
+def _subject(facts: Facts, row: JobRow | None = None) -> Subject:
     """A job as `core.outlook` judges it; of facts alone, only the word for what it waits for is right."""
     whole = facts if isinstance(facts, Details) else None
     return Subject(

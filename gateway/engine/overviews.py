@@ -14,7 +14,7 @@ from gateway.core.outlook import Subject, what_holds
 from gateway.engine.circumstances import Circumstances
 from gateway.engine.clock import Clock
 from gateway.observe import Observer, line
-from gateway.observe.history import STEP_MS, Kind, Live
+from gateway.observe.history import STEP_MS, JobKind, Live
 from gateway.store.insight import Backlog, Crowd, WaitingJobs
 
 _FRESH_S = 1.0
@@ -186,8 +186,8 @@ def _anybody(backend: str) -> Subject:
     return Subject(backend, False, False, 0, 0, True, False, 0, 0, 0, 0, 0)
 
 
-def _kind(crowd: Crowd) -> Kind:
-    return Kind(crowd.backend, crowd.model or "", crowd.tenant[:8])
+def _kind(crowd: Crowd) -> JobKind:
+    return JobKind(crowd.backend, crowd.model or "", crowd.tenant[:8])
 
 
 def _age_s(since_ms: int | None, now_ms: int) -> float | None:

@@ -188,7 +188,7 @@ class Run:
             await self.log.flush()
 
     async def stop(self, stop: Stop) -> bool:
-        """End it by its own machine: see `endings.Running`."""
+        """End it by its own machine: see `endings.LiveRun`."""
         async with self.log.quiet():  # a commit that is under way would not be known to have happened
             exchange = self._exchange
             if self.task is None or self._is_stopped or exchange is None or exchange.machine.is_over:

@@ -57,15 +57,66 @@ class Runner:
         self._slots = Slots()
         self._unflushed = Unflushed(settings.unflushed_total_bytes_max)
         self._claiming = asyncio.Lock()
+        self._group: asyncio.TaskGroup | None = None
+        self._starting = 0  # jobs that are claimed with their acceptance, just now
+        self._none_starts = asyncio.Event()
+        self._none_starts.set()
         self._is_draining = False
 
     def ring(self) -> None:
         """There may be work."""
         self._bell.set()
 
-    def sent(self, job: NewJob) -> None:
-        """A job was accepted, and waits."""
-        self._slots.sent(job.backend, job.tenant, job.priority, self._clock.now_ms())
+    async def accept(self, job: NewJob) -> tuple[str, Work | None]:
+        """Store a job. If there is room for it, and none waits before it, it is claimed in the same commit,
+        and goes to `begin` at once.
+
+        Returns:
+            Its id, of a repeated create that of the first; and the claim.
+
+        Raises:
+            KeyReused, QueueFull, PreviousGone, StoreUnavailable: Nothing was written.
+        """
+        limits, now_ms = self._intake.limits, self._clock.now_ms()
+        if not self._has_room(job, now_ms):
+            accepted_id = await self._store.create(job, limits)
+            if accepted_id == job.id:
+                self._slots.sent(job.backend, job.tenant, job.priority, now_ms)
+            return accepted_id, None
+        self._slots.taken(job.backend, job.tenant, job.priority, now_ms)
+        self._starting += 1
+        self._none_starts.clear()
+        work = None
+        try:
+            accepted_id, work = await self._store.start(job, limits)
+        finally:
+            self._starting -= 1
+            if not self._starting:
+                self._none_starts.set()
+            if work is None:
+                self._slots.freed(job.backend, job.tenant)
+                self.ring()
+        return accepted_id, work
+
+    def begin(self, work: Work) -> None:
+        """Run a job that `accept` has claimed."""
+        assert self._group is not None
+        self._start(self._group, work, work.job.created_at_ms)
+        self._intake.started(1)
+        self._observer.running.set(len(self._runs))
+
+    def _has_room(self, job: NewJob, now_ms: int) -> bool:
+        """Whether a new job may be started now. One that is held back for plain requests may not."""
+        name, backends = job.backend, self._backends
+        if (
+            self._group is None
+            or self._is_draining
+            or name not in backends.names
+            or backends.held_until_ms(name, now_ms) is not None
+        ):
+            return False
+        room, resting = self._slots.room(name, backends.slots(name), backends.slots_kept(name), now_ms)
+        return room > 0 and job.tenant not in resting
 
     def barred(self, now_ms: int) -> dict[tuple[str, bytes], str]:
         """Backends, and the callers of whom no job may be started there now, with the reason."""
@@ -106,11 +157,11 @@ class Runner:
             await self._run()
 
     async def _run(self) -> None:
-        async with asyncio.TaskGroup() as group:
+        async with asyncio.TaskGroup() as self._group:
             while True:
                 self._bell.clear()
                 async with self._claiming:
-                    await self._claim_some(group)
+                    await self._claim_some(self._group)
                 try:
                     async with asyncio.timeout(_POLL_S):
                         await self._bell.wait()
@@ -140,6 +191,7 @@ class Runner:
                 line("store_unavailable", level=logging.DEBUG, doing="claim", reason=str(error))
                 return
             for claim in claims:
+                self._slots.taken(name, claim.job.tenant, claim.job.priority, now_ms)
                 self._start(group, claim, now_ms)
             if claims:
                 self._intake.started(len(claims))
@@ -163,7 +215,6 @@ class Runner:
         run = Run(claim, log, backend, self._endings, self._thoughts, self._silence, self._attempts_max)
         run.task = group.create_task(self._run_one(run), name=f"run-{claim.id}")
         self._runs[claim.id] = self._endings.runs[claim.id] = run
-        self._slots.taken(claim.job.backend, claim.job.tenant, claim.job.priority, now_ms)
         # Not by the coroutine: that of a task cancelled before its first step never runs.
         run.task.add_done_callback(functools.partial(self._ended, run))
 
@@ -217,6 +268,7 @@ class Runner:
         """Start nothing more, let what runs end, and stop the rest. Returns the claims of the stopped."""
         self._is_draining = True
         async with self._claiming:  # what is being claimed just now is a run, too
+            await self._none_starts.wait()
             tasks = self._tasks()
         if tasks:
             await loop.are_done(tasks, timeout_s)

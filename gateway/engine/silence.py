@@ -19,7 +19,7 @@ _LOOKS = 6
 """In the time after which a silence is told of."""
 
 
-class Waiting(Protocol):
+class BackendWait(Protocol):
     """A run, as far as it waits for its backend.
 
     Attributes:
@@ -43,10 +43,10 @@ class Silence:
     def __init__(self, after_s: float, observer: Observer) -> None:
         self._after_s = after_s
         self._observer = observer
-        self._all: set[Waiting] = set()
+        self._all: set[BackendWait] = set()
 
     @contextmanager
-    def watched(self, waiting: Waiting) -> Iterator[None]:
+    def watched(self, waiting: BackendWait) -> Iterator[None]:
         """For as long as it runs; it says itself since when it waits."""
         self._all.add(waiting)
         try:

@@ -153,7 +153,10 @@ class Turns:
 
     async def up_to(self, previous_id: str, tenant: bytes) -> list[items.Turn]:
         """The turns of a conversation to one of our responses. Raises: Refusal, if it cannot be continued."""
-        previous = await self.chainable(previous_id, tenant)
+        previous = await self._find(previous_id, tenant)
+        if previous is None:
+            raise previous_not_found(previous_id)
+        check_chainable(previous, previous_id)
         with refusing():
             call = await self._store.call_of(previous.id)
             turns = await self._store.turns_before(previous.id, tenant)
@@ -161,27 +164,25 @@ class Turns:
             raise previous_not_found(previous_id)
         return [*turns, items.Turn(previous.id, call.input, previous.final, previous.backend)]
 
-    async def chainable(self, previous_id: str, tenant: bytes) -> Job:
-        """The response that a new one goes on from. Raises: Refusal, if there is none or it cannot be."""
-        previous = await self._find(previous_id, tenant)
-        if previous is None:
-            raise previous_not_found(previous_id)
-        if previous.final is not None and previous.status in CHAINABLE:
-            if not previous.has_previous and responses.goes_on(previous.final):
-                raise invalid(
-                    f"Response '{previous_id}' goes on from a response of the backend's own, "
-                    "whose content the gateway does not have: it cannot be continued here.",
-                    param="previous_response_id",
-                    code="previous_response_not_usable",
-                )
-            return previous
-        is_over = previous.status.is_terminal
-        raise invalid(
-            f"Response '{previous_id}' is {'' if is_over else 'still '}{previous.status.value}; "
-            "only a completed or incomplete response can be continued.",
-            param="previous_response_id",
-            code="previous_response_not_usable" if is_over else "previous_response_not_ready",
-        )
+
+def check_chainable(previous: Job, named_id: object) -> None:
+    """Let a response be gone on from, whatever its client calls it. Raises: Refusal, if it cannot be."""
+    if previous.final is not None and previous.status in CHAINABLE:
+        if not previous.has_previous and responses.goes_on(previous.final):
+            raise invalid(
+                f"Response '{named_id}' goes on from a response of the backend's own, "
+                "whose content the gateway does not have: it cannot be continued here.",
+                param="previous_response_id",
+                code="previous_response_not_usable",
+            )
+        return
+    is_over = previous.status.is_terminal
+    raise invalid(
+        f"Response '{named_id}' is {'' if is_over else 'still '}{previous.status.value}; "
+        "only a completed or incomplete response can be continued.",
+        param="previous_response_id",
+        code="previous_response_not_usable" if is_over else "previous_response_not_ready",
+    )
 
 
 def _may_know_items(backend: Backend | None) -> bool:

@@ -22,7 +22,7 @@ _SERIES_MAX = 8
 OTHERS = "others"
 
 
-class Kind(NamedTuple):
+class JobKind(NamedTuple):
     """Which jobs."""
 
     backend: str
@@ -33,7 +33,7 @@ class Kind(NamedTuple):
 class Live(NamedTuple):
     """How many of a kind there are at a moment."""
 
-    kind: Kind
+    kind: JobKind
     waiting: int
     running: int
 
@@ -45,14 +45,14 @@ class Series(NamedTuple):
     points: list[float | None]
 
 
-_NO_KIND = Kind(OTHERS, OTHERS, OTHERS)
+_NO_KIND = JobKind(OTHERS, OTHERS, OTHERS)
 
 
 @dataclass(slots=True)
 class _Step:
-    created: Counter[Kind] = field(default_factory=Counter)
-    finished: Counter[tuple[Kind, str]] = field(default_factory=Counter)
-    waits: list[tuple[Kind, float]] = field(default_factory=list)
+    created: Counter[JobKind] = field(default_factory=Counter)
+    finished: Counter[tuple[JobKind, str]] = field(default_factory=Counter)
+    waits: list[tuple[JobKind, float]] = field(default_factory=list)
     waits_count: int = 0
     live: list[Live] | None = None
 
@@ -69,16 +69,16 @@ class History:
         self._steps: deque[_Step] = deque([_Step()], maxlen=_STEPS_MAX)
         self.end_ms = 0
 
-    def created(self, kind: Kind) -> None:
+    def created(self, kind: JobKind) -> None:
         created = self._steps[-1].created
         created[kind if kind in created or len(created) < _KINDS_MAX else _NO_KIND] += 1
 
-    def finished(self, kind: Kind, outcome: str) -> None:
+    def finished(self, kind: JobKind, outcome: str) -> None:
         finished = self._steps[-1].finished
         is_known = (kind, outcome) in finished or len(finished) < _KINDS_MAX
         finished[kind if is_known else _NO_KIND, outcome] += 1
 
-    def waited(self, kind: Kind, seconds: float) -> None:
+    def waited(self, kind: JobKind, seconds: float) -> None:
         """A job was started after so long."""
         step = self._steps[-1]
         step.waits_count += 1
@@ -94,7 +94,7 @@ class History:
         self._steps.append(_Step())
 
     def series(
-        self, what: str, by: str | None, only: Callable[[Kind], bool] = lambda kind: True
+        self, what: str, by: str | None, only: Callable[[JobKind], bool] = lambda kind: True
     ) -> list[Series]:
         """The lines of a chart, the largest first.
 
@@ -119,7 +119,7 @@ class History:
         return lines
 
 
-def _counted(step: _Step, what: str, by: str | None, only: Callable[[Kind], bool]) -> Counter[str] | None:
+def _counted(step: _Step, what: str, by: str | None, only: Callable[[JobKind], bool]) -> Counter[str] | None:
     found = Counter[str]()
     match what:
         case "created":
@@ -139,7 +139,7 @@ def _counted(step: _Step, what: str, by: str | None, only: Callable[[Kind], bool
     return found
 
 
-def _name(kind: Kind, by: str | None, what: str) -> str:
+def _name(kind: JobKind, by: str | None, what: str) -> str:
     match by:
         case "backend":
             return kind.backend

@@ -15,7 +15,7 @@ from prometheus_client import Counter
 
 from gateway.logs import JobFacts, line
 from gateway.observe.backends import BackendObserver
-from gateway.observe.history import History, Kind
+from gateway.observe.history import History, JobKind
 from gateway.observe.journal import Journal
 from gateway.observe.store import StoreObserver
 from gateway.observe.webhooks import WebhookObserver
@@ -220,5 +220,5 @@ class Observer(BackendObserver, StoreObserver, WebhookObserver):
         line("clock_jump", level=logging.WARNING, seconds=round(seconds, 1))
 
 
-def _kind(backend: str, facts: Mapping[str, object], tenant: bytes) -> Kind:
-    return Kind(backend, str(facts.get("model") or ""), tenant.hex()[:8])
+def _kind(backend: str, facts: Mapping[str, object], tenant: bytes) -> JobKind:
+    return JobKind(backend, str(facts.get("model") or ""), tenant.hex()[:8])

@@ -32,7 +32,7 @@ _ESTABLISHED: Final = 1
 _ACKED_AT: Final = slice(120, 128)  # tcpi_bytes_acked, which counts the handshake as one
 
 
-class Call(Protocol):
+class Requester(Protocol):
     """Whoever has sent a request."""
 
     def answered(self, head: AnswerHead, body: bytes, is_end: bool) -> None:
@@ -105,7 +105,7 @@ class Wire(asyncio.Protocol):
     def __init__(self, known: KnownAnswers) -> None:
         self._known = known
         self._transport: asyncio.Transport | None = None
-        self._call: Call | None = None
+        self._call: Requester | None = None
         self._parser: HttpResponseParser | None = None
         self._payload: StreamReader | None = None  # of the answer that the parser is in
         self._left = 0  # to come of a body that is counted
@@ -127,7 +127,7 @@ class Wire(asyncio.Protocol):
         info = self._tcp_info()
         return self.is_open and (info is None or info[0] == _ESTABLISHED)
 
-    def send(self, call: Call, request: bytes, *, shows_bodies: bool) -> None:
+    def send(self, call: Requester, request: bytes, *, shows_bodies: bool) -> None:
         """
         Args:
             shows_bodies: Answers to this request have a body.

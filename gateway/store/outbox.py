@@ -10,7 +10,7 @@ from gateway.core.webhooks import Delivery, Endpoint, Judge, Standing, unchanged
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
+class LaneBacklog:
     """How many events wait in a lane, when the response ended that has waited longest, and since when the
     receiver is down (None: it is up)."""
 
@@ -98,7 +98,7 @@ class Outbox(Protocol):
     async def give_up_surplus(self, lane: str, surplus: int) -> list[GivenUp]:
         """Remove up to so many of a lane's events, the oldest."""
 
-    async def waiting(self) -> list[Waiting]:
+    async def waiting(self) -> list[LaneBacklog]:
         """What waits, by lane."""
 
     async def disabled(self) -> list[Disabled]:

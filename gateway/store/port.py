@@ -27,7 +27,7 @@ class QueueLimits:
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class StoredCall:
     """What was asked for: see `NewJob`."""
 
     request: bytes
@@ -41,7 +41,7 @@ class Call:
 class Work(Claim):
     """A claim with all that a run needs: what was asked for, and the turns before it, oldest first."""
 
-    call: Call
+    call: StoredCall
     turns: list[Turn]
 
     @property
@@ -110,6 +110,17 @@ class JobStore(Chores, Protocol):
             StoreUnavailable: Nothing was written.
         """
 
+    async def start(self, job: NewJob, limits: QueueLimits) -> tuple[str, Work | None]:
+        """The same for a job that there is room to run: if none waits at its backend, it is claimed in the
+        commit in which it is accepted.
+
+        Returns:
+            Its id, as `create`; the claim, unless it waits like any other.
+
+        Raises:
+            Exception: As `create`.
+        """
+
     async def repeated(self, tenant: bytes, idempotency: Idempotency, *, now_ms: int) -> str | None:
         """The job that the same key made, while it can be seen. Raises: KeyReused."""
 
@@ -142,7 +153,7 @@ class JobStore(Chores, Protocol):
     async def find(self, response_id: str, tenant: bytes, *, now_ms: int) -> Job | None:
         """A client's job; None if it is unknown, expired, deleted or another tenant's."""
 
-    async def call_of(self, response_id: str) -> Call | None:
+    async def call_of(self, response_id: str) -> StoredCall | None:
         """What a job was asked for."""
 
     async def turns_before(self, response_id: str, tenant: bytes) -> list[Turn]:

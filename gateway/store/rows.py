@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from gateway.core.job import Job, Sealed, Status
-from gateway.store.port import Call, Page
+from gateway.store.port import Page, StoredCall
 from gateway.wire.sse import split_frames
 
 
@@ -36,9 +36,9 @@ def to_job(row: Any) -> Job:
     )
 
 
-def to_call(row: Any) -> Call:
+def to_call(row: Any) -> StoredCall:
     sealed = None if row["sealed"] is None else Sealed(row["key_id"], row["sealed"])
-    return Call(row["request"], row["input"], row["target"], row["headers"], sealed)
+    return StoredCall(row["request"], row["input"], row["target"], row["headers"], sealed)
 
 
 def to_page(rows: Iterable[Any], after: int, bytes_max: int) -> Page | None:

@@ -31,7 +31,7 @@ _SEED_DIGITS: Final = 40
 _MADE_UP = re.compile(rf"[a-z]+_([0-9a-f]{{{_SEED_DIGITS}}})([0-9a-f]{{8}})\Z")
 
 
-class Place(Enum):
+class ItemPlace(Enum):
     """Where in a response an item is."""
 
     INPUT = auto()
@@ -51,12 +51,12 @@ def id_of(item: Item, response_id: str, number: int) -> str:
     return f"{prefix}_{_seed(response_id)}{number:08x}"
 
 
-def place_of(item_id: str) -> tuple[str, Place] | None:
+def place_of(item_id: str) -> tuple[str, ItemPlace] | None:
     """The beginning of the id of an item's response, and its place there; None if the id does not tell."""
     found = _MADE_UP.match(item_id)
     if found is None:
         return None
-    return f"resp_{found[1]}", Place.INPUT if int(found[2], 16) >= FIRST_INPUT else Place.OUTPUT
+    return f"resp_{found[1]}", ItemPlace.INPUT if int(found[2], 16) >= FIRST_INPUT else ItemPlace.OUTPUT
 
 
 def is_reference(item: Item) -> bool:

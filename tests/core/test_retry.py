@@ -24,7 +24,7 @@ from gateway.core.retry import (
     rest_s,
 )
 from gateway.core.upstream import UpstreamFailed
-from gateway.wire.failures import Told, failure
+from gateway.wire.failures import ToldFailure, failure
 
 PATIENCE = Patience(
     down_wait_s=300,
@@ -244,7 +244,7 @@ def test_the_status_of_an_error_says_whether_it_may_pass(
     statuses: tuple[int | None, ...], reason: str | None
 ) -> None:
     for status in statuses:
-        assert reason_of(Told(failure("x"), status)) == reason, status
+        assert reason_of(ToldFailure(failure("x"), status)) == reason, status
         assert reason is None or Reason(reason).kind in (Kind.PUT_OFF, Kind.BROKEN_OFF)
 
 
@@ -261,8 +261,8 @@ def test_the_status_of_an_error_says_whether_it_may_pass(
 )
 def test_what_no_wait_changes_is_not_asked_for_again_whatever_its_status(code: str) -> None:
     for status in (400, 429, 500, 503, None):
-        assert reason_of(Told(failure("x", code), status)) is None
-    assert reason_of(Told(failure("x", "rate_limit_exceeded"), 429, is_last_word=True)) is None
+        assert reason_of(ToldFailure(failure("x", code), status)) is None
+    assert reason_of(ToldFailure(failure("x", "rate_limit_exceeded"), 429, is_last_word=True)) is None
 
 
 def test_what_stands_in_for_an_answer_may_pass() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from gateway.core.transcript import Transcript
 from tests.support.house import Build, Hold, House, Wrapped, frames, parsed
 
 DAMAGED = [b"\x00" * 64 + b"\n\n", b"event: response.output_text.delta\n\n"]
@@ -95,6 +96,24 @@ async def test_a_defect_in_ending_one_job_does_not_keep_the_others_from_their_en
     async with asyncio.timeout(10):  # a round of the engine's own may have it just now
         while (await house.shown(wicked))["status"] != "failed":
             await house.tick()
+
+
+async def test_a_job_whose_end_cannot_be_made_fails_without_it_and_once(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, (response_id,) = await lost(build, 1)
+
+    def restored(*_: object, **__: object) -> Transcript:
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(Transcript, "restored", restored)
+    house = await build(is_started=False)
+    assert (await house.cancel(response_id))["error"]["message"].startswith(
+        "The gateway failed while it ended"
+    )
+    stored = parsed(await house.store.all_events(response_id))
+    assert [event["sequence_number"] for event in stored] == list(range(len(stored)))
+    assert house.engine._endings.owed == {}
 
 
 async def test_however_many_runs_a_crash_broke_off_one_round_ends_them_all(build: Build) -> None:

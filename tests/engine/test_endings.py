@@ -14,6 +14,7 @@ from tests.support.house import (
     Build,
     Hold,
     House,
+    Queueing,
     Wrapped,
     frames,
     is_terminal,
@@ -89,7 +90,7 @@ async def test_cancelling_an_ended_response_changes_nothing(house: House) -> Non
 async def test_a_cancel_that_races_the_end_leaves_one_terminal_event(build: Build, is_streamed: bool) -> None:
     """Fired before and after every call that the run makes of the store, and some turns later."""
 
-    class Racing(Wrapped):
+    class Racing(Queueing):
         points = at = lag = 0
         is_ready = asyncio.Event()
         cancel: asyncio.Task[Any] | None = None

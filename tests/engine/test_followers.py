@@ -76,6 +76,10 @@ async def test_no_reader_sees_an_event_before_its_commit(build: Build) -> None:
             self.committed += job.events
             return await self.inner.create(job, limits)
 
+        async def start(self, job: Any, limits: Any) -> Any:
+            self.committed += job.events
+            return await self.inner.start(job, limits)
+
         async def append(self, claim: Any, first_seq: int, count: int, events: bytes, **options: Any) -> None:
             await self._slowly()
             self.committed += events  # from here on the commit may have happened

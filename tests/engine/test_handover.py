@@ -7,14 +7,15 @@ from typing import Any
 
 import pytest
 
-from gateway.core.job import Status, StoreUnavailable
+from gateway.core.job import NewJob, Status, StoreUnavailable
 from gateway.core.reason import Reason
 from gateway.core.upstream import UpstreamClosed, UpstreamFailed
 from gateway.engine.handover import Lease
+from gateway.store.port import QueueLimits, Work
 from gateway.wire.errors import Fault, Refusal
 from gateway.wire.failures import failure
 from gateway.wire.http.head import Credential
-from tests.support.house import ALL, Build, Hold, House, Wrapped, frames, parsed
+from tests.support.house import ALL, Build, Hold, House, Queueing, Wrapped, frames, parsed
 
 KEY = Credential("Authorization", "Bearer caller")
 
@@ -307,7 +308,7 @@ async def test_a_run_that_cannot_be_handed_over_fails_with_what_it_had(
 async def test_what_is_being_claimed_when_the_drain_begins_is_handed_over_too(build: Build) -> None:
     asked, go = asyncio.Event(), asyncio.Event()
 
-    class Slow(Wrapped):
+    class Slow(Queueing):
         async def claim(self, *arguments: Any, **options: Any) -> Any:
             claims = await self.inner.claim(*arguments, **options)
             if claims:
@@ -324,6 +325,30 @@ async def test_what_is_being_claimed_when_the_drain_begins_is_handed_over_too(bu
     go.set()
     await drain
     job = await house.job(response_id)
+    assert (job.status, job.attempt) == (Status.IN_PROGRESS, 0)
+    assert house.engine._runner._runs == {}
+
+
+async def test_what_is_claimed_with_its_create_when_the_drain_begins_is_handed_over_too(build: Build) -> None:
+    asked, go = asyncio.Event(), asyncio.Event()
+
+    class Slow(Wrapped):
+        async def start(self, job: NewJob, limits: QueueLimits) -> tuple[str, Work | None]:
+            accepted_id, work = await self.inner.start(job, limits)
+            assert work is not None
+            asked.set()
+            await go.wait()
+            return accepted_id, work
+
+    house = await build(wrap=Slow)
+    house.backend.script = [Hold()]
+    create = asyncio.create_task(house.submit())
+    await asked.wait()
+    drain = asyncio.create_task(house.engine.drain(0))
+    await asyncio.sleep(0)
+    go.set()
+    await drain
+    job = await house.job(await create)
     assert (job.status, job.attempt) == (Status.IN_PROGRESS, 0)
     assert house.engine._runner._runs == {}
 

@@ -39,10 +39,10 @@ async def test_a_client_that_hangs_up_while_it_is_accepted_leaves_a_job_that_run
     go = asyncio.Event()
 
     class Slow(Wrapped):
-        async def create(self, *arguments: Any) -> Any:
+        async def start(self, *arguments: Any) -> Any:
             asked.set()
             await go.wait()
-            return await self.inner.create(*arguments)
+            return await self.inner.start(*arguments)
 
     house = await build(wrap=Slow)
     key = Credential("Authorization", "Bearer caller")

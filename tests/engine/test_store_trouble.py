@@ -116,8 +116,9 @@ async def test_backends_are_not_read_while_what_they_sent_cannot_be_stored(build
     assert house.engine._runner._unflushed._bytes == 0
 
 
-async def test_a_create_is_refused_with_what_ails_the_store(build: Build) -> None:
-    house = await build(wrap=away("create"))
+@pytest.mark.parametrize("verb", ["create", "start"])
+async def test_a_create_is_refused_with_what_ails_the_store(build: Build, verb: str) -> None:
+    house = await build(wrap=away(verb), is_started=verb == "start")
     house.store.is_away = True
     with pytest.raises(Refusal) as refusal:
         await house.submit()

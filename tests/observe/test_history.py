@@ -7,10 +7,10 @@ import random
 import pytest
 
 from gateway.observe import history
-from gateway.observe.history import OTHERS, History, Kind, Live
+from gateway.observe.history import OTHERS, History, JobKind, Live
 
-A = Kind("gpu", "small", "0a1b2c3d")
-B = Kind("cpu", "large", "ffffffff")
+A = JobKind("gpu", "small", "0a1b2c3d")
+B = JobKind("cpu", "large", "ffffffff")
 
 
 @pytest.fixture
@@ -63,10 +63,10 @@ def test_callers_who_make_up_names_without_end_take_no_more_room(
 ) -> None:
     monkeypatch.setattr(history, "_KINDS_MAX", 3)
     for number in range(50):
-        hour.created(Kind("gpu", f"m{number}", "00000000"))
-        hour.finished(Kind("gpu", f"m{number}", "00000000"), "failed")
-        hour.waited(Kind("gpu", f"m{number}", "00000000"), 1)
-    hour.tick(1, [Live(Kind("gpu", f"m{number}", ""), 1, 0) for number in range(50)])
+        hour.created(JobKind("gpu", f"m{number}", "00000000"))
+        hour.finished(JobKind("gpu", f"m{number}", "00000000"), "failed")
+        hour.waited(JobKind("gpu", f"m{number}", "00000000"), 1)
+    hour.tick(1, [Live(JobKind("gpu", f"m{number}", ""), 1, 0) for number in range(50)])
     by_model = dict(hour.series("created", "model"))
     assert by_model == {"m0": [1], "m1": [1], "m2": [1], OTHERS: [47]}
     assert len(hour.series("waiting", "model")) == 3
@@ -75,7 +75,7 @@ def test_callers_who_make_up_names_without_end_take_no_more_room(
 def test_a_chart_has_few_lines_and_the_rest_is_one(hour: History) -> None:
     for number in range(20):
         for _ in range(20 - number):
-            hour.created(Kind("gpu", f"m{number}", ""))
+            hour.created(JobKind("gpu", f"m{number}", ""))
     hour.tick(1, [])
     lines = hour.series("created", "model")
     assert [line.name for line in lines] == [*(f"m{number}" for number in range(8)), OTHERS]

@@ -309,6 +309,46 @@ async def test_a_claim_starts_the_job(store: JobStore) -> None:
     assert (job.status, job.epoch, job.attempt, job.started_at_ms) == (Status.IN_PROGRESS, 1, 1, NOW + 7)
 
 
+async def test_what_is_started_with_its_acceptance_is_as_if_it_had_been_claimed(store: JobStore) -> None:
+    await ended(store, "earlier")
+    changes = {"previous_id": "earlier", "is_streamed": True, "fingerprint": b"f" * 32, "priority": PRIORITY}
+    accepted_id, work = await store.start(job_named("a", **changes), PLENTY)
+    assert accepted_id == "a"
+    if work is None:  # a store may leave it to the claim
+        (work,) = await claim(store)
+    assert work.job == await found(store, "a")
+    await store.finish(work, ending(2), now_ms=NOW, expires_at_ms=EXPIRY)
+    await create(store, "b", **changes)
+    (claimed,) = await claim(store)
+    assert work.turns == claimed.turns != []
+    assert work.call == replace(claimed.call, input=work.call.input)
+    assert replace(work.job, id="b", response=claimed.job.response) == claimed.job
+
+
+async def test_nobody_starts_before_one_who_waits(store: JobStore) -> None:
+    await create(store, "a")
+    assert await store.start(job_named("b", tenant=OTHER), PLENTY) == ("b", None)
+    assert [work.id for work in await claim(store, 9)] == ["a", "b"]
+
+
+async def test_a_create_that_repeats_another_starts_nothing(store: JobStore) -> None:
+    key = Idempotency("key", b"fingerprint")
+    first_id, work = await store.start(job_named("a", idempotency=key), PLENTY)
+    running = [work] if work is not None else await claim(store)
+    assert await store.start(job_named("b", idempotency=key), PLENTY) == (first_id, None)
+    assert [one.id for one in running] == ["a"]
+    assert await claim(store, 9) == []
+
+
+async def test_a_start_is_refused_where_a_create_would_be(store: JobStore) -> None:
+    await create(store, "a")
+    with pytest.raises(QueueFull):
+        await store.start(job_named("b"), QueueLimits(1, 1))
+    with pytest.raises(PreviousGone):
+        await store.start(job_named("b", previous_id="nothing"), PLENTY)
+    assert [work.id for work in await claim(store, 9)] == ["a"]
+
+
 async def test_a_job_past_its_deadline_is_not_claimed_but_overdue(store: JobStore) -> None:
     await create(store, "a", deadline_ms=NOW + 10)
     await create(store, "b", deadline_ms=NOW + 5)

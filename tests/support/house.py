@@ -14,16 +14,17 @@ import orjson
 
 from gateway.config import Settings
 from gateway.core.call import BackendCall
-from gateway.core.job import Job
+from gateway.core.job import Job, NewJob
 from gateway.core.retry import Patience
 from gateway.core.upstream import Upstream, UpstreamClosed, UpstreamFailed, UpstreamFrames
 from gateway.core.webhooks import Attempt, Delivery, Verdict
 from gateway.engine.clock import Clock
 from gateway.engine.credentials import CallerHeaders
 from gateway.engine.engine import Engine
-from gateway.engine.jobs import Submission
+from gateway.engine.jobs import Repeat, Submission
+from gateway.engine.refusals import previous_not_found
 from gateway.observe import Observer
-from gateway.store.port import JobStore
+from gateway.store.port import JobStore, QueueLimits, Work
 from gateway.wire.calls import ResponsesSpeech, Speech
 from gateway.wire.http.head import Credential
 from gateway.wire.sse import KEEP_ALIVE, SseDecoder, data_of, split_frames
@@ -269,6 +270,13 @@ class Wrapped:
         return getattr(self.inner, name)
 
 
+class Queueing(Wrapped):
+    """Every job waits for a claim of its own, as one does that is not alone."""
+
+    async def start(self, job: NewJob, limits: QueueLimits) -> tuple[str, Work | None]:
+        return await self.create(job, limits), None
+
+
 class House:
     """One process: a store, an engine, and what a client can do with them."""
 
@@ -318,18 +326,23 @@ class House:
         given = {"model": "tiny", "input": "Count to 5.", "background": True, "stream": stream, **body}
         if previous is not None:
             given["previous_response_id"] = previous
-        submission = Submission(
-            response_id=response_id,
-            tenant=tenant,
-            backend="default",
-            body=given,
-            target="/v1/responses",
-            stored_headers={"user-agent": "test"},
-            held_headers=CallerHeaders(credential, {"x-held": "1"}),
-            is_previous_ours=previous is not None,
-            webhook=webhook,
-        )
-        answer = orjson.loads((await self.jobs.submit(submission)).response)
+
+        async def vetted(is_previous_ours: bool) -> Submission:
+            if previous is not None and not is_previous_ours:
+                raise previous_not_found(previous)
+            return Submission(
+                response_id=response_id,
+                tenant=tenant,
+                backend="default",
+                body=given,
+                target="/v1/responses",
+                stored_headers={"user-agent": "test"},
+                held_headers=CallerHeaders(credential, {"x-held": "1"}),
+                webhook=webhook,
+            )
+
+        accepted = await self.jobs.accept(tenant, Repeat(), previous, vetted)
+        answer = orjson.loads(accepted.response)
         assert (answer["id"], answer["status"]) == (response_id, "queued")
         return response_id
 

@@ -84,14 +84,19 @@ class Gateway(Process):
         Looked at in a copy: opening the file itself would recover it, and hide from the next start what
         the last end has left.
         """
-        with _Copy(self.database, self.place) as raw:
+        with self._copy() as raw:
             found = raw.execute("PRAGMA quick_check").fetchall()
         return None if found == [("ok",)] else str(found)
 
     def look(self, read: Callable[[sqlite3.Connection], Any]) -> Any:
         """Something out of the file, while no process has it."""
-        with _Copy(self.database, self.place) as raw:
+        with self._copy() as raw:
             return read(raw)
+
+    def _copy(self) -> _Copy:
+        # File and log are copied one after the other: of a living process they would not fit together.
+        assert not self.is_running
+        return _Copy(self.database, self.place)
 
 
 class _Copy:

@@ -10,7 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.wire.failures import MESSAGE_CHARS_MAX, Told, error_in, failure, of_event, of_failed, of_status
+from gateway.wire.failures import (
+    MESSAGE_CHARS_MAX,
+    ToldFailure,
+    error_in,
+    failure,
+    of_event,
+    of_failed,
+    of_status,
+)
 from gateway.wire.failures.causes import CODES
 
 TRANSCRIPTS = Path(__file__).parent.parent / "transcripts"
@@ -54,7 +62,7 @@ def test_stack_trace_of_a_backend_is_not_shown() -> None:
     assert "File" not in of_status(500, body).failure["message"]
 
 
-def told(status: int, body: Any) -> Told:
+def told(status: int, body: Any) -> ToldFailure:
     return of_status(status, body if isinstance(body, bytes) else orjson.dumps(body))
 
 

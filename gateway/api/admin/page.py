@@ -23,7 +23,7 @@ _HEADERS = {
 }
 
 
-class Page:
+class UiFiles:
     """The files, in memory."""
 
     def __init__(self) -> None:

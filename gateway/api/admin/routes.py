@@ -9,10 +9,10 @@ import orjson
 from aiohttp import web
 
 from gateway.api.admin import page, v1
-from gateway.api.admin.page import Page
+from gateway.api.admin.page import UiFiles
 from gateway.api.admin.roles import Access, Role
 from gateway.api.admin.v1 import AdminApi
-from gateway.api.admin.webhooks import Receivers
+from gateway.api.admin.webhooks import ReceiverRoutes
 from gateway.core.job import StoreUnavailable
 from gateway.observe import Observer
 
@@ -43,10 +43,10 @@ class Ops:
         answers: Callable[[], Awaitable[None]],
         backends: Callable[[], Mapping[str, object]],
         store: Callable[[], str],
-        receivers: Receivers,
+        receivers: ReceiverRoutes,
         access: Access,
         api: AdminApi,
-        page: Page | None,
+        page: UiFiles | None,
     ) -> None:
         self._observer = observer
         self._contract = contract

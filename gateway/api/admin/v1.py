@@ -19,7 +19,7 @@ from gateway.api.admin import views
 from gateway.api.admin.changes import Changes, Done, no_such_page
 from gateway.api.admin.filters import wanted, whole
 from gateway.api.admin.roles import Access, Role
-from gateway.api.admin.webhooks import Receivers
+from gateway.api.admin.webhooks import ReceiverRoutes
 from gateway.api.http.bodies import read_body
 from gateway.api.http.errors import error_response
 from gateway.api.http.event_streams import stream_events
@@ -31,7 +31,7 @@ from gateway.engine.overviews import Overviews
 from gateway.engine.receivers import Receivers as Outgoing
 from gateway.engine.refusals import refusal_of
 from gateway.observe import Observer, line
-from gateway.observe.history import STEP_MS, Kind
+from gateway.observe.history import STEP_MS, JobKind
 from gateway.wire.errors import Fault, Refusal, invalid, not_found
 from gateway.wire.http.headers import set_own
 
@@ -60,7 +60,7 @@ class AdminApi:
         overviews: Overviews,
         operators: Operators,
         changes: Changes,
-        receivers: Receivers,
+        receivers: ReceiverRoutes,
         outgoing: Outgoing,
         access: Access,
         settings: UiSettings,
@@ -159,7 +159,7 @@ class AdminApi:
             raise invalid(f"by must be one of {', '.join(_GROUPS)}.", param="by")
         only = wanted(query, self._now_ms())
 
-        def passes(kind: Kind) -> bool:
+        def passes(kind: JobKind) -> bool:
             return (
                 (only.backend is None or kind.backend == only.backend)
                 and (only.model is None or kind.model == only.model)

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from gateway.core.outlook import Told
+from gateway.core.outlook import Outlook
 from gateway.core.webhooks import Delivery
-from gateway.engine.operators import OneJob, Row
+from gateway.engine.operators import JobRow, OneJob
 from gateway.engine.overviews import Overview
 
 
@@ -22,7 +22,7 @@ def overview(found: Overview, *, shows_addresses: bool) -> dict[str, Any]:
     return shown
 
 
-def row(found: Row) -> dict[str, Any]:
+def row(found: JobRow) -> dict[str, Any]:
     """A job in a list."""
     facts = found.facts
     return {
@@ -84,7 +84,7 @@ def delivery(found: Delivery, due_in_s: float) -> dict[str, Any]:
     }
 
 
-def _told(found: Told | None) -> dict[str, str] | None:
+def _told(found: Outlook | None) -> dict[str, str] | None:
     return None if found is None else asdict(found)
 
 

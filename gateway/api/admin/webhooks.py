@@ -15,7 +15,7 @@ from gateway.wire.errors import Refusal
 _BODY_BYTES_MAX = 4096
 
 
-class Receivers:
+class ReceiverRoutes:
     """`/webhooks` of the admin port."""
 
     def __init__(self, all_of_them: receivers.Receivers) -> None:

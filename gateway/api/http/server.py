@@ -25,7 +25,7 @@ from gateway import loop
 from gateway.api.http.errors import STATUS, error_bytes, error_response
 from gateway.api.http.heads import BEGUN, head_of
 from gateway.api.http.methods import Methods
-from gateway.api.http.slow_clients import Patience
+from gateway.api.http.slow_clients import SlowClientWatch
 from gateway.config import ServerSettings
 from gateway.core.call import Begun
 from gateway.observe import Observer, line
@@ -146,7 +146,7 @@ class _Connection(RequestHandler):
         )
         self._server = server
         self._observer = observer
-        self._patience = Patience(self, settings)
+        self._patience = SlowClientWatch(self, settings)
         self._body: StreamReader = EMPTY_PAYLOAD  # of the last head that has come
         self._is_deaf = False  # what still comes is dropped
         self._begun = begun

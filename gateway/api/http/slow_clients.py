@@ -32,7 +32,7 @@ _LOOKS = 10
 counts for one look."""
 
 
-class Sender(Protocol):
+class SendingClient(Protocol):
     """The connection of a client that sends."""
 
     @property
@@ -49,7 +49,7 @@ class Sender(Protocol):
         """Break the connection off, and end all that is done for it."""
 
 
-class Patience:
+class SlowClientWatch:
     """Watches one connection, which tells it after each read what the client is in the middle of."""
 
     __slots__ = (
@@ -63,7 +63,7 @@ class Patience:
         "_still_s",
     )
 
-    def __init__(self, sender: Sender, settings: ServerSettings) -> None:
+    def __init__(self, sender: SendingClient, settings: ServerSettings) -> None:
         self._sender = sender
         self._settings = settings
         self._alarm: loop.Alarm | None = None

@@ -10,7 +10,7 @@ from aiohttp.tcp_helpers import tcp_keepalive
 
 from gateway import loop
 from gateway.api.http.slow_clients import Stall, keep_little_unsent
-from gateway.api.lane.heads import HEAD_END, Known
+from gateway.api.lane.heads import HEAD_END, KnownHead
 from gateway.core.call import Begun
 from gateway.core.quick import AnswerHead, QuickCall
 
@@ -46,7 +46,7 @@ class FastConnection(asyncio.Protocol):
         self._lane = lane
         self._transport: asyncio.Transport | None = None
         self._held = b""  # what has come and is not being answered
-        self._known: Known | None = None  # of the request that is being answered
+        self._known: KnownHead | None = None  # of the request that is being answered
         self._request = b""
         self._request_id = ""
         self._call: QuickCall | None = None

@@ -47,7 +47,7 @@ class Way(Protocol):
 
 
 @dataclass(slots=True)
-class Known:
+class KnownHead:
     """A head that was admitted, and has nothing in it for which there is the other lane.
 
     Attributes:
@@ -83,9 +83,9 @@ class Heads:
         self._settles = settles
         self._way = way
         self._body_bytes_max = body_bytes_max
-        self._known: OrderedDict[bytes, Known | None] = OrderedDict()
+        self._known: OrderedDict[bytes, KnownHead | None] = OrderedDict()
 
-    def read(self, raw: bytes) -> Known | None:
+    def read(self, raw: bytes) -> KnownHead | None:
         """What stands in the bytes of one head, with its end; None if it is not for this lane."""
         try:
             known = self._known[raw]
@@ -99,7 +99,7 @@ class Heads:
             self._known.move_to_end(raw)
         return known
 
-    def _read_anew(self, raw: bytes) -> Known | None:
+    def _read_anew(self, raw: bytes) -> KnownHead | None:
         if (message := _parsed(raw)) is None:
             return None
         headers = Headers(message.headers.items())
@@ -116,7 +116,7 @@ class Heads:
             return None  # in the other lane's words
         if backend is None and ("content-encoding" in head.headers or length > self._body_bytes_max):
             return None  # it has to be decoded, or refused, before anybody can look at it
-        return Known(head, length, message.should_close, self._settles(head), way, backend)
+        return KnownHead(head, length, message.should_close, self._settles(head), way, backend)
 
 
 def _parsed(raw: bytes) -> RawRequestMessage | None:

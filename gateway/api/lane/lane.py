@@ -12,7 +12,7 @@ from gateway.api.http.cors import Cors
 from gateway.api.http.ids import new_request_id
 from gateway.api.lane.answers import Shows
 from gateway.api.lane.connection import FastConnection
-from gateway.api.lane.heads import HEAD_END, Heads, Known, Way
+from gateway.api.lane.heads import HEAD_END, Heads, KnownHead, Way
 from gateway.config import ServerSettings
 from gateway.core.call import Begun
 from gateway.core.quick import Listener, QuickCall
@@ -119,7 +119,7 @@ class Lane:
     # -- requests
 
     def call(
-        self, known: Known, body: bytes, request_id: str, listener: Listener, transport: asyncio.Transport
+        self, known: KnownHead, body: bytes, request_id: str, listener: Listener, transport: asyncio.Transport
     ) -> QuickCall | None:
         """Send a request on; None if it is for the other lane to answer, or to refuse."""
         head, backend, size = known.head, known.backend, None

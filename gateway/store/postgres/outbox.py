@@ -23,7 +23,7 @@ from gateway.core.webhooks import (
 )
 from gateway.store.bells import OUTBOX, Bells
 from gateway.store.lanes import Room, in_order
-from gateway.store.outbox import Disabled, Due, GivenUp, Waiting
+from gateway.store.outbox import Disabled, Due, GivenUp, LaneBacklog
 from gateway.store.postgres.connecting import Connections, rows_of
 from gateway.store.postgres.queries import QUERIES, Query
 
@@ -151,9 +151,11 @@ class PostgresOutbox:
 
         return await self._connections.transact(operation)
 
-    async def waiting(self) -> list[Waiting]:
+    async def waiting(self) -> list[LaneBacklog]:
         rows = await self._connections.all(QUERIES["waiting_by_lane"])
-        return [Waiting(row["lane"], row["waiting"], row["oldest_ms"], row["down_since_ms"]) for row in rows]
+        return [
+            LaneBacklog(row["lane"], row["waiting"], row["oldest_ms"], row["down_since_ms"]) for row in rows
+        ]
 
     async def disabled(self) -> list[Disabled]:
         rows = await self._connections.all(QUERIES["disabled_endpoints"])

@@ -24,7 +24,7 @@ from gateway.core.job import (
 from gateway.observe import Observer
 from gateway.store import bells
 from gateway.store.bells import OUTBOX
-from gateway.store.port import Call, Page, QueueLimits, Work
+from gateway.store.port import Page, QueueLimits, StoredCall, Work
 from gateway.store.postgres import items, operations
 from gateway.store.postgres.batches import Appended
 from gateway.store.postgres.bells import PostgresBells
@@ -100,6 +100,9 @@ class PostgresStore:
         self.bells.ring(bells.queue(job.backend))
         return accepted_id
 
+    async def start(self, job: NewJob, limits: QueueLimits) -> tuple[str, Work | None]:
+        return await self.create(job, limits), None  # whose turn it is, a claim finds out for all replicas
+
     async def record(
         self,
         job: NewJob,
@@ -134,7 +137,7 @@ class PostgresStore:
         row = await self._reading.one(QUERIES["find_job"], id=response_id, tenant=tenant, now_ms=now_ms)
         return None if row is None else to_job(row)
 
-    async def call_of(self, response_id: str) -> Call | None:
+    async def call_of(self, response_id: str) -> StoredCall | None:
         row = await self._reading.one(QUERIES["call_by_id"], id=response_id)
         return None if row is None else to_call(row)
 

@@ -23,12 +23,12 @@ from gateway.core.job import (
     Status,
 )
 from gateway.core.webhooks import own_lane
-from gateway.store.port import Page, QueueLimits, Work
+from gateway.store.port import Page, QueueLimits, StoredCall, Work
 from gateway.store.rows import to_call, to_job, to_page
 from gateway.store.sqlite.items import note_items
 from gateway.store.sqlite.queries import QUERIES
 from gateway.wire.conversation.items import Turn
-from gateway.wire.item_ids import Place
+from gateway.wire.item_ids import ItemPlace
 from gateway.wire.sse import split_frames
 
 # What one piece of a sweep may hold up others for.
@@ -88,7 +88,7 @@ def insert_result(
     raw: sqlite3.Connection, pk: int, tenant: bytes, final: bytes, item_ids: tuple[str, ...]
 ) -> None:
     raw.execute(QUERIES["insert_result"], {"pk": pk, "final": final})
-    note_items(raw, pk, tenant, Place.OUTPUT, item_ids)
+    note_items(raw, pk, tenant, ItemPlace.OUTPUT, item_ids)
 
 
 def _insert(
@@ -135,7 +135,7 @@ def _insert(
             "lane": None if job.webhook is None else own_lane(job.tenant, job.webhook),
         },
     )
-    note_items(raw, row["pk"], job.tenant, Place.INPUT, job.item_ids)
+    note_items(raw, row["pk"], job.tenant, ItemPlace.INPUT, job.item_ids)
     return int(row["pk"])
 
 
@@ -188,6 +188,48 @@ def room(raw: sqlite3.Connection, backend: str, running_max: int) -> int:
     """How many more jobs of a backend may run."""
     row = raw.execute(QUERIES["count_running"], {"backend": backend}).fetchone()
     return running_max - int(row["jobs"])
+
+
+def claim_new(raw: sqlite3.Connection, owner: str, job: NewJob) -> Work | None:
+    """Take the job that was stored just now; None if others wait at its backend: theirs may be the next turn.
+
+    What was just written is not read back.
+    """
+    turns = raw.execute(QUERIES["turns_at"], {"backend": job.backend}).fetchall()
+    if len(turns) > 1 or turns[0]["jobs"] > 1:
+        return None
+    values = {**dict(turns[0]), "backend": job.backend, "owner": owner, "now_ms": job.created_at_ms}
+    raw.execute(QUERIES["take_turn"], values)
+    raw.execute(QUERIES["claim"], values)
+    raw.execute(QUERIES["forget_turns"], {"backend": job.backend})
+    call = StoredCall(job.request, job.input, job.target, job.headers, job.sealed)
+    has_previous = job.previous_id is not None
+    turns_before_it = turns_before(raw, job.id, job.tenant) if has_previous else []
+    return Work(
+        Job(
+            id=job.id,
+            tenant=job.tenant,
+            status=Status.IN_PROGRESS,
+            epoch=1,
+            attempt=1,
+            next_seq=job.next_seq,
+            created_at_ms=job.created_at_ms,
+            started_at_ms=job.created_at_ms,
+            deadline_ms=job.deadline_ms,
+            is_streamed=job.is_streamed,
+            is_followable=job.is_followable,
+            is_rerunnable=job.is_rerunnable,
+            output_shown=False,
+            backend=job.backend,
+            priority=job.priority,
+            has_previous=has_previous,
+            is_unnamed=job.fingerprint is not None,
+            response=job.response,
+            final=None,
+        ),
+        call,
+        turns_before_it,
+    )
 
 
 def _work(raw: sqlite3.Connection, response_id: str) -> Work:

@@ -23,7 +23,7 @@ from gateway.core.webhooks import (
 )
 from gateway.store.bells import OUTBOX, Bells
 from gateway.store.lanes import Room, in_order
-from gateway.store.outbox import Disabled, Due, GivenUp, Waiting
+from gateway.store.outbox import Disabled, Due, GivenUp, LaneBacklog
 from gateway.store.sqlite.database import Database
 from gateway.store.sqlite.queries import QUERIES
 
@@ -155,11 +155,13 @@ class SqliteOutbox:
         rows = await self._database.delete(lambda raw, _: raw.execute(QUERIES[query], values).fetchall())
         return [GivenUp(row["response"], row["lane"]) for row in rows]
 
-    async def waiting(self) -> list[Waiting]:
+    async def waiting(self) -> list[LaneBacklog]:
         rows = await self._database.readers.read(
             lambda raw: raw.execute(QUERIES["waiting_by_lane"]).fetchall()
         )
-        return [Waiting(row["name"], row["waiting"], row["oldest_ms"], row["down_since_ms"]) for row in rows]
+        return [
+            LaneBacklog(row["name"], row["waiting"], row["oldest_ms"], row["down_since_ms"]) for row in rows
+        ]
 
     async def disabled(self) -> list[Disabled]:
         rows = await self._database.readers.read(

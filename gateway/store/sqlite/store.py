@@ -16,7 +16,7 @@ from gateway.core.job import Claim, ClaimLost, Idempotency, IdTaken, Job, NewJob
 from gateway.observe import Observer
 from gateway.store import bells
 from gateway.store.bells import OUTBOX, LocalBells
-from gateway.store.port import Call, Page, QueueLimits, Work
+from gateway.store.port import Page, QueueLimits, StoredCall, Work
 from gateway.store.rows import to_call, to_job
 from gateway.store.sqlite import items, operations
 from gateway.store.sqlite.census import SqliteInsight
@@ -73,6 +73,17 @@ class SqliteStore:
         self.bells.ring(bells.queue(job.backend))
         return accepted_id
 
+    async def start(self, job: NewJob, limits: QueueLimits) -> tuple[str, Work | None]:
+        def operation(raw: sqlite3.Connection) -> tuple[str, Work | None]:
+            accepted_id = operations.create(raw, job, limits)
+            is_new = accepted_id == job.id
+            return accepted_id, operations.claim_new(raw, self._owner, job) if is_new else None
+
+        accepted_id, work = await self._database.accept(operation, _size(job))
+        if work is None:
+            self.bells.ring(bells.queue(job.backend))
+        return accepted_id, work
+
     async def record(
         self,
         job: NewJob,
@@ -106,7 +117,7 @@ class SqliteStore:
         row = await self._one("find_job", id=response_id, tenant=tenant, now_ms=now_ms)
         return to_job(row) if row else None
 
-    async def call_of(self, response_id: str) -> Call | None:
+    async def call_of(self, response_id: str) -> StoredCall | None:
         row = await self._one("call_by_id", id=response_id)
         return to_call(row) if row else None
 

@@ -41,7 +41,7 @@ class _Entry:
         return self.fields | {name: "".join(pieces) for name, pieces in self.texts.items()}
 
 
-class Details:
+class ReasoningDetails:
     """Those of one reasoning item."""
 
     def __init__(self) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.wire.chat.citations import Citations
-from gateway.wire.chat.details import Details
+from gateway.wire.chat.details import ReasoningDetails
 from gateway.wire.chat.images import Image
 from gateway.wire.chat.known import has_text
 from gateway.wire.events import Event
@@ -23,7 +23,7 @@ from gateway.wire.events import Event
 @dataclass(slots=True)
 class _Reasoning:
     item_id: str
-    details: Details
+    details: ReasoningDetails
 
 
 @dataclass(slots=True)
@@ -57,7 +57,7 @@ class ChatItems:
         self.count = 0
         self.citations = Citations()
         self.vendor: dict[str, Any] = {}
-        self._details = Details()
+        self._details = ReasoningDetails()
         self._reasoning: _Reasoning | None = None
         self._message: _Message | None = None
         self._images: set[bytes] = set()
@@ -94,7 +94,7 @@ class ChatItems:
         if self._reasoning is None:
             item_id, added = self.open("rs", {"type": "reasoning", "summary": [], "content": []})
             self._reasoning = _Reasoning(item_id, self._details)
-            self._details = Details()
+            self._details = ReasoningDetails()
             events.append(added)
         return self._reasoning, events
 

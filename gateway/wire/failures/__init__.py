@@ -22,7 +22,7 @@ Failure = dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class ToldFailure:
     """A failure, as a backend told it.
 
     Attributes:
@@ -51,7 +51,7 @@ def after_calls(failed: Failure, calls: int) -> Failure:
     return {**failed, "message": f"{failed['message']} (The backend was asked {calls} times.)"}
 
 
-def of_status(status: int, body: bytes) -> Told:
+def of_status(status: int, body: bytes) -> ToldFailure:
     """The failure that an HTTP error answer of a backend means."""
     said = said_in_bytes(body)
     if said.words is not None:
@@ -61,7 +61,7 @@ def of_status(status: int, body: bytes) -> Told:
     return _told(said, words or "", status, shown=shown)
 
 
-def of_event(event: dict[str, Any]) -> Told:
+def of_event(event: dict[str, Any]) -> ToldFailure:
     """The failure in a stream's `error` event, in whatever shape."""
     said = said_in(event)
     words = said.words
@@ -69,7 +69,7 @@ def of_event(event: dict[str, Any]) -> Told:
     return _told(said, words or "", number, shown=words or "The backend reported an error.")
 
 
-def of_failed(event: dict[str, Any]) -> Told:
+def of_failed(event: dict[str, Any]) -> ToldFailure:
     """The failure in an event that ends a response as failed."""
     response = event.get("response")
     error = response.get("error") if isinstance(response, dict) else None
@@ -123,7 +123,7 @@ def _is_bare(value: dict[str, Any]) -> bool:
     return not isinstance(kind, str) or "code" in value or "error" in kind.lower()
 
 
-def _told(said: Said, words: str, number: int | None, *, shown: str) -> Told:
+def _told(said: Said, words: str, number: int | None, *, shown: str) -> ToldFailure:
     """Args: number: The HTTP status, or the one that the error names."""
     given = next((name for name in said.names if name in causes.CODES), None)
     cause = causes.by_name(said.names)
@@ -135,7 +135,7 @@ def _told(said: Said, words: str, number: int | None, *, shown: str) -> Told:
     code = cause.code if cause is not None and is_precise else given or causes.code_of(number)
     is_named_better = cause is not None and (number is None or number >= 500)
     asked_s = said.asked_s if said.asked_s is not None else waits.in_words(words)
-    return Told(
+    return ToldFailure(
         {"code": code, "message": shown.split('\n\n  File "')[0][:MESSAGE_CHARS_MAX]},  # no stack trace
         status=cause.status if cause is not None and is_named_better else number,
         asked_s=asked_s,

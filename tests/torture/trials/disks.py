@@ -71,8 +71,9 @@ async def _fill_volume(bench: Bench, upstream: str, volume: Path) -> None:
             await client.bad_time("store_full")
             filler.unlink()
             await client.until_accepted("volume")
-    finally:
+        await gateway.kill9()
         require_whole(bench, gateway, "a full volume")
+    finally:
         await gateway.end()
 
 
@@ -85,6 +86,7 @@ async def _fill_quota(bench: Bench, upstream: str) -> None:
         for response_id in filled:
             await client.delete(response_id)
         await client.until_accepted("quota")
+    await gateway.kill9()
     require_whole(bench, gateway, "a full file")
 
 

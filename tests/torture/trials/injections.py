@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from typing import Any
 from urllib.parse import quote
 
@@ -156,8 +158,6 @@ class _Injection:
         return answer
 
     def _schema(self) -> Any:
-        def read(raw: Any) -> Any:
+        with closing(sqlite3.connect(f"file:{self._gateway.database}?mode=ro", uri=True)) as raw:
             names = [row[0] for row in raw.execute("SELECT sql FROM sqlite_schema ORDER BY name")]
             return names, raw.execute("SELECT * FROM meta ORDER BY key").fetchall()
-
-        return self._gateway.look(read)

@@ -170,6 +170,10 @@ LIMIT 1;
 -- name: count_running
 SELECT coalesce(sum(jobs), 0) AS jobs FROM temp.running WHERE backend = :backend;
 
+-- name: turns_at
+-- Who waits at a backend; of one who does alone with one job, that is `since`. Two rows say that there are others.
+SELECT tenant, priority, turn, jobs, since AS pk FROM temp.waiting WHERE backend = :backend LIMIT 2;
+
 -- name: take_turn
 -- It is now this turn, or later; the tenant's next one comes the later, the lower the tier is.
 INSERT OR REPLACE INTO temp.turn (backend, tenant, number)
