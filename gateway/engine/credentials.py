@@ -41,7 +41,7 @@ class Credentials:
     def __init__(self, sealer: Sealer | None, *, are_shared: bool = False) -> None:
         self._sealer = sealer
         self._are_shared = are_shared
-        self._held: dict[str, CallerHeaders] = {}
+        self._held: dict[str, tuple[int, CallerHeaders]] = {}  # with the deadline, in the order of acceptance
 
     def keep(self, job: NewJob, headers: CallerHeaders, *, may_seal: bool) -> Sealed | None:
         """What to store with the job; None: they are held in memory.
@@ -51,7 +51,8 @@ class Credentials:
         """
         must_seal = self._are_shared and bool(headers.others)
         if self._sealer is None or not (may_seal or must_seal):
-            self._held[job.id] = headers
+            self._forget_the_late(job.created_at_ms)
+            self._held[job.id] = job.deadline_ms, headers
             return None
         own = headers.credential
         text = calls.private_bytes((own.name, own.value) if own else None, headers.others)
@@ -64,7 +65,8 @@ class Credentials:
             Unsealable: They are there, and cannot be read.
         """
         if sealed is None:
-            return self._held.get(job.id)
+            held = self._held.get(job.id)
+            return None if held is None else held[1]
         if self._sealer is None:
             raise Unsealable(missing(sealed.key_id))
         own, others = calls.private_of(self._sealer.open(sealed, owner=job.id, tenant=job.tenant))
@@ -73,11 +75,16 @@ class Credentials:
     def is_in_memory_only(self, response_id: str) -> bool:
         """Whether a credential of its caller would be lost with the process."""
         held = self._held.get(response_id)
-        return held is not None and held.credential is not None
+        return held is not None and held[1].credential is not None
 
     def forget(self, response_id: str) -> None:
         """The store forgets by itself what is sealed."""
         self._held.pop(response_id, None)
+
+    def _forget_the_late(self, now_ms: int) -> None:
+        """Jobs past their deadline have ended, be it at another gateway, which does not tell us."""
+        while self._held and next(iter(self._held.values()))[0] <= now_ms:
+            del self._held[next(iter(self._held))]
 
     async def take_stock(self, store: JobStore, *, may_fail_jobs: bool) -> None:
         """At a start: whether what was sealed can be opened. Raises: SealingKeyMissing."""

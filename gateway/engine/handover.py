@@ -87,7 +87,7 @@ async def hand_over(
     attempt does not count; the others fail with what they had."""
     for stopped in claims:
         try:
-            claim = await store.take_over(stopped.id)
+            claim = await store.take_over(stopped.id, epoch=stopped.epoch)
             if claim is None:
                 continue
             reruns = settings.recovery == "rerun_if_silent"

@@ -230,8 +230,12 @@ class JobStore(Chores, Protocol):
             ClaimLost, StoreUnavailable: Nothing was written.
         """
 
-    async def take_over(self, response_id: str) -> Claim | None:
-        """Become the only one who may write to a live job; None if it is not live (any more)."""
+    async def take_over(self, response_id: str, *, epoch: int | None = None) -> Claim | None:
+        """Become the only one who may write to a live job; None if it is not live (any more).
+
+        Args:
+            epoch: Only if nobody has taken it since the claim that has this one.
+        """
 
     async def release(
         self, claim: Claim, *, attempts_returned: int, put_offs: int = 0, not_before_ms: int = 0

@@ -10,7 +10,7 @@ import pytest
 from gateway.core.job import NewJob, Status, StoreUnavailable
 from gateway.core.reason import Reason
 from gateway.core.upstream import UpstreamClosed, UpstreamFailed
-from gateway.engine.handover import Lease
+from gateway.engine.handover import Lease, hand_over
 from gateway.store.port import QueueLimits, Work
 from gateway.wire.errors import Fault, Refusal
 from gateway.wire.failures import failure
@@ -353,14 +353,27 @@ async def test_what_is_claimed_with_its_create_when_the_drain_begins_is_handed_o
     assert house.engine._runner._runs == {}
 
 
+async def test_a_job_that_another_has_taken_meanwhile_is_left_to_it(build: Build) -> None:
+    house = await build()
+    hold = Hold()
+    house.backend.script = [hold]
+    response_id = await house.submit()
+    await hold.here()
+    stopped = await house.engine._runner.drain(0)
+    theirs = await house.store.take_over(response_id)
+    await hand_over(stopped, house.store, house.engine._endings, house.settings.background, house.observer)
+    job = await house.job(response_id)
+    assert (job.status, job.epoch, job.attempt) == (Status.IN_PROGRESS, theirs.epoch, 1)
+
+
 async def test_a_store_that_fails_while_all_is_handed_over_does_not_stop_the_stop(build: Build) -> None:
     class Failing(Wrapped):
         victim = ""
 
-        async def take_over(self, response_id: str) -> Any:
+        async def take_over(self, response_id: str, **options: Any) -> Any:
             if response_id == self.victim:
                 raise StoreUnavailable("disk full")
-            return await self.inner.take_over(response_id)
+            return await self.inner.take_over(response_id, **options)
 
     house = await build(wrap=Failing)
     house.store.victim = await running(house)

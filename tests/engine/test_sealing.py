@@ -83,6 +83,16 @@ def _flipped(text: bytes, bit: int) -> bytes:
 # -- jobs
 
 
+async def test_what_is_in_memory_only_is_forgotten_with_the_deadline(build: Build) -> None:
+    """Another gateway may have ended the job: it tells nobody."""
+    house = await build(is_started=False, background={"deadline_s": 60})
+    early = await house.submit(credential=KEY)
+    house.clock.advance(60)
+    late = await house.submit(credential=KEY)
+    credentials = house.engine._credentials
+    assert [credentials.is_in_memory_only(each) for each in (early, late)] == [False, True]
+
+
 async def test_a_job_runs_after_a_restart_with_the_credential_and_the_private_headers(build: Build) -> None:
     first = await build(credentials=keys(new=NEW), is_started=False)
     waiting = await first.submit(credential=KEY)

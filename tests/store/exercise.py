@@ -309,6 +309,14 @@ async def test_a_claim_starts_the_job(store: JobStore) -> None:
     assert (job.status, job.epoch, job.attempt, job.started_at_ms) == (Status.IN_PROGRESS, 1, 1, NOW + 7)
 
 
+async def test_only_who_has_the_last_claim_can_take_a_job_by_it(store: JobStore) -> None:
+    mine = await started(store, "a")
+    theirs = await store.take_over("a", epoch=mine.epoch)
+    assert theirs is not None
+    assert await store.take_over("a", epoch=mine.epoch) is None
+    assert await store.take_over("a", epoch=theirs.epoch) is not None
+
+
 async def test_what_is_started_with_its_acceptance_is_as_if_it_had_been_claimed(store: JobStore) -> None:
     await ended(store, "earlier")
     changes = {"previous_id": "earlier", "is_streamed": True, "fingerprint": b"f" * 32, "priority": PRIORITY}

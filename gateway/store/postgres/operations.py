@@ -136,8 +136,8 @@ def _still_ours(row: Any) -> None:
         raise ClaimLost
 
 
-def take_over(response_id: str, owner: str) -> Statement:
-    given = {"id": response_id, "owner": owner}
+def take_over(response_id: str, owner: str, epoch: int | None) -> Statement:
+    given = {"id": response_id, "owner": owner, "epoch": epoch}
     return _statement("take_over", response_id, given, _taken)
 
 

@@ -247,8 +247,8 @@ class PostgresStore:
         self.bells.appended(claim.id)
         self.bells.ring(OUTBOX)
 
-    async def take_over(self, response_id: str) -> Claim | None:
-        taken = await self._writer.ask(operations.take_over(response_id, self._owner), object)
+    async def take_over(self, response_id: str, *, epoch: int | None = None) -> Claim | None:
+        taken = await self._writer.ask(operations.take_over(response_id, self._owner, epoch), object)
         self.bells.ring(bells.claim(response_id))
         return taken if isinstance(taken, Claim) else None
 

@@ -211,9 +211,10 @@ class SqliteStore:
         await self._writer.ask(operation, len(outcome.events) + len(outcome.final))
         self.bells.ring(OUTBOX)
 
-    async def take_over(self, response_id: str) -> Claim | None:
+    async def take_over(self, response_id: str, *, epoch: int | None = None) -> Claim | None:
         def operation(raw: sqlite3.Connection) -> Claim | None:
-            taken = raw.execute(QUERIES["take_over"], {"id": response_id, "owner": self._owner}).fetchone()
+            values = {"id": response_id, "owner": self._owner, "epoch": epoch}
+            taken = raw.execute(QUERIES["take_over"], values).fetchone()
             return Claim(operations.job_by_id(raw, response_id)) if taken else None
 
         taken = await self._writer.ask(operation)

@@ -227,7 +227,7 @@ WHERE id = :id AND epoch = :epoch AND status = :status AND next_seq = :next_seq;
 WITH taken AS (
     UPDATE backburner.job
     SET epoch = epoch + 1, owner = :owner
-    WHERE id = :id AND status IN ('queued', 'in_progress')
+    WHERE id = :id AND status IN ('queued', 'in_progress') AND epoch = coalesce(:epoch, epoch)
     RETURNING *)
 SELECT taken.*, call.response, NULL::bytea AS final
 FROM (SELECT 1) AS one LEFT JOIN taken ON true LEFT JOIN backburner.call ON call.job = taken.pk;

@@ -245,7 +245,7 @@ RETURNING pk;
 -- The first half of a cancel, a rescue or an expiry: from here on nobody else writes to the job.
 UPDATE job
 SET epoch = epoch + 1, owner = :owner
-WHERE id = :id AND status IN ('queued', 'in_progress')
+WHERE id = :id AND status IN ('queued', 'in_progress') AND epoch = coalesce(:epoch, epoch)
 RETURNING id;
 
 -- name: release
