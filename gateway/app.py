@@ -37,6 +37,7 @@ from gateway.core.job import StoreUnavailable
 from gateway.engine.credentials import SealingKeyMissing
 from gateway.engine.engine import Engine
 from gateway.observe import Observer, configure_logging, line
+from gateway.observe.tracing import TracerMissing, tracing_of
 from gateway.outbound.backends import HttpBackends
 from gateway.outbound.receivers import HttpSender
 from gateway.ports import BACKLOG, PortUnusable, bound
@@ -79,7 +80,7 @@ def serve(settings: Settings) -> int:
         return _refused(str(error), EX_TEMPFAIL if error.is_taken else EX_CONFIG)
     except (DatabaseInUse, DatabaseUnreachable, StoreUnavailable) as error:
         return _refused(str(error), EX_TEMPFAIL)
-    except (DatabaseRefused, SealingKeyMissing, OSError) as error:
+    except (DatabaseRefused, SealingKeyMissing, TracerMissing, OSError) as error:
         return _refused(str(error), EX_CONFIG)
 
 
@@ -147,13 +148,16 @@ async def running(settings: Settings) -> AsyncIterator[Gateway]:
     Raises:
         DatabaseInUse, DatabaseUnreachable, DatabaseRefused, StoreUnavailable: The file cannot be used.
         SealingKeyMissing: It holds credentials that nobody could read.
+        TracerMissing: Traces are asked for, and what makes them is not installed.
         PortUnusable: A port cannot be listened on; nothing else was done.
     """
     server = settings.server
     base_path = URL(next(iter(settings.all_backends.values())).url).raw_path.rstrip("/") or "/v1"
-    observer = Observer()
+    tracing = tracing_of(settings.tracing, version=__version__)
+    observer = Observer(tracing)
     observer.durability.labels(settings.store.durability).set(1)
     async with AsyncExitStack() as stack:
+        stack.push_async_callback(asyncio.to_thread, tracing.close)  # it waits for the collector
         closing = stack.enter_context(ExitStack())
         sockets = await bound(closing, server.host, server.port, name="port")
         admin_sockets = await bound(closing, server.admin_host, server.admin_port, name="admin_port")

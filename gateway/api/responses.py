@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import re
 import secrets
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from urllib.parse import parse_qs
@@ -23,13 +24,15 @@ from gateway.api.routing import Routing
 from gateway.config import Settings
 from gateway.core.job import Idempotency, Job, Status
 from gateway.engine.engine import Engine
-from gateway.engine.jobs import Repeat, Submission
+from gateway.engine.jobs import Accepted, Repeat, Submission
 from gateway.engine.refusals import previous_not_found
 from gateway.observe import Observer
+from gateway.observe.tracing import Accepting, context_of
 from gateway.wire import query_strings, requests, responses, webhooks
 from gateway.wire.bodies.classify import Background, classify
 from gateway.wire.calls import NO_SUCH_ROUTE
 from gateway.wire.errors import Fault, Refusal, invalid, not_found, too_large
+from gateway.wire.failures.blotting import name_shown
 from gateway.wire.response_ids import id_of, is_own
 
 Answer = web.StreamResponse
@@ -72,6 +75,7 @@ class Responses:
 
     async def create(self, request: web.BaseRequest, request_id: str) -> Answer:
         """Ours if it says `"background": true`; a plain one goes on, with our earlier turns put in."""
+        began_ns = time.time_ns()
         body = await read_body(request, self._settings.server.body_bytes_max)
         kind = await looked_over(classify(body))
         await asyncio.sleep(0)  # a large one was parsed in one go, and the next steps take as long
@@ -83,7 +87,10 @@ class Responses:
         repeat = self._repeat(request, body)
         if repeat.idempotency is None and not repeat.is_retry:
             self._jobs.check_room(caller.tenant)  # any other may be asking for what there is already
-        return await self._create_background(request, kind.body, caller, repeat)
+        context = context_of(request.headers)
+        with self._observer.tracing.accepting(context, request_id, began_ns) as accepting:
+            accepted = await self._accept(request, kind.body, caller, repeat, accepting)
+        return await self._show_accepted(request, kind.body, caller, accepted)
 
     def _repeat(self, request: web.BaseRequest, body: bytes) -> Repeat:
         """By what a create can be known again: its key; else, where that is wanted, by itself."""
@@ -96,13 +103,14 @@ class Responses:
         is_retry = requests.is_retry(request.headers.get("X-Stainless-Retry-Count"))
         return Repeat(fingerprint=_fingerprint(request, body), is_retry=is_retry)
 
-    async def _create_background(
+    async def _accept(
         self,
         request: web.BaseRequest,
         body: dict[str, object],
         caller: Caller,
         repeat: Repeat,
-    ) -> Answer:
+        traced: Accepting,
+    ) -> Accepted:
         for name in _query(request):
             if name not in _QUERY_OF_CREATE:  # it would lie on disk, and it might be a key
                 shown = name if _PARAMETER.fullmatch(name) else "?"
@@ -120,9 +128,21 @@ class Responses:
             caller.tenant,
             repeat,
             body.get("previous_response_id"),
-            lambda is_ours: self._vetted(request, body, caller, repeat, is_previous_ours=is_ours),
+            lambda is_ours: self._vetted(
+                request, body, caller, repeat, traced.traceparent, is_previous_ours=is_ours
+            ),
         )
-        headers = backend.speech.tools(body, body.get("input")).headers() if backend is not None else {}
+        traced.accepted(accepted.response_id, name_shown(body.get("model")))
+        return accepted
+
+    async def _show_accepted(
+        self, request: web.BaseRequest, body: dict[str, object], caller: Caller, accepted: Accepted
+    ) -> Answer:
+        backend = self._chooser.find(body.get("model"))
+        headers: Mapping[str, str] = {}
+        if backend is not None:
+            body = backend.speech.heard(body)
+            headers = backend.speech.tools(body, body.get("input")).headers()
         if body.get("stream") is True:
             self._observer.replays.labels("create").inc()
             return await self._stream(request, accepted.response_id, caller, after=-1, headers=headers)
@@ -136,6 +156,7 @@ class Responses:
         body: dict[str, object],
         caller: Caller,
         repeat: Repeat,
+        traceparent: str | None,
         *,
         is_previous_ours: bool,
     ) -> Submission:
@@ -153,6 +174,9 @@ class Responses:
         if body.get("conversation") and not backend.speech.is_translated:
             await self._callers.check_conversation(request, caller, body["conversation"], backend)
         stored, held = split_headers(request, caller, backend)
+        if traceparent is not None:  # the backend goes on from here, not from the caller
+            stored = {name: value for name, value in stored.items() if name.lower() != "traceparent"}
+            stored["traceparent"] = traceparent
         return Submission(
             response_id=id_of(secrets.token_bytes(24)),
             tenant=caller.tenant,

@@ -16,6 +16,7 @@ from gateway.config.models import (
     Settings,
     StoreSettings,
     StreamSettings,
+    TracingSettings,
     UiSettings,
 )
 from gateway.config.names import BACKEND_KEYS, FLAGS, GROUPS, NAMES
@@ -41,6 +42,7 @@ __all__ = [
     "StoreSettings",
     "StreamSettings",
     "TenantSettings",
+    "TracingSettings",
     "UiSettings",
     "UpstreamSettings",
     "WebhookSettings",

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PrivateAttr, SecretStr, field_validator, model_validator
 
-from gateway.config.backends import UpstreamSettings
+from gateway.config.backends import HttpUrlString, UpstreamSettings
 from gateway.config.conflicts import ConflictError, conflicts
 from gateway.config.keyfiles import checked_key, key_of_variable, read_text
 from gateway.config.section import Bytes, Count, Host, Name, Origin, Port, Seconds, Section
@@ -239,6 +239,20 @@ class LogSettings(Section):
     """How long the process waits at its end for the last lines to be read."""
 
 
+class TracingSettings(Section):
+    """Spans of background responses, sent by OTLP over HTTP. Needs the extra `backburner[otel]`."""
+
+    endpoint: HttpUrlString | None = None
+    """Where traces go, e.g. http://collector:4318/v1/traces. Without it nothing is traced."""
+    service_name: Annotated[str, Field(min_length=1, max_length=255)] = "backburner"
+    sampled_percent: Annotated[float, Field(ge=0, le=100)] = 100
+    """Of creates whose caller has not decided it; a run is traced if its create was."""
+    waiting_spans_max: Annotated[int, Field(ge=512, le=1_000_000)] = 4096
+    """Spans that wait to be sent. More are dropped."""
+    export_timeout_s: Seconds = 10
+    """Longest time in which the collector takes some."""
+
+
 class ConversationSettings(Section):
     """Limits and choices for conversations."""
 
@@ -269,6 +283,7 @@ class Settings(Section):
     webhooks: WebhookSettings = WebhookSettings()
     request_webhooks: RequestWebhookSettings = RequestWebhookSettings()
     ui: UiSettings = UiSettings()
+    tracing: TracingSettings = TracingSettings()
     log: LogSettings = LogSettings()
 
     @property

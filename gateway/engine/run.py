@@ -20,6 +20,7 @@ from gateway.engine.joblog import JobLog
 from gateway.engine.sealing import Unsealable
 from gateway.engine.silence import Silence
 from gateway.engine.thoughts import Thoughts
+from gateway.observe.tracing import context_of
 from gateway.store.bells import claim
 from gateway.store.port import Work
 from gateway.wire import calls
@@ -96,7 +97,16 @@ class Run:
         work, endings, thoughts = self.work, self._endings, self._thoughts  # no cycle through the machine
         job, call = work.job, work.call
         request = calls.request_of(call.request)
-        endings.observer.job_known(job.id, model=name_shown(request.get("model")))
+        model = name_shown(request.get("model"))
+        endings.observer.job_known(job.id, model=model)
+        sent_with = calls.headers_of(call.headers)
+        endings.observer.tracing.run_began(
+            job.id,
+            context_of(sent_with).get("traceparent"),
+            backend=job.backend,
+            model=model,
+            attempt=job.attempt,
+        )
         obstacle = None
         try:
             held = endings.credentials.of(job, call.sealed)
@@ -124,7 +134,7 @@ class Run:
             self._backend,
             job,
             request,
-            CallerHeaders(headers.credential, {**calls.headers_of(call.headers), **headers.others}),
+            CallerHeaders(headers.credential, {**sent_with, **headers.others}),
             endings.clock,
             endings.observer,
             is_again=job.epoch > 1,  # it was claimed before
@@ -156,7 +166,7 @@ class Run:
         if command.has_output and not self._has_output:
             self._has_output = True
             first_s = time.monotonic() - self._started_s
-            self._endings.observer.job_first_output(self.work.job.backend, first_s)
+            self._endings.observer.job_first_output(self.work.id, self.work.job.backend, first_s)
 
     def has_room(self) -> bool:
         return self.log.has_room and self._endings.outputs.has_room(self.work.id)

@@ -18,6 +18,7 @@ from gateway.observe.backends import BackendObserver
 from gateway.observe.history import History, JobKind
 from gateway.observe.journal import Journal
 from gateway.observe.store import StoreObserver
+from gateway.observe.tracing import Tracing
 from gateway.observe.webhooks import WebhookObserver
 
 _CODES_MAX = 100
@@ -30,10 +31,12 @@ class Observer(BackendObserver, StoreObserver, WebhookObserver):
     Attributes:
         journal: The same of the latest jobs, job by job.
         history: The same of the last hour, in numbers.
+        tracing: The same as spans.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tracing: Tracing | None = None) -> None:
         super().__init__()
+        self.tracing = tracing or Tracing()
         self._facts = JobFacts()
         self.journal = Journal()
         self.history = History(random.randrange)
@@ -71,6 +74,10 @@ class Observer(BackendObserver, StoreObserver, WebhookObserver):
         called = {"replica": replica, "upstream_request": request, "upstream_status": status}
         self._facts.learn(response_id, called)
         self.journal.note(response_id, "called" if status is None else "answered", **called)
+        if status is None:
+            self.tracing.called(response_id, replica, request)
+        else:
+            self.tracing.answered(response_id, status)
 
     def job_accepted(self, response_id: str, backend: str, tenant: bytes, is_streamed: bool) -> None:
         self.accepted.labels(backend).inc()
@@ -105,8 +112,9 @@ class Observer(BackendObserver, StoreObserver, WebhookObserver):
         line("job", id=response_id, to="in_progress", waited_s=round(waited_s, 3), **facts)
         self.journal.note(response_id, "in_progress", attempt=attempt)
 
-    def job_first_output(self, backend: str, seconds: float) -> None:
+    def job_first_output(self, response_id: str, backend: str, seconds: float) -> None:
         self.ttft.labels(backend).observe(seconds)
+        self.tracing.first_output(response_id)
 
     def job_finished(
         self,
@@ -122,6 +130,7 @@ class Observer(BackendObserver, StoreObserver, WebhookObserver):
         facts = self._facts.forget(response_id)
         self.history.finished(_kind(backend, facts, tenant), outcome)
         self.journal.note(response_id, outcome, code=code, reason=reason)
+        self.tracing.run_ended(response_id, outcome, reason, code)
         self.finished.labels(backend, outcome, self._code_label(code)).inc()
         if ran_s is not None:
             self.run_time.labels(backend, outcome).observe(max(0.0, ran_s))
@@ -145,12 +154,14 @@ class Observer(BackendObserver, StoreObserver, WebhookObserver):
 
     def job_deleted(self, response_id: str) -> None:
         line("job", id=response_id, to="deleted", **self._facts.forget(response_id))
+        self.tracing.run_ended(response_id, "deleted", None)
 
     def job_released(self, response_id: str, reason: str, after_s: float) -> None:
         """The job will run again. Clients still see `in_progress`."""
         facts = self._facts.of(response_id)
         line("job", id=response_id, to="waiting", reason=reason, after_s=round(after_s, 3), **facts)
         self.journal.note(response_id, "waiting", reason=reason, after_s=round(after_s, 3))
+        self.tracing.run_ended(response_id, "waiting", reason)
 
     def job_silent(self, response_id: str, silence_s: float) -> None:
         """Its backend has sent nothing for `silence_s`; the job keeps waiting."""
@@ -185,6 +196,7 @@ class Observer(BackendObserver, StoreObserver, WebhookObserver):
 
     def claim_lost(self, response_id: str) -> None:
         line("claim_lost", id=response_id, level=logging.DEBUG)
+        self.tracing.run_ended(response_id, "lost", "claim_lost")
 
     def task_died(self, name: str, error: BaseException) -> None:
         """A defect: logged with its trace, since nobody else will see it."""
