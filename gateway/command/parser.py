@@ -135,8 +135,8 @@ def _changing(commands: _Commands) -> None:
 def _around(commands: _Commands) -> None:
     sub = _command(
         commands, "doctor", "look at backends, store, clock and descriptors, and say what to change",
-        also="Makes some ten small requests to each backend. Exit status 0 if nothing is wrong, 1 if something is, "
-        "78 if the settings cannot be used.",
+        also="Makes some ten small requests to each backend. Exit status 0 if nothing is wrong, 1 if "
+        "something is, 78 if the settings cannot be used.",
     )  # fmt: skip
     _config(sub)
     _settings(sub)

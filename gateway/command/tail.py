@@ -16,6 +16,7 @@ from gateway.command import screen
 from gateway.command.admin import API, Admin, NotReached, look, opened, part
 from gateway.command.ids import whole
 from gateway.command.status import DONE, ENDED_BADLY, NotDone
+from gateway.core.job import FIRST_OUTPUT_SEQ
 
 _SILENCE_S = 35.0
 """The gateway sends a comment every 10 s."""
@@ -52,16 +53,21 @@ def run(admin: Admin, args: Namespace) -> int:
 def _follow(admin: Admin, response_id: str, args: Namespace) -> int:
     """Print it as it comes, from one connection to the next; the number of its last event."""
     printer = _Events() if args.output == "json" else _Prose(is_terminal=screen.is_terminal())
-    last, since_s = args.after, time.monotonic()
+    last, attempt, since_s = args.after, None, time.monotonic()
     while True:
         try:
+            if attempt is not None and attempt != _attempt(admin, response_id):
+                printer.rewound()
+                last, attempt = FIRST_OUTPUT_SEQ - 1, None
             for name, event in _events(admin, response_id, last):
                 since_s = time.monotonic()
                 if name == "rewound":
                     printer.rewound()
-                    last = -1
+                    last, attempt = FIRST_OUTPUT_SEQ - 1, None
                     continue
                 last = event.get("sequence_number", last)
+                if attempt is None and last >= FIRST_OUTPUT_SEQ:
+                    attempt = _attempt(admin, response_id)
                 printer.take(event)
                 if event.get("type") in _OVER:
                     printer.close()
@@ -71,6 +77,11 @@ def _follow(admin: Admin, response_id: str, args: Namespace) -> int:
                 raise
             screen.notice(f"{error}; trying again")
         time.sleep(_AGAIN_S)
+
+
+def _attempt(admin: Admin, response_id: str) -> int:
+    """Which one it is: events of a later one do not go on from those of this one."""
+    return int(look(admin, f"jobs/{part(response_id)}")["attempt"])
 
 
 def _events(admin: Admin, response_id: str, after: int) -> Iterator[tuple[str, dict[str, Any]]]:

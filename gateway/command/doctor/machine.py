@@ -169,7 +169,7 @@ def descriptors(settings: Settings) -> Iterator[Finding]:
     """Whether there are enough for the connections that the settings allow."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = files_wanted(settings)
-    said = f"{'as many as wanted' if hard == resource.RLIM_INFINITY else hard} allowed here, {wanted} at most wanted"
+    said = f"{hard} allowed here, {wanted} wanted at most"
     if hard == resource.RLIM_INFINITY or not are_few_files(settings, hard):
         yield Finding("process", "file descriptors", Level.OK, said)
         return
