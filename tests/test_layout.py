@@ -67,7 +67,9 @@ TRIED_IN = {
     "config/test_tenants.py": "config: keyfiles publickeys",
     # what happens is tried by its lines; the wiring by the command itself
     "test_logs.py": "observe/observer observe/backends observe/store logpipe",
-    "test_cli.py": "app ports remote",
+    "test_cli.py": "app ports command/effective command/healthcheck command/status",
+    "acceptance/test_webhooks.py": "command: webhooks",
+    "command/test_doctor_backend.py": "command/doctor: asking engines findings probes",
 }
 """Where modules are tried that have no test file of their name; the comment above says why."""
 

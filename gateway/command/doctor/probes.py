@@ -19,6 +19,8 @@ Probe = Callable[[Asker, Found, int], Awaitable[Finding]]
 
 _FEW_TOKENS, _SOME_TOKENS = 16, 256
 _STARTED_PIECES, _BEGUN_PIECES = 3, 8
+_HELD_S_MIN = 0.5
+"""An answer that takes less may come at once."""
 _LOOK_S = 0.25
 _SEEN_WITHIN_S, _STOPS_WITHIN_S = 5.0, 5.0
 _TELLS_S_MIN = 2.0
@@ -166,6 +168,8 @@ async def _begin(asker: Asker, answer: Answer, tokens: int) -> float | None:
         async for _ in pieces:
             if answer.pieces >= _BEGUN_PIECES:
                 break
+        else:
+            return 0.0
         while not seen and time.monotonic() - started_s < _SEEN_WITHIN_S and not answer.words:
             load = await asker.load()
             seen = load is not None and load.running > 0
@@ -201,7 +205,11 @@ def streaming(answer: Answer, found: Found) -> list[Finding]:
     if not answer.is_stream:
         advice = "readers of a stream get nothing before its end"
         ones.append(found("streams", Level.WRONG, "it answers whole, though asked for a stream", advice))
-    elif answer.pieces >= _STARTED_PIECES and answer.took_s > 1 and answer.took_s - answer.first_s < 0.05:
+    elif (
+        answer.pieces >= _STARTED_PIECES
+        and answer.took_s > _HELD_S_MIN
+        and answer.took_s - answer.first_s < 0.05
+    ):
         advice = "something between holds it back (nginx: proxy_buffering off)"
         ones.append(found("streams", Level.WRONG, f"all at once, after {answer.took_s:.1f} s", advice))
     else:
