@@ -26,7 +26,10 @@ def main(argv: list[str] | None = None) -> None:
     """Run one command and leave through `sys.exit` with its status."""
     args = parser.parse(argv, before=lambda made: completion.answer_the_shell(made, os.environ))
     try:
-        sys.exit(_run(args))
+        done = _run(args)
+        if sys.stdout is not None:  # a service may have closed it
+            sys.stdout.flush()
+        sys.exit(done)
     except ConfigError as error:
         for problem in error.problems:
             print(f"backburner: {problem}", file=sys.stderr)

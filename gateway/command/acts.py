@@ -104,7 +104,10 @@ def _is_confirmed(question: str) -> bool:
     """Whether somebody says yes. Raises: NotDone, if there is nobody to ask."""
     if not sys.stdin.isatty():
         raise NotDone(f"{question} There is nobody to ask: --yes confirms it, --dry-run only shows it.")
-    return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
+    try:
+        return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
+    except EOFError:  # Ctrl-D
+        return False
 
 
 def _rerun(admin: Admin, args: Namespace) -> int:

@@ -72,11 +72,13 @@ def admin_of(
     return Admin(f"http://{place}:{port or server.admin_port}", server.read_admin_token())
 
 
-def look(admin: Admin, path: str, **query: str | int | None) -> dict[str, Any]:
-    """What the admin API says of something. Raises: NotDone."""
-    given = urlencode({name: value for name, value in query.items() if value is not None})
+def look(
+    admin: Admin, path: str, query: Mapping[str, object] | None = None, *, limit_s: float = ANSWER_S
+) -> dict[str, Any]:
+    """What the admin API says of something; what is None of the query is left out. Raises: NotDone."""
+    given = urlencode({name: value for name, value in (query or {}).items() if value is not None})
     found: dict[str, Any] = json.loads(
-        ask(admin, f"{API}{path}{f'?{given}' if given else ''}", limit_s=ANSWER_S)
+        ask(admin, f"{API}{path}{f'?{given}' if given else ''}", limit_s=limit_s)
     )
     return found
 

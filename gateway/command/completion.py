@@ -10,7 +10,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping
 from typing import Any
 
-from gateway.command.admin import Admin, admin_of, look
+from gateway.command.admin import admin_of, look
 from gateway.command.status import DONE, NotDone
 from gateway.config import ConfigError
 
@@ -19,6 +19,7 @@ STATES = ("live", "queued", "in_progress", "completed", "incomplete", "failed", 
 _ASKED = "_ARGCOMPLETE"
 """A shell sets it when it wants a word completed."""
 _LIMIT = 100
+_ANSWER_S = 1.5
 
 
 def run(args: Namespace) -> int:
@@ -39,47 +40,31 @@ def answer_the_shell(parser: ArgumentParser, environ: Mapping[str, str]) -> None
 
 def ids(prefix: str, parsed_args: Namespace, **_: Any) -> list[str]:
     """Responses that there are."""
-    admin = _admin(parsed_args)
-    try:
-        found = [] if admin is None else look(admin, "jobs", limit=_LIMIT, id=prefix or None)["jobs"]
-    except NotDone:
-        return []
-    return [job["id"] for job in found]
+    return [job["id"] for job in _found(parsed_args, "jobs", {"limit": _LIMIT, "id": prefix or None})["jobs"]]
 
 
 def live_ids(prefix: str, parsed_args: Namespace, **_: Any) -> list[str]:
     """Those that can be cancelled."""
-    admin = _admin(parsed_args)
-    try:
-        query = {"id": prefix or None, "state": "live"}
-        found = [] if admin is None else look(admin, "jobs", limit=_LIMIT, **query)["jobs"]
-    except NotDone:
-        return []
-    return [job["id"] for job in found]
+    found = _found(parsed_args, "jobs", {"limit": _LIMIT, "id": prefix or None, "state": "live"})
+    return [job["id"] for job in found["jobs"]]
 
 
 def backends(parsed_args: Namespace, **_: Any) -> list[str]:
     """Those of the gateway that runs."""
-    admin = _admin(parsed_args)
-    try:
-        return [] if admin is None else [each["name"] for each in look(admin, "overview")["backends"]]
-    except NotDone:
-        return []
+    return [each["name"] for each in _found(parsed_args, "overview")["backends"]]
 
 
 def models(parsed_args: Namespace, **_: Any) -> list[str]:
     """Those of responses that are not over."""
-    admin = _admin(parsed_args)
-    try:
-        return [] if admin is None else list(look(admin, "overview")["models"])
-    except NotDone:
-        return []
+    return list(_found(parsed_args, "overview")["models"])
 
 
-def _admin(args: Namespace) -> Admin | None:
+def _found(args: Namespace, path: str, query: dict[str, object] | None = None) -> dict[str, Any]:
+    """What the admin API says; nothing, if it does not at once: somebody waits for the next letter."""
     try:
-        return admin_of(
+        admin = admin_of(
             args.admin_host, args.admin_port, environ=os.environ, file=args.config, with_token=True
         )
-    except ConfigError:
-        return None
+        return look(admin, path, query, limit_s=_ANSWER_S)
+    except (ConfigError, NotDone):
+        return {"jobs": [], "backends": [], "models": []}

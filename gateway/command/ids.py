@@ -38,7 +38,7 @@ def beginning_with(admin: Admin, beginning: str, *, limit: int) -> list[str]:
     found: list[str] = []
     cursor = None
     for _ in range(_LOOKS_MAX):
-        page = look(admin, "jobs", id=beginning, limit=limit, cursor=cursor)
+        page = look(admin, "jobs", {"id": beginning, "limit": limit, "cursor": cursor})
         found += [job["id"] for job in page["jobs"]]
         cursor = page["next"]
         if cursor is None or len(found) >= limit:

@@ -47,14 +47,8 @@ def _listed(admin: Admin, args: Namespace) -> dict[str, Any]:
     jobs: list[dict[str, Any]] = []
     cursor = None
     for _ in range(_LOOKS_MAX):
-        page = look(
-            admin,
-            "jobs",
-            **filters(args),
-            order=args.order,
-            limit=min(args.limit - len(jobs), _PAGE_MAX),
-            cursor=cursor,
-        )
+        query = {**filters(args), "order": args.order, "cursor": cursor}
+        page = look(admin, "jobs", {**query, "limit": min(args.limit - len(jobs), _PAGE_MAX)})
         jobs += page["jobs"]
         cursor = page["next"]
         if cursor is None or len(jobs) >= args.limit:

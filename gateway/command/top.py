@@ -25,19 +25,19 @@ def run(admin: Admin, args: Namespace) -> int:
         screen.show(*_grids(admin, is_short=screen.is_terminal()))
         return DONE
     with screen.kept_up_to_date(is_whole_screen=True) as draw:
-        grids = _grids(admin, is_short=True)
+        grids, trouble = _grids(admin, is_short=True), list[Grid]()
         for _ in screen.again_and_again(args.every):
-            draw(*grids)
+            draw(*trouble, *grids)
             try:
-                grids = _grids(admin, is_short=True)
+                grids, trouble = _grids(admin, is_short=True), []
             except NotReached as error:
-                grids = [Grid(("",), [[Cell(str(error), "red")]]), *grids[-4:]]
+                trouble = [Grid(("",), [[Cell(f"{error} This is how it was:", "red")]])]
     return DONE
 
 
 def _grids(admin: Admin, *, is_short: bool) -> list[Grid]:
     now = look(admin, "overview")
-    oldest = look(admin, "jobs", state="live", order="oldest", limit=_OLDEST)
+    oldest = look(admin, "jobs", {"state": "live", "order": "oldest", "limit": _OLDEST})
     found = [
         Grid(("", ""), [*_head(now)]),
         Grid(_BACKENDS, [_backend(each) for each in now["backends"]], "Backends"),

@@ -72,7 +72,6 @@ async def test_what_a_backend_wants_otherwise_is_told_as_settings_that_then_hold
         assert found["settings"] == {
             "upstream": {
                 "api": "chat",
-                "backfill": "sglang",
                 "developer_role": False,
                 "max_tokens_field": "max_completion_tokens",
                 "system_messages": "first",
@@ -142,6 +141,34 @@ async def test_keys_models_and_addresses_that_are_wrong_are_told_and_no_key_is(
     status, found = await examined(tmp_path, engine)
     assert (status, list(found)) == (1, ["reachable", "settings"])
     assert "could not be reached" in found["reachable"]["found"]
+
+
+async def test_a_server_with_both_apis_is_tried_by_the_one_that_the_settings_mean(
+    tmp_path: Path, demo_server: str
+) -> None:
+    engine = Engine(url=demo_server)
+    for api, more in (("responses", "prefill is continued"), ("chat", "role developer")):
+        status, found = await examined(tmp_path, engine, "--tokens", "20", api=api)
+        assert (status, found["API"]["found"]) == (0, "responses and chat")
+        assert found["tools"]["found"] == "it calls weather_in"
+        assert found["usage in streams"]["level"] == "ok"
+        assert more in found
+    async with Engine().listening() as engine:
+        status, found = await examined(tmp_path, engine, "--tokens", "20", api="responses")
+    assert (status, found["settings"]) == (1, {"upstream": {"api": "chat"}})
+    assert found["API"]["found"].startswith("chat, not responses: ")
+
+
+async def test_each_replica_is_looked_at_and_the_first_that_answers_is_asked(tmp_path: Path) -> None:
+    async with Engine(metrics=None).listening() as gone:
+        pass
+    async with Engine().listening() as engine:
+        gone.names, replicas = (), [engine.url]
+        status, found = await examined(tmp_path, gone, "--tokens", "20", api="chat", replicas=replicas)
+    assert status == 1
+    assert (found["replica 0 reachable"]["level"], found["replica 1 reachable"]["level"]) == ("wrong", "ok")
+    assert found["streams"]["level"] == "ok"
+    assert (gone.bodies, engine.bodies != []) == ([], True)
 
 
 async def test_the_clock_is_held_against_the_backends(tmp_path: Path) -> None:

@@ -127,11 +127,9 @@ async def _what_it_can(
     load = await asker.load()
     if load is not None:
         is_set = settings.backfill == load.engine
-        advice = "" if is_set else "background jobs may give way to others: backfill"
-        yield found(
-            "engine", Level.OK if is_set else Level.NOTE, f"metrics of {load.engine}", advice,
-            () if is_set else (("backfill", load.engine),),
-        )  # fmt: skip
+        advice = "" if is_set else f"backfill: {load.engine} lets plain requests go before background ones"
+        level = Level.OK if is_set else Level.NOTE
+        yield found("engine", level, f"metrics of {load.engine}", advice)
     if not wish.makes_requests or model is None:
         return
     asker.model = model
