@@ -77,16 +77,22 @@ def look(
 ) -> dict[str, Any]:
     """What the admin API says of something; what is None of the query is left out. Raises: NotDone."""
     given = urlencode({name: value for name, value in (query or {}).items() if value is not None})
-    found: dict[str, Any] = json.loads(
-        ask(admin, f"{API}{path}{f'?{given}' if given else ''}", limit_s=limit_s)
-    )
-    return found
+    return _object(admin, ask(admin, f"{API}{path}{f'?{given}' if given else ''}", limit_s=limit_s))
 
 
 def act(admin: Admin, path: str, said: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Have something done by the admin API; what it came to. Raises: NotDone."""
-    done: dict[str, Any] = json.loads(ask(admin, f"{API}{path}", said or {}, limit_s=ACT_S))
-    return done
+    return _object(admin, ask(admin, f"{API}{path}", said or {}, limit_s=ACT_S))
+
+
+def _object(admin: Admin, body: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(body)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise NotDone(f"{admin.url}: what answers there is no gateway's admin port")
+    return found
 
 
 def part(text: str) -> str:

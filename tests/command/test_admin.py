@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from pathlib import Path
 
@@ -22,6 +23,20 @@ async def test_a_gateway_that_is_not_there_is_said_so(command: str) -> None:
     assert (done.status, done.out) == (1, "")
     assert "nothing listens there" in done.err
     assert len(done.err.splitlines()) == 1
+
+
+async def test_another_server_on_the_port_is_told_from_a_gateway() -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 15\r\nConnection: close\r\n\r\n<html>hi</html>")
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        port = str(server.sockets[0].getsockname()[1])
+        done = await typed("jobs", "--admin-port", port)
+    assert (done.status, done.out) == (1, "")
+    assert "what answers there is no gateway's admin port" in done.err
 
 
 async def test_the_token_of_the_settings_is_used_and_a_missing_one_is_told_with_its_setting(
