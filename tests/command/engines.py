@@ -31,6 +31,7 @@ class Engine:
         metrics: Whose it has; None: none.
         stops: When its client leaves.
         pace_s: Between two words.
+        slow_from: From this request on it does not answer.
         bodies: What it was asked.
         running: Requests that it works on.
     """
@@ -46,6 +47,7 @@ class Engine:
     pace_s: float = 0.001
     date: str | None = None
     names: tuple[str, ...] = ("tiny-embed", "tiny")
+    slow_from: int | None = None
     bodies: list[dict[str, Any]] = field(default_factory=list)
     running: int = 0
     generated: int = 0
@@ -96,6 +98,8 @@ class Engine:
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         body = orjson.loads(await request.read())
         self.bodies.append(body)
+        if self.slow_from is not None and len(self.bodies) >= self.slow_from:
+            await asyncio.Event().wait()  # until its client leaves
         if (refusal := self._refusal(body)) is not None:
             return _error(400, refusal)
         if body.get("tools"):

@@ -159,6 +159,17 @@ async def test_a_server_with_both_apis_is_tried_by_the_one_that_the_settings_mea
     assert found["API"]["found"].startswith("chat, not responses: ")
 
 
+async def test_what_takes_too_long_is_not_known_and_no_refusal(tmp_path: Path) -> None:
+    async with Engine(metrics=None).listening() as engine:
+        engine.slow_from = 2
+        _, found = await examined(tmp_path, engine, "--timeout", "300ms", api="chat", developer_role=True)
+    assert found["streams"]["level"] == "ok"
+    for check in ("tools", "JSON schema", "system messages anywhere", "role developer"):
+        assert found[check]["level"] == "note"
+        assert found[check]["found"].startswith("not known: The backend did not answer within 0.3 s")
+    assert found["settings"] == {}
+
+
 async def test_each_replica_is_looked_at_and_the_first_that_answers_is_asked(tmp_path: Path) -> None:
     async with Engine(metrics=None).listening() as gone:
         pass

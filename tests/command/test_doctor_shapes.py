@@ -69,6 +69,14 @@ def test_errors_are_told_in_the_servers_words(body: bytes, words: str) -> None:
     assert (answer.is_good, answer.words) == (False, words)
 
 
+@pytest.mark.parametrize(("status", "is_refusal"), [(400, True), (422, True), (429, False), (503, False)])
+def test_a_server_that_is_busy_refuses_nothing(status: int, is_refusal: bool) -> None:
+    answer = Answer()
+    answer.refused(status, b'{"error":{"message":"no"}}')
+    assert answer.is_refusal is is_refusal
+    assert not Answer(status=200, words="The backend did not answer.", is_broken=True).is_refusal
+
+
 def test_an_error_in_a_stream_is_one_and_keys_in_it_are_not_told() -> None:
     answer = Answer(status=200)
     answer.take({"error": {"message": "Incorrect API key provided: sk-abcdefghijklmnop0123"}}, Api.CHAT)

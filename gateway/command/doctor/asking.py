@@ -20,6 +20,7 @@ from gateway.command.doctor.shapes import ROUTES, Answer, Ask, body_of, shown
 from gateway.config import UpstreamSettings
 from gateway.outbound.client import FAILURES, explain, make_session, read_up_to, url_at
 from gateway.wire.calls import Api
+from gateway.wire.http.head import CREDENTIALS
 from gateway.wire.sse import FrameTooLarge, SseDecoder
 
 _BODY_BYTES_MAX = 4 * 2**20
@@ -32,8 +33,8 @@ class Asker:
 
     Attributes:
         skews: Seconds by which the server's clock was ahead of ours, by each answer that has a `Date`.
+        has_key: A credential goes with each request.
         max_tokens_field, wants_usage: What it turned out to want.
-        count: Requests to a model so far.
     """
 
     session: aiohttp.ClientSession
@@ -41,12 +42,12 @@ class Asker:
     url: str
     headers: dict[str, str]
     limit_s: float
+    has_key: bool
     model: str = ""
     api: Api = Api.RESPONSES
     max_tokens_field: str = "max_tokens"
     wants_usage: bool = True
     skews: list[float] = field(default_factory=list)
-    count: int = 0
 
     async def get(self, path: str) -> tuple[Answer, bytes]:
         """The answer to a GET below the base URL, and its body."""
@@ -85,7 +86,6 @@ class Asker:
             body.pop("stream_options", None)
         body = {name: value for name, value in body.items() if name not in self.settings.drop_fields}
         body |= self.settings.set_fields
-        self.count += 1
         started_s = time.monotonic()
         async with self._request("POST", self._target(ROUTES[api]), body) as got:
             answer.status = got.status
@@ -157,7 +157,7 @@ class Asker:
         try:
             yield
         except (*FAILURES, FrameTooLarge) as error:
-            answer.words = shown(explain(error, self.limit_s)[1].message)
+            answer.words, answer.is_broken = shown(explain(error, self.limit_s)[1].message), True
 
 
 def asker_of(settings: UpstreamSettings, url: str, key: str | None, limit_s: float) -> Asker:
@@ -165,6 +165,7 @@ def asker_of(settings: UpstreamSettings, url: str, key: str | None, limit_s: flo
     headers = {name: value.get_secret_value() for name, value in settings.headers.items()}
     if (own := settings.read_api_key() or key) is not None:
         headers = {"Authorization": f"Bearer {own}", **headers}
+    has_key = not CREDENTIALS.isdisjoint(name.lower() for name in headers)
     session = make_session(settings, keeps_connections=False)
     field = settings.max_tokens_field
-    return Asker(session, settings, url, headers, limit_s, max_tokens_field=field)
+    return Asker(session, settings, url, headers, limit_s, has_key, max_tokens_field=field)

@@ -64,7 +64,7 @@ async def examine(name: str, settings: UpstreamSettings, wish: Wish) -> AsyncIte
         asker = asker_of(settings, url, wish.key, wish.limit_s)
         try:
             answer, listed = await asker.get("/models")
-            finding = _reached(number, answer, bool(asker.headers), settings, found)
+            finding = _reached(number, answer, asker.has_key, settings, found)
             yield finding
             if chosen is None and finding.level is not Level.WRONG:
                 chosen = asker, listed if answer.is_good else b""

@@ -46,7 +46,21 @@ async def tools(asker: Asker, found: Found, _tokens: int) -> Finding:
     advice = (
         "vLLM: --enable-auto-tool-choice --tool-call-parser; SGLang: --tool-call-parser; llama.cpp: --jinja"
     )
-    return found("tools", Level.NOTE, f"refused: {answer.words}", advice)
+    return _refused(found, "tools", answer, Level.NOTE, advice)
+
+
+def _refused(
+    found: Found,
+    check: str,
+    answer: Answer,
+    level: Level,
+    advice: str = "",
+    settings: tuple[tuple[str, Any], ...] = (),
+) -> Finding:
+    """It does not take that; or it could not be asked, which says nothing."""
+    if not answer.is_refusal:
+        return found(check, Level.NOTE, f"not known: {answer.words or 'there was no text'}")
+    return found(check, level, f"refused: {answer.words}", advice, settings)
 
 
 async def schema(asker: Asker, found: Found, _tokens: int) -> Finding:
@@ -55,15 +69,11 @@ async def schema(asker: Asker, found: Found, _tokens: int) -> Finding:
         Ask([("user", "Does it rain in Bergen? Answer in JSON.")], _SOME_TOKENS, has_schema=True)
     )
     if not answer.is_good:
-        return found(
-            "JSON schema", Level.NOTE, f"refused: {answer.words}", "callers who ask for one are refused"
-        )
+        return _refused(found, "JSON schema", answer, Level.NOTE, "callers who ask for one are refused")
     if fits_schema(answer.text):
         return found("JSON schema", Level.OK, "the answer keeps to it")
     if not answer.text:
-        return found(
-            "JSON schema", Level.NOTE, "no text came back", "it may think for longer than --tokens allow"
-        )
+        return found("JSON schema", Level.NOTE, f"not known: no text within {_SOME_TOKENS} tokens")
     return found(
         "JSON schema", Level.NOTE, "taken, and not kept to", "callers who ask for one get what does not fit"
     )
@@ -76,12 +86,10 @@ async def system_messages(asker: Asker, found: Found, _tokens: int) -> Finding:
     answer = await asker.ask(Ask(turns, _FEW_TOKENS))
     if answer.is_good:
         return found(check, Level.OK, "taken in their place")
-    if answer.status in (None, 429) or (answer.status or 0) >= 500:
-        return found(check, Level.NOTE, f"not known: {answer.words}")
     settings = () if setting == "first" else (("system_messages", "first"),)
     advice = "the gateway puts them first, once it was refused" if setting == "auto" else ""
     level = Level.WRONG if setting == "in_place" else Level.NOTE if settings else Level.OK
-    return found(check, level, f"refused: {answer.words}", advice, settings)
+    return _refused(found, check, answer, level, advice, settings)
 
 
 async def developer_role(asker: Asker, found: Found, _tokens: int) -> Finding:
@@ -89,10 +97,9 @@ async def developer_role(asker: Asker, found: Found, _tokens: int) -> Finding:
     answer = await asker.ask(Ask([("developer", "Be brief."), ("user", "Say one.")], _FEW_TOKENS))
     if answer.is_good:
         return found("role developer", Level.OK, "known")
-    if not asker.settings.developer_role:
-        return found("role developer", Level.OK, "not known; such messages are sent as system")
-    settings = (("developer_role", False),)
-    return found("role developer", Level.WRONG, f"refused: {answer.words}", settings=settings)
+    if answer.is_refusal and not asker.settings.developer_role:
+        return found("role developer", Level.OK, "refused; such messages are sent as system")
+    return _refused(found, "role developer", answer, Level.WRONG, settings=(("developer_role", False),))
 
 
 async def prefill(asker: Asker, found: Found, _tokens: int) -> Finding:
@@ -107,8 +114,9 @@ async def prefill(asker: Asker, found: Found, _tokens: int) -> Finding:
         asked = await asker.ask(Ask(turns, _FEW_TOKENS, more=more))
         if asked.is_good and _goes_on(asked):
             return found(check, Level.OK, "if asked to by continue_final_message, as in vLLM and SGLang")
-    said = "no, it answers anew" if answer.is_good else f"refused: {answer.words}"
-    return found(check, Level.OK, said)
+    if answer.is_good and answer.text:
+        return found(check, Level.OK, "no, it answers anew")
+    return _refused(found, check, answer, Level.OK)
 
 
 def _goes_on(answer: Answer) -> bool:

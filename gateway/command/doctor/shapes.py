@@ -95,6 +95,7 @@ class Answer:
         status: None: nothing did, and `words` say why.
         pieces: In how many pieces its text came.
         words: Of an error, without addresses and keys.
+        is_broken: They are ours: no answer came, or not to its end.
         first_s, took_s: To the first piece, and to the end.
     """
 
@@ -106,6 +107,7 @@ class Answer:
     calls: list[str] = field(default_factory=list)
     has_usage: bool = False
     words: str = ""
+    is_broken: bool = False
     first_s: float = 0.0
     took_s: float = 0.0
 
@@ -113,6 +115,12 @@ class Answer:
     def is_good(self) -> bool:
         """It is an answer, and no error."""
         return self.status == 200 and not self.words
+
+    @property
+    def is_refusal(self) -> bool:
+        """The server does not do what it was asked; it is not only busy, or in trouble."""
+        is_busy = self.status is None or self.status in (408, 429) or self.status >= 500
+        return bool(self.words) and not self.is_broken and not is_busy
 
     def refused(self, status: int, body: bytes) -> None:
         """Take in an error answer."""
