@@ -145,13 +145,11 @@ async def terminal(*words: str, columns: int = 120, program: str | None = None) 
         name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "COLUMNS", "LINES")
     }
     process = await asyncio.create_subprocess_exec(
-        *command,
+        *("setsid", "--ctty", *command),  # so that Ctrl-C reaches it
         env={**clean, "PYTHONPATH": str(ROOT), "TERM": "xterm-256color"},
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
-        start_new_session=True,
-        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
     )
     os.close(theirs)
     seen = Terminal(process, ours)
