@@ -3,15 +3,15 @@
 #   docker build -t backburner .
 #   docker run --read-only --cap-drop ALL -v backburner:/data -p 9000:9000 -e BACKBURNER_UPSTREAM__URL=http://… backburner
 #   docker buildx build --sbom=true --provenance=true …     an SBOM in the image's index, or, without Docker:
-#   cyclonedx-py requirements requirements/postgres.txt     all that it installs, with hashes
+#   cyclonedx-py requirements requirements/all.txt     all that it installs, with hashes
 #
 # tests/deploy/test_image.py plays these steps in a directory of its own.
 FROM python:3.11-slim-bookworm AS build
 WORKDIR /build
 RUN python -m venv /opt/backburner
-COPY requirements/postgres.txt requirements/demo.txt ./
+COPY requirements/all.txt requirements/demo.txt ./
 # hatchling (the build backend) comes from the demo lock, and stays behind in this stage.
-RUN /opt/backburner/bin/pip install --no-cache-dir --require-hashes --only-binary :all: -r postgres.txt \
+RUN /opt/backburner/bin/pip install --no-cache-dir --require-hashes --only-binary :all: -r all.txt \
  && python -m venv /opt/tools \
  && /opt/tools/bin/pip install --no-cache-dir --require-hashes --only-binary :all: -r demo.txt
 COPY pyproject.toml README.md LICENSE ./

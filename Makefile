@@ -78,7 +78,7 @@ check: $(VENV)/.dev
 	$(BIN)/backburner check-config --config config.example.yaml > /dev/null
 
 lock:
-	for set in runtime postgres demo dev; do \
+	for set in runtime all demo dev; do \
 	  extra=$$( [ $$set = runtime ] || echo --extra $$set ); \
 	  uv pip compile --quiet pyproject.toml $$extra --universal --python-version 3.11 --generate-hashes \
 	    --no-emit-index-url --no-emit-find-links --no-header --no-annotate --output-file requirements/$$set.txt; \

@@ -52,17 +52,28 @@ def raise_file_limit() -> int:
     return hard
 
 
-def warn_of_few_files(settings: Settings, files_max: int) -> None:
-    """If all the connections that the settings allow would need more, and somebody has asked for so many.
+def files_wanted(settings: Settings) -> int:
+    """How many file descriptors all the connections would take that the settings allow."""
+    background = sum(one.concurrency_max * len(one.urls) for one in settings.all_backends.values())
+    return settings.server.connections_max + background + _OTHER_FILES
+
+
+def are_few_files(settings: Settings, files_max: int) -> bool:
+    """Whether all those connections would need more, and somebody has asked for so many.
 
     The defaults are meant to be out of the way: nothing is said while there is half of what they allow.
     """
-    background = sum(one.concurrency_max * len(one.urls) for one in settings.all_backends.values())
-    wanted = settings.server.connections_max + background + _OTHER_FILES
+    wanted = files_wanted(settings)
     is_asked_for = "connections_max" in settings.server.model_fields_set or any(
         "concurrency_max" in one.model_fields_set for one in settings.all_backends.values()
     )
-    if files_max < (wanted if is_asked_for else wanted / 2):
+    return files_max < (wanted if is_asked_for else wanted / 2)
+
+
+def warn_of_few_files(settings: Settings, files_max: int) -> None:
+    """Say so in the log."""
+    if are_few_files(settings, files_max):
+        wanted = files_wanted(settings)
         line("few_open_files", level=logging.WARNING, limit=files_max, wanted=wanted)
 
 

@@ -60,7 +60,7 @@ TRIED_IN = {
     "api/test_slow_clients.py": "api: http/server",
     "acceptance/test_tenants.py": "api/identity: callers credential_check",
     "acceptance/test_operations.py": "api: admin/routes",
-    "acceptance/test_webhooks.py": "api: admin/webhooks",
+    "acceptance/test_webhooks.py": "api/admin/webhooks command/webhooks",
     # the lanes are tried against each other, and the fast one by what its peers do
     "acceptance/test_lanes.py": "api: forwarding lane/answers lane/heads",
     "api/test_lane.py": "outbound: lane/quick wire",
@@ -82,7 +82,9 @@ TRIED_IN = {
     "config/test_tenants.py": "config: keyfiles publickeys",
     # what happens is tried by its lines; the wiring by the command itself
     "test_logs.py": "observe/observer observe/backends observe/store logpipe",
-    "test_cli.py": "app ports remote",
+    "test_cli.py": "app ports command/effective command/healthcheck command/status",
+    "command/test_doctor_backend.py": "command/doctor: asking engines findings probes",
+    "store/test_doctor_database.py": "command/doctor: database",
 }
 """Where modules are tried that have no test file of their name; the comment above says why."""
 

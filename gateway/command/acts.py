@@ -1,0 +1,150 @@
+"""The commands that change something: `cancel`, `rerun`, `pause`, `resume`, `drain`.
+
+Each is done by the admin API, which leaves a line in the gateway's log.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from argparse import Namespace
+from typing import Any
+
+from gateway.command import screen
+from gateway.command.admin import Admin, NotReached, act, look, part
+from gateway.command.ids import whole
+from gateway.command.jobs import filters
+from gateway.command.status import DONE, NOT_DONE, NotDone
+
+_DRAIN_LOOK_S = 0.5
+_DRAIN_S_MAX = 3_600 + 60.0
+"""`server.drain_timeout_s` may be an hour."""
+
+
+def run(admin: Admin, args: Namespace) -> int:
+    """The one that was named. Raises: NotDone."""
+    match args.command:
+        case "cancel":
+            return _cancel(admin, args)
+        case "rerun":
+            return _rerun(admin, args)
+        case "drain":
+            return _drain(admin, args)
+        case "pause" | "resume" as what:
+            done = act(admin, f"backends/{part(args.backend)}/{what}")
+            held = (
+                "starts no more responses; those that run go on"
+                if done["paused"]
+                else "starts responses again"
+            )
+            _tell(args, done, f"{args.backend} {held}")
+            return DONE
+    raise AssertionError(args.command)
+
+
+def _tell(args: Namespace, done: dict[str, Any], sentence: str) -> None:
+    screen.write(json.dumps(done, ensure_ascii=False) if args.output == "json" else sentence)
+
+
+# -- responses
+
+
+def _cancel(admin: Admin, args: Namespace) -> int:
+    wanted = filters(args)
+    if bool(args.ids) == bool(wanted or args.all):
+        raise NotDone("say which: ids, or filters as --model and --older, or --all")
+    if args.ids and not args.dry_run:
+        return _cancel_each(admin, args)
+    which: dict[str, Any] = (
+        {"ids": [whole(admin, each) for each in args.ids]} if args.ids else {"filter": wanted}
+    )
+    preview = act(admin, "jobs/cancel", {"dry_run": True, **which})
+    count = preview["count"]
+    if args.dry_run or not count:
+        _tell(args, preview, f"{_responses(count)} would be cancelled{_some(preview)}")
+        return DONE
+    if not args.yes and not _is_confirmed(f"Cancel {_responses(count)}{_some(preview)}?"):
+        screen.notice("nothing was cancelled")
+        return NOT_DONE
+    done = act(admin, "jobs/cancel", {"token": preview["token"]})
+    over = f"; {done['over']} had ended already" if done["over"] else ""
+    more = "" if preview["is_all"] else "; there are more: cancel again"
+    _tell(args, done, f"{_responses(done['cancelled'])} cancelled{over}{more}")
+    return DONE
+
+
+def _cancel_each(admin: Admin, args: Namespace) -> int:
+    status = DONE
+    for given in args.ids:
+        try:
+            response_id = whole(admin, given)
+            done = act(admin, f"jobs/{part(response_id)}/cancel")
+        except NotReached:
+            raise
+        except NotDone as error:
+            screen.notice(f"{given}: {error}")
+            status = NOT_DONE
+            continue
+        said = "cancelled" if done["cancelled"] else "had ended already"
+        _tell(args, {"id": response_id, **done}, f"{response_id} {said}")
+    return status
+
+
+def _responses(count: int) -> str:
+    return "1 response" if count == 1 else f"{count} responses"
+
+
+def _some(preview: dict[str, Any]) -> str:
+    first = preview["first"]
+    return f" ({', '.join(first)}{', …' if preview['count'] > len(first) else ''})" if first else ""
+
+
+def _is_confirmed(question: str) -> bool:
+    """Whether somebody says yes. Raises: NotDone, if there is nobody to ask."""
+    if not sys.stdin.isatty():
+        raise NotDone(f"{question} There is nobody to ask: --yes confirms it, --dry-run only shows it.")
+    try:
+        return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
+    except EOFError:  # Ctrl-D
+        return False
+
+
+def _rerun(admin: Admin, args: Namespace) -> int:
+    status = DONE
+    for given in args.ids:
+        try:
+            response_id = whole(admin, given)
+            done = act(admin, f"jobs/{part(response_id)}/rerun")
+        except NotReached:
+            raise
+        except NotDone as error:
+            screen.notice(f"{given}: {error}")
+            status = NOT_DONE
+            continue
+        _tell(args, {"of": response_id, **done}, f"{response_id} runs again as {done['id']}")
+    return status
+
+
+# -- the gateway
+
+
+def _drain(admin: Admin, args: Namespace) -> int:
+    """End it in good order; with `--wait` come back when it is gone. Raises: NotDone."""
+    done = act(admin, "drain")
+    _tell(args, done, "the gateway takes no more responses, and stops when those that run have ended")
+    if not args.wait:
+        return DONE
+    until_s = time.monotonic() + _DRAIN_S_MAX
+    known = None
+    while time.monotonic() < until_s:
+        try:
+            now = look(admin, "overview")["running"]
+        except NotReached:
+            screen.notice("it has stopped")
+            return DONE
+        if now != known:
+            screen.notice(f"{_responses(now)} still running")
+        known = now
+        time.sleep(_DRAIN_LOOK_S)
+    raise NotDone("it has not stopped")

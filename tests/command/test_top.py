@@ -1,0 +1,33 @@
+"""`backburner top`: how it stands, where there is no terminal."""
+
+from __future__ import annotations
+
+from tests.acceptance.conftest import StartGateway
+from tests.acceptance.replay import ReplayServer
+from tests.acceptance.test_admin_api import ONE_SLOT, one_runs_and_one_waits
+from tests.command.asking import asked
+
+
+async def test_it_says_once_how_it_stands(start_gateway: StartGateway, replay_server: ReplayServer) -> None:
+    gateway = await start_gateway(**ONE_SLOT)
+    held, runs, waits = await one_runs_and_one_waits(gateway, replay_server)
+    shown = await asked(gateway, "top")
+    assert shown.status == 0
+    assert "1 running, 1 waiting, the oldest for" in shown.out
+    backend = shown.lines[shown.lines.index(["Backends"]) + 2]
+    assert backend[:4] == ["default", "1", "1", "1"]
+    assert backend[6] == "1/1"
+    assert "waiting: 1 for slot" in shown.out
+    oldest = [line[0] for line in shown.lines if line and line[0] in (runs, waits)]
+    assert oldest == [runs, waits]
+    told = (await asked(gateway, "top", "-o", "json")).json()
+    assert (told["running"], told["waiting"]) == (1, 1)
+    held.release.set()
+
+
+def test_a_small_chart_has_a_character_for_each_step() -> None:
+    from gateway.command.top import _spark
+
+    assert _spark([0.0, 1.0, None, 4.0]) == " ▂ █"
+    assert _spark([0.0, None]) == "-"
+    assert _spark([]) == "-"
