@@ -1,4 +1,4 @@
-"""Looks at a store that several gateways share: does it answer, how long takes a commit, is its clock right."""
+"""What a store is like that gateways share: does it answer, how soon does it commit, is its clock right."""
 
 from __future__ import annotations
 
