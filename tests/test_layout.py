@@ -80,6 +80,7 @@ TRIED_IN = {
     # settings are tried as a user gives them
     "config/test_loader.py": "config: backends conflicts environment file models names section",
     "config/test_tenants.py": "config: keyfiles publickeys",
+    "acceptance/test_tracing.py": "observe: otel",
     # what happens is tried by its lines; the wiring by the command itself
     "test_logs.py": "observe/observer observe/backends observe/store logpipe",
     "test_cli.py": "app ports command/effective command/healthcheck command/status",

@@ -6,6 +6,7 @@ have one; the GenAI ones are not stable yet.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -35,6 +36,26 @@ _W3C = TraceContextTextMapPropagator()
 _ENDS_WELL = frozenset({"completed", "incomplete", "cancelled", "waiting", "deleted"})
 
 
+_EXPORTER = "opentelemetry.exporter.otlp.proto.http.trace_exporter"
+_SAID_AGAIN_AFTER_S = 60.0
+
+
+class _Seldom(logging.Filter):
+    """A collector that is away is worth a warning now and then, not an error for each batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._next_s = 0.0
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        now_s = time.monotonic()
+        if now_s < self._next_s:
+            return False
+        self._next_s = now_s + _SAID_AGAIN_AFTER_S
+        record.levelno, record.levelname = logging.WARNING, "WARNING"
+        return True
+
+
 @dataclass(slots=True)
 class _Run:
     """A run that is traced, with the call that is under way."""
@@ -60,6 +81,7 @@ class OtelTracing(Tracing):
     def __init__(self, settings: TracingSettings, *, version: str) -> None:
         resource = Resource.create({"service.name": settings.service_name, "service.version": version})
         assert settings.endpoint is not None
+        logging.getLogger(_EXPORTER).addFilter(_Seldom())
         exporter = OTLPSpanExporter(settings.endpoint, timeout=settings.export_timeout_s)
         spans = BatchSpanProcessor(exporter, max_queue_size=settings.waiting_spans_max)
         share = TraceIdRatioBased(settings.sampled_percent / 100)
