@@ -37,6 +37,7 @@ EVENTS = {
     "store": "The store changed its [state](behaviour.md#the-file).",
     "store_unavailable": "The store did not do what was asked (`doing`). What was to be stored is kept, and tried again.",
     "store_recreated": "A damaged database was set aside (`aside`), and an empty one begun (`store.on_corrupt`).",
+    "store_upgraded": "A database of an earlier release got the tables of this one (schema numbers `was` and `to`).",
     "store_taken_away": "A file of the store is not in its place: deleted, moved or replaced.",
     "store_restored": "The deleted database was written again from what is open.",
     "store_not_restored": "That could not be done.",
