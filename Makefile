@@ -6,6 +6,8 @@
 #   make test                                  set up and run all tests, two at a time; WORKERS=0 one by one
 #   make clients                               whole sessions of real clients, those too that are large to install
 #   make deploy                                each alert caused and cleared, and the image's steps played; ten minutes
+#   make compat                                the package, installed, and the quick tests with every Python that is here;
+#                                              PYTHONS="python3.13 /opt/python/bin/python3.14" names some
 #   make torture                               break it in every way, and see what holds; SHORT=1 in six minutes,
 #                                              ONLY=T1 RUNS=200 one trial, as often as you like
 #   make bench                                 what things cost, beside nginx and others; SHORT=1 in some minutes,
@@ -21,7 +23,7 @@ BIN     := $(VENV)/bin
 PIP     := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 LOCKED  := $(PIP) --require-hashes --only-binary :all:
 
-.PHONY: demo quick test clients deploy torture figures bench reference check lock clean
+.PHONY: demo quick test clients deploy compat torture figures bench reference check lock clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
@@ -46,6 +48,10 @@ clients: $(VENV)/.dev
 deploy: export PYTHONDONTWRITEBYTECODE :=
 deploy: $(VENV)/.dev
 	DEPLOY=all $(BIN)/python -m pytest -rs --numprocesses $(WORKERS) --dist worksteal tests/deploy $(ARGS)
+
+compat: export PYTHONS := $(PYTHONS)
+compat: $(VENV)/.dev
+	@$(BIN)/python -m tests.compat
 
 torture: $(VENV)/.dev
 	@$(BIN)/python -m tests.torture

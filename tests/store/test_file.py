@@ -146,7 +146,7 @@ async def test_a_database_of_another_program_is_refused_and_left_as_it_is(path: 
 
 
 @pytest.mark.parametrize(
-    ("version", "reason"), [(0, "unreleased version"), (99, "schema 99; this program knows")]
+    ("version", "reason"), [(0, "unreleased version"), (99, "schema 99; this one knows")]
 )
 async def test_another_schema_version_is_refused_and_left_as_it_is(
     path: Path, opened: Open, version: int, reason: str

@@ -77,7 +77,7 @@ def _require_ours(raw: sqlite3.Connection, path: Path, known: Known, *, may_be_o
     found, ours = schema_number(raw), schema.CURRENT.number
     if found > ours:
         raise DatabaseRefused(
-            f"{path} was made or upgraded by a newer version of this program (schema {found}; this program knows "
+            f"{path} was made or upgraded by a newer version of this program (schema {found}; this one knows "
             f"{ours}); run that version, restore the backup from before the upgrade, or give another file"
         )
     if may_be_older and 0 < found < ours:

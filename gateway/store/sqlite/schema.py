@@ -1,7 +1,8 @@
 """The tables of this release, their number, and the steps that bring a file of an earlier release to them.
 
 A release that changes `sql/schema.sql` adds `sql/migrations/NNNN.sql`: the step to its number. Between
-releases tables change without a number, so a file also remembers a digest of the tables that it was made with.
+releases tables change without a number, so a file also remembers a digest of the tables that it
+was made with.
 """
 
 from __future__ import annotations
