@@ -1,7 +1,7 @@
 """Tries the package with every Python that this machine has: `make compat`.
 
 For each: the wheel and its locked requirements in a virtualenv of their own, used by `smoke`, and then the
-quick tests. The first one installs the sdist, too. PYTHONS names other interpreters than those that are found.
+quick tests. The first one installs the sdist, too. PYTHONS names other interpreters than those that are here.
 """
 
 from __future__ import annotations
