@@ -22,6 +22,7 @@ from tests.compat.smoke import ROOT, Broken, smoke
 VERSIONS = ("3.11", "3.12", "3.13", "3.14")
 _INSTALL_S = 600
 _TESTS_S = 1200
+_LINES_MAX = 60
 
 
 def interpreters() -> Iterator[tuple[str, str]]:
@@ -57,7 +58,8 @@ def _run(command: list[str], seconds: float) -> None:
         stderr=subprocess.STDOUT,
     )
     if ran.returncode:
-        raise Broken(f"{' '.join(command)}\n{ran.stdout}")
+        said = [line for line in ran.stdout.splitlines() if not line.startswith("WARNING: ")]  # of pip
+        raise Broken("\n".join([" ".join(command), *said[-_LINES_MAX:]]))
 
 
 def _install(python: str, package: Path, place: Path) -> None:
