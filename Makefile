@@ -13,6 +13,7 @@
 #   make bench                                 what things cost, beside nginx and others; SHORT=1 in some minutes,
 #                                              ONLY=requests,background AGAINST=docs/charts/run.json GROWTH=1
 #   make reference                             write the pages of docs/ that come from the code
+#   make site                                  the documentation as a site, in .site/
 #   make check                                 format, lint, imports, types (CI runs it too)
 #   make lock                                  resolve the requirements anew
 
@@ -23,7 +24,7 @@ BIN     := $(VENV)/bin
 PIP     := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 LOCKED  := $(PIP) --require-hashes --only-binary :all:
 
-.PHONY: demo quick test clients deploy compat torture figures bench reference check lock clean
+.PHONY: demo quick test clients deploy compat torture figures bench reference site check lock clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
@@ -66,6 +67,9 @@ bench: $(VENV)/.dev
 
 reference: $(VENV)/.dev
 	@$(BIN)/python -m reference
+
+site: $(VENV)/.dev
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .

@@ -34,7 +34,7 @@ EVENTS = {
     "replica": "A health check came to another result than the one before.",
     "webhook": "An event was taken, put off or given up by a receiver.",
     "webhook_endpoint": "A receiver is down (`still_down`: it was before the start) or up again, or was disabled (it answered 410) or enabled.",
-    "store": "The store changed its [state](behaviour.md#the-file).",
+    "store": "The store changed its [state](store.md#its-states).",
     "store_unavailable": "The store did not do what was asked (`doing`). What was to be stored is kept, and tried again.",
     "store_recreated": "A damaged database was set aside (`aside`), and an empty one begun (`store.on_corrupt`).",
     "store_upgraded": "A database of an earlier release got the tables of this one (schema numbers `was` and `to`).",
