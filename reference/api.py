@@ -93,8 +93,8 @@ def _operation(
         media = the.resolved(body)["content"]
         kinds = dict.fromkeys(the.kind(one["schema"]) for one in media.values() if "schema" in one)
         yield f"Body: {' or '.join(kinds)}."
-    rows = [row for row in _statuses(the, operation) if row not in common]
-    yield table(("status", "when", "headers"), rows)
+    own = [row for row in _statuses(the, operation) if row not in common]
+    yield table(("status", "when", "headers"), own)
 
 
 def _headers(the: _Document, answer: Json) -> list[str]:

@@ -20,6 +20,7 @@ PAGES = {
     "ARCHITECTURE.md": "project/architecture.md",
     "CONTRIBUTING.md": "project/contributing.md",
     "deploy/README.md": "project/deploy.md",
+    "gateway/store/sqlite/sql/migrations/README.md": "project/migrations.md",
     "README.md": "index.md",
 }
 _LINK = re.compile(r"\]\((?!https?:|#)([^)#\s]+)(#[^)\s]*)?\)")

@@ -10,6 +10,7 @@ from pathlib import Path
 from tests.acceptance.conftest import StartGateway
 from tests.acceptance.harness import within
 from tests.deploy.house import ROOT
+from tests.support.pages import only
 
 PAGE = (ROOT / "docs" / "operations.md").read_text()
 
@@ -42,6 +43,18 @@ async def test_a_backup_of_a_running_gateway_can_be_restored(
     await gateway.restart()
     assert (await gateway.call("GET", f"/responses/{kept}")).json() == before
     assert (await gateway.call("GET", f"/responses/{later}")).status == 404
+
+
+async def test_the_two_commands_of_the_runbooks_show_what_they_say(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway()
+    for command, shown in zip(
+        only("docs/runbooks.md", "console").commands, ("replicas", "backburner_jobs_waiting{"), strict=True
+    ):
+        process = await asyncio.create_subprocess_shell(
+            command.replace("http://127.0.0.1:9001", gateway.admin), stdout=asyncio.subprocess.PIPE
+        )
+        out, _ = await within(process.communicate())
+        assert (process.returncode, shown in out.decode()) == (0, True), out.decode()
 
 
 def test_each_section_is_in_the_contents() -> None:

@@ -37,7 +37,8 @@ def part(trial: Trial, found: str) -> str:
 
 def _found(played: dict[str, Any]) -> str:
     verdict = "pass" if played["passed"] else "**not reached**"
-    return f"{verdict} in {played.get('runs', 0):,} runs, {played.get('day', '')}: {report.told(played['figures'])}."
+    said = report.told(played["figures"])
+    return f"{verdict} in {played.get('runs', 0):,} runs, {played.get('day', '')}: {said}."
 
 
 if __name__ == "__main__":
