@@ -136,7 +136,7 @@ def page() -> str:
     head = ("setting", "default", "allowed", "what it does")
     parts = ["# Configuration", WRITTEN, INTRO.strip()]
     headings = [name for name in sorted({*SECTIONS, *GROUPS}) if name != "backends"]
-    parts.append("\n".join(f"- [{name}](#{name.replace('.', '')})" for name in headings))
+    parts.append(" · ".join(f"[{name}](#{name.replace('.', '')})" for name in headings))
     scalars = tuple(name for name in NAMES if "." not in name)
     parts += [f"{ABOUT['']}", table(head, _rows(Settings, "", scalars))]
     for section, model in SECTIONS.items():
