@@ -6,7 +6,7 @@
 #   make test                                  set up and run all tests, two at a time; WORKERS=0 one by one
 #   make clients                               whole sessions of real clients, those too that are large to install
 #   make deploy                                each alert caused and cleared, and the image's steps played; ten minutes
-#   make compat                                the package, installed, and the quick tests with every Python that is here;
+#   make compat                                the package, installed, and most tests, with every Python that is here;
 #                                              PYTHONS="python3.13 /opt/python/bin/python3.14" names some
 #   make torture                               break it in every way, and see what holds; SHORT=1 in six minutes,
 #                                              ONLY=T1 RUNS=200 one trial, as often as you like

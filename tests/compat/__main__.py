@@ -1,7 +1,7 @@
 """Tries the package with every Python that this machine has: `make compat`.
 
 For each: the wheel and its locked requirements in a virtualenv of their own, used by `smoke`, and then the
-quick tests. The first one installs the sdist, too. PYTHONS names other interpreters than those that are here.
+quick tests and those of the rooms with sockets and files. The first one installs the sdist, too. PYTHONS names other interpreters than those that are here.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from gateway import __version__
 from tests.compat.smoke import ROOT, Broken, smoke
 
 VERSIONS = ("3.11", "3.12", "3.13", "3.14")
+ROOMS = ("tests/api", "tests/outbound", "tests/engine", "tests/store")
 _INSTALL_S = 600
 _TESTS_S = 1200
 _LINES_MAX = 60
@@ -76,6 +77,11 @@ def _quick(python: str, place: Path) -> None:
     _run(["make", f"VENV={place}", f"PYTHON={python}", "quick"], _TESTS_S)
 
 
+def _rooms(place: Path) -> None:
+    """Those with sockets, files and tasks: what interpreters differ in, and so do libraries on them."""
+    _run([str(place / "bin" / "python"), "-m", "pytest", "--numprocesses", "2", *ROOMS], _TESTS_S)
+
+
 def _trials(place: Path) -> Iterator[tuple[str, Callable[[], None]]]:
     packages = place / "packages"
     _run([sys.executable, "-m", "hatchling", "build", "-d", str(packages)], _INSTALL_S)
@@ -86,6 +92,7 @@ def _trials(place: Path) -> Iterator[tuple[str, Callable[[], None]]]:
         if number == 0:
             yield f"{version}: the sdist", partial(_install, python, sdist, here / "sdist")
         yield f"{version}: the quick tests", partial(_quick, python, here / "tests")
+        yield f"{version}: the rooms with sockets and files", partial(_rooms, here / "tests")
 
 
 def main() -> int:

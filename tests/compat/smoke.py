@@ -50,6 +50,7 @@ def smoke(command: list[str], version: str) -> None:
 
 
 def _use(base: str) -> None:
+    require("demo-model" in str(_asked(f"{base}/models")), "a plain request is passed on")
     asked = {"model": "demo-model", "input": "Count to 9.", "background": True}
     response = _asked(f"{base}/responses", asked)
     require(response["status"] in ("queued", "in_progress"), f"a create answers with {response}")
