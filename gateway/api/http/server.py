@@ -181,8 +181,8 @@ class _Connection(RequestHandler):
     def _is_idle(self) -> bool:
         """Whether all requests are answered, and all of the answers is on its way.
 
-        One that has had none yet is not idle: the fast lane has just sent it here. From Python 3.12 on aiohttp
-        waits for its first request before that can be received.
+        One that has had none yet is not idle: the fast lane has just sent it here. From Python 3.12 on
+        aiohttp waits for the first request already as the connection is made.
         """
         is_waiting = self._request_count > 0 and self._waiter is not None and not self._waiter.done()
         is_open = not (self._close or self._force_close or self._upgraded)
