@@ -1,8 +1,8 @@
 """Tries the package with every Python that this machine has: `make compat`.
 
 For each: the wheel and its locked requirements in a virtualenv of their own, used by `smoke`, and then the
-quick tests and those of the rooms with sockets and files. The first one installs the sdist, too. PYTHONS names
-other interpreters than those that are found.
+quick tests and those of the rooms with sockets and files. The first one installs the sdist, too. PYTHONS
+names other interpreters than those that are found.
 """
 
 from __future__ import annotations
