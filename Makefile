@@ -8,11 +8,14 @@
 #   make clients                               whole sessions of real clients, those too that are large to install
 #   make deploy                                each alert caused and cleared, and the image's steps played; ten minutes
 #   make replicas                              several gateways on one PostgreSQL, and all that goes wrong with it; five minutes
+#   make compat                                the package, installed, and most tests, with every Python that is here;
+#                                              PYTHONS="python3.13 /opt/python/bin/python3.14" names some
 #   make torture                               break it in every way, and see what holds; SHORT=1 in six minutes,
 #                                              ONLY=T1 RUNS=200 one trial, as often as you like
 #   make bench                                 what things cost, beside nginx and others; SHORT=1 in some minutes,
 #                                              ONLY=requests,background AGAINST=docs/charts/run.json GROWTH=1
 #   make reference                             write the pages of docs/ that come from the code
+#   make site                                  the documentation as a site, in .site/
 #   make check                                 format, lint, imports, types (CI runs it too)
 #   make lock                                  resolve the requirements anew
 
@@ -23,7 +26,7 @@ BIN     := $(VENV)/bin
 PIP     := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 LOCKED  := $(PIP) --require-hashes --only-binary :all:
 
-.PHONY: demo demo-replicas quick test clients deploy replicas torture figures bench reference check lock clean
+.PHONY: demo demo-replicas quick test clients deploy replicas compat torture figures bench reference site check lock clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
@@ -34,7 +37,7 @@ demo-replicas: $(VENV)/.demo
 
 # Property tests (hypothesis) and bodies of a million values take minutes; `make test` runs them.
 QUICK := tests/wire tests/core tests/config tests/observe tests/reference tests/test_docs.py tests/test_layout.py \
-         $(addprefix tests/outbound/test_,breaker.py budget.py headers.py redact.py)
+         $(addprefix tests/outbound/test_,breaker.py budget.py redact.py)
 
 quick: $(VENV)/.dev
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) -m "not hypothesis" -k "not a_million" $(QUICK) $(ARGS)
@@ -56,6 +59,10 @@ replicas: export PYTHONDONTWRITEBYTECODE :=
 replicas: $(VENV)/.dev
 	REPLICAS=all $(BIN)/python -m pytest -rs --numprocesses $(WORKERS) --dist worksteal tests/replicas $(ARGS)
 
+compat: export PYTHONS := $(PYTHONS)
+compat: $(VENV)/.dev
+	@$(BIN)/python -m tests.compat
+
 torture: $(VENV)/.dev
 	@$(BIN)/python -m tests.torture
 
@@ -69,6 +76,9 @@ bench: $(VENV)/.dev
 
 reference: $(VENV)/.dev
 	@$(BIN)/python -m reference
+
+site: $(VENV)/.dev
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .

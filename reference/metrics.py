@@ -75,7 +75,7 @@ def page() -> str:
         "changes is in the [changelog](../CHANGELOG.md). Units are base units (seconds, bytes, ratios), and in the names. "
         "No label ever holds a tenant, an id, a key or a caller's text, and each has a bounded number of values.",
         "Gauges of the queue, the database and webhooks are measured when the page is asked for. What happens to "
-        "one response is in the [log](log-events.md). Dashboards and alerts over these metrics: [deploy/](../deploy/).",
+        "one response is in the [log](log-events.md). Dashboards and alerts over these metrics: [deploy/](../deploy/README.md).",
     ]
     for heading, rows in sections():
         parts.append(f"## {heading[0].upper()}{heading[1:]}")

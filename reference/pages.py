@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from reference import dashboards, errors, logs, metrics, sizing
+from reference import api, configuration, dashboards, errors, logs, metrics, sizing
 
 ROOT = Path(__file__).resolve().parents[1]
 _CHART = "deploy/helm/backburner/files"
@@ -21,6 +21,8 @@ PAGES: dict[str, Callable[[], str]] = {
     "docs/metrics.md": metrics.page,
     "docs/log-events.md": logs.page,
     "docs/error-codes.md": errors.page,
+    "docs/api.md": api.page,
+    "docs/configuration.md": configuration.page,
     "docs/sizing.md": sizing.page,
     # A chart can only use files within it.
     f"{_CHART}/backburner.rules.yml": partial(_copy, _RULES),

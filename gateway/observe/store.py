@@ -24,6 +24,10 @@ class StoreObserver(Metrics):
         self.store_recreations.inc()
         line("store_recreated", level=logging.ERROR, aside=aside, reason=reason)
 
+    def store_upgraded(self, *, was: int, to: int) -> None:
+        """The file has the tables of this release now: see docs/operations.md, Upgrade."""
+        line("store_upgraded", was=was, to=to)
+
     def store_taken_away(self, what: str) -> None:
         """what: The file that is missing: `database` | `-wal` | `-shm`."""
         line("store_taken_away", level=logging.ERROR, file=what)

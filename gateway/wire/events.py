@@ -108,7 +108,8 @@ def parse(data: bytes, halves: Halves | None = None) -> Event | None:
         return None
     if is_damaged or (halves is not None and halves.are_waiting):
         try:
-            return (halves or Halves(waits=False)).join(event)
+            event = (halves or Halves(waits=False)).join(event)
         except RecursionError:
             return None
+        return event if is_writable(event) else None  # how deep Python itself reads differs by its version
     return event

@@ -1,6 +1,7 @@
-"""Every block of the README is pasted, in order, by somebody who has read nothing else.
+"""README, quickstart and the pages that go on from it are pasted by somebody who has read nothing else.
 
-Only ports are changed: those of the README may be in use where the tests run.
+Only ports are changed: those of the pages may be in use where the tests run. Which blocks these are:
+`test_docs_examples.py`.
 """
 
 from __future__ import annotations
@@ -23,40 +24,13 @@ import pytest
 
 from tests.acceptance.harness import ROOT, within
 from tests.acceptance.test_node_sdk import workplace
+from tests.support.pages import only
 
 __all__ = ["workplace"]
 
-README = (ROOT / "README.md").read_text()
 BIN = Path(sys.executable).parent
+QUICKSTART, SDKS, WEBHOOKS = "docs/quickstart.md", "docs/clients/openai.md", "docs/webhooks.md"
 HASH_PLACEHOLDER = "PUT-THE-SHA256-OF-A-KEY-HERE"
-
-
-@dataclass(frozen=True, slots=True)
-class Block:
-    """One fenced block, in the order of the page."""
-
-    language: str
-    text: str
-
-
-BLOCKS = [Block(*found) for found in re.findall(r"^```(\w+)\n(.*?)^```", README, re.DOTALL | re.MULTILINE)]
-
-
-def _only(language: str, containing: str) -> str:
-    found = [b.text for b in BLOCKS if b.language == language and containing in b.text]
-    assert len(found) == 1, (language, containing, len(found))
-    return found[0]
-
-
-def _commands(block: str) -> list[str]:
-    """What a person types: lines after `$ `, with the lines that go on from them."""
-    commands: list[str] = []
-    for line in block.splitlines():
-        if line.startswith("$ "):
-            commands.append(line[2:])
-        elif commands and commands[-1].endswith("\\"):
-            commands[-1] += "\n" + line
-    return commands
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,11 +106,13 @@ def machine(tmp_path: Path) -> Machine:
 
 @asynccontextmanager
 async def _gateway(machine: Machine) -> AsyncIterator[None]:
-    """The two commands of "Run it", with the simulated model server that the page names."""
-    assert "python -m demo.model_server" in README
+    """The two commands of "Run it", with the simulated model server that the pages name."""
+    assert "python -m demo.model_server" in (ROOT / "README.md").read_text()
     simulated = [sys.executable, "-m", "demo.model_server", "--port", machine.ports["8000"]]
-    install, serve = _commands(_only("console", "pip install ."))
-    assert install.startswith("pip install .")
+    [(install, serve)] = {
+        tuple(only(page, "console", "pip install .").commands) for page in ("README.md", QUICKSTART)
+    }
+    assert install == "pip install ."
     async with (
         machine.serving(*simulated, "--words-per-second", "200", port="8000"),
         machine.serving(*machine.moved(serve).split(), port="9000"),
@@ -144,40 +120,48 @@ async def _gateway(machine: Machine) -> AsyncIterator[None]:
         yield
 
 
-async def test_the_python_block_runs_as_it_stands(machine: Machine) -> None:
-    script = machine.moved(_only("python", "starting_after"))
+@pytest.mark.parametrize("page", ["README.md", QUICKSTART])
+async def test_the_python_that_polls_runs_as_it_stands(machine: Machine, page: str) -> None:
+    script = machine.moved(only(page, "python").text)
     async with _gateway(machine):
-        printed = await machine.run(sys.executable, "-c", script)
-    assert printed.startswith("completed ")
-    assert "response.completed" in printed
+        assert (await machine.run(sys.executable, "-c", script)).startswith("completed ")
 
 
-async def test_the_node_block_runs_as_it_stands(machine: Machine, workplace: Path) -> None:
-    script = workplace / f"readme-{machine.ports['9000']}.mjs"
-    script.write_text(machine.moved(_only("js", "client.responses")))
+async def test_the_python_that_streams_runs_as_it_stands(machine: Machine) -> None:
+    script = machine.moved(only(SDKS, "python").text)
     async with _gateway(machine):
-        printed = await machine.run("node", str(script))
-    assert printed.startswith("completed ")
-    assert "response.completed" in printed
+        assert "response.completed" in await machine.run(sys.executable, "-c", script)
 
 
-async def test_the_curl_block_runs_as_it_stands(machine: Machine) -> None:
+@pytest.mark.parametrize(("page", "printed"), [(QUICKSTART, "completed "), (SDKS, "response.completed")])
+async def test_the_node_blocks_run_as_they_stand(
+    machine: Machine, workplace: Path, page: str, printed: str
+) -> None:
+    script = workplace / f"page-{machine.ports['9000']}.mjs"
+    script.write_text(machine.moved(only(page, "js").text))
+    async with _gateway(machine):
+        assert printed in await machine.run("node", str(script))
+
+
+@pytest.mark.parametrize(
+    ("page", "printed"), [(QUICKSTART, '"status":"completed"'), (SDKS, "Cannot cancel a completed response.")]
+)
+async def test_the_curl_blocks_run_as_they_stand(machine: Machine, page: str, printed: str) -> None:
     if shutil.which("curl") is None:
         pytest.skip("curl is not installed")
-    script = machine.moved("\n".join(_commands(_only("console", "curl -N"))))
+    script = machine.moved("\n".join(only(page, "console", "curl").commands))
     async with _gateway(machine):
-        printed = await machine.run("bash", "-euc", script)
-    assert '"status":"completed"' in printed
-    assert "Cannot cancel a completed response." in printed
+        assert printed in await machine.run("bash", "-euc", script)
 
 
 async def test_the_webhook_blocks_run_as_they_stand(machine: Machine) -> None:
-    [export] = _commands(_only("console", "BILLING_SECRET"))
+    [export] = only(WEBHOOKS, "console").commands
     secret = (await machine.run("bash", "-euc", f'{export}; printf %s "$BILLING_SECRET"')).strip()
-    (machine.place / "config.yaml").write_text(machine.moved(_only("yaml", "billing:")))
+    settings = only(WEBHOOKS, "yaml").text
+    (machine.place / "config.yaml").write_text(machine.moved(settings))
     receiver = machine.place / "receiver.py"
-    receiver.write_text(machine.moved(_only("python", "webhooks.unwrap")))
-    command = re.search(r"start the gateway with: (.*)", _only("yaml", "billing:"))
+    receiver.write_text(machine.moved(only(WEBHOOKS, "python").text))
+    command = re.search(r"start the gateway with: (.*)", settings)
     assert command is not None
     simulated = [sys.executable, "-m", "demo.model_server", "--port", machine.ports["8000"]]
     async with (
@@ -198,7 +182,7 @@ async def test_the_webhook_blocks_run_as_they_stand(machine: Machine) -> None:
 
 
 async def test_the_key_of_a_team_is_made_by_the_two_commands(machine: Machine) -> None:
-    example = _only("yaml", "static_keys")
+    example = only("docs/security.md", "yaml").text
     file = machine.place / "config.yaml"
     file.write_text(example)
     refused = await asyncio.to_thread(
@@ -211,7 +195,7 @@ async def test_the_key_of_a_team_is_made_by_the_two_commands(machine: Machine) -
     )
     assert refused.returncode == 78
     assert "tenants.keys" in refused.stderr
-    commands = _commands(_only("console", "sha256sum"))
+    commands = only("docs/security.md", "console").commands
     key, digest, *_ = (await machine.run("bash", "-euc", "\n".join(commands))).split()
     assert key.startswith("bb-")
     backend_key = machine.place / "backend-key"
@@ -220,25 +204,3 @@ async def test_the_key_of_a_team_is_made_by_the_two_commands(machine: Machine) -
     file.write_text(example.replace(HASH_PLACEHOLDER, digest))
     environ = {"BACKBURNER_UPSTREAM__API_KEY_FILE": str(backend_key)}
     await machine.run("backburner", "check-config", "--config", str(file), **environ)
-
-
-def test_every_block_is_pasted_by_one_of_these_tests() -> None:
-    pasted = {
-        ("console", "make demo"),  # the demo's own tests, and this run
-        ("console", "pip install ."),
-        ("console", "sha256sum"),
-        ("console", "curl -N"),
-        ("console", "BILLING_SECRET"),
-        ("yaml", "backends:"),  # test_docs_examples.py
-        ("yaml", "static_keys"),
-        ("yaml", "billing:"),
-        ("python", "starting_after"),
-        ("python", "webhooks.unwrap"),
-        ("js", "client.responses"),
-    }
-    for language, containing in pasted:
-        _only(language, containing)
-    assert len(BLOCKS) == len(pasted)
-    makefile = (ROOT / "Makefile").read_text()
-    targets = [line.split()[1] for line in _commands(_only("console", "make demo"))]
-    assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets)

@@ -288,7 +288,7 @@ async def test_every_method_is_passed_on_as_it_was_sent_but_two() -> None:
             seen.append(head.split()[0].decode())
             writer.write(b"HTTP/1.1 204 No Content\r\n\r\n")
 
-    page = (Path(__file__).parents[2] / "docs" / "behaviour.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "requests.md").read_text()
     assert METHODS in " ".join(page.split())
     passed = (*METHODS.split(", "), "FOO", "M0", "VERSION-CONTROL", "get", "Head", "PLAY", "DESCRIBE")
     async with backend(script) as up, gateway(up) as gw:

@@ -1,7 +1,7 @@
 """Whole sessions of real clients, in front of a chat-only backend and of one that speaks the Responses API.
 
-Each client is installed as its registry ships it, and only its base URL is changed. docs/clients.md says what
-each of them needs.
+Each client is installed as its registry ships it, and only its base URL is changed. docs/clients/index.md
+says what each of them needs.
 """
 
 from __future__ import annotations

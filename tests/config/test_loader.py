@@ -106,7 +106,7 @@ def test_every_setting_can_be_given_in_the_environment() -> None:
         f"server.admin_{which}_{place}" for which in ("token", "read_token") for place in ("file", "env")
     }
     secrets |= {"tenants.pepper", "tenants.pepper_file", "credentials.sealing_keys_file"}
-    scalars = {"default_backend", "request_webhooks.metadata_key", "store.url"}
+    scalars = {"default_backend", "request_webhooks.metadata_key", "store.url", "tracing.endpoint"}
     assert without == scalars | keys | mappings | of_modes | secrets
     assert load({}, environ=environ, file=None) == defaults
 

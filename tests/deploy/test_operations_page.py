@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
+import shlex
 import shutil
+import sys
 from pathlib import Path
 
 from tests.acceptance.conftest import StartGateway
 from tests.acceptance.harness import within
 from tests.deploy.house import ROOT
+from tests.support.pages import only
 
 PAGE = (ROOT / "docs" / "operations.md").read_text()
 
@@ -42,6 +46,28 @@ async def test_a_backup_of_a_running_gateway_can_be_restored(
     await gateway.restart()
     assert (await gateway.call("GET", f"/responses/{kept}")).json() == before
     assert (await gateway.call("GET", f"/responses/{later}")).status == 404
+
+
+async def test_the_commands_of_the_runbooks_show_what_they_say(
+    start_gateway: StartGateway, tmp_path: Path
+) -> None:
+    gateway = await start_gateway()
+    port = gateway.admin.rpartition(":")[2]
+    config = tmp_path / "config.yaml"
+    config.write_text(f"upstream: {{url: {gateway.upstream}}}\nserver: {{admin_port: {port}}}\n")
+    ours = f"{shlex.quote(sys.executable)} -m gateway "
+    shown = ("BACKEND", "against backends", "replicas", "backburner_jobs_waiting{")
+    for command, words in zip(only("docs/runbooks.md", "console").commands, shown, strict=True):
+        typed = command.replace("http://127.0.0.1:9001", gateway.admin)
+        process = await asyncio.create_subprocess_shell(
+            typed.replace("backburner ", ours, 1) if typed.startswith("backburner ") else typed,
+            stdout=asyncio.subprocess.PIPE,
+            cwd=tmp_path,
+            env={**os.environ, "BACKBURNER_CONFIG": str(config), "PYTHONPATH": str(ROOT)},
+        )
+        out, _ = await within(process.communicate(), 60)
+        is_found = 0 if "doctor" not in command else process.returncode  # it may find this machine wanting
+        assert (process.returncode, words in out.decode()) == (is_found, True), out.decode()
 
 
 def test_each_section_is_in_the_contents() -> None:

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from gateway.store.sqlite.schema import CURRENT
+
 PAGE = 4096
 _FRAME = 24 + PAGE
 _LOG_HEADER = 32
@@ -240,7 +242,7 @@ DAMAGES = [
     Damage("the ballast gone", "served", _without(".ballast")),
     # other versions, other programs
     Damage("an older version", "foreign", _sql("PRAGMA user_version = 0")),
-    Damage("a newer version", "foreign", _sql("PRAGMA user_version = 2")),
+    Damage("a newer version", "foreign", _sql(f"PRAGMA user_version = {CURRENT.number + 1}")),
     Damage("a much newer version", "foreign", _sql("PRAGMA user_version = 99", "DROP TABLE secret")),
     Damage("an unreleased version", "foreign", _sql("DELETE FROM meta WHERE key = 'schema'")),
     Damage("another program's database", "foreign", _foreign_database()),

@@ -1,7 +1,8 @@
-"""`make figures`: puts the last figures of every trial into docs/promises.md."""
+"""`make figures`: puts the last figures of every trial into docs/figures.md."""
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from tests.torture import report
 from tests.torture.trial import Trial, all_trials
 
-PAGE = Path(__file__).parents[2] / "docs" / "promises.md"
+PAGE = Path(__file__).parents[2] / "docs" / "figures.md"
 BEGIN, END = "<!-- figures -->\n", "<!-- end of figures -->\n"
 
 
@@ -17,24 +18,27 @@ def main() -> int:
     played = {row["test"]: row for row in report.read()}
     before, _, rest = PAGE.read_text().partition(BEGIN)
     table, _, after = rest.partition(END)
-    kept = {row.split("|")[1].strip(): row for row in table.splitlines() if row.startswith("| T")}
-    rows = [
-        _row(trial, played[trial.name]) if trial.name in played else kept.get(trial.name, _row(trial, {}))
+    kept = dict(re.findall(r"^\*\*Found\*\* \((T\w+)\) (.*)$", table, re.MULTILINE))
+    parts = [
+        part(trial, _found(played[trial.name]) if trial.name in played else kept.get(trial.name, "not run."))
         for trial in all_trials()
     ]
-    head = ["| | what is done | pass mark | runs | figures | | day |", "|---|---|---|---|---|---|---|"]
-    PAGE.write_text(before + BEGIN + "\n".join([*head, *rows]) + "\n" + END + after)
+    PAGE.write_text(before + BEGIN + "\n".join(parts) + END + after)
     return 0
 
 
-def _row(trial: Trial, played: dict[str, Any]) -> str:
-    figures = report.told(played["figures"]) if played else ""
-    verdict = ("pass" if played["passed"] else "**not reached**") if played else "not run"
-    cells = (
-        *(trial.name, trial.title, trial.pass_mark),
-        *(f"{played.get('runs', 0):,}", figures, verdict, played.get("day", "")),
+def part(trial: Trial, found: str) -> str:
+    """What the page says of a trial."""
+    return (
+        f"## {trial.name}\n\n{trial.title}.\n\n**Must hold:** {trial.pass_mark}.\n\n"
+        f"**Found** ({trial.name}) {found}\n"
     )
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _found(played: dict[str, Any]) -> str:
+    verdict = "pass" if played["passed"] else "**not reached**"
+    said = report.told(played["figures"])
+    return f"{verdict} in {played.get('runs', 0):,} runs, {played.get('day', '')}: {said}."
 
 
 if __name__ == "__main__":

@@ -179,8 +179,12 @@ class _Connection(RequestHandler):
 
     @property
     def _is_idle(self) -> bool:
-        """Whether all requests are answered, and all of the answers is on its way."""
-        is_waiting = self._waiter is not None and not self._waiter.done()
+        """Whether all requests are answered, and all of the answers is on its way.
+
+        One that has had none yet is not idle: the fast lane has just sent it here. From Python 3.12 on
+        aiohttp waits for the first request already as the connection is made.
+        """
+        is_waiting = self._request_count > 0 and self._waiter is not None and not self._waiter.done()
         is_open = not (self._close or self._force_close or self._upgraded)
         return is_waiting and is_open and self.methods.is_between and not (self.is_held or self._paused)
 

@@ -10,7 +10,7 @@ from typing import TypeVar
 import aiosqlite
 
 from gateway.config import StoreSettings
-from gateway.store.sqlite.connection import prepare_reader, prepare_writer
+from gateway.store.sqlite.connection import migrate, prepare_reader, prepare_writer
 from gateway.store.sqlite.file import Known
 
 T = TypeVar("T")
@@ -43,6 +43,15 @@ async def connect_writer(settings: StoreSettings, known: Known) -> aiosqlite.Con
     # Never made here: an empty one would be taken for all there was.
     connection = await _connect(settings, "rw")
     return await _prepared(connection, functools.partial(prepare_writer, settings=settings, known=known))
+
+
+async def upgrade(settings: StoreSettings) -> None:
+    """Bring a file of an earlier release up to date, by a connection of its own. Raises: see `migrate`."""
+    connection = await _connect(settings, "rw")
+    try:
+        await on_thread(connection, functools.partial(migrate, path=settings.database))
+    finally:
+        await connection.close()
 
 
 async def connect_reader(settings: StoreSettings, known: Known = Known.OURS) -> aiosqlite.Connection:

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import secrets
 import sqlite3
 from pathlib import Path
 
 from gateway.config import StoreSettings
 from gateway.store.refused import DatabaseDamaged, DatabaseRefused, DatabaseUnreachable
+from gateway.store.sqlite import schema
 from gateway.store.sqlite.file import Known
 from gateway.store.sqlite.health import State, primary_code, state_after
-from gateway.store.sqlite.queries import QUERIES, SCHEMA, TALLY
-
-SCHEMA_VERSION = 1
-"""Raised by a release that changes the schema; that release also brings files up to date."""
+from gateway.store.sqlite.queries import QUERIES, TALLY
 
 _APPLICATION_ID = 0x6275726E  # "burn": a file that is not ours is never touched
 _PAGE_BYTES = 4096
@@ -73,23 +70,33 @@ def _has_no_tables(raw: sqlite3.Connection) -> bool:
     return bool(raw.execute("PRAGMA schema_version").fetchone()[0] == 0)
 
 
-def _require_ours(raw: sqlite3.Connection, path: Path, known: Known) -> None:
+def _require_ours(raw: sqlite3.Connection, path: Path, known: Known, *, may_be_older: bool = False) -> None:
     if known in (Known.OURS, Known.DAMAGED) and _has_no_tables(raw):
         raise DatabaseDamaged(f"{path} is empty, though it has been in use")
     if raw.execute("PRAGMA application_id").fetchone()[0] != _APPLICATION_ID:
         raise DatabaseRefused(f"{path} is a SQLite file of some other program")
-    found = raw.execute("PRAGMA user_version").fetchone()[0]
-    if found != SCHEMA_VERSION:
-        whose = "a newer" if found > SCHEMA_VERSION else "an older"
+    found, ours = schema_number(raw), schema.CURRENT.number
+    if found > ours:
         raise DatabaseRefused(
-            f"{path} was made by {whose} version of this program (schema version {found}; this program knows "
-            f"{SCHEMA_VERSION}); run that version, or give another file"
+            f"{path} was made or upgraded by a newer version of this program (schema {found}; this one knows "
+            f"{ours}); run that version, restore the backup from before the upgrade, or give another file"
         )
-    if _meta(raw, "schema") != schema_digest():  # between releases it changes without its number
-        raise DatabaseRefused(
-            f"{path} was made by an unreleased version of this program, whose tables were others; "
-            "run that version, or give another file"
-        )
+    if may_be_older and 0 < found < ours:
+        return
+    if found != ours or _meta(raw, "schema") != schema.CURRENT.digest:
+        raise _unreleased(path)
+
+
+def _unreleased(path: Path) -> DatabaseRefused:
+    return DatabaseRefused(
+        f"{path} was made by an unreleased version of this program, whose tables were others; "
+        "run that version, or give another file"
+    )
+
+
+def schema_number(raw: sqlite3.Connection) -> int:
+    """The number of the file's tables: see `schema`."""
+    return int(raw.execute("PRAGMA user_version").fetchone()[0])
 
 
 def _meta(raw: sqlite3.Connection, key: str) -> bytes | None:
@@ -97,22 +104,38 @@ def _meta(raw: sqlite3.Connection, key: str) -> bytes | None:
     return None if row is None else bytes(row[0])
 
 
-def schema_digest() -> bytes:
-    """Of the statements without their comments and spaces."""
-    statements = re.sub(r"--[^\n]*|\s+", "", SCHEMA)
-    return hashlib.sha256(statements.encode()).digest()
-
-
 def _create(raw: sqlite3.Connection) -> None:
     """All in one transaction, and at once in the file itself: without its log it must not look new."""
-    marks = f"PRAGMA application_id = {_APPLICATION_ID};PRAGMA user_version = {SCHEMA_VERSION};"
-    raw.executescript(f"BEGIN IMMEDIATE;{SCHEMA};{marks}")
+    marks = f"PRAGMA application_id = {_APPLICATION_ID};PRAGMA user_version = {schema.CURRENT.number};"
+    raw.executescript(f"BEGIN IMMEDIATE;{schema.CURRENT.text};{marks}")
     pepper = secrets.token_bytes(32)
-    meta = {"pepper": pepper, "pepper_digest": hashlib.sha256(pepper).digest(), "schema": schema_digest()}
-    for key, value in meta.items():
+    digests = {"pepper_digest": hashlib.sha256(pepper).digest(), "schema": schema.CURRENT.digest}
+    for key, value in ({"pepper": pepper} | digests).items():
         raw.execute(QUERIES["put_meta"], {"key": key, "value": value})
     raw.execute("COMMIT")
     raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def migrate(raw: sqlite3.Connection, path: Path) -> None:
+    """Bring a file of an earlier release up to the tables of this one: all steps in one transaction, or none.
+
+    Raises:
+        DatabaseRefused: It would not have our tables even then; nothing was written.
+        sqlite3.Error: See `refused`; nothing was written.
+    """
+    raw.execute("PRAGMA foreign_keys = OFF")  # a table may have to be made anew; checked at the end
+    raw.execute("PRAGMA secure_delete = ON")
+    steps = schema.CURRENT.steps_from(schema_number(raw))
+    try:
+        raw.executescript(f"BEGIN IMMEDIATE;{steps};PRAGMA user_version = {schema.CURRENT.number};")
+        raw.execute(QUERIES["put_meta"], {"key": "schema", "value": schema.CURRENT.digest})
+        is_ours = schema.parts_of(raw) == schema.CURRENT.parts
+        if not is_ours or raw.execute("PRAGMA foreign_key_check").fetchone() is not None:
+            raise _unreleased(path)
+        raw.execute("COMMIT")
+    finally:
+        if raw.in_transaction:
+            raw.execute("ROLLBACK")
 
 
 def prepare_reader(raw: sqlite3.Connection, path: Path, known: Known) -> None:
@@ -128,7 +151,7 @@ def prepare_reader(raw: sqlite3.Connection, path: Path, known: Known) -> None:
     raw.execute("PRAGMA mmap_size = 0")
     # The first read opens the log. From here on the writing connection is never the last one to leave it, so
     # that one which has failed takes its unfinished commit with it.
-    _require_ours(raw, path, known)
+    _require_ours(raw, path, known, may_be_older=True)
 
 
 def damage(raw: sqlite3.Connection) -> str | None:

@@ -6,18 +6,21 @@ import functools
 import sqlite3
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from typing import TypeVar
 
 import aiosqlite
 
 from gateway.config import StoreSettings
 from gateway.observe import Observer
 from gateway.store.refused import DatabaseDamaged, DatabaseRefused, DatabaseUnreachable
+from gateway.store.sqlite import schema
 from gateway.store.sqlite.ballast import Ballast
-from gateway.store.sqlite.connecting import connect_reader, connect_writer, on_thread
+from gateway.store.sqlite.connecting import connect_reader, connect_writer, on_thread, upgrade
 from gateway.store.sqlite.connection import (
     damage,
     pepper_of,
     refused,
+    schema_number,
 )
 from gateway.store.sqlite.database import Database
 from gateway.store.sqlite.file import DatabaseLock, Known, make_file, set_aside
@@ -26,6 +29,8 @@ from gateway.store.sqlite.health import Health, State
 from gateway.store.sqlite.place import Place
 from gateway.store.sqlite.readers import Readers
 from gateway.store.sqlite.writer import Writer
+
+T = TypeVar("T")
 
 
 async def open_database(settings: StoreSettings, observer: Observer) -> Database:
@@ -74,6 +79,9 @@ async def _open(settings: StoreSettings, lock: DatabaseLock, observer: Observer)
                 if is_checked and (found := await on_thread(reading[0], damage)):
                     raise DatabaseDamaged(f"{path} is damaged: {found}")
                 await on_thread(reading[0], pepper_of)
+                if (number := await on_thread(reading[0], schema_number)) < schema.CURRENT.number:
+                    await _with_room(lambda: upgrade(settings), ballast)
+                    observer.store_upgraded(was=number, to=schema.CURRENT.number)
             writing = await _with_room(lambda: connect_writer(settings, known), ballast)
             stack.push_async_callback(writing.close)
             pepper = await on_thread(writing, pepper_of)
@@ -106,9 +114,7 @@ async def _open(settings: StoreSettings, lock: DatabaseLock, observer: Observer)
     )
 
 
-async def _with_room(
-    connect: Callable[[], Awaitable[aiosqlite.Connection]], ballast: Ballast
-) -> aiosqlite.Connection:
+async def _with_room(connect: Callable[[], Awaitable[T]], ballast: Ballast) -> T:
     """Opening a log takes some room. On a full volume it is that of the ballast."""
     try:
         return await connect()

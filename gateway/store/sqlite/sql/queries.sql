@@ -436,7 +436,7 @@ FROM ended LEFT JOIN (
 SELECT value FROM meta WHERE key = :key;
 
 -- name: put_meta
-INSERT INTO meta (key, value) VALUES (:key, :value);
+INSERT OR REPLACE INTO meta (key, value) VALUES (:key, :value);
 
 -- name: fence
 -- A commit for its own sake: see `connection.fence`.
