@@ -128,7 +128,8 @@ def opened(
                 raise NotDone(f"{url}: answered {answer.status}")
             yield answer
     except HTTPError as error:
-        raise _refused(url, error) from None
+        with error:
+            raise _refused(url, error) from None
     except (OSError, HTTPException, ValueError) as error:
         raise NotReached(f"{url.partition('?')[0]}: {_why_not(error, limit_s)}") from None
 
