@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import fcntl
 import re
 from collections.abc import Callable
@@ -16,12 +17,13 @@ from gateway.engine.joblog import JobLog
 from gateway.outbound import guard
 from gateway.outbound.backend import HttpBackend
 from gateway.outbound.redact import Redactor
-from gateway.store.sqlite import connection, file
-from gateway.store.sqlite.queries import QUERIES, SCHEMA
+from gateway.store.sqlite import file, schema
+from gateway.store.sqlite.queries import QUERIES
 
 
 def replace(owner: Any, name: str, value: Any) -> None:
     """Put something else in the place of a function or a module's name."""
+    assert hasattr(owner, name), f"{owner} has no {name} any more: the guard would stay"
     setattr(owner, name, value)
 
 
@@ -51,7 +53,8 @@ def _without_flock() -> None:
 
 def _without_trigger(name: str) -> Callable[[], None]:
     pattern = rf"CREATE TRIGGER {name} .*?\nEND;"
-    return lambda: replace(connection, "SCHEMA", re.sub(pattern, "", SCHEMA, flags=re.DOTALL))
+    less = re.sub(pattern, "", schema.CURRENT.text, flags=re.DOTALL)
+    return lambda: replace(schema, "CURRENT", dataclasses.replace(schema.CURRENT, text=less))
 
 
 def _dial_anything() -> None:

@@ -35,7 +35,8 @@ _AFTER_STATEMENTS = {
     "mid-recovery": QUERIES["abandon"],
 }
 _AFTER_CALLS: dict[str, tuple[type, str]] = {
-    "before-200": (Jobs, "submit"),
+    "before-200": (Jobs, "accept"),
+    "started": (SqliteStore, "start"),
     "claimed": (SqliteStore, "claim"),
     "appended": (SqliteStore, "append"),
     "finished": (SqliteStore, "finish"),
