@@ -68,7 +68,7 @@ def _run(args: Namespace) -> int:
 
 
 def _serve(settings: Settings) -> int:
-    gc.disable()  # imports leave nothing to collect, and make enough for it to be looked for: an eighth of a start
+    gc.disable()  # imports leave nothing to collect; looking for it would be an eighth of a start
     from gateway.app import serve
 
     gc.enable()
