@@ -14,7 +14,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import aiohttp
 import orjson
@@ -30,6 +30,13 @@ _LOST = (aiohttp.ClientError, OSError, TimeoutError)
 _RETRY_S = 0.05
 _REFUSED_S = 0.2
 _SILENCE_S = 30.0
+
+
+class Address(Protocol):
+    """Of a gateway, or of one of several: it may be another at every look."""
+
+    @property
+    def url(self) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +89,7 @@ class Crowd:
 
     def __init__(
         self,
-        gateway: Gateway,
+        gateway: Address,
         journal: Journal,
         clients: int,
         mix: Mix | None = None,
@@ -289,7 +296,8 @@ class Crowd:
             with suppress(*_LOST):
                 async with self._call("GET", f"/responses/{ask.id}?stream=true") as answer:
                     log = await answer.read()
-                await self._journal.note("sealed", id=ask.id, log=log.decode())
+                if answer.status == 200 and _is_whole(log):
+                    await self._journal.note("sealed", id=ask.id, log=log.decode())
 
     async def _delete(self, ask: _Ask) -> None:
         await self._journal.note("delete_asked", id=ask.id)
@@ -318,6 +326,11 @@ class Crowd:
 
     async def _wrong(self, ask: _Ask, what: str) -> None:
         await self._journal.note("wrong", id=ask.id, what=what)
+
+
+def _is_whole(log: bytes) -> bool:
+    """Not one that ended early, as with a store that has just gone: whoever reads that comes back."""
+    return any(payload(event)["type"].removeprefix("response.") in TERMINAL for event in frames(log)[-1:])
 
 
 async def _blocks(answer: aiohttp.ClientResponse) -> AsyncIterator[list[bytes]]:
