@@ -65,6 +65,7 @@ class _Ask:
     cursor: int = -1
     is_over: bool = False
     is_gone: bool = False
+    is_cancelled: bool = False
 
     @property
     def body(self) -> dict[str, Any]:
@@ -228,6 +229,7 @@ class Crowd:
             await asyncio.sleep(_RETRY_S)
 
     async def _poll(self, ask: _Ask) -> None:
+        was_cancelled = ask.is_cancelled
         with suppress(*_LOST):
             async with self._call("GET", f"/responses/{ask.id}") as answer:
                 body = await answer.read()
@@ -239,7 +241,8 @@ class Crowd:
                     await self._journal.note("final", id=ask.id, body=body.decode())
                     ask.is_over = True
                     return
-                await self._journal.note("status", id=ask.id, status=status)
+                if ask.is_cancelled == was_cancelled:  # else it was read before, and was long on its way
+                    await self._journal.note("status", id=ask.id, status=status)
         await asyncio.sleep(random.uniform(_RETRY_S, 4 * _RETRY_S))
 
     async def _look_at_end(self, ask: _Ask) -> None:
@@ -283,6 +286,7 @@ class Crowd:
                     await asyncio.sleep(_REFUSED_S)
                     continue
                 if answer.status == 200:
+                    ask.is_cancelled = True
                     await self._journal.note("cancelled", id=ask.id, body=body.decode())
                     await self._seal(ask)
                 elif answer.status != 400:
