@@ -23,6 +23,7 @@ from tests.acceptance.harness import Gateway
 IS_SPREAD = os.environ.get("REPLICAS") == "all"
 COUNT = 3
 _KEYS = f"test:{base64.b64encode(b's' * 32).decode()}\n"
+_OF_THE_FILE = tuple(f"BACKBURNER_STORE__{name}" for name in ("DATABASE", "BALLAST", "WAL", "CHECK", "ON_"))
 _KEPT = re.compile(rb"\r\nconnection: *(?!upgrade)[^\r]*", re.IGNORECASE)
 
 
@@ -110,7 +111,7 @@ class Spread(Gateway):
     def __init__(
         self, front: Front, url: str, upstream: str, directory: Path, *flags: str, **environ: object
     ) -> None:
-        if own := [name for name in environ if name.startswith("BACKBURNER_STORE__")]:
+        if own := [name for name in environ if name.startswith(_OF_THE_FILE)]:
             pytest.skip(f"it is about the file: {', '.join(own)}")
         super().__init__(upstream, directory / "none", *flags, **environ)
         keys = directory / "sealing-keys"
