@@ -7,7 +7,8 @@
 #   make test                                  set up and run all tests, two at a time; WORKERS=0 one by one
 #   make clients                               whole sessions of real clients, those too that are large to install
 #   make deploy                                each alert caused and cleared, and the image's steps played; ten minutes
-#   make replicas                              several gateways on one PostgreSQL, and all that goes wrong with it; five minutes
+#   make replicas                              several gateways on one PostgreSQL, and all that goes wrong with it, and the SDKs'
+#                                              scenarios when each request goes to any of three; 15 minutes, more with RUNS=50
 #   make compat                                the package, installed, and most tests, with every Python that is here;
 #                                              PYTHONS="python3.13 /opt/python/bin/python3.14" names some
 #   make torture                               break it in every way, and see what holds; SHORT=1 in six minutes,
@@ -55,9 +56,12 @@ deploy: export PYTHONDONTWRITEBYTECODE :=
 deploy: $(VENV)/.dev
 	DEPLOY=all $(BIN)/python -m pytest -rs --numprocesses $(WORKERS) --dist worksteal tests/deploy $(ARGS)
 
+# Whatever starts a gateway by `start_gateway` may be added here: it gets three that look like one.
+SPREAD := $(addprefix tests/acceptance/test_,lifecycle.py streams.py turns.py idempotency.py conversations.py node_sdk.py)
+
 replicas: export PYTHONDONTWRITEBYTECODE :=
 replicas: $(VENV)/.dev
-	REPLICAS=all $(BIN)/python -m pytest -rs --numprocesses $(WORKERS) --dist worksteal tests/replicas $(ARGS)
+	REPLICAS=all $(BIN)/python -m pytest -rs --numprocesses $(WORKERS) --dist worksteal tests/replicas $(SPREAD) $(ARGS)
 
 compat: export PYTHONS := $(PYTHONS)
 compat: $(VENV)/.dev

@@ -29,6 +29,7 @@ class Goal:
 
 
 FOLLOWED, CHAT = "200 × 50/s, 1 follower", "50 × 50/s, 1 follower"
+ELSEWHERE = "10 × 10/s, each followed at the next gateway"
 STORED = "10,000 events, from the store"
 GOALS = (
     Goal("requests/s over nginx's", "requests", "requests", "small POST", 0.5, over="nginx", at_least=True),
@@ -46,6 +47,7 @@ GOALS = (
     Goal("MiB for 1,000 jobs in flight", "memory", "MiB per 1,000", "1,000 jobs × 1/s", 150),
     Goal("KiB for an idle reader", "memory", "KiB per reader", "1,000 idle readers", 40),
     Goal("cancel → upstream closed p99, ms", "cancel", "closed p99", "300 jobs × 10/s", 100),
+    Goal("delay at another replica, ms", "replicas", "delay p99", ELSEWHERE, 100, subject="PostgreSQL, 3"),
     Goal("events/s replayed from the store", "replay", "events", STORED, 500_000, at_least=True),
 )  # fmt: skip
 

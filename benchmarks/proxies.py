@@ -101,6 +101,8 @@ class Gateway:
         }
         for section, changed in self.settings.items():
             settings.setdefault(section, {}).update(changed)
+        if "url" in settings["store"]:
+            del settings["store"]["database"]
         config = self.folder / "config.json"
         config.write_text(json.dumps(settings))
         command = [*self.command, "serve", "--config", str(config)]

@@ -90,7 +90,7 @@ def page() -> str:
         "## To scale on",
         "`backburner_backend_demand{backend}` is waiting + running. A backlog alone is 0 for a pool that just keeps up, and "
         "would scale it to nothing under load. While a model loads, its responses wait, and count. In a store that "
-        "several processes share, each counts all that waits and only what it runs itself: scale on "
+        "several processes share, one of them counts what waits, and each what it runs itself: scale on "
         "`max by (backend) (backburner_backend_demand - backburner_backend_running) + "
         "sum by (backend) (backburner_backend_running)`, which is right for one process, too. "
         "[A KEDA ScaledObject](../deploy/keda/scaledobject.yaml) does.",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.figure import Figure
-from benchmarks.figures import background, growth, jobs, memory, passing, storage
+from benchmarks.figures import background, growth, jobs, memory, passing, replicas, storage
 
 FIGURES: list[Figure] = [
     passing.PASSING,
@@ -19,6 +19,7 @@ FIGURES: list[Figure] = [
     memory.MEMORY,
     storage.DATABASE,
     storage.RECOVERY,
+    replicas.REPLICAS,
     growth.LOAD,
     growth.HISTORY,
 ]

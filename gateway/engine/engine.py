@@ -189,31 +189,44 @@ class Engine:
         await self._store.overdue(now_ms=self._clock.now_ms(), limit=1)
 
     async def measure(self) -> None:
-        """Bring the gauges up to date. Raises, if the store does not answer."""
+        """Bring the gauges up to date; those of the store at one replica only, or a sum counts twice.
+
+        Raises, if the store does not answer.
+        """
         now_ms = self._clock.now_ms()
+        backlog = None
+        if self._store.is_first:
+            backlog = await self._measure_store(now_ms)
+        else:
+            await self.answers()
+            self._observer.store_is_measured_elsewhere()
+        self._observer.output_bytes.set(self._outputs.total)
+        self._observer.output_waiting.set(self._outputs.waiting)
+        waiting = {} if backlog is None else backlog.waiting
+        self._observer.backends_measured(
+            Load(
+                name,
+                None if backlog is None else self._reasons(name, waiting.get(name)),
+                self._oldest_s(waiting.get(name), now_ms),
+                self._runner.count(name),
+                self._backends.slots(name) if name in self._backends.names else 0,
+            )
+            for name in {*self._backends.names, *waiting}
+        )
+
+    async def _measure_store(self, now_ms: int) -> Backlog:
         backlog, sizes, _ = await asyncio.gather(
             self._store.insight.backlog(now_ms=now_ms, barred=self._runner.barred(now_ms)),
             self._store.sizes(),
             self.receivers.measure(),
         )
-        for status in Status:
-            self._observer.jobs.labels(status.value).set(backlog.by_status[status])
         oldest_ms = backlog.oldest_queued_ms
-        self._observer.queue_age.set(0 if oldest_ms is None else (now_ms - oldest_ms) / 1000)
-        self._observer.output_bytes.set(self._outputs.total)
-        self._observer.output_waiting.set(self._outputs.waiting)
-        self._observer.backends_measured(
-            Load(
-                name,
-                self._reasons(name, backlog.waiting.get(name)),
-                self._oldest_s(name, backlog, now_ms),
-                self._runner.count(name),
-                self._backends.slots(name) if name in self._backends.names else 0,
-            )
-            for name in {*self._backends.names, *backlog.waiting}
+        self._observer.store_measured(
+            {status.value: backlog.by_status[status] for status in Status},
+            0 if oldest_ms is None else (now_ms - oldest_ms) / 1000,
+            sizes,
         )
-        for file, size in sizes.items():
-            self._observer.database_bytes.labels(file).set(size)
+        return backlog
 
     def _reasons(self, backend: str, waiting: WaitingJobs | None) -> dict[str, int]:
         """What jobs wait for there. Whoever waits for nothing else waits for a slot, or for the backend."""
@@ -223,6 +236,6 @@ class Engine:
         halted = self._backends.halted(backend) if backend in self._backends.names else "removed"
         return {"retry": waiting.put_off, **waiting.barred, halted or "slot": max(0, rest)}
 
-    def _oldest_s(self, backend: str, backlog: Backlog, now_ms: int) -> float:
-        waiting = backlog.waiting.get(backend)
+    @staticmethod
+    def _oldest_s(waiting: WaitingJobs | None, now_ms: int) -> float:
         return 0 if waiting is None else max(0, now_ms - waiting.oldest_ms) / 1000

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from gateway.config import StreamSettings
 from gateway.core.job import NewJob, StoreUnavailable
 from gateway.engine.clock import Clock
+from gateway.engine.refusals import refusal_of
 from gateway.engine.tails import Tails
 from gateway.observe import Observer
 from gateway.store.bells import response, wanted
@@ -174,7 +175,7 @@ class Followers:
             sink: Is given events, in their place between two blocks, while it takes them.
 
         Raises:
-            Refusal: Too many readers (before the first block).
+            Refusal: Too many readers, or the store does not answer (before the first block).
         """
         reader = _Reader(after, sink)
         with self._attached(response_id, tenant, reader) as watched:
@@ -201,8 +202,10 @@ class Followers:
                         bytes_max=bytes_max,
                         now_ms=self._clock.now_ms(),
                     )
-                except StoreUnavailable:
-                    return
+                except StoreUnavailable as error:
+                    if is_checked:
+                        return  # the reader comes back with its cursor
+                    raise refusal_of(error, None) from None
                 if page is None:
                     return
                 is_checked = True

@@ -39,14 +39,15 @@ class Load:
     """What a backend has to do.
 
     Attributes:
-        waiting: Jobs that nobody works on, by a reason out of `WAITS`, or `removed`.
+        waiting: Jobs that nobody works on, by a reason out of `WAITS`, or `removed`; None: another gateway on
+            the same store says it.
         oldest_s: Since the longest-waiting of them was accepted.
         running: Jobs that this process runs there.
         slots: How many it may run there.
     """
 
     backend: str
-    waiting: Mapping[str, int]
+    waiting: Mapping[str, int] | None
     oldest_s: float
     running: int
     slots: int
@@ -77,13 +78,18 @@ class BackendObserver(Metrics):
             ):
                 gauge.clear()
             self._begin_at_zero(names)
+        if any(load.waiting is None for load in found):
+            self.waiting.clear()
+            self.oldest_waiting.clear()
         for load in found:
-            for reason in {*WAITS, *load.waiting}:
-                self.waiting.labels(load.backend, reason).set(load.waiting.get(reason, 0))
-            self.oldest_waiting.labels(load.backend).set(load.oldest_s)
+            waiting = load.waiting or {}
+            if load.waiting is not None:
+                for reason in {*WAITS, *waiting}:
+                    self.waiting.labels(load.backend, reason).set(waiting.get(reason, 0))
+                self.oldest_waiting.labels(load.backend).set(load.oldest_s)
             self.backend_running.labels(load.backend).set(load.running)
             self.backend_slots.labels(load.backend).set(load.slots)
-            self.demand.labels(load.backend).set(sum(load.waiting.values()) + load.running)
+            self.demand.labels(load.backend).set(sum(waiting.values()) + load.running)
 
     def _begin_at_zero(self, backends: Iterable[str]) -> None:
         """Series that alerts are made of: Prometheus takes a first value of 1 for no change."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
+from collections.abc import Mapping
 
 from gateway.logs import line
 from gateway.observe.metrics import Metrics
@@ -47,6 +49,27 @@ class StoreObserver(Metrics):
         """is_ours: One of our own reads held the log; it was interrupted."""
         self.log_alarms.inc()
         line("store_log_too_large", level=logging.ERROR, bytes=size, read_broken_off=is_ours)
+
+    def store_measured(self, jobs: Mapping[str, int], oldest_s: float, sizes: Mapping[str, int]) -> None:
+        """Jobs by status, the age of the one that is queued for longest, and bytes by file."""
+        for status, count in jobs.items():
+            self.jobs.labels(status).set(count)
+        self.queue_age.set(oldest_s)
+        for file, size in sizes.items():
+            self.database_bytes.labels(file).set(size)
+
+    def store_is_measured_elsewhere(self) -> None:
+        """By another gateway on the same store: no series of it are left here."""
+        for gauge in (
+            self.jobs,
+            self.database_bytes,
+            self.webhook_waiting,
+            self.webhook_oldest,
+            self.webhook_is_disabled,
+            self.webhook_is_down,
+        ):
+            gauge.clear()
+        self.queue_age.set(math.nan)  # one without labels cannot be left out
 
     def commit_times(self) -> tuple[float, float]:
         """How many there were, and how many seconds they took together."""

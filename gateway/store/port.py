@@ -253,6 +253,10 @@ class JobStore(Chores, Protocol):
     async def delete(self, response_id: str, tenant: bytes, *, now_ms: int) -> bool:
         """Make a job vanish, running or not. False if there was none."""
 
+    @property
+    def is_first(self) -> bool:
+        """Whether this replica, and no other, tells what all have in common; for moments it may be none."""
+
     async def beat(self) -> bool:
         """Say that this replica lives. False if others took it for dead: what it runs is not its own now."""
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,8 @@ from demo.postgres import Postgres, binaries, postgres
 from tests.acceptance.fleet import Fleet
 from tests.acceptance.harness import Gateway
 from tests.acceptance.replay import ReplayServer
+from tests.acceptance.spread import IS_SPREAD, Spread, front
+from tests.support.databases import Databases
 from tests.support.replicas import Replicas, replicas_of
 
 StartGateway = Callable[..., Awaitable[Gateway]]
@@ -40,14 +44,37 @@ async def demo_server() -> AsyncIterator[str]:
         yield f"{root}/v1"
 
 
+MakeGateway = Callable[..., Awaitable[Gateway]]
+
+
 @pytest.fixture
-async def start_gateway(tmp_path: Path, replay_server: ReplayServer) -> AsyncIterator[StartGateway]:
+async def make_gateway(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[MakeGateway]:
+    """Makes gateways, each on a file of its own; or three that look like one, on a database of their own."""
+    async with AsyncExitStack() as stack:
+
+        async def make(upstream: str, *flags: str, **environ: object) -> Gateway:
+            if not IS_SPREAD:
+                return Gateway(upstream, tmp_path / f"gateway-{next(numbers)}.db", *flags, **environ)
+            directory = tmp_path / f"gateways-{next(numbers)}"
+            directory.mkdir()
+            databases: Databases = request.getfixturevalue("databases")
+            url = await stack.enter_async_context(databases.cleared())
+            way = await stack.enter_async_context(front())
+            return Spread(way, url, upstream, directory, *flags, **environ)
+
+        numbers = itertools.count()
+        yield make
+
+
+@pytest.fixture
+async def start_gateway(
+    make_gateway: MakeGateway, replay_server: ReplayServer
+) -> AsyncIterator[StartGateway]:
     """Starts gateways: flags as arguments, environment as keywords; ends them, each with status 0."""
     started: list[Gateway] = []
 
     async def start(*flags: str, upstream: str | None = None, **environ: object) -> Gateway:
-        database = tmp_path / f"gateway-{len(started)}.db"
-        gateway = Gateway(replay_server.url if upstream is None else upstream, database, *flags, **environ)
+        gateway = await make_gateway(replay_server.url if upstream is None else upstream, *flags, **environ)
         started.append(gateway)
         return await gateway.start()
 
@@ -71,6 +98,23 @@ async def fleet(tmp_path: Path) -> AsyncIterator[Fleet]:
         yield started
     finally:
         await started.close()
+
+
+@pytest.fixture(autouse=True)
+def _is_spread(request: pytest.FixtureRequest) -> None:
+    """What is about one process is left out where there are several."""
+    marker = request.node.get_closest_marker("one_gateway")
+    if IS_SPREAD and marker is not None:
+        pytest.skip(marker.args[0])
+
+
+@pytest.fixture(scope="session")
+def databases() -> Iterator[Databases]:
+    """Databases of one PostgreSQL, used again and again."""
+    if binaries() is None:
+        pytest.skip("there is no PostgreSQL on this machine: no initdb in the path or in /usr/lib/postgresql")
+    with postgres() as started:
+        yield Databases(started)
 
 
 @pytest.fixture(scope="module")

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 
-from tests.acceptance.harness import frames, numbers, payload, within
+from tests.acceptance.harness import Gateway, frames, numbers, payload, within
 from tests.support.replicas import (
     ENDINGS,
+    NEVER_ENDS_AT_FIRST,
     TAKEN_OVER_S,
+    Replica,
     Replicas,
     create,
     read,
@@ -100,3 +102,36 @@ async def test_a_replica_that_knows_its_callers_by_another_pepper_is_refused(rep
     await refused.spawn()
     assert await refused.exit_status() == 78
     assert "another value of tenants.pepper" in refused.stderr.decode()
+
+
+async def test_what_all_replicas_have_in_common_is_measured_by_one_of_them(replicas: Replicas) -> None:
+    gateways = await replicas.start(3, BACKBURNER_UPSTREAM__CONCURRENCY_MAX=1)
+    for number in range(3):
+        await create(gateways[number], f"m{number}", stream=False, **NEVER_ENDS_AT_FIRST)
+
+    async def measured_by() -> list[Replica]:
+        pages = [await metrics_page(each) for each in replicas.all if each.is_running]
+        living = [each for each in replicas.all if each.is_running]
+        for name in ("jobs{", "jobs_waiting{", "jobs_waiting_oldest_seconds{", "database_bytes{"):
+            found = [each for each, page in zip(living, pages, strict=True) if f"\nbackburner_{name}" in page]
+            if name == "jobs{":
+                firsts = found
+            assert len(found) < 2, name
+        demands = [
+            line.rpartition(" ")[2] for page in pages for line in page.splitlines() if "_demand{" in line
+        ]
+        if len(firsts) == 1:
+            assert sum(map(float, demands)) == 3, "what waits is counted once"
+        return firsts
+
+    async with asyncio.timeout(2 * TAKEN_OVER_S):
+        while len(first := await measured_by()) != 1:
+            await asyncio.sleep(0.1)
+        await first[0].kill9()
+        while len(await measured_by()) != 1:
+            await asyncio.sleep(0.1)
+
+
+async def metrics_page(gateway: Gateway) -> str:
+    async with gateway.http.get(f"{gateway.admin}/metrics") as answer:
+        return await answer.text()

@@ -35,6 +35,8 @@ async def test_a_stream_says_what_proxies_browsers_and_support_need_to_know(gate
     assert b"\nid:" not in answer.body
     assert b"retry:" not in answer.body
     assert b"[DONE]" not in answer.body
+    last = await gateway.call("POST", "/responses", ASK, more={"Connection": "close"})
+    assert last.headers["connection"] == "close"
 
 
 async def test_a_reader_dropped_at_every_event_resumes_with_the_same_bytes(

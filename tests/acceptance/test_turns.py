@@ -231,6 +231,7 @@ def _odd_answers() -> dict[str, Answer]:
     }
 
 
+@pytest.mark.one_gateway("which API the backend has, each gateway learns for itself: another one asks again")
 @pytest.mark.parametrize("name", list(_odd_answers()))
 @pytest.mark.parametrize("goes_on", [False, True])
 async def test_an_answer_that_is_no_ended_response_passes_as_it_is_and_is_not_kept(

@@ -386,15 +386,21 @@ async def test_a_delete_whose_client_has_gone_still_ends_the_streams(build: Buil
     await house.backend.closed(response_id)
 
 
-async def test_a_store_that_does_not_answer_ends_the_stream(build: Build) -> None:
-    house = await build(is_started=False)
+async def test_a_store_that_does_not_answer_ends_a_stream_and_lets_none_begin(build: Build) -> None:
+    house = await build(is_started=False, stream={"heartbeat_s": 0.05})
     response_id = await house.submit(stream=False)
 
     async def fails(*_: Any, **__: Any) -> Any:
         raise StoreUnavailable("disk")
 
-    house.store.page = fails
-    assert await house.stream(response_id) == b""
+    async with aclosing(house.engine.followers.follow(response_id, TENANT, after=-1)) as stream:
+        assert split_frames(await anext(stream)), "it has begun"
+        house.store.page = fails
+        async with asyncio.timeout(10):
+            assert {block async for block in stream} <= {KEEP_ALIVE}
+    with pytest.raises(Refusal) as refused:
+        await house.stream(response_id)
+    assert refused.value.code == "store_unavailable"
 
 
 @pytest.mark.parametrize(("heartbeat_s", "rings"), [(15, True), (0.05, False)], ids=["rung", "looked"])

@@ -1,4 +1,4 @@
-"""Fixtures: whether to run at all, and what the gateways stand on."""
+"""Fixtures: whether to run at all, what the gateways stand on, and the figures at the end."""
 
 from __future__ import annotations
 
@@ -16,3 +16,11 @@ def in_full() -> None:
     """These mostly wait: for a lease that runs out, or for a database that is away."""
     if os.environ.get("REPLICAS") != "all":
         pytest.skip("takes long: `make replicas` runs it")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What the tests have counted and measured."""
+    for report in terminalreporter.getreports("passed"):
+        if report.user_properties:
+            figures = ", ".join(f"{name}: {value}" for name, value in report.user_properties)
+            terminalreporter.write_line(f"{report.nodeid}: {figures}")

@@ -168,3 +168,37 @@ async def test_followers_see_all_events_also_where_a_pooler_takes_the_notificati
             while not all(call.ended_at for call in await replicas.model.calls()):
                 await asyncio.sleep(0.05)
         await replicas.close()
+
+
+async def test_a_database_that_takes_no_more_connections_costs_nothing_but_time(replicas: Replicas) -> None:
+    gateways = await replicas.start(2)
+    ids = [await create(gateways[number % 2], f"x{number}", deltas=700, pace_ms=10) for number in range(6)]
+    others = [await asyncpg.connect(replicas.url)]
+    ours = "FROM pg_stat_activity WHERE application_name LIKE 'backburner %'"
+
+    async def take_all() -> None:
+        while True:
+            try:
+                others.append(await asyncpg.connect(replicas.url))
+            except asyncpg.TooManyConnectionsError:
+                return
+
+    async with asyncio.timeout(20):
+        quiet = 0
+        while quiet < 5:  # a place that one was driven from is free a moment later, and may be taken again
+            await take_all()
+            is_there = await others[0].fetchval(f"SELECT count(pg_terminate_backend(pid)) {ours}")
+            quiet = 0 if is_there else quiet + 1
+            await asyncio.sleep(0.05)
+    plain = {"model": "torture-model", "input": "Say it."}
+    for gateway in gateways:
+        assert (await gateway.call("POST", "/responses", plain)).status == 200, "it needs no store"
+        refused = await gateway.call("POST", "/responses", {**plain, "background": True})
+        assert refused.status == 503, refused.body
+    await asyncio.gather(*(each.close() for each in others))
+    for number, response_id in enumerate(ids):
+        ended = await until_ended(gateways[1], response_id, 60)
+        assert ended["status"] == "completed", (number, ended["error"])
+        assert await gateways[0].replay(response_id) == await gateways[1].replay(response_id)
+    for gateway in gateways:
+        assert not any(line["event"] in ("task_died", "defect") for line in gateway.lines)

@@ -14,30 +14,43 @@ class Way:
         port: Where it listens.
         loses_answers: From now on, the next answer is thrown away, and all connections are cut.
         is_closed: Connections are cut at once.
+        flows: While it is not set, nothing comes through, and nobody is told: not even of an end.
     """
 
     def __init__(self, to_port: int) -> None:
         self._to_port = to_port
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.StreamWriter] = set()
+        self._serving: set[asyncio.Task[None]] = set()
         self.port = 0
         self.loses_answers = False
         self.is_closed = False
+        self.flows = asyncio.Event()
+        self.flows.set()
         self.cuts = 0
 
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(self._serve(reader, writer))
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self.is_closed:
-            writer.transport.abort()
-            return
-        there, back = await asyncio.open_connection("127.0.0.1", self._to_port)
-        self._open |= {writer, back}
+        self._open.add(writer)
+        back = writer
         try:
+            if self.is_closed:
+                return
+            await self.flows.wait()
+            there, back = await asyncio.open_connection("127.0.0.1", self._to_port)
+            self._open.add(back)
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._pump(reader, back, is_answer=False))
                 group.create_task(self._pump(there, writer, is_answer=True))
-        except* (ConnectionError, asyncio.IncompleteReadError):
+        except* (OSError, asyncio.IncompleteReadError):
             pass
         finally:
+            for each in {writer, back}:
+                each.transport.abort()
             self._open -= {writer, back}
 
     async def _pump(
@@ -47,8 +60,10 @@ class Way:
             if is_answer and self.loses_answers:
                 self.cuts += 1
                 break
+            await self.flows.wait()
             sink.write(chunk)
             await sink.drain()
+        await self.flows.wait()
         for each in list(self._open):
             if each is sink or self.loses_answers:
                 each.transport.abort()
@@ -59,14 +74,17 @@ class Way:
             each.transport.abort()
 
     async def __aenter__(self) -> Way:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
     async def __aexit__(self, *_: object) -> None:
         assert self._server is not None
         self._server.close()
-        self.cut()
+        for task in self._serving:
+            task.cancel()
+        if self._serving:
+            await asyncio.wait(self._serving)
 
 
 @asynccontextmanager

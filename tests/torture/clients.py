@@ -14,7 +14,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import aiohttp
 import orjson
@@ -30,6 +30,13 @@ _LOST = (aiohttp.ClientError, OSError, TimeoutError)
 _RETRY_S = 0.05
 _REFUSED_S = 0.2
 _SILENCE_S = 30.0
+
+
+class Address(Protocol):
+    """Of a gateway, or of one of several: it may be another at every look."""
+
+    @property
+    def url(self) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +65,7 @@ class _Ask:
     cursor: int = -1
     is_over: bool = False
     is_gone: bool = False
+    is_cancelled: bool = False
 
     @property
     def body(self) -> dict[str, Any]:
@@ -82,7 +90,7 @@ class Crowd:
 
     def __init__(
         self,
-        gateway: Gateway,
+        gateway: Address,
         journal: Journal,
         clients: int,
         mix: Mix | None = None,
@@ -221,6 +229,7 @@ class Crowd:
             await asyncio.sleep(_RETRY_S)
 
     async def _poll(self, ask: _Ask) -> None:
+        was_cancelled = ask.is_cancelled
         with suppress(*_LOST):
             async with self._call("GET", f"/responses/{ask.id}") as answer:
                 body = await answer.read()
@@ -232,7 +241,8 @@ class Crowd:
                     await self._journal.note("final", id=ask.id, body=body.decode())
                     ask.is_over = True
                     return
-                await self._journal.note("status", id=ask.id, status=status)
+                if ask.is_cancelled == was_cancelled:  # else it was read before, and was long on its way
+                    await self._journal.note("status", id=ask.id, status=status)
         await asyncio.sleep(random.uniform(_RETRY_S, 4 * _RETRY_S))
 
     async def _look_at_end(self, ask: _Ask) -> None:
@@ -276,6 +286,7 @@ class Crowd:
                     await asyncio.sleep(_REFUSED_S)
                     continue
                 if answer.status == 200:
+                    ask.is_cancelled = True
                     await self._journal.note("cancelled", id=ask.id, body=body.decode())
                     await self._seal(ask)
                 elif answer.status != 400:
@@ -289,7 +300,8 @@ class Crowd:
             with suppress(*_LOST):
                 async with self._call("GET", f"/responses/{ask.id}?stream=true") as answer:
                     log = await answer.read()
-                await self._journal.note("sealed", id=ask.id, log=log.decode())
+                if answer.status == 200 and _is_whole(log):
+                    await self._journal.note("sealed", id=ask.id, log=log.decode())
 
     async def _delete(self, ask: _Ask) -> None:
         await self._journal.note("delete_asked", id=ask.id)
@@ -318,6 +330,11 @@ class Crowd:
 
     async def _wrong(self, ask: _Ask, what: str) -> None:
         await self._journal.note("wrong", id=ask.id, what=what)
+
+
+def _is_whole(log: bytes) -> bool:
+    """Not one that ended early, as with a store that has just gone: whoever reads that comes back."""
+    return any(payload(event)["type"].removeprefix("response.") in TERMINAL for event in frames(log)[-1:])
 
 
 async def _blocks(answer: aiohttp.ClientResponse) -> AsyncIterator[list[bytes]]:

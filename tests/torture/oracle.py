@@ -11,7 +11,8 @@ from typing import Any
 import aiohttp
 import orjson
 
-from tests.acceptance.harness import Gateway, frames, payload
+from tests.acceptance.harness import frames, payload
+from tests.torture.clients import Address
 from tests.torture.gateway import HEADERS
 from tests.torture.journal import TERMINAL, Story
 from tests.torture.model import Call, expected_text
@@ -44,7 +45,7 @@ class Verdict:
         return [*self.missing, *self.unfinished, *self.wrong]
 
 
-async def audit(gateway: Gateway, stories: Iterable[Story], *, limit_s: float = 60) -> Verdict:
+async def audit(gateway: Address, stories: Iterable[Story], *, limit_s: float = 60) -> Verdict:
     """Every one of these responses, as the gateway has it now.
 
     Args:

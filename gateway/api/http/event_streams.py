@@ -50,6 +50,8 @@ async def stream_events(
     """
     response = web.StreamResponse(headers={**_HEADERS, **(headers or {})})
     set_own(response.headers, request_id)
+    if not request.keep_alive:
+        response.headers["Connection"] = "close"
     async with aclosing(blocks):
         block = await anext(blocks, None)
         try:

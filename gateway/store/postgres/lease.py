@@ -28,12 +28,17 @@ def _since_boot_ns() -> int:
 
 
 class Replica:
-    """This gateway among the others."""
+    """This gateway among the others.
+
+    Attributes:
+        is_first: Of those that live; at the last beat, and not while none succeeds.
+    """
 
     def __init__(self, connector: Connector, health: Health, replica_id: str) -> None:
         self._connector = connector
         self._health = health
         self._id = replica_id
+        self.is_first = False
         self._connection: asyncpg.Connection | None = None
         self._was_cut_off = False  # since the last beat: perhaps all were, and nobody is dead
         self._offset_ns = time.time_ns() - _since_boot_ns()
@@ -45,10 +50,12 @@ class Replica:
     async def beat(self) -> bool:
         """Say that we live. False: others took us for dead. Raises: StoreUnavailable."""
         asked_ns = _since_boot_ns()
+        self.is_first = False
         row = await self._ask("beat", id=self._id, gap_ms=0 if self._was_cut_off else _GAP_MS)
         self._was_cut_off = False
         middle_ns = (asked_ns + _since_boot_ns()) // 2
         self._offset_ns = row["now_ms"] * 1_000_000 - middle_ns
+        self.is_first = row["is_first"]
         return bool(row["is_alive"])
 
     async def abandon(self, dead_after_s: float) -> int:

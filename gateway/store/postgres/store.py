@@ -259,6 +259,10 @@ class PostgresStore:
         await self._writer.ask(statement, object)
         self.bells.tell(bells.queue(claim.job.backend))
 
+    @property
+    def is_first(self) -> bool:
+        return self._replica.is_first
+
     async def beat(self) -> bool:
         return await self._replica.beat()
 

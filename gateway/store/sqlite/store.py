@@ -237,6 +237,10 @@ class SqliteStore:
 
         await self._writer.ask(operation)
 
+    @property
+    def is_first(self) -> bool:
+        return True
+
     async def beat(self) -> bool:
         return True  # whoever holds the file's lock lives
 

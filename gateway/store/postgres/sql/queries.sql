@@ -33,7 +33,8 @@ SELECT current_setting('server_version') AS version, current_setting('server_ver
 SELECT backburner.now_ms();
 
 -- name: beat
-SELECT backburner.beat(:id, :gap_ms) AS is_alive, backburner.now_ms() AS now_ms;
+SELECT backburner.beat(:id, :gap_ms) AS is_alive, backburner.now_ms() AS now_ms,
+       coalesce((SELECT min(id) FROM backburner.replica) = :id, false) AS is_first;
 
 -- name: abandon
 SELECT backburner.abandon(:id, :dead_after_ms);
