@@ -4,7 +4,7 @@
 #   make demo UPSTREAM=http://host:8000/v1 MODEL=name     ... against a real server
 #   make demo-replicas                         three gateways on a throw-away PostgreSQL, and one of them killed; ONCE=1
 #   make quick                                 the fast loop: the pure rooms, without sockets and property tests
-#   make test                                  set up and run all tests, two at a time; WORKERS=0 one by one
+#   make test                                  set up and run all tests, three at a time; WORKERS=0 one by one
 #   make clients                               whole sessions of real clients, those too that are large to install
 #   make deploy                                each alert caused and cleared, and the image's steps played; ten minutes
 #   make replicas                              several gateways on one PostgreSQL, and all that goes wrong with it, and the SDKs'
@@ -21,7 +21,7 @@
 #   make lock                                  resolve the requirements anew
 
 PYTHON  ?= python3
-WORKERS ?= 2
+WORKERS ?= 3
 VENV    := .venv
 BIN     := $(VENV)/bin
 PIP     := $(BIN)/python -m pip install --quiet --disable-pip-version-check

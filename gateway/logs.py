@@ -48,6 +48,21 @@ def line(event: str, *, level: int = logging.INFO, exc_info: Any = None, **field
         log.log(level, event, extra={"fields": given}, exc_info=exc_info)
 
 
+def hear_seldom(library: str, *, every_s: float) -> None:
+    """Take what a library logs for a warning, and one of them in so many seconds."""
+    next_s = 0.0
+
+    def is_heard(record: logging.LogRecord) -> bool:
+        nonlocal next_s
+        if (now_s := time.monotonic()) < next_s:
+            return False
+        next_s = now_s + every_s
+        record.levelno, record.levelname = logging.WARNING, "WARNING"
+        return True
+
+    logging.getLogger(library).addFilter(is_heard)
+
+
 class JobFacts:
     """Facts of jobs that each line about a job repeats. Whoever learns a fact reports it once."""
 

@@ -6,7 +6,6 @@ have one; the GenAI ones are not stable yet.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -30,6 +29,7 @@ from opentelemetry.trace import (
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from gateway.config import TracingSettings
+from gateway.logs import hear_seldom
 from gateway.observe.tracing import Accepting, Tracing
 
 _W3C = TraceContextTextMapPropagator()
@@ -38,22 +38,7 @@ _ENDS_WELL = frozenset({"completed", "incomplete", "cancelled", "waiting", "dele
 
 _EXPORTER = "opentelemetry.exporter.otlp.proto.http.trace_exporter"
 _SAID_AGAIN_AFTER_S = 60.0
-
-
-class _Seldom(logging.Filter):
-    """A collector that is away is worth a warning now and then, not an error for each batch."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._next_s = 0.0
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        now_s = time.monotonic()
-        if now_s < self._next_s:
-            return False
-        self._next_s = now_s + _SAID_AGAIN_AFTER_S
-        record.levelno, record.levelname = logging.WARNING, "WARNING"
-        return True
+"""A collector that is away is worth a warning now and then, not an error for each batch."""
 
 
 @dataclass(slots=True)
@@ -81,7 +66,7 @@ class OtelTracing(Tracing):
     def __init__(self, settings: TracingSettings, *, version: str) -> None:
         resource = Resource.create({"service.name": settings.service_name, "service.version": version})
         assert settings.endpoint is not None
-        logging.getLogger(_EXPORTER).addFilter(_Seldom())
+        hear_seldom(_EXPORTER, every_s=_SAID_AGAIN_AFTER_S)
         exporter = OTLPSpanExporter(settings.endpoint, timeout=settings.export_timeout_s)
         spans = BatchSpanProcessor(exporter, max_queue_size=settings.waiting_spans_max)
         share = TraceIdRatioBased(settings.sampled_percent / 100)

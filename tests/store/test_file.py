@@ -358,10 +358,10 @@ async def test_a_second_store_in_the_same_process_is_refused_too(opened: Open) -
 async def test_what_was_acknowledged_survives_a_kill_at_any_moment(
     path: Path, opened: Open, start: Start
 ) -> None:
-    """Ten kills of one file, each a random number of acknowledgements after the writer's start."""
+    """Five kills of one file, each a random number of acknowledgements after the writer's start."""
     moments = random.Random(7)
     acknowledged: dict[str, int] = {}
-    for kill in range(10):
+    for kill in range(5):
         writer = start(_WRITER, f"run{kill}")
         for _ in range(moments.randrange(6, 150)):
             name, count = read_line(writer).split()

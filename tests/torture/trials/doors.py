@@ -40,7 +40,6 @@ _PATHS: list[tuple[str, str, Any]] = [
     pass_mark="401 on every path, 0 requests at the backend, 0 rows; a bogus key in passthrough: 401, 0 rows",
     runs=10,
     short_runs=1,
-    quick_runs=1,
     round_s=60,
 )
 async def shut_the_door(bench: Bench) -> None:

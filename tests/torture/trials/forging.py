@@ -119,7 +119,6 @@ def _chat(text: str) -> bytes:
     pass_mark="0 events too many or too few for a reference parser; over the limit: failed; all splits equal",
     runs=60,
     short_runs=4,
-    quick_runs=1,
     round_s=30,
 )
 async def forge_events(bench: Bench) -> None:

@@ -65,7 +65,6 @@ _BODY = {"model": "tiny", "input": "Say something.", "background": True}
     pass_mark="0 answers of 500, 0 effects: rows, schema and a neighbour's responses are as they were",
     runs=20,
     short_runs=1,
-    quick_runs=1,
     round_s=120,
 )
 async def inject(bench: Bench) -> None:

@@ -36,7 +36,6 @@ _MOMENTS: dict[str, Callable[[asyncio.StreamReader], Any]] = {
     pass_mark="every accepted job completes with its full output, by one call of the model server",
     runs=500,
     short_runs=100,
-    quick_runs=20,
     round_s=10,
 )
 async def hang_up(bench: Bench) -> None:

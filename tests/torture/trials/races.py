@@ -6,6 +6,7 @@ import asyncio
 import random
 import time
 from collections import Counter, defaultdict
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -25,6 +26,8 @@ _DELTAS, _PACE_MS = 12, 10
 _WINDOW_S = 0.02
 """The cancels come within this much of the end, before or after it."""
 
+_TOLD_S = 30
+"""For the last lines of the log."""
 _OUT = ("completed", "incomplete", "failed", "cancelled")
 
 
@@ -75,6 +78,7 @@ async def race_to_the_end(bench: Bench) -> None:
         async with asyncio.TaskGroup() as group:
             for _ in range(_AT_ONCE):
                 group.create_task(runner())
+        await _all_told(gateway, races)
         _judge_log(bench, gateway, races)
         await all_told(bench, gateway, "races")
         _judge_webhooks(bench, gateway, races, receiver)
@@ -168,6 +172,17 @@ def _judge_end(bench: Bench, race: _Race, cancelled: bytes | None) -> None:
     bench.require(ends == log[-1:], f"{race.id}: {len(ends)} terminal events in its log")
     bench.require(log == race.events, f"{race.id}: its reader saw another log")
     bench.add("looked at")
+
+
+async def _all_told(gateway: Gateway, races: list[_Race]) -> None:
+    """Lines leave by a thread of their own: the last ones come after the last answer."""
+    missing = {race.id for race in races}
+    with suppress(TimeoutError):  # then the judge says which
+        async with asyncio.timeout(_TOLD_S):
+            while missing:
+                missing -= {str(line.get("id")) for line in gateway.lines if line.get("to") == "deleted"}
+                if missing:
+                    await gateway.more_lines()
 
 
 def _judge_log(bench: Bench, gateway: Gateway, races: list[_Race]) -> None:

@@ -137,7 +137,6 @@ _DEADLINE_S, _RETENTION_S = 3, 2
     pass_mark=f"every stream ends within {_ENDED_S:g} s of the end, with its terminal event; expired is 404",
     runs=20,
     short_runs=1,
-    quick_runs=1,
 )
 async def read_to_the_end(bench: Bench) -> None:
     model = await bench.model()

@@ -100,7 +100,6 @@ _FOR_A_WHILE = (_move_directory, _replace, _change_link)
     "refused and run; no other file is touched; the second process leaves with 75",
     runs=60,
     short_runs=6,
-    quick_runs=2,
     round_s=30,
 )
 async def take_the_files_away(bench: Bench) -> None:
