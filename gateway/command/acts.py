@@ -56,22 +56,34 @@ def _cancel(admin: Admin, args: Namespace) -> int:
         raise NotDone("say which: ids, or filters as --model and --older, or --all")
     if args.ids and not args.dry_run:
         return _cancel_each(admin, args)
-    which: dict[str, Any] = (
-        {"ids": [whole(admin, each) for each in args.ids]} if args.ids else {"filter": wanted}
-    )
-    preview = act(admin, "jobs/cancel", {"dry_run": True, **which})
-    count = preview["count"]
-    if args.dry_run or not count:
-        _tell(args, preview, f"{_responses(count)} would be cancelled{_some(preview)}")
-        return DONE
-    if not args.yes and not _is_confirmed(f"Cancel {_responses(count)}{_some(preview)}?"):
-        screen.notice("nothing was cancelled")
-        return NOT_DONE
+    preview = _previewed(admin, args, "cancel", "cancelled")
+    if isinstance(preview, int):
+        return preview
     done = act(admin, "jobs/cancel", {"token": preview["token"]})
     over = f"; {done['over']} had ended already" if done["over"] else ""
     more = "" if preview["is_all"] else "; there are more: cancel again"
     _tell(args, done, f"{_responses(done['cancelled'])} cancelled{over}{more}")
     return DONE
+
+
+def _previewed(admin: Admin, args: Namespace, what: str, past: str) -> dict[str, Any] | int:
+    """What a change of many would be done to, if somebody has said yes to it; else the exit status.
+
+    Raises:
+        NotDone: There is nobody to ask.
+    """
+    which: dict[str, Any] = (
+        {"ids": [whole(admin, each) for each in args.ids]} if args.ids else {"filter": filters(args)}
+    )
+    preview = act(admin, f"jobs/{what}", {"dry_run": True, **which})
+    count = preview["count"]
+    if args.dry_run or not count:
+        _tell(args, preview, f"{_responses(count)} would be {past}{_some(preview)}")
+        return DONE
+    if not args.yes and not _is_confirmed(f"{what.capitalize()} {_responses(count)}{_some(preview)}?"):
+        screen.notice(f"nothing was {past}")
+        return NOT_DONE
+    return preview
 
 
 def _cancel_each(admin: Admin, args: Namespace) -> int:
@@ -111,6 +123,22 @@ def _is_confirmed(question: str) -> bool:
 
 
 def _rerun(admin: Admin, args: Namespace) -> int:
+    wanted = filters(args)
+    if bool(args.ids) == bool(wanted):
+        raise NotDone("say which: ids, or filters as --state and --newer")
+    if args.ids and not args.dry_run:
+        return _rerun_each(admin, args)
+    preview = _previewed(admin, args, "rerun", "run again")
+    if isinstance(preview, int):
+        return preview
+    done = act(admin, "jobs/rerun", {"token": preview["token"]})
+    refused = "".join(f"; {count} not: {code}" for code, count in done["refused"].items())
+    more = "" if preview["is_all"] else "; there are more: narrow the filters"
+    _tell(args, done, f"{_responses(done['rerun'])} run again{refused}{more}")
+    return NOT_DONE if done["refused"] else DONE
+
+
+def _rerun_each(admin: Admin, args: Namespace) -> int:
     status = DONE
     for given in args.ids:
         try:

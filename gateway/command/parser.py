@@ -116,11 +116,15 @@ def _changing(commands: _Commands) -> None:
     ids.completer = completion.live_ids  # type: ignore[attr-defined]
     _filters(sub)
     sub.add_argument("--all", action="store_true", help="all that are not over")
-    sub.add_argument("-y", "--yes", action="store_true", help="without asking")
-    sub.add_argument("--dry-run", action="store_true", help="only say which")
-    sub = _asking(commands, "rerun", "run responses that are over again, as new ones", output=_TEXT)
-    ids = sub.add_argument("ids", metavar="ID", nargs="+", help="an id, or the beginning of one")
+    _sure(sub)
+    sub = _asking(
+        commands, "rerun", "run responses that are over again, as new ones: these, or all that match filters",
+        output=_TEXT,
+    )  # fmt: skip
+    ids = sub.add_argument("ids", metavar="ID", nargs="*", help="an id, or the beginning of one")
     ids.completer = completion.ids  # type: ignore[attr-defined]
+    _filters(sub)
+    _sure(sub)
     for name, about in (
         ("pause", "start no more responses at a backend; those that run go on"),
         ("resume", "start responses at a backend again"),
@@ -204,6 +208,11 @@ def _filters(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--error", metavar="CODE", help="by which they failed")
     sub.add_argument("--older", metavar="TIME", help="accepted longer ago than: 90s, 5m, 2h, 1d")
     sub.add_argument("--newer", metavar="TIME", help="accepted within")
+
+
+def _sure(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("-y", "--yes", action="store_true", help="without asking")
+    sub.add_argument("--dry-run", action="store_true", help="only say which")
 
 
 def _every(sub: argparse.ArgumentParser) -> None:

@@ -47,6 +47,13 @@ def run(admin: Admin, args: Namespace) -> int:
     return DONE if status["status"] in ("completed", "incomplete") else ENDED_BADLY
 
 
+def _bear(error: NotReached, since_s: float) -> None:
+    """Say that the gateway is away: a restart takes a moment. Raises: NotReached, if it takes too long."""
+    if time.monotonic() - since_s > _AWAY_S_MAX:
+        raise error
+    screen.notice(f"{error}; trying again")
+
+
 # -- with its text
 
 
@@ -73,9 +80,7 @@ def _follow(admin: Admin, response_id: str, args: Namespace) -> int:
                     printer.close()
                     return int(last)
         except NotReached as error:
-            if time.monotonic() - since_s > _AWAY_S_MAX:
-                raise
-            screen.notice(f"{error}; trying again")
+            _bear(error, since_s)
         time.sleep(_AGAIN_S)
 
 
@@ -151,9 +156,14 @@ class _Prose:
 
 def _watch(admin: Admin, response_id: str, args: Namespace) -> int:
     """How far it is, until it is over; the number of its last event."""
-    known = None
+    known, since_s = None, time.monotonic()
     for _ in screen.again_and_again(_AGAIN_S):
-        job = look(admin, f"jobs/{part(response_id)}")
+        try:
+            job = look(admin, f"jobs/{part(response_id)}")
+        except NotReached as error:
+            _bear(error, since_s)
+            continue
+        since_s = time.monotonic()
         now = job["status"], job["event_count"]
         if now != known and args.output == "json":
             screen.write(json.dumps(job, ensure_ascii=False))

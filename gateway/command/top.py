@@ -6,13 +6,13 @@ from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from gateway.command import jobs, screen
+from gateway.command import jobs, screen, webhooks
 from gateway.command.admin import API, Admin, NotReached, ask, look
 from gateway.command.screen import Cell, Grid, age
 from gateway.command.status import DONE
 
 _BARS = " ▁▂▃▄▅▆▇█"
-_BACKENDS = ("BACKEND", "RUNNING", "SLOTS", "WAITING", "OLDEST", "API", "REPLICAS", "LAST 5 MIN", "STATE")
+_BACKENDS = ("BACKEND", "RUNNING", "SLOTS", "WAITING", "OLDEST", "API", "REPLICAS", "LAST 5 MIN", "WAITS FOR")
 _OLDEST = 10
 
 
@@ -42,6 +42,13 @@ def _grids(admin: Admin, *, is_short: bool) -> list[Grid]:
         Grid(("", ""), [*_head(now)]),
         Grid(_BACKENDS, [_backend(each) for each in now["backends"]], "Backends"),
     ]
+    if whys := [each["why"] for each in now["backends"] if each["why"]]:
+        found.append(Grid(("",), [[Cell(why, "red")] for why in whys]))
+    receivers = look(admin, "webhooks")["endpoints"]
+    if untold := [each for each in receivers if each["down"] or each["disabled_for_s"] is not None]:
+        found.append(
+            Grid(webhooks.RECEIVERS, [*map(webhooks.receiver, untold)], "Webhooks that do not arrive")
+        )
     if now["tenants"]:
         rows = [[each["tenant"], str(each["running"]), str(each["waiting"])] for each in now["tenants"][:5]]
         found.append(Grid(("CALLER", "RUNNING", "WAITING"), rows, "Callers with the most"))
@@ -64,8 +71,7 @@ def _head(now: dict[str, Any]) -> Iterator[Sequence[Cell | str]]:
 def _backend(found: dict[str, Any]) -> Sequence[Cell | str]:
     replicas = found["replicas"]
     healthy = sum(bool(each.get("healthy", True)) for each in replicas)
-    reasons = ", ".join(f"{count} for {reason}" for reason, count in found["reasons"].items())
-    said = found["why"] or (f"waiting: {reasons}" if reasons else "-")
+    reasons = ", ".join(f"{reason}: {count}" for reason, count in found["reasons"].items())
     is_full = found["running"] >= found["capacity"]
     return [
         found["name"],
@@ -76,7 +82,7 @@ def _backend(found: dict[str, Any]) -> Sequence[Cell | str]:
         found["api"],
         Cell(f"{healthy}/{len(replicas)}", "" if healthy == len(replicas) else "red"),
         _spark(found["spark"]["running"]),
-        Cell(said, "red" if found["halted"] else "yellow" if reasons else "bright_black"),
+        Cell(reasons or "-", "red" if found["halted"] else "yellow" if reasons else "bright_black"),
     ]
 
 

@@ -12,7 +12,7 @@ from gateway.command.admin import API, Admin, ask
 from gateway.command.screen import Cell, span
 from gateway.command.status import DONE
 
-_RECEIVERS = ("ENDPOINT", "STATE", "WAITING", "OLDEST", "ADDRESS")
+RECEIVERS = ("ENDPOINT", "STATE", "WAITING", "OLDEST", "ADDRESS")
 _FAILURES = ("RESPONSE", "ENDPOINT", "EVENT", "ATTEMPTS", "LAST FAILURE", "NEXT")
 
 
@@ -33,14 +33,15 @@ def run(admin: Admin, args: Namespace) -> int:
         screen.write(body.decode())
         return DONE
     state = json.loads(body)
-    screen.table(_RECEIVERS, map(_receiver, state["endpoints"]))
+    screen.table(RECEIVERS, map(receiver, state["endpoints"]))
     if state["failing"]:
         print()
         screen.table(_FAILURES, map(_failure, state["failing"]))
     return DONE
 
 
-def _receiver(state: dict[str, Any]) -> Sequence[Cell | str]:
+def receiver(state: dict[str, Any]) -> Sequence[Cell | str]:
+    """A row of `RECEIVERS`."""
     told = Cell("told", "green") if state["is_configured"] else Cell("not in the settings", "dim")
     if state["disabled_for_s"] is not None:
         told = Cell(f"disabled {span(state['disabled_for_s'])} ago", "red")

@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
+from enum import StrEnum
 
-from gateway.core.job import LIVE
+from gateway.core.job import LIVE, Status
 from gateway.core.transcript import CancelRequested
 from gateway.engine.circumstances import Circumstances
 from gateway.engine.credentials import CallerHeaders
@@ -35,11 +36,11 @@ _SHOWN = 5
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """What a bulk cancel would end. It ends these and no others, even if more match by then.
+    """To which jobs a change of many would be done: these and no others, even if more match by then.
 
     Attributes:
         token: By which it is confirmed.
-        is_all: False: more match than one go may end.
+        is_all: False: more match than one go may change.
     """
 
     token: str
@@ -57,6 +58,27 @@ class Cancelled:
     over: int
 
 
+@dataclass(frozen=True, slots=True)
+class Rerun:
+    """How many were made anew, the first of the new ids, and why the others were not, by the error's code."""
+
+    rerun: int
+    first: list[str]
+    refused: dict[str, int]
+
+
+class Many(StrEnum):
+    """What can be done to many jobs at once."""
+
+    CANCEL = "cancel"
+    RERUN = "rerun"
+
+    @property
+    def of(self) -> frozenset[Status]:
+        """Jobs in these states only."""
+        return LIVE if self is Many.CANCEL else frozenset(Status) - LIVE
+
+
 class Actions:
     """The changes that operators make."""
 
@@ -68,7 +90,7 @@ class Actions:
         self._runner = circumstances.runner
         self._endings = endings
         self._jobs = jobs
-        self._previews: OrderedDict[str, tuple[float, list[str]]] = OrderedDict()
+        self._previews: OrderedDict[str, tuple[float, Many, list[str]]] = OrderedDict()
 
     # -- jobs
 
@@ -79,34 +101,54 @@ class Actions:
                 raise not_found(response_id)
             return await self._endings.end(response_id, CancelRequested())
 
-    async def preview(self, wanted: Wanted | None, ids: Collection[str] = ()) -> Preview:
-        """Which live jobs would be cancelled: those of these ids, or all that are wanted."""
+    async def preview(self, doing: Many, wanted: Wanted | None, ids: Collection[str] = ()) -> Preview:
+        """To which jobs it would be done: those of these ids, or all wanted ones, in a state for it."""
         if wanted is not None:
-            statuses = LIVE if wanted.statuses is None else LIVE.intersection(wanted.statuses)
+            statuses = doing.of if wanted.statuses is None else doing.of.intersection(wanted.statuses)
             with refusing():
                 listing = await self._insight.jobs(replace(wanted, statuses=statuses), limit=_BULK_MAX)
             found, is_all = [facts.id for facts in listing.jobs], listing.before is None
         else:
             found, is_all = list(dict.fromkeys(ids))[:_BULK_MAX], len(ids) <= _BULK_MAX
         token, now_s = secrets.token_urlsafe(16), time.monotonic()
-        self._previews[token] = now_s + _PREVIEW_S, found
+        self._previews[token] = now_s + _PREVIEW_S, doing, found
         if len(self._previews) > _PREVIEWS_MAX:
             self._previews.popitem(last=False)
         return Preview(token, len(found), found[:_SHOWN], is_all, _PREVIEW_S)
 
     async def cancel_previewed(self, token: str) -> Cancelled:
         """End what was previewed. Raises: Refusal."""
-        until_s, ids = self._previews.pop(token, (0.0, []))
-        if time.monotonic() > until_s:
-            raise invalid("This preview is not known, or too old: ask for a new one.", param="token")
+        ids = self._confirmed(token, Many.CANCEL)
         waiting = iter(ids)
         with refusing():
             counts = await asyncio.gather(*(self._cancel_each(waiting) for _ in range(_AT_ONCE)))
         return Cancelled(sum(counts), len(ids) - sum(counts))
 
+    def _confirmed(self, token: str, doing: Many) -> list[str]:
+        """The jobs of a preview, once. Raises: Refusal, if it was none of this change."""
+        until_s, meant, ids = self._previews.get(token, (0.0, doing, []))
+        if time.monotonic() > until_s or meant is not doing:
+            raise invalid("This preview is not known, or too old: ask for a new one.", param="token")
+        del self._previews[token]
+        return ids
+
     async def _cancel_each(self, ids: Iterator[str]) -> int:
         ended = [await self._endings.try_to_end(response_id, CancelRequested()) for response_id in ids]
         return sum(ended)
+
+    async def rerun_previewed(self, token: str, *, request_id: str) -> Rerun:
+        """Run what was previewed again, one after the other: they keep their order. Raises: Refusal.
+
+        The oldest is first, as it was the first time. Where one is refused, the others are made all the same.
+        """
+        made: list[str] = []
+        refused: Counter[str] = Counter()
+        for response_id in reversed(self._confirmed(token, Many.RERUN)):
+            try:
+                made.append(await self.rerun(response_id, request_id=request_id))
+            except Refusal as refusal:
+                refused[refusal.code or refusal.fault.name.lower()] += 1
+        return Rerun(len(made), made[:_SHOWN], dict(refused))
 
     async def rerun(self, response_id: str, *, request_id: str) -> str:
         """Make a new job of the same caller with what a job that is over was asked for. Returns its id.

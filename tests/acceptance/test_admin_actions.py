@@ -210,6 +210,45 @@ async def test_a_job_is_not_run_again_before_its_end_or_without_the_credential_t
     assert (await post(gateway, "jobs/resp_unknown/rerun")).status == 404
 
 
+async def test_many_are_run_again_after_a_preview_in_their_order_and_only_those_that_it_has_shown(
+    start_gateway: StartGateway, replay_server: ReplayServer
+) -> None:
+    gateway = await start_gateway(**OWN_KEY)
+    jobs = [await created(gateway, model=f"m{number % 2}", input=f"No. {number}") for number in range(4)]
+    for each in jobs:
+        await gateway.ended(each)
+    await done(gateway, "backends/default/pause")
+    waits = await created(gateway, model="m1")
+    preview = await done(gateway, "jobs/rerun", {"dry_run": True, "filter": {"model": "m1"}})
+    assert (preview["count"], set(preview["first"])) == (2, {jobs[1], jobs[3]}), "not one that is live"
+    assert (await post(gateway, "jobs/cancel", {"token": preview["token"]})).status == 400, "not meant so"
+    again = await done(gateway, "jobs/rerun", {"token": preview["token"]})
+    assert (again["rerun"], again["refused"], len(again["first"])) == (2, {}, 2)
+    assert (await post(gateway, "jobs/rerun", {"token": preview["token"]})).status == 400, "once"
+    assert (await done(gateway, f"jobs/{waits}/cancel"))["cancelled"]
+    await done(gateway, "backends/default/slots", {"slots": 1})
+    await done(gateway, "backends/default/resume")
+    for each in again["first"]:
+        assert (await gateway.log_of_end(each))["to"] == "completed"
+    assert [call.json()["input"] for call in replay_server.creates[-2:]] == ["No. 1", "No. 3"]
+    assert (await audit(gateway, "rerun many"))["count"] == 2
+
+
+async def test_those_of_a_selection_that_cannot_be_run_again_are_counted_by_the_reason(
+    start_gateway: StartGateway, replay_server: ReplayServer
+) -> None:
+    gateway = await start_gateway()
+    held, runs, _ = await busy(gateway, replay_server, 0)
+    over = await created(gateway)
+    await gateway.ended(over)
+    preview = await done(gateway, "jobs/rerun", {"dry_run": True, "ids": [runs, over, "resp_unknown"]})
+    again = await done(gateway, "jobs/rerun", {"token": preview["token"]})
+    assert (again["rerun"], again["first"]) == (0, [])
+    assert again["refused"] == {"not_over": 1, "credential_gone": 1, "not_found": 1}
+    assert (await audit(gateway, "rerun many"))["count"] == 0
+    held.release.set()
+
+
 async def test_a_receiver_that_took_an_event_can_be_sent_it_again(
     start_gateway: StartGateway, receiver: Receiver
 ) -> None:

@@ -229,6 +229,25 @@ async def test_many_are_cancelled_after_it_was_said_how_many(
     assert (await gateway.line(event="operator", doing="cancel many"))["count"] == 2
 
 
+async def test_many_are_run_again_after_it_was_said_how_many(start_gateway: StartGateway, tab: Tab) -> None:
+    gateway = await start_gateway(BACKBURNER_UPSTREAM__API_KEY="sk-of-the-gateway")
+    for model in ("a", "b", "b"):
+        await gateway.ended(await created(gateway, model=model))
+    await shown(tab, gateway)
+    assert await tab.run("document.querySelector('[data-act=rerun-matching]')") is None, "all is never meant"
+    await tab.click("#list tbody tr:nth-child(3) input")
+    await tab.click("[data-act=rerun-selected]")
+    await tab.until("document.querySelector('dialog').innerText.includes('Run 1 job again?')")
+    await confirm(tab)
+    await tab.until("document.querySelector('#toast').innerText === '1 job run again.'")
+    await shown(tab, gateway, "?model=b")
+    await tab.click("[data-act=rerun-matching]")
+    await tab.until("document.querySelector('dialog').innerText.includes('Run 2 jobs again?')")
+    await confirm(tab)
+    await tab.until("document.querySelectorAll('#list tbody tr').length === 4")
+    assert (await gateway.line(event="operator", doing="rerun many", count=2))["role"] == "admin"
+
+
 async def test_a_backend_is_paused_resumed_and_resized(gateway: Gateway, tab: Tab) -> None:
     await shown(tab, gateway)
     await tab.click("[data-act=pause]")

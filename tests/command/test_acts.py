@@ -76,6 +76,23 @@ async def test_a_response_is_run_again_and_a_backend_paused_and_resumed(
     assert (unknown.status, unknown.err) == (1, "backburner: No backend of this name; there are default.\n")
 
 
+async def test_many_are_run_again_by_filters_after_a_look(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway(BACKBURNER_UPSTREAM__API_KEY="sk-of-the-gateway")
+    jobs = [await created(gateway, model=f"m{number % 2}") for number in range(4)]
+    for each in jobs:
+        await gateway.ended(each)
+    look = await asked(gateway, "rerun", "--model", "m1", "--dry-run")
+    assert look.out.startswith("2 responses would be run again (")
+    unasked = await asked(gateway, "rerun", "--model", "m1")
+    assert (unasked.status, "--yes confirms it" in unasked.err) == (1, True)
+    again = await asked(gateway, "rerun", "--model", "m1", "--yes")
+    assert (again.status, again.out) == (0, "2 responses run again\n")
+    assert (await audit(gateway, "rerun many"))["count"] == 2
+    for words in ((), (jobs[0], "--model", "m1")):
+        unclear = await asked(gateway, "rerun", *words)
+        assert (unclear.status, "say which" in unclear.err) == (1, True)
+
+
 async def test_drain_waits_for_what_runs_and_then_the_gateway_has_stopped(
     gateway: Gateway, replay_server: ReplayServer
 ) -> None:

@@ -121,3 +121,23 @@ async def test_where_text_is_hidden_it_says_how_far_it_is(
         assert await within(tail.wait()) == 0
     text = _text(await gateway.ended(response_id))
     assert text.encode() not in rest
+
+
+async def test_where_text_is_hidden_it_goes_on_when_the_gateway_was_killed_as_well(
+    gateway: Gateway, replay_server: ReplayServer
+) -> None:
+    held = replay_server.script(replay("vllm/responses-stream", hold_after=6))
+    response_id = await created(gateway)
+    await within(held.held.wait())
+    port = port_of(gateway)
+    async with following("tail", response_id, "--admin-port", port) as tail:
+        assert tail.stdout is not None
+        assert tail.stderr is not None
+        assert b"in_progress, " in await within(tail.stdout.readline())
+        await gateway.kill9()
+        await within(tail.stderr.readline())
+        assert b"trying again" in await within(tail.stderr.readline())
+        gateway.flags = ("--admin-port", port)
+        await gateway.restart()
+        assert await within(tail.wait()) == 0
+        assert b"completed, " in await tail.stdout.read()

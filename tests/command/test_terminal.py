@@ -21,7 +21,7 @@ async def test_tables_are_in_colour_and_are_kept_up_to_date(
             await screen.shows(runs[:17])
             assert runs[:18] not in screen.text
             assert _CYAN + b"in_progress" in screen.raw
-        await top.shows("waiting: 1 for slot")
+        await top.shows("slot: 1")
         assert b"\x1b[?1049h" in top.raw, "the whole screen, given back at the end"
         held.release.set()
         await watch.shows("completed")

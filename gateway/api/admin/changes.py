@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from gateway.api.admin.filters import NAMES, wanted
-from gateway.engine.actions import Actions
+from gateway.engine.actions import Actions, Many
 from gateway.engine.receivers import Receivers
 from gateway.wire.errors import Fault, Refusal, invalid
 
@@ -36,7 +36,9 @@ class Changes:
         """The one that a path means, to be made. Raises: Refusal, if there is none."""
         match parts:
             case ["jobs", "cancel"]:
-                return lambda: self._cancel_many(said)
+                return lambda: self._many(Many.CANCEL, said, request_id)
+            case ["jobs", "rerun"]:
+                return lambda: self._many(Many.RERUN, said, request_id)
             case ["jobs", response_id, "cancel"]:
                 return lambda: self._cancel(response_id)
             case ["jobs", response_id, "rerun"]:
@@ -58,22 +60,30 @@ class Changes:
         audit = {"doing": "cancel", "response_id": response_id, "count": int(is_cancelled)}
         return {"cancelled": is_cancelled}, audit
 
-    async def _cancel_many(self, said: dict[str, Any]) -> Done:
+    async def _many(self, doing: Many, said: dict[str, Any], request_id: str) -> Done:
         match said:
             case {"token": str(token)} if len(said) == 1:
-                done = await self._actions.cancel_previewed(token)
-                return asdict(done), {"doing": "cancel many", "count": done.cancelled}
+                return await self._confirmed(doing, token, request_id)
             case {"dry_run": True, "ids": list(ids)} if len(said) == 2 and all(
                 isinstance(i, str) for i in ids
             ):
-                return asdict(await self._actions.preview(None, ids)), None
+                return asdict(await self._actions.preview(doing, None, ids)), None
             case {"dry_run": True, "filter": dict(given)} if len(said) == 2 and _is_texts(given):
-                return asdict(await self._actions.preview(wanted(given, self._now_ms()))), None
+                return asdict(await self._actions.preview(doing, wanted(given, self._now_ms()))), None
         names = ", ".join(NAMES)
         raise invalid(
             'must be {"dry_run": true, "ids": […]} or {"dry_run": true, "filter": {…}} with some of '
             f'{names}, and then {{"token": …}} to confirm what that has shown.'
         )
+
+    async def _confirmed(self, doing: Many, token: str, request_id: str) -> Done:
+        match doing:
+            case Many.CANCEL:
+                ended = await self._actions.cancel_previewed(token)
+                return asdict(ended), {"doing": "cancel many", "count": ended.cancelled}
+            case Many.RERUN:
+                made = await self._actions.rerun_previewed(token, request_id=request_id)
+                return asdict(made), {"doing": "rerun many", "count": made.rerun}
 
     async def _rerun(self, response_id: str, request_id: str) -> Done:
         new_id = await self._actions.rerun(response_id, request_id=request_id)

@@ -16,12 +16,33 @@ export async function cancelMany(wanted) {
   const body = [
     h("p", {}, `${jobs(preview.count)} will be cancelled. Backends are told to stop; output so far is kept. `,
       preview.is_all ? "" : "More match than one go may end: repeat it afterwards."),
-    h("ul", { class: "plain" }, preview.first.map((id) => h("li", {}, h("code", {}, id))), preview.count > preview.first.length && h("li", { class: "dim" }, `and ${number(preview.count - preview.first.length)} more`)),
+    listed(preview),
   ];
   if (!(await ask(`Cancel ${jobs(preview.count)}?`, body, { confirm: `Cancel ${jobs(preview.count)}`, isDangerous: true }))) return;
   const done = await act("jobs/cancel", { token: preview.token });
   say(`${jobs(done.cancelled)} cancelled${done.over ? `; ${number(done.over)} were over already` : ""}.`);
 }
+
+export async function rerunMany(wanted) {
+  const preview = await act("jobs/rerun", { dry_run: true, ...wanted });
+  const jobs = (count) => (count === 1 ? "1 job" : `${number(count)} jobs`);
+  if (!preview.count) {
+    await ask("Nothing to run again", h("p", {}, "No job that is over matches. Those that are live have to end first."));
+    return;
+  }
+  const body = [
+    h("p", {}, `${jobs(preview.count)} will be run again, as new ones of the same callers. The callers do not know their ids, and URLs of the callers' own are not told of them. `,
+      preview.is_all ? "" : "More match than one go may change: narrow the filters."),
+    listed(preview),
+  ];
+  if (!(await ask(`Run ${jobs(preview.count)} again?`, body, { confirm: `Run ${jobs(preview.count)} again`, isDangerous: true }))) return;
+  const done = await act("jobs/rerun", { token: preview.token });
+  const refused = Object.entries(done.refused).map(([code, count]) => `${number(count)} not: ${code.replaceAll("_", " ")}`);
+  say([`${jobs(done.rerun)} run again`, ...refused].join("; ") + ".", !done.rerun);
+}
+
+const listed = (preview) => h("ul", { class: "plain" }, preview.first.map((id) => h("li", {}, h("code", {}, id))),
+  preview.count > preview.first.length && h("li", { class: "dim" }, `and ${number(preview.count - preview.first.length)} more`));
 
 export async function cancel(id) {
   if (!(await ask("Cancel this job?", h("p", {}, h("code", {}, id), " ends as cancelled; its output so far is kept."), { confirm: "Cancel it", isDangerous: true }))) return;

@@ -199,6 +199,9 @@ function close() {
 
 // -- doing
 
+const selection = (fits) => state.jobs.filter((job) => state.selected.has(job.id) && fits(job)).map((job) => job.id);
+const matching = () => Object.fromEntries(FILTERS.filter((name) => state.filters[name]).map((name) => [name, state.filters[name]]));
+
 const DOES = {
   state: ({ state: value }) => { state.filters.state = value; refilter(); go(); tick(); },
   tenant: ({ tenant }) => { Object.assign(state.filters, { tenant, state: "live" }); refilter(); go(); tick(); },
@@ -217,8 +220,10 @@ const DOES = {
   cancel: ({ id }) => actions.cancel(id),
   resend: ({ id }) => actions.resend(id),
   rerun: async ({ id }) => { const made = await actions.rerun(id); if (made) open(made); },
-  "cancel-selected": async () => { await actions.cancelMany({ ids: [...state.selected] }); state.selected.clear(); },
-  "cancel-matching": () => actions.cancelMany({ filter: Object.fromEntries(FILTERS.filter((name) => state.filters[name]).map((name) => [name, state.filters[name]])) }),
+  "cancel-selected": async () => { await actions.cancelMany({ ids: selection((job) => !job.finished_at_ms) }); state.selected.clear(); },
+  "cancel-matching": () => actions.cancelMany({ filter: matching() }),
+  "rerun-selected": async () => { await actions.rerunMany({ ids: selection((job) => job.finished_at_ms) }); state.selected.clear(); },
+  "rerun-matching": () => actions.rerunMany({ filter: matching() }),
 };
 const LOOKS = new Set(["state", "tenant", "clear", "open", "close", "more", "copy", "tab", "sort"]);
 

@@ -49,7 +49,9 @@ export function filters(now, known) {
 
 export function bulk(state) {
   const { selected, jobs, overview, filters: now } = state;
-  const live = jobs.filter((job) => selected.has(job.id)).length;
+  const chosen = jobs.filter((job) => selected.has(job.id));
+  const over = chosen.filter((job) => job.finished_at_ms).length;
+  const live = chosen.length - over;
   const canChange = overview?.role === "admin";
   const isFiltered = FILTERS.some((name) => now[name]);
   return [
@@ -57,6 +59,8 @@ export function bulk(state) {
     h("span", { class: "dim" }, jobs.length ? `${number(jobs.length)}${state.next ? "+" : ""} shown` : ""),
     state.problem && h("span", { class: "badge bad", role: "alert" }, state.problem),
     h("span", { class: "grow" }),
+    canChange && h("button", { "data-act": "rerun-selected", disabled: !over }, over ? `Run ${number(over)} selected again…` : "Run selected again…"),
+    canChange && isFiltered && h("button", { "data-act": "rerun-matching" }, "Run all that match again…"),
     canChange && h("button", { "data-act": "cancel-selected", disabled: !live, class: "danger" }, live ? `Cancel ${number(live)} selected…` : "Cancel selected…"),
     canChange && h("button", { "data-act": "cancel-matching", class: "danger" }, isFiltered ? "Cancel all that match…" : "Cancel all live jobs…"),
   ];
