@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.conftest import StartGateway, replay_server, start_gateway
+from tests.acceptance.conftest import StartGateway, make_gateway, replay_server, start_gateway
 from tests.clients.servers import ChatServer, ModelServer, ResponsesServer
 
-__all__ = ["StartGateway", "replay_server", "start_gateway"]
+__all__ = ["StartGateway", "make_gateway", "replay_server", "start_gateway"]
 
 
 @pytest.fixture

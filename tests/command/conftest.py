@@ -7,6 +7,7 @@ from tests.acceptance.conftest import (
     _loopback_needs_no_proxy,
     demo_server,
     gateway,
+    make_gateway,
     replay_server,
     start_gateway,
 )
@@ -16,6 +17,7 @@ __all__ = [
     "_loopback_needs_no_proxy",
     "demo_server",
     "gateway",
+    "make_gateway",
     "replay_server",
     "start_gateway",
 ]

@@ -13,6 +13,7 @@ from tests.acceptance.conftest import (
     _loopback_needs_no_proxy,
     demo_server,
     gateway,
+    make_gateway,
     replay_server,
     start_gateway,
 )
@@ -24,6 +25,7 @@ __all__ = [
     "_loopback_needs_no_proxy",
     "demo_server",
     "gateway",
+    "make_gateway",
     "replay_server",
     "start_gateway",
 ]
