@@ -22,8 +22,8 @@ import pytest
 HERE = Path(__file__).parent
 PROGRAMS, NODE = HERE / "programs", HERE / "node"
 INSTALL_TIMEOUT_S = 420
-LARGE = frozenset({"langchain", "litellm", "llama_index", "microsoft"})
-"""Hundreds of megabytes together, and five minutes of a core to install and import."""
+LARGE = frozenset({"langchain", "litellm", "llama_index", "microsoft", "openai_agents", "pydantic_ai"})
+"""Hundreds of megabytes together, and six minutes of a core to install and import."""
 
 
 def python_with(name: str, shared: Path) -> str:

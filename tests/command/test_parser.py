@@ -44,7 +44,6 @@ def test_all_commands_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
         ["jobs", "resp_1"],
         ["job"],
         ["pause"],
-        ["rerun"],
         ["completion", "csh"],
         ["doctor", "--tokens", "x"],
     ],
