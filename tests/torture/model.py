@@ -93,9 +93,15 @@ class Server:
         app = web.Application(client_max_size=_BODY_BYTES_MAX)
         app.router.add_post("/v1/responses", self.respond)
         app.router.add_get("/v1/models", self.models)
+        app.router.add_post("/v1/embeddings", self.embed)
         app.router.add_get("/calls", self.tell)
         app.router.add_post("/forget", self.forget)
         return app
+
+    async def embed(self, request: web.Request) -> web.Response:
+        """As a server that reads all of a body before it answers."""
+        await request.read()
+        return web.json_response({"object": "list", "data": []})
 
     async def models(self, _request: web.Request) -> web.Response:
         return web.json_response({"object": "list", "data": [{"id": MODEL, "object": "model"}]})
