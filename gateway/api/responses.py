@@ -27,12 +27,13 @@ from gateway.engine.engine import Engine
 from gateway.engine.jobs import Accepted, Repeat, Submission
 from gateway.engine.refusals import previous_not_found
 from gateway.observe import Observer
-from gateway.observe.tracing import Accepting, context_of
+from gateway.observe.tracing import Accepting
 from gateway.wire import query_strings, requests, responses, webhooks
 from gateway.wire.bodies.classify import Background, classify
 from gateway.wire.calls import NO_SUCH_ROUTE
 from gateway.wire.errors import Fault, Refusal, invalid, not_found, too_large
 from gateway.wire.failures.blotting import name_shown
+from gateway.wire.http.headers import trace_context
 from gateway.wire.response_ids import id_of, is_own
 
 Answer = web.StreamResponse
@@ -87,10 +88,19 @@ class Responses:
         repeat = self._repeat(request, body)
         if repeat.idempotency is None and not repeat.is_retry:
             self._jobs.check_room(caller.tenant)  # any other may be asking for what there is already
-        context = context_of(request.headers)
-        with self._observer.tracing.accepting(context, request_id, began_ns) as accepting:
-            accepted = await self._accept(request, kind.body, caller, repeat, accepting)
-        return await self._show_accepted(request, kind.body, caller, accepted)
+        backend = self._chooser.find(kind.body.get("model"))
+        # What its settings drop or set is not judged.
+        asked = kind.body if backend is None else backend.speech.heard(kind.body)
+        context = trace_context(request.headers)
+        with self._observer.tracing.accepting(context, request_id, began_ns) as traced:
+            accepted = await self._accept(request, asked, caller, repeat, traced)
+        headers = {} if backend is None else backend.speech.tools(asked, asked.get("input")).headers()
+        if asked.get("stream") is True:
+            self._observer.replays.labels("create").inc()
+            return await self._stream(request, accepted.response_id, caller, after=-1, headers=headers)
+        answer = self._json(accepted.response, accepted.status, http_status=self._dialect.accepted_status)
+        answer.headers.update(headers)
+        return answer
 
     def _repeat(self, request: web.BaseRequest, body: bytes) -> Repeat:
         """By what a create can be known again: its key; else, where that is wanted, by itself."""
@@ -119,9 +129,6 @@ class Responses:
                     param=shown,
                     code="unknown_parameter",
                 )
-        backend = self._chooser.find(body.get("model"))
-        if backend is not None:  # what its settings drop or set is not judged
-            body = backend.speech.heard(body)
         accept_store_false = self._settings.background.store_false == "accept"
         requests.validate(body, accept_store_false=accept_store_false)
         accepted = await self._jobs.accept(
@@ -134,21 +141,6 @@ class Responses:
         )
         traced.accepted(accepted.response_id, name_shown(body.get("model")))
         return accepted
-
-    async def _show_accepted(
-        self, request: web.BaseRequest, body: dict[str, object], caller: Caller, accepted: Accepted
-    ) -> Answer:
-        backend = self._chooser.find(body.get("model"))
-        headers: Mapping[str, str] = {}
-        if backend is not None:
-            body = backend.speech.heard(body)
-            headers = backend.speech.tools(body, body.get("input")).headers()
-        if body.get("stream") is True:
-            self._observer.replays.labels("create").inc()
-            return await self._stream(request, accepted.response_id, caller, after=-1, headers=headers)
-        answer = self._json(accepted.response, accepted.status, http_status=self._dialect.accepted_status)
-        answer.headers.update(headers)
-        return answer
 
     async def _vetted(
         self,

@@ -9,6 +9,7 @@ import json
 import sys
 import time
 from argparse import Namespace
+from collections.abc import Callable
 from typing import Any
 
 from gateway.command import screen
@@ -55,7 +56,7 @@ def _cancel(admin: Admin, args: Namespace) -> int:
     if bool(args.ids) == bool(wanted or args.all):
         raise NotDone("say which: ids, or filters as --model and --older, or --all")
     if args.ids and not args.dry_run:
-        return _cancel_each(admin, args)
+        return _each(admin, args, "cancel", _cancelled)
     preview = _previewed(admin, args, "cancel", "cancelled")
     if isinstance(preview, int):
         return preview
@@ -86,21 +87,34 @@ def _previewed(admin: Admin, args: Namespace, what: str, past: str) -> dict[str,
     return preview
 
 
-def _cancel_each(admin: Admin, args: Namespace) -> int:
+_Told = tuple[dict[str, Any], str]
+"""What to say of a response, as JSON and as a sentence."""
+
+
+def _each(admin: Admin, args: Namespace, what: str, told: Callable[[str, dict[str, Any]], _Told]) -> int:
+    """Do something to the responses that are named; what cannot be done to one keeps it from no other."""
     status = DONE
     for given in args.ids:
         try:
             response_id = whole(admin, given)
-            done = act(admin, f"jobs/{part(response_id)}/cancel")
+            done = act(admin, f"jobs/{part(response_id)}/{what}")
         except NotReached:
             raise
         except NotDone as error:
             screen.notice(f"{given}: {error}")
             status = NOT_DONE
             continue
-        said = "cancelled" if done["cancelled"] else "had ended already"
-        _tell(args, {"id": response_id, **done}, f"{response_id} {said}")
+        _tell(args, *told(response_id, done))
     return status
+
+
+def _cancelled(response_id: str, done: dict[str, Any]) -> _Told:
+    said = "cancelled" if done["cancelled"] else "had ended already"
+    return {"id": response_id, **done}, f"{response_id} {said}"
+
+
+def _run_again(response_id: str, done: dict[str, Any]) -> _Told:
+    return {"of": response_id, **done}, f"{response_id} runs again as {done['id']}"
 
 
 def _responses(count: int) -> str:
@@ -127,7 +141,7 @@ def _rerun(admin: Admin, args: Namespace) -> int:
     if bool(args.ids) == bool(wanted):
         raise NotDone("say which: ids, or filters as --state and --newer")
     if args.ids and not args.dry_run:
-        return _rerun_each(admin, args)
+        return _each(admin, args, "rerun", _run_again)
     preview = _previewed(admin, args, "rerun", "run again")
     if isinstance(preview, int):
         return preview
@@ -136,22 +150,6 @@ def _rerun(admin: Admin, args: Namespace) -> int:
     more = "" if preview["is_all"] else "; there are more: narrow the filters"
     _tell(args, done, f"{_responses(done['rerun'])} run again{refused}{more}")
     return NOT_DONE if done["refused"] else DONE
-
-
-def _rerun_each(admin: Admin, args: Namespace) -> int:
-    status = DONE
-    for given in args.ids:
-        try:
-            response_id = whole(admin, given)
-            done = act(admin, f"jobs/{part(response_id)}/rerun")
-        except NotReached:
-            raise
-        except NotDone as error:
-            screen.notice(f"{given}: {error}")
-            status = NOT_DONE
-            continue
-        _tell(args, {"of": response_id, **done}, f"{response_id} runs again as {done['id']}")
-    return status
 
 
 # -- the gateway

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -112,8 +112,7 @@ def _seeing(commands: _Commands) -> None:
 
 def _changing(commands: _Commands) -> None:
     sub = _asking(commands, "cancel", "cancel responses: these, or all that match filters", output=_TEXT)
-    ids = sub.add_argument("ids", metavar="ID", nargs="*", help="an id, or the beginning of one")
-    ids.completer = completion.live_ids  # type: ignore[attr-defined]
+    _completed(sub.add_argument("ids", metavar="ID", nargs="*", help=_ID), completion.live_ids)
     _filters(sub)
     sub.add_argument("--all", action="store_true", help="all that are not over")
     _sure(sub)
@@ -121,8 +120,7 @@ def _changing(commands: _Commands) -> None:
         commands, "rerun", "run responses that are over again, as new ones: these, or all that match filters",
         output=_TEXT,
     )  # fmt: skip
-    ids = sub.add_argument("ids", metavar="ID", nargs="*", help="an id, or the beginning of one")
-    ids.completer = completion.ids  # type: ignore[attr-defined]
+    _completed(sub.add_argument("ids", metavar="ID", nargs="*", help=_ID), completion.ids)
     _filters(sub)
     _sure(sub)
     for name, about in (
@@ -131,7 +129,7 @@ def _changing(commands: _Commands) -> None:
     ):
         sub = _asking(commands, name, about, output=_TEXT)
         backend = sub.add_argument("backend", metavar="BACKEND", help="its name in the settings")
-        backend.completer = completion.backends  # type: ignore[attr-defined]
+        _completed(backend, completion.backends)
     sub = _asking(commands, "drain", "end the gateway in good order, as SIGTERM does", output=_TEXT)
     sub.add_argument("--wait", action="store_true", help="come back when it has stopped")
 
@@ -168,6 +166,7 @@ def _around(commands: _Commands) -> None:
 
 _JSON = ("table", "json")
 _TEXT = ("text", "json")
+_ID = "an id, or the beginning of one"
 
 
 def _asking(
@@ -199,11 +198,11 @@ def _output(sub: argparse.ArgumentParser, forms: tuple[str, ...]) -> None:
 
 def _filters(sub: argparse.ArgumentParser) -> None:
     state = sub.add_argument("--state", metavar="STATE", help="some of the six with commas between, or live")
-    state.completer = lambda **_: completion.STATES  # type: ignore[attr-defined]
+    _completed(state, lambda **_: completion.STATES)
     model = sub.add_argument("--model", metavar="MODEL", help="as clients call it")
-    model.completer = completion.models  # type: ignore[attr-defined]
+    _completed(model, completion.models)
     backend = sub.add_argument("--backend", metavar="NAME", help="its name in the settings")
-    backend.completer = completion.backends  # type: ignore[attr-defined]
+    _completed(backend, completion.backends)
     sub.add_argument("--tenant", metavar="DIGITS", help="the first digits, as a list shows them")
     sub.add_argument("--error", metavar="CODE", help="by which they failed")
     sub.add_argument("--older", metavar="TIME", help="accepted longer ago than: 90s, 5m, 2h, 1d")
@@ -219,9 +218,14 @@ def _every(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--every", metavar="TIME", type=_span, default=2.0, help="how often to look [2s]")
 
 
+def _completed(argument: argparse.Action, completer: Callable[..., Sequence[str]]) -> None:
+    """What a shell is offered for an argument."""
+    argument.completer = completer  # type: ignore[attr-defined]  # this is how argcomplete is told
+
+
 def _id(sub: argparse.ArgumentParser, completer: Callable[..., list[str]]) -> None:
     one = sub.add_argument("id", metavar="ID", help="an id, or so much of its beginning that it means one")
-    one.completer = completer  # type: ignore[attr-defined]
+    _completed(one, completer)
 
 
 def _span(text: str) -> float:

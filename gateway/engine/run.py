@@ -20,11 +20,11 @@ from gateway.engine.joblog import JobLog
 from gateway.engine.sealing import Unsealable
 from gateway.engine.silence import Silence
 from gateway.engine.thoughts import Thoughts
-from gateway.observe.tracing import context_of
 from gateway.store.bells import claim
 from gateway.store.port import Work
 from gateway.wire import calls
 from gateway.wire.failures.blotting import name_shown
+from gateway.wire.http.headers import trace_context
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,7 @@ class Run:
         sent_with = calls.headers_of(call.headers)
         endings.observer.tracing.run_began(
             job.id,
-            context_of(sent_with).get("traceparent"),
+            trace_context(sent_with).get("traceparent"),
             backend=job.backend,
             model=model,
             attempt=job.attempt,

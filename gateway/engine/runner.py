@@ -157,16 +157,19 @@ class Runner:
             await self._run()
 
     async def _run(self) -> None:
-        async with asyncio.TaskGroup() as self._group:
-            while True:
-                self._bell.clear()
-                async with self._claiming:
-                    await self._claim_some(self._group)
-                try:
-                    async with asyncio.timeout(_POLL_S):
-                        await self._bell.wait()
-                except TimeoutError:
-                    pass
+        try:
+            async with asyncio.TaskGroup() as self._group:
+                while True:
+                    self._bell.clear()
+                    async with self._claiming:
+                        await self._claim_some(self._group)
+                    try:
+                        async with asyncio.timeout(_POLL_S):
+                            await self._bell.wait()
+                    except TimeoutError:
+                        pass
+        finally:
+            self._group = None
 
     async def _claim_some(self, group: asyncio.TaskGroup) -> None:
         for name in self._backends.names:

@@ -95,7 +95,7 @@ class OtelTracing(Tracing):
         )
         try:
             yield _Create(span)
-        except Exception as error:
+        except Exception as error:  # a refusal, or a defect: the span says which
             span.set_attribute("error.type", getattr(error, "code", None) or type(error).__name__)
             span.set_status(Status(StatusCode.ERROR))
             raise

@@ -7,16 +7,10 @@ process.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from gateway.config import TracingSettings
-
-TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
-"""W3C Trace Context, version 00."""
-
-CONTEXT = frozenset({"traceparent", "tracestate"})
 
 
 class Accepting:
@@ -88,9 +82,3 @@ def tracing_of(settings: TracingSettings, *, version: str) -> Tracing:
             raise
         raise TracerMissing("tracing.endpoint needs OpenTelemetry: install backburner[otel]") from None
     return OtelTracing(settings, version=version)
-
-
-def context_of(headers: Mapping[str, str]) -> dict[str, str]:
-    """The trace context among headers, with names in lower case; nothing, if it is none."""
-    found = {name.lower(): value for name, value in headers.items() if name.lower() in CONTEXT}
-    return found if TRACEPARENT.fullmatch(found.get("traceparent", "")) else {}

@@ -25,7 +25,6 @@ from gateway.core.reason import Reason
 from gateway.core.retry import Patience
 from gateway.core.upstream import OtherApi, Upstream, UpstreamFailed
 from gateway.observe import Observer
-from gateway.observe.tracing import CONTEXT
 from gateway.outbound.answer import read_answer, read_error
 from gateway.outbound.budget import RetryBudget
 from gateway.outbound.calls import Unanswered, attempts
@@ -288,11 +287,8 @@ class HttpBackend:
     def _headers(self, call: BackendCall) -> dict[str, str]:
         key = f"{call.job_id}-{call.version}" if call.version else call.job_id
         own = self._authorization(call.credential)
-        headers = call.headers
-        if traced := self._observer.tracing.context(call.job_id):
-            headers = {name: value for name, value in headers.items() if name.lower() not in CONTEXT}
-            headers |= traced
-        return of_job(headers, request_id=_request_id(call.job_id), key=key, own=own)
+        traced = self._observer.tracing.context(call.job_id)
+        return of_job(call.headers, request_id=_request_id(call.job_id), key=key, own=own, traced=traced)
 
     def _authorization(self, credential: Credential | None) -> dict[str, str]:
         if self.api_key is not None:

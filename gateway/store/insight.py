@@ -4,9 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Protocol
 
 from gateway.core.job import Status
+
+LOOKED_AT = 10_000
+"""So many jobs one look goes through: some milliseconds."""
+AT_FIRST = 500
+"""So many before that: nearly every page of a list is among them."""
+NEWEST = 2**62
+LATER_MAX = 20
+CROWDS_MAX = 500
+NOBODY: Mapping[tuple[str, bytes], str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)

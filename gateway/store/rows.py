@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from gateway.core.job import Job, Sealed, Status
 from gateway.store.port import Page, StoredCall
 from gateway.wire.sse import split_frames
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """The next events of one run, which are stored together with those of others."""
+
+    id: str
+    epoch: int
+    first_seq: int
+    next_seq: int
+    has_output: bool
+    events: bytes
 
 
 def to_job(row: Any) -> Job:

@@ -92,8 +92,8 @@ async def test_a_claim_costs_the_same_however_many_callers_wait(store: SqliteSto
 async def test_a_look_at_the_list_costs_the_same_however_many_jobs_there_are(
     store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.store.sqlite.census._AT_FIRST", 10)
-    monkeypatch.setattr("gateway.store.sqlite.census._LOOKED_AT", 40)
+    monkeypatch.setattr("gateway.store.sqlite.census.AT_FIRST", 10)
+    monkeypatch.setattr("gateway.store.sqlite.census.LOOKED_AT", 40)
     looks = (Wanted(), Wanted(model="rare"), Wanted(statuses=[Status.FAILED], tenant="01"), Wanted(id="j"))
 
     async def costs() -> list[int]:

@@ -91,8 +91,8 @@ async def test_a_response_is_told_again_once_however_many_gateways_are_asked_for
 async def test_a_list_goes_through_a_bounded_number_of_jobs_from_either_end(
     replica: OpenReplica, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.store.postgres.census._AT_FIRST", 2)
-    monkeypatch.setattr("gateway.store.postgres.census._LOOKED_AT", 4)
+    monkeypatch.setattr("gateway.store.postgres.census.AT_FIRST", 2)
+    monkeypatch.setattr("gateway.store.postgres.census.LOOKED_AT", 4)
     store = await replica()
     for number in range(10):
         await create(store, f"j{number}", model="rare" if number in (0, 9) else "m")

@@ -6,7 +6,14 @@ import pytest
 from multidict import CIMultiDict
 
 from gateway.wire.http.head import CREDENTIALS, Headers
-from gateway.wire.http.headers import ask_to_upgrade, background_headers, to_backend, to_client
+from gateway.wire.http.headers import (
+    ask_to_upgrade,
+    background_headers,
+    of_job,
+    to_backend,
+    to_client,
+    trace_context,
+)
 
 
 def sent(
@@ -215,3 +222,25 @@ def test_body_headers_and_repeats_reach_the_client_as_they_are() -> None:
         ("Vary", "two"),
     )
     assert list(answered(*pairs).items())[:5] == list(pairs)
+
+
+TRACED = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+def test_a_trace_is_known_whatever_its_spelling_and_left_if_it_is_none() -> None:
+    assert trace_context({"TraceParent": TRACED, "Tracestate": "a=1", "x": "y"}) == {
+        "traceparent": TRACED,
+        "tracestate": "a=1",
+    }
+    no_trace, no_span = "00-" + "0" * 32 + TRACED[35:], TRACED[:36] + "0" * 16 + "-01"
+    for bad in (TRACED.upper(), TRACED[:-1], f"{TRACED} ", no_trace, no_span, ""):
+        assert trace_context({"traceparent": bad, "tracestate": "a=1"}) == {}
+
+
+def test_a_job_goes_on_with_its_own_trace_or_else_with_its_callers() -> None:
+    callers = {"TraceParent": TRACED, "tracestate": "a=1", "x": "y"}
+    kept = of_job(callers, request_id="r", key="k", own={})
+    assert (kept["TraceParent"], kept["tracestate"]) == (TRACED, "a=1")
+    sent = of_job(callers, request_id="r", key="k", own={}, traced={"traceparent": "mine"})
+    assert {name.lower(): sent[name] for name in sent if "trace" in name.lower()} == {"traceparent": "mine"}
+    assert sent["x"] == "y"

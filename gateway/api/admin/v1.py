@@ -90,7 +90,7 @@ class AdminApi:
             answer = error_response(refusal_of(error, None))
         except Refusal as refusal:
             answer = error_response(refusal)
-        except Exception:
+        except Exception:  # a defect costs its own request only
             line("defect", level=logging.ERROR, request=request_id, exc_info=True)
             answer = error_response(Refusal(Fault.INTERNAL, "The gateway failed.", code="internal_error"))
         if not answer.prepared:

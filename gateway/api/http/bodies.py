@@ -63,8 +63,8 @@ class Upload:
     async def _read(self) -> bytes:
         try:
             return await read_piece(self._request.content)
-        except Exception as error:
-            self.failure = error  # the client's fault, whatever aiohttp makes of it on its way up
+        except Exception as error:  # the client's fault, whatever aiohttp makes of it on its way up
+            self.failure = error
             raise
 
 

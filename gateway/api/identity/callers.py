@@ -13,10 +13,9 @@ from gateway.api.identity.credential_check import CredentialCheck, status_at
 from gateway.api.identity.tenants import Tenant, Tenants
 from gateway.api.ports import Backend
 from gateway.engine.credentials import CallerHeaders
-from gateway.observe.tracing import context_of
 from gateway.wire.errors import Fault, Refusal, invalid
 from gateway.wire.http.head import Credential, Head
-from gateway.wire.http.headers import background_headers
+from gateway.wire.http.headers import background_headers, trace_context
 from gateway.wire.response_ids import is_own
 
 _STORABLE_HEADERS = frozenset(
@@ -126,7 +125,7 @@ def split_headers(
 ) -> tuple[dict[str, str], CallerHeaders]:
     """The headers that go with a background call: those that may be stored, and those that may not."""
     headers = background_headers(head_of(request).headers, withheld=backend.withheld)
-    known = _STORABLE_HEADERS | ({"traceparent"} if context_of(headers) else set())
+    known = _STORABLE_HEADERS | ({"traceparent"} if trace_context(headers) else set())
     stored = {name: value for name, value in headers.items() if name.lower() in known}
     others = {name: value for name, value in headers.items() if name not in stored}
     return stored, CallerHeaders(caller.credential if backend.sees_callers else None, others)

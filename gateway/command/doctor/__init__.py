@@ -47,7 +47,7 @@ def run(settings: Settings, args: Namespace) -> int:
 async def _examined(backends: dict[str, UpstreamSettings], wish: Wish) -> list[Finding]:
     found = []
     for name, settings in backends.items():
-        async with aclosing(examine(name, settings, wish)) as ones:  # type: ignore[type-var]
+        async with aclosing(examine(name, settings, wish)) as ones:
             found += [each async for each in ones]
     return found
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -49,7 +49,7 @@ class Wish:
     skews: list[float]
 
 
-async def examine(name: str, settings: UpstreamSettings, wish: Wish) -> AsyncIterator[Finding]:
+async def examine(name: str, settings: UpstreamSettings, wish: Wish) -> AsyncGenerator[Finding, None]:
     """What there is to say of it, as it is found."""
     about = f"backend {name}"
 

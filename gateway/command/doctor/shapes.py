@@ -17,9 +17,10 @@ ROUTES = {Api.RESPONSES: "/responses", Api.CHAT: "/chat/completions"}
 
 _TOOL = "weather_in"
 _PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+_PROPERTIES = {"city": {"type": "string"}, "rains": {"type": "boolean"}}
 _SCHEMA = {
     "type": "object",
-    "properties": {"city": {"type": "string"}, "rains": {"type": "boolean"}},
+    "properties": _PROPERTIES,
     "required": ["city", "rains"],
     "additionalProperties": False,
 }
@@ -81,7 +82,7 @@ def fits_schema(text: str) -> bool:
         return False
     return (
         isinstance(said, dict)
-        and said.keys() == _SCHEMA["properties"].keys()  # type: ignore[attr-defined]
+        and said.keys() == _PROPERTIES.keys()
         and isinstance(said["city"], str)
         and isinstance(said["rains"], bool)
     )

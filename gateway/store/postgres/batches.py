@@ -8,18 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.store.postgres.queries import Query
-
-
-@dataclass(frozen=True, slots=True)
-class Appended:
-    """The next events of a run."""
-
-    id: str
-    epoch: int
-    first_seq: int
-    next_seq: int
-    has_output: bool
-    events: bytes
+from gateway.store.rows import Appended
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,26 +5,30 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, fields
-from types import MappingProxyType
 from typing import Any, TypeVar
 
 import asyncpg
 
 from gateway.core.job import LIVE, Status
-from gateway.store.insight import Backlog, Crowd, Details, Facts, Listing, WaitingJobs, Wanted
+from gateway.store.insight import (
+    AT_FIRST,
+    CROWDS_MAX,
+    LATER_MAX,
+    LOOKED_AT,
+    NEWEST,
+    NOBODY,
+    Backlog,
+    Crowd,
+    Details,
+    Facts,
+    Listing,
+    WaitingJobs,
+    Wanted,
+)
 from gateway.store.postgres.connecting import Connections, rows_of
 from gateway.store.postgres.queries import QUERIES
 
 T = TypeVar("T")
-
-_LOOKED_AT = 10_000
-"""So many jobs one look goes through: some milliseconds."""
-_AT_FIRST = 500
-"""So many before that: nearly every page of a list is among them."""
-_NEWEST = 2**62
-_LATER_MAX = 20
-_CROWDS_MAX = 500
-_NOBODY: Mapping[tuple[str, bytes], str] = MappingProxyType({})
 
 
 class PostgresInsight:
@@ -38,12 +42,12 @@ class PostgresInsight:
     ) -> Listing:
         given = asdict(wanted) | {"limit": limit, "direction": 1 if is_oldest_first else -1}
         given["statuses"] = None if wanted.statuses is None else [each.value for each in wanted.statuses]
-        given["cursor"] = before if before is not None else 0 if is_oldest_first else _NEWEST
+        given["cursor"] = before if before is not None else 0 if is_oldest_first else NEWEST
 
         async def operation(connection: asyncpg.Connection) -> Listing:
             given["way"] = await _way(connection, wanted, is_oldest_first)
             rows: list[Any] = []
-            for looked_at in (min(_AT_FIRST, _LOOKED_AT), _LOOKED_AT):
+            for looked_at in (min(AT_FIRST, LOOKED_AT), LOOKED_AT):
                 given["looked_at"] = looked_at
                 rows = await rows_of(connection, QUERIES["list_jobs"], **given)
                 if is_full := len(rows) == limit:
@@ -56,17 +60,17 @@ class PostgresInsight:
     async def details(self, response_id: str) -> Details | None:
         async def operation(connection: asyncpg.Connection) -> Details | None:
             for row in await rows_of(connection, QUERIES["details"], id=response_id):
-                later = await rows_of(connection, QUERIES["later_turns"], pk=row["pk"], limit=_LATER_MAX)
+                later = await rows_of(connection, QUERIES["later_turns"], pk=row["pk"], limit=LATER_MAX)
                 return _details(row, tuple([each["id"] for each in later]))
             return None
 
         return await self._seen(operation)
 
     async def crowds(self) -> list[Crowd]:
-        rows = await self._reading.all(QUERIES["crowds"], limit=_CROWDS_MAX)
+        rows = await self._reading.all(QUERIES["crowds"], limit=CROWDS_MAX)
         return [Crowd(**{**dict(row), "tenant": row["tenant"].hex()}) for row in rows]
 
-    async def backlog(self, *, now_ms: int, barred: Mapping[tuple[str, bytes], str] = _NOBODY) -> Backlog:
+    async def backlog(self, *, now_ms: int, barred: Mapping[tuple[str, bytes], str] = NOBODY) -> Backlog:
         return await self._seen(lambda connection: _backlog(connection, now_ms, barred))
 
     async def _seen(self, operation: Callable[[asyncpg.Connection], Awaitable[T]]) -> T:
@@ -84,8 +88,8 @@ async def _way(connection: asyncpg.Connection, wanted: Wanted, is_oldest_first: 
     if wanted.statuses is not None and LIVE.issuperset(wanted.statuses):
         return "live"
     if wanted.id is not None:
-        [begun] = await rows_of(connection, QUERIES["count_ids"], id=wanted.id, looked_at=_LOOKED_AT)
-        if begun["jobs"] < _LOOKED_AT:
+        [begun] = await rows_of(connection, QUERIES["count_ids"], id=wanted.id, looked_at=LOOKED_AT)
+        if begun["jobs"] < LOOKED_AT:
             return "id"
     return "oldest" if is_oldest_first else "newest"
 

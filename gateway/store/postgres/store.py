@@ -26,7 +26,6 @@ from gateway.store import bells
 from gateway.store.bells import OUTBOX
 from gateway.store.port import Page, QueueLimits, StoredCall, Work
 from gateway.store.postgres import items, operations
-from gateway.store.postgres.batches import Appended
 from gateway.store.postgres.bells import PostgresBells
 from gateway.store.postgres.census import PostgresInsight
 from gateway.store.postgres.connecting import Connections, Connector
@@ -37,7 +36,7 @@ from gateway.store.postgres.outbox import PostgresOutbox
 from gateway.store.postgres.pages import Pages
 from gateway.store.postgres.queries import QUERIES
 from gateway.store.postgres.writer import Writer
-from gateway.store.rows import to_call, to_job
+from gateway.store.rows import Appended, to_call, to_job
 from gateway.wire.conversation.items import Turn
 from gateway.wire.sse import split_frames
 

@@ -21,10 +21,11 @@ import asyncpg
 
 from gateway.core.job import ClaimLost, StoreUnavailable
 from gateway.observe import Observer
-from gateway.store.postgres.batches import Appended, Asked, Statement, columns, groups_of
+from gateway.store.postgres.batches import Asked, Statement, columns, groups_of
 from gateway.store.postgres.connecting import Connector, closed
 from gateway.store.postgres.health import Health, State, is_crossed, is_its_own, is_lost
 from gateway.store.postgres.queries import QUERIES
+from gateway.store.rows import Appended
 
 T = TypeVar("T")
 

@@ -11,22 +11,26 @@ import sqlite3
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, fields
-from types import MappingProxyType
 from typing import Any
 
 from gateway.core.job import LIVE, Status
-from gateway.store.insight import Backlog, Crowd, Details, Facts, Listing, WaitingJobs, Wanted
+from gateway.store.insight import (
+    AT_FIRST,
+    CROWDS_MAX,
+    LATER_MAX,
+    LOOKED_AT,
+    NEWEST,
+    NOBODY,
+    Backlog,
+    Crowd,
+    Details,
+    Facts,
+    Listing,
+    WaitingJobs,
+    Wanted,
+)
 from gateway.store.sqlite.queries import QUERIES
 from gateway.store.sqlite.readers import Readers
-
-_LOOKED_AT = 10_000
-"""So many jobs one look goes through: some milliseconds."""
-_AT_FIRST = 500
-"""So many before that: nearly every page of a list is among them."""
-_NEWEST = 2**62
-_LATER_MAX = 20
-_CROWDS_MAX = 500
-_NOBODY: Mapping[tuple[str, bytes], str] = MappingProxyType({})
 
 
 class SqliteInsight:
@@ -41,12 +45,12 @@ class SqliteInsight:
         statuses = None if wanted.statuses is None else json.dumps(list(wanted.statuses))
         values = asdict(wanted) | {"statuses": statuses, "limit": limit}
         values["direction"] = 1 if is_oldest_first else -1
-        values["cursor"] = before if before is not None else 0 if is_oldest_first else _NEWEST
+        values["cursor"] = before if before is not None else 0 if is_oldest_first else NEWEST
 
         def operation(raw: sqlite3.Connection) -> Listing:
             values["way"] = _way(raw, wanted, is_oldest_first)
             rows: list[sqlite3.Row] = []
-            for looked_at in (min(_AT_FIRST, _LOOKED_AT), _LOOKED_AT):
+            for looked_at in (min(AT_FIRST, LOOKED_AT), LOOKED_AT):
                 values["looked_at"] = looked_at
                 rows = raw.execute(QUERIES["list_jobs"], values).fetchall()
                 if is_full := len(rows) == limit:
@@ -61,19 +65,19 @@ class SqliteInsight:
             row = raw.execute(QUERIES["details"], {"id": response_id}).fetchone()
             if row is None:
                 return None
-            later = raw.execute(QUERIES["later_turns"], {"pk": row["pk"], "limit": _LATER_MAX}).fetchall()
+            later = raw.execute(QUERIES["later_turns"], {"pk": row["pk"], "limit": LATER_MAX}).fetchall()
             return _details(row, tuple(each["id"] for each in later))
 
         return await self._readers.read(operation)
 
     async def crowds(self) -> list[Crowd]:
         def operation(raw: sqlite3.Connection) -> list[Crowd]:
-            rows = raw.execute(QUERIES["crowds"], {"limit": _CROWDS_MAX}).fetchall()
+            rows = raw.execute(QUERIES["crowds"], {"limit": CROWDS_MAX}).fetchall()
             return [Crowd(**{**dict(row), "tenant": row["tenant"].hex()}) for row in rows]
 
         return await self._readers.read(operation)
 
-    async def backlog(self, *, now_ms: int, barred: Mapping[tuple[str, bytes], str] = _NOBODY) -> Backlog:
+    async def backlog(self, *, now_ms: int, barred: Mapping[tuple[str, bytes], str] = NOBODY) -> Backlog:
         def operation(raw: sqlite3.Connection) -> Backlog:
             raw.execute("BEGIN")  # all of it from one state of the file
             try:
@@ -90,8 +94,8 @@ def _way(raw: sqlite3.Connection, wanted: Wanted, is_oldest_first: bool) -> str:
     if wanted.statuses is not None and LIVE.issuperset(wanted.statuses):
         return "live"
     if wanted.id is not None:
-        values = {"id": wanted.id, "looked_at": _LOOKED_AT}
-        if raw.execute(QUERIES["count_ids"], values).fetchone()[0] < _LOOKED_AT:
+        values = {"id": wanted.id, "looked_at": LOOKED_AT}
+        if raw.execute(QUERIES["count_ids"], values).fetchone()[0] < LOOKED_AT:
             return "id"
     return "oldest" if is_oldest_first else "newest"
 

@@ -6,7 +6,6 @@ import sqlite3
 import time
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -24,7 +23,7 @@ from gateway.core.job import (
 )
 from gateway.core.webhooks import own_lane
 from gateway.store.port import Page, QueueLimits, StoredCall, Work
-from gateway.store.rows import to_call, to_job, to_page
+from gateway.store.rows import Appended, to_call, to_job, to_page
 from gateway.store.sqlite.items import note_items
 from gateway.store.sqlite.queries import QUERIES
 from gateway.wire.conversation.items import Turn
@@ -142,18 +141,6 @@ def _insert(
 def insert_segment(raw: sqlite3.Connection, pk: int, first_seq: int, count: int, events: bytes) -> None:
     values = {"pk": pk, "first_seq": first_seq, "last_seq": first_seq + count - 1, "events": events}
     raw.execute(QUERIES["insert_segment"], values)
-
-
-@dataclass(frozen=True, slots=True)
-class Appended:
-    """The next events of one run."""
-
-    id: str
-    epoch: int
-    first_seq: int
-    next_seq: int
-    has_output: bool
-    events: bytes
 
 
 def append(raw: sqlite3.Connection, runs: Sequence[Appended]) -> set[str]:

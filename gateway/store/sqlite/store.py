@@ -17,7 +17,7 @@ from gateway.observe import Observer
 from gateway.store import bells
 from gateway.store.bells import OUTBOX, LocalBells
 from gateway.store.port import Page, QueueLimits, StoredCall, Work
-from gateway.store.rows import to_call, to_job
+from gateway.store.rows import Appended, to_call, to_job
 from gateway.store.sqlite import items, operations
 from gateway.store.sqlite.census import SqliteInsight
 from gateway.store.sqlite.database import Database
@@ -182,7 +182,7 @@ class SqliteStore:
         self, claim: Claim, first_seq: int, count: int, events: bytes, *, has_output: bool
     ) -> None:
         await self._writer.append(
-            operations.Appended(claim.id, claim.epoch, first_seq, first_seq + count, has_output, events)
+            Appended(claim.id, claim.epoch, first_seq, first_seq + count, has_output, events)
         )
 
     async def rewind(self, claim: Claim, seq: int) -> None:

@@ -65,6 +65,10 @@ _NOT_TO_CLIENT_PREFIXES = (
     "x-accel-",  # orders to an nginx in front of us: X-Accel-Redirect opens its internal files
 )
 
+_TRACE_CONTEXT = frozenset({"traceparent", "tracestate"})
+_TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+"""W3C Trace Context, version 00."""
+
 _PROTOCOL = "sec-websocket-protocol"
 _KEY_AS_PROTOCOL = re.compile(r"\s*openai-insecure-api-key\.", re.IGNORECASE)
 
@@ -87,14 +91,23 @@ def to_backend(
 
 
 def of_job(
-    headers: Mapping[str, str], *, request_id: str, key: str, own: Mapping[str, str]
+    headers: Mapping[str, str],
+    *,
+    request_id: str,
+    key: str,
+    own: Mapping[str, str],
+    traced: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
     """The headers of a call that a job makes.
 
     Args:
         headers: As `background_headers` gave them.
         key: Which call this is, for backends that honour an idempotency key.
+        traced: The trace that the backend goes on with, in place of the caller's.
     """
+    if traced:
+        others = {name: value for name, value in headers.items() if name.lower() not in _TRACE_CONTEXT}
+        headers = {**others, **traced}
     return {
         **headers,
         "Content-Type": "application/json",
@@ -104,6 +117,12 @@ def of_job(
         **{name: value for _, name, value in _of_proxy(request_id)},
         **own,
     }
+
+
+def trace_context(headers: Mapping[str, str]) -> dict[str, str]:
+    """The trace that a request belongs to, with names in lower case; nothing, if it does not say."""
+    found = {name.lower(): value for name, value in headers.items() if name.lower() in _TRACE_CONTEXT}
+    return found if _TRACEPARENT.fullmatch(found.get("traceparent", "")) else {}
 
 
 def ask_to_upgrade(headers: list[tuple[str, str]], *, may_have_keys: bool) -> list[tuple[str, str]]:
