@@ -120,9 +120,9 @@ async def test_what_all_replicas_have_in_common_is_measured_by_one_of_them(repli
         demands = [
             line.rpartition(" ")[2] for page in pages for line in page.splitlines() if "_demand{" in line
         ]
-        if len(firsts) == 1:
-            assert sum(map(float, demands)) == 3, "what waits is counted once"
-        return firsts
+        # Pages are read one after the other, and what a dead owner ran is nobody's until it is taken over: what
+        # waits is counted once as soon as nothing moves.
+        return firsts if sum(map(float, demands)) == 3 else []
 
     async with asyncio.timeout(2 * TAKEN_OVER_S):
         while len(first := await measured_by()) != 1:
