@@ -21,6 +21,8 @@ import aiohttp
 import orjson
 from openai import AsyncOpenAI
 
+from tests.support.nursery import Forked, fork
+
 ROOT = Path(__file__).resolve().parents[2]
 KEY = "sk-acceptance-canary-0123456789"
 WAIT_S = 20.0
@@ -84,7 +86,7 @@ class Gateway:
         self.lines: list[dict[str, Any]] = []
         self.stderr = bytearray()
         self._environ = {name: str(value) for name, value in environ.items()}
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: asyncio.subprocess.Process | Forked | None = None
         self._reading: asyncio.Task[None] | None = None
         self._news = asyncio.Event()
         self._clients: list[AsyncOpenAI] = []
@@ -107,14 +109,21 @@ class Gateway:
         """Start, and return at once."""
         self.lines = []
         clean = {name: value for name, value in os.environ.items() if not name.startswith("BACKBURNER_")}
-        self._process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", *self.command(), "serve", "--port", "0"),
+        environ = {**clean, "PYTHONPATH": str(ROOT), **self._environ}
+        flags = (
+            *("serve", "--port", "0"),
             *(("--upstream", self.upstream) if self.upstream else ()),  # or a file names the backends
             *("--admin-port", "0", *self.kept_in(), *self.flags),
-            cwd=self._directory,
-            env={**clean, "PYTHONPATH": str(ROOT), **self._environ},
-            stderr=asyncio.subprocess.PIPE,
         )
+        if self.command() == ["gateway"] and all(name.startswith("BACKBURNER_") for name in self._environ):
+            self._process = await fork(flags, cwd=self._directory, env=environ)
+        else:  # what matters to the interpreter itself has to be there when it starts
+            self._process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", *self.command(), *flags),
+                cwd=self._directory,
+                env=environ,
+                stderr=asyncio.subprocess.PIPE,
+            )
         self._reading = asyncio.create_task(self._read())
 
     def kept_in(self) -> list[str]:

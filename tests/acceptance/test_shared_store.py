@@ -120,8 +120,8 @@ async def test_what_all_replicas_have_in_common_is_measured_by_one_of_them(repli
         demands = [
             line.rpartition(" ")[2] for page in pages for line in page.splitlines() if "_demand{" in line
         ]
-        # Pages are read one after the other, and what a dead owner ran is nobody's until it is taken over: what
-        # waits is counted once as soon as nothing moves.
+        # Pages are read one after the other, and what a dead owner ran is nobody's until it is taken over:
+        # what waits is counted once as soon as nothing moves.
         return firsts if sum(map(float, demands)) == 3 else []
 
     async with asyncio.timeout(2 * TAKEN_OVER_S):

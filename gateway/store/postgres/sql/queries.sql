@@ -33,8 +33,9 @@ SELECT current_setting('server_version') AS version, current_setting('server_ver
 SELECT backburner.now_ms();
 
 -- name: beat
+-- The first is the one that has lived longest: whoever joins changes nothing, and measures nothing a second time.
 SELECT backburner.beat(:id, :gap_ms) AS is_alive, backburner.now_ms() AS now_ms,
-       coalesce((SELECT min(id) FROM backburner.replica) = :id, false) AS is_first;
+       coalesce((SELECT id FROM backburner.replica ORDER BY steady_since_ms, id LIMIT 1) = :id, false) AS is_first;
 
 -- name: abandon
 SELECT backburner.abandon(:id, :dead_after_ms);
