@@ -204,7 +204,7 @@ async def running(settings: Settings) -> AsyncIterator[Gateway]:
             contract=contract,
         )
         receivers = ReceiverRoutes(engine.receivers)
-        overviews, operators, actions = engine.for_operators(backends)
+        overviews, operators, actions, orders = engine.for_operators(backends)
         asked_to_leave = asyncio.Event()
         access = Access(
             server.read_admin_token,
@@ -235,9 +235,11 @@ async def running(settings: Settings) -> AsyncIterator[Gateway]:
             api,
             UiFiles() if settings.ui.page else None,
         )
+        await orders.look()  # before the first job could start
         stack.push_async_callback(engine.stop)
         failed = await engine.start(
-            backends.run(), watch_loop(observer), store.tend(), give_memory_back(), overviews.run()
+            *(backends.run(), watch_loop(observer), store.tend(), give_memory_back()),
+            *(overviews.run(), orders.run()),
         )
         admin = Server(ops.handle, server, observer)
         public = Server(router.handle, server, observer, router.cors.settle)

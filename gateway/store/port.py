@@ -14,6 +14,7 @@ from typing import Protocol
 from gateway.core.job import Claim, Idempotency, Job, NewJob, Outcome, Sealed, Status
 from gateway.store.bells import Bells
 from gateway.store.insight import Insight
+from gateway.store.notes import Notes
 from gateway.store.outbox import Outbox
 from gateway.wire.conversation.items import Turn
 
@@ -79,7 +80,7 @@ class Chores(Protocol):
 
 
 class JobStore(Chores, Protocol):
-    """A store of jobs and their events; with it come its outbox, its bells and its read side."""
+    """A store of jobs and their events; with it come its outbox, its bells, its notes and its read side."""
 
     @property
     def outbox(self) -> Outbox:
@@ -92,6 +93,10 @@ class JobStore(Chores, Protocol):
     @property
     def insight(self) -> Insight:
         """What operators are shown of it."""
+
+    @property
+    def notes(self) -> Notes:
+        """What holds for all gateways, besides jobs."""
 
     @property
     def pepper(self) -> bytes:

@@ -24,6 +24,19 @@ INSERT INTO backburner.meta VALUES (:key, :value) ON CONFLICT DO NOTHING;
 -- name: get_meta
 SELECT value FROM backburner.meta WHERE key = :key;
 
+-- name: notes
+-- In the order of bytes: that of the database may leave signs out.
+SELECT key, value FROM backburner.meta WHERE key COLLATE "C" >= :first AND key COLLATE "C" < :end;
+
+-- name: put_note
+INSERT INTO backburner.meta VALUES (:key, :value) ON CONFLICT (key) DO UPDATE SET value = excluded.value;
+
+-- name: take_note
+DELETE FROM backburner.meta WHERE key = :key RETURNING value;
+
+-- name: drop_notes
+DELETE FROM backburner.meta WHERE key COLLATE "C" >= :first AND key COLLATE "C" < :end;
+
 -- name: server
 SELECT current_setting('server_version') AS version, current_setting('server_version_num') AS number,
        current_setting('synchronous_commit') AS synchronous_commit,
@@ -33,8 +46,9 @@ SELECT current_setting('server_version') AS version, current_setting('server_ver
 SELECT backburner.now_ms();
 
 -- name: beat
+-- The first is the one that has been there longest: no newcomer takes its place before it knows.
 SELECT backburner.beat(:id, :gap_ms) AS is_alive, backburner.now_ms() AS now_ms,
-       coalesce((SELECT min(id) FROM backburner.replica) = :id, false) AS is_first;
+       coalesce((SELECT id FROM backburner.replica ORDER BY steady_since_ms, id LIMIT 1) = :id, false) AS is_first;
 
 -- name: abandon
 SELECT backburner.abandon(:id, :dead_after_ms);
