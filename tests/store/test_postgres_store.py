@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Any
@@ -234,6 +235,28 @@ async def test_a_bell_that_one_rings_is_heard_by_the_others_who_listen(replica: 
         await asyncio.wait(tending)
 
 
+async def test_that_notifications_come_no_more_is_noticed_when_nobody_has_anything_to_tell(
+    replica: OpenReplica, way: Way, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.store.postgres.bells._TRY_S", 0.1)
+    store = await replica(way, busy_timeout_s=0.3)
+    tending = asyncio.create_task(store.tend())
+    try:
+        async with asyncio.timeout(10):
+            while not store.bells._is_heard:
+                await asyncio.sleep(0.01)
+            way.flows.clear()
+            while store.bells._is_heard:
+                await asyncio.sleep(0.01)
+            way.flows.set()
+            while not store.bells._is_heard:
+                await asyncio.sleep(0.01)
+    finally:
+        way.flows.set()
+        tending.cancel()
+        await asyncio.wait([tending])
+
+
 async def test_all_go_by_the_same_facts_or_not_at_all(replica: OpenReplica) -> None:
     first, second = await replica(), await replica()
     await first.agree({"tenants.pepper": "one"})
@@ -335,6 +358,25 @@ async def test_idle_connections_that_were_cut_are_nobody_s_trouble(replica: Open
 
 
 # -- at the start
+
+
+async def test_of_several_hosts_one_that_says_nothing_costs_a_little_time_and_once(
+    url: str, replica: OpenReplica, way: Way
+) -> None:
+    """As the machine of a primary that is gone, with a standby that was promoted in its place."""
+    port = url.split(":")[2].split("/")[0]
+    settings = StoreSettings(
+        url=SecretStr(url.replace(f":{port}/", f":{way.port},127.0.0.1:{port}/")), connect_timeout_s=1
+    )
+    way.flows.clear()
+    store = await PostgresStore.open(settings, Observer())
+    try:
+        started_s = time.monotonic()
+        await create(store, "a")  # by connections that were not open yet
+        await found(store, "a")
+        assert time.monotonic() - started_s < 1
+    finally:
+        await store.close()
 
 
 async def test_the_first_gateways_make_the_tables_together(url: str) -> None:

@@ -74,6 +74,11 @@ LIMIT 1;
 SELECT pg_terminate_backend(:pid, 1000) WHERE EXISTS (SELECT 1 FROM pg_stat_activity
     WHERE pid = :pid AND usename = current_user AND application_name = :name);
 
+-- name: fence
+-- A commit for its own sake: once it is confirmed, whatever was committed before it is where `synchronous_commit`
+-- wants it, also what was seen of a commit whose wait for a standby was broken off.
+SELECT pg_logical_emit_message(true, 'backburner', 'fence');
+
 -- name: create
 SELECT verdict, accepted_id
 FROM backburner.create_job(
