@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,8 @@ from tests.torture.journal import Journal, Story
 RUNS = int(os.environ.get("RUNS") or 3)
 _CLIENTS = 10
 _MIX = Mix(deltas=(20, 150), paces_ms=(5, 20, 50))
+_MIXES = {"whole": _MIX, "cut": replace(_MIX, faults=("", "", "", "cut"))}
+"""Of answers: all come whole, or the backend breaks a quarter of the first ones off."""
 _SHORT_S = 4.0
 """A gateway that comes back sooner than this is not taken for dead."""
 
@@ -138,16 +141,22 @@ TROUBLES: dict[str, Trouble] = {
 
 
 @pytest.mark.timeout(120 + 45 * RUNS)
+@pytest.mark.parametrize("answers", _MIXES)
 async def test_whatever_becomes_of_an_owner_nothing_that_was_told_is_taken_back(
-    trio: Trio, replicas: Replicas, tmp_path: Path, record_property: Callable[[str, object], None]
+    trio: Trio,
+    replicas: Replicas,
+    tmp_path: Path,
+    record_property: Callable[[str, object], None],
+    answers: str,
 ) -> None:
     stories: list[Story] = []
     counts: Counter[str] = Counter()
+    mix = _MIXES[answers]
     taken_over_s: list[tuple[float, str]] = []
     for number in range(RUNS):
         name = list(TROUBLES)[number % len(TROUBLES)]
         is_short = name != "killed" and random.random() < 0.4
-        async with Journal(tmp_path / f"journal-{number}") as notes, Crowd(trio, notes, _CLIENTS, _MIX):
+        async with Journal(tmp_path / f"journal-{number}") as notes, Crowd(trio, notes, _CLIENTS, mix):
             await asyncio.sleep(random.uniform(0.5, 2))
             member, jobs = await trio.an_owner()
             began_s = time.monotonic()

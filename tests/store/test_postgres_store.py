@@ -215,6 +215,28 @@ async def test_the_dead_are_cut_off_whatever_locks_they_hold(replica: OpenReplic
     stuck.terminate()
 
 
+async def test_jobs_of_the_dead_that_are_freed_too_slowly_once_are_freed_at_the_next_beat(
+    replica: OpenReplica, url: str
+) -> None:
+    first, second = await replica(), await replica(busy_timeout_s=1)
+    await started(first, "a")
+    await run_sql(
+        url,
+        "UPDATE backburner.replica SET steady_since_ms = steady_since_ms - 60000, "
+        "beat_at_ms = beat_at_ms - CASE WHEN id = $1 THEN 60000 ELSE 0 END",
+        first._owner,
+    )
+    slow = await asyncpg.connect(url)
+    await slow.execute("BEGIN")
+    await slow.execute("UPDATE backburner.job SET model = 'x'")
+    with pytest.raises(StoreUnavailable):
+        await second.abandon(dead_after_s=6.5)
+    await slow.close()
+    assert await second.beat()
+    await second.abandon(dead_after_s=6.5)
+    assert [work.id for work in await claim(second)] == ["a"]
+
+
 async def test_a_bell_that_one_rings_is_heard_by_the_others_who_listen(replica: OpenReplica) -> None:
     first, second = await replica(), await replica()
     tending = [asyncio.create_task(store.tend()) for store in (first, second)]
