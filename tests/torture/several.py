@@ -1,5 +1,5 @@
-"""Several gateways on one PostgreSQL in the place of the one that a trial asks for: what is done to the process
-is done to all of them, each request goes to one of them by chance, and what they log is one log.
+"""Several gateways on one PostgreSQL in the place of the one that a trial asks for: what is done to the
+process is done to all of them, each request goes to one of them by chance, and what they log is one log.
 
 With `REPLICAS=3`, `make torture` plays its trials so.
 """

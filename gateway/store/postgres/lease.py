@@ -19,8 +19,8 @@ from gateway.store.refused import DatabaseRefused
 _GAP_MS = 4_000
 """Between two beats: a longer one says that something was amiss, here or there."""
 _GAP_CUT_OFF_MS = 2_500
-"""The same after a call that failed. One alone, as when a busy database frees the jobs of the dead too slowly, is
-no gap: it would cost those jobs the time of steadiness once more, each time."""
+"""The same after a call that failed. One alone, as when a busy database frees the jobs of the dead too
+slowly, is no gap: it would cost those jobs the time of steadiness once more, each time."""
 _AGREED_MS = 10_000
 """Whoever has said for longer nothing is not asked whether it agrees."""
 _ANSWER_S = 1.5
