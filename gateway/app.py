@@ -167,7 +167,8 @@ async def running(settings: Settings) -> AsyncIterator[Gateway]:
         sender = await HttpSender.open(settings, stack)
         pepper = settings.tenants.read_pepper() or store.pepper
         await store.agree(
-            {"tenants.pepper": hashlib.sha256(pepper).hexdigest(), "tenants.mode": settings.tenants.mode}
+            {"tenants.pepper": hashlib.sha256(pepper).hexdigest(), "tenants.mode": settings.tenants.mode},
+            backends.names,
         )
         engine = Engine(
             store,

@@ -265,8 +265,9 @@ class JobStore(Chores, Protocol):
     async def beat(self) -> bool:
         """Say that this replica lives. False if others took it for dead: what it runs is not its own now."""
 
-    async def agree(self, facts: Mapping[str, str]) -> None:
-        """Say by what this replica goes, by setting; all must go by the same.
+    async def agree(self, facts: Mapping[str, str], backends: Collection[str]) -> None:
+        """Say by what this replica goes, by setting; all must go by the same. And which backends it has, in
+        which they may differ.
 
         Raises:
             DatabaseRefused: Another one that lives goes by something else.
@@ -282,7 +283,7 @@ class JobStore(Chores, Protocol):
         """Live jobs without an owner that must not be run again."""
 
     async def of_other_backends(self, names: Collection[str], *, limit: int) -> list[str]:
-        """Live jobs whose backend is none of these."""
+        """Live jobs whose backend is none of these, nor one that another replica has."""
 
     async def waiting_since(self, accepted_before_ms: int, *, backend: str, limit: int) -> list[str]:
         """Live jobs of a backend that nobody runs, accepted before a time."""

@@ -41,6 +41,7 @@ class Replica:
         self._connector = connector
         self._health = health
         self._id = replica_id
+        self._facts = "{}"
         self.is_first = False
         self._connection: asyncpg.Connection | None = None
         self._was_cut_off = False  # since the last beat: perhaps all were, and nobody is dead
@@ -59,6 +60,8 @@ class Replica:
         middle_ns = (asked_ns + _since_boot_ns()) // 2
         self._offset_ns = row["now_ms"] * 1_000_000 - middle_ns
         self.is_first = row["is_first"]
+        if not row["is_alive"]:
+            await self._tell()
         return bool(row["is_alive"])
 
     async def abandon(self, dead_after_s: float) -> int:
@@ -68,12 +71,17 @@ class Replica:
 
     async def agree(self, facts: str) -> None:
         """Raises: DatabaseRefused, if a gateway that lives goes by other facts; StoreUnavailable."""
-        row = await self._ask("agree", id=self._id, facts=facts, dead_after_ms=_AGREED_MS)
+        self._facts = facts
+        row = await self._tell()
         if row is not None:
             raise DatabaseRefused(
                 f"another gateway works on this database with another value of {row['key']}: it must be the "
                 "same for all of them"
             )
+
+    async def _tell(self) -> Any:
+        """Also when others took us for dead: they forgot it with us."""
+        return await self._ask("agree", id=self._id, facts=self._facts, dead_after_ms=_AGREED_MS)
 
     async def leave(self) -> None:
         """Nothing is ours any more: others may have it at once."""

@@ -267,8 +267,8 @@ class PostgresStore:
     async def beat(self) -> bool:
         return await self._replica.beat()
 
-    async def agree(self, facts: Mapping[str, str]) -> None:
-        await self._replica.agree(json.dumps(dict(facts)))
+    async def agree(self, facts: Mapping[str, str], backends: Collection[str]) -> None:
+        await self._replica.agree(json.dumps({**facts, **{f"backend.{name}": "" for name in backends}}))
 
     async def abandon(self, *, dead_after_s: float) -> None:
         while self._lost_claims:

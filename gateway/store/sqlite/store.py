@@ -246,7 +246,7 @@ class SqliteStore:
     async def beat(self) -> bool:
         return True  # whoever holds the file's lock lives
 
-    async def agree(self, facts: Mapping[str, str]) -> None:
+    async def agree(self, facts: Mapping[str, str], backends: Collection[str]) -> None:
         """There is no other."""
 
     async def abandon(self, *, dead_after_s: float) -> None:

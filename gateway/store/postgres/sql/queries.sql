@@ -305,9 +305,11 @@ ORDER BY pk
 LIMIT :limit;
 
 -- name: of_other_backends
+-- Of gateways with other settings one may have it: their facts say so.
 SELECT id
 FROM backburner.job
 WHERE owner IS NULL AND status IN ('queued', 'in_progress') AND NOT backend = ANY (:backends)
+  AND NOT EXISTS (SELECT 1 FROM backburner.replica WHERE jsonb_exists(facts, 'backend.' || job.backend))
 ORDER BY pk
 LIMIT :limit;
 
