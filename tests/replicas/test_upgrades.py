@@ -1,7 +1,7 @@
 """Gateways that differ, on one PostgreSQL, as in a rolling deploy: other settings, another version.
 
-`make replicas OLD=/path/of/a/checkout ARGS="-k rolling"` rolls from the gateway of that checkout to this one, and
-back; without, both are this one, of other settings.
+`make replicas OLD=/path/of/a/checkout ARGS="-k rolling"` rolls from the gateway of that checkout to this one,
+and back; without, both are this one, of other settings.
 """
 
 from __future__ import annotations

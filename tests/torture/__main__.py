@@ -33,7 +33,8 @@ def main() -> int:
     try:
         for trial in plan.trials:
             results.append(_play(trial, plan, screen))
-            report.write(results)  # each at once: the next one may take an hour
+            if plan.replicas == 1:  # or `make figures` would take these for those of one gateway
+                report.write(results)  # each at once: the next one may take an hour
     except KeyboardInterrupt:
         screen.console.print("Interrupted.")
     screen.table(results)
