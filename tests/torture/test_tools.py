@@ -258,14 +258,14 @@ def test_what_cannot_be_played_is_said(arguments: list[str], environ: dict[str, 
         Plan.read(arguments, environ)
 
 
-async def test_three_gateways_look_like_one_to_a_trial(tmp_path: Path) -> None:
+async def test_several_gateways_look_like_one_to_a_trial(tmp_path: Path) -> None:
     if binaries() is None:
         pytest.skip("there is no PostgreSQL on this machine")
 
     async def play(bench: Bench) -> None:
         model = await bench.model()
         gateway = await bench.gateway(model.url)
-        assert len(gateway.processes) == 3
+        assert len(gateway.processes) == 2
         for number in range(6):
             made = await gateway.call(
                 "POST", "/responses", create_body(f"t.{number}", stream=False, deltas=1)
@@ -276,10 +276,8 @@ async def test_three_gateways_look_like_one_to_a_trial(tmp_path: Path) -> None:
         assert sum(accepted) == (await metrics(gateway)).total("backburner_jobs_accepted_total") == 6
         await gateway.kill9()
         assert not any(one.is_running for one in gateway.processes)
-        await gateway.restart()
-        assert (await gateway.call("GET", f"/responses/{made.json()['id']}")).json()["status"] == "completed"
         await bench.gateway(model.url, store__database_bytes_max=2**24)
 
-    result = await Bench(replace(TRIALS["T1"], play=play), tmp_path, 1, replicas=3).run()
+    result = await Bench(replace(TRIALS["T1"], play=play), tmp_path, 1, replicas=2).run()
     assert (result.failures, result.verdict) == ([], "not played")
     assert "it is about the file of one gateway: store__database_bytes_max" in str(result.obstacle)
