@@ -13,7 +13,6 @@ from pathlib import Path
 import orjson
 import pytest
 
-from demo.postgres import binaries
 from tests.torture import journal, oracle
 from tests.torture.__main__ import Plan
 from tests.torture.journal import Journal, Story
@@ -22,7 +21,6 @@ from tests.torture.oracle import Found, Verdict
 from tests.torture.process import Helper
 from tests.torture.proxy import Proxy
 from tests.torture.trial import TRIALS, Bench, all_trials
-from tests.torture.watch import metrics
 
 TAG, DELTAS = "t.1", 3
 
@@ -256,28 +254,3 @@ def test_what_is_asked_for_is_played(environ: dict[str, str], played: tuple[int,
 def test_what_cannot_be_played_is_said(arguments: list[str], environ: dict[str, str], said: str) -> None:
     with pytest.raises(ValueError, match=re.escape(said)):
         Plan.read(arguments, environ)
-
-
-async def test_several_gateways_look_like_one_to_a_trial(tmp_path: Path) -> None:
-    if binaries() is None:
-        pytest.skip("there is no PostgreSQL on this machine")
-
-    async def play(bench: Bench) -> None:
-        model = await bench.model()
-        gateway = await bench.gateway(model.url)
-        assert len(gateway.processes) == 2
-        for number in range(6):
-            made = await gateway.call(
-                "POST", "/responses", create_body(f"t.{number}", stream=False, deltas=1)
-            )
-            assert (await gateway.ended(made.json()["id"]))["status"] == "completed"
-        pages = [await metrics(one) for one in gateway.processes]
-        accepted = [page.total("backburner_jobs_accepted_total") for page in pages]
-        assert sum(accepted) == (await metrics(gateway)).total("backburner_jobs_accepted_total") == 6
-        await gateway.kill9()
-        assert not any(one.is_running for one in gateway.processes)
-        await bench.gateway(model.url, store__database_bytes_max=2**24)
-
-    result = await Bench(replace(TRIALS["T1"], play=play), tmp_path, 1, replicas=2).run()
-    assert (result.failures, result.verdict) == ([], "not played")
-    assert "it is about the file of one gateway: store__database_bytes_max" in str(result.obstacle)
