@@ -12,7 +12,8 @@
 #   make compat                                the package, installed, and most tests, with every Python that is here;
 #                                              PYTHONS="python3.13 /opt/python/bin/python3.14" names some
 #   make torture                               break it in every way, and see what holds; SHORT=1 in six minutes,
-#                                              ONLY=T1 RUNS=200 one trial, as often as you like
+#                                              ONLY=T1 RUNS=200 one trial, as often as you like; REPLICAS=3 with
+#                                              three gateways on one PostgreSQL
 #   make bench                                 what things cost, beside nginx and others; SHORT=1 in some minutes,
 #                                              ONLY=requests,background AGAINST=docs/charts/run.json GROWTH=1
 #   make reference                             write the pages of docs/ that come from the code

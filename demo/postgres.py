@@ -33,9 +33,10 @@ class Postgres:
 
     Args:
         fsync: Whether commits reach the disk; without, it is faster, and survives all but the machine.
+        primary: Of which it is a standby; None: of none.
     """
 
-    def __init__(self, *, fsync: bool = False) -> None:
+    def __init__(self, *, fsync: bool = False, primary: Postgres | None = None) -> None:
         found = binaries()
         assert found is not None, "look before"
         self._binaries = found
@@ -52,7 +53,13 @@ class Postgres:
             self.port = probe.getsockname()[1]
         self._made = 0
         self._process: subprocess.Popen[bytes] | None = None
-        self._run("initdb", "-D", str(self._data), "-U", self._user, "-A", "trust", "--no-sync", "-E", "UTF8")
+        if primary is None:
+            self._run(
+                "initdb", "-D", str(self._data), "-U", self._user, "-A", "trust", "--no-sync", "-E", "UTF8"
+            )
+        else:
+            where = ("-h", "127.0.0.1", "-p", str(primary.port), "-U", self._user)
+            self._run("pg_basebackup", "-D", str(self._data), *where, "-R", "-c", "fast", "--no-sync")
         self.start()
 
     @property
@@ -107,6 +114,17 @@ class Postgres:
             self._process.send_signal(how)
             self._process.wait(30)
             self._process = None
+
+    def kill9(self) -> None:
+        """All of its processes at once, as when the machine is gone."""
+        self._signal(signal.SIGKILL)
+        assert self._process is not None
+        self._process.wait(30)
+        self._process = None
+
+    def promote(self) -> None:
+        """A standby takes writes from now on."""
+        self._run("pg_ctl", "promote", "-D", str(self._data), "-w")
 
     def pause(self) -> None:
         """It stands still, with all its connections open, until `go_on`."""

@@ -167,7 +167,8 @@ async def running(settings: Settings) -> AsyncIterator[Gateway]:
         sender = await HttpSender.open(settings, stack)
         pepper = settings.tenants.read_pepper() or store.pepper
         await store.agree(
-            {"tenants.pepper": hashlib.sha256(pepper).hexdigest(), "tenants.mode": settings.tenants.mode}
+            {"tenants.pepper": hashlib.sha256(pepper).hexdigest(), "tenants.mode": settings.tenants.mode},
+            backends.names,
         )
         engine = Engine(
             store,
@@ -204,7 +205,7 @@ async def running(settings: Settings) -> AsyncIterator[Gateway]:
             contract=contract,
         )
         receivers = ReceiverRoutes(engine.receivers)
-        overviews, operators, actions = engine.for_operators(backends)
+        overviews, operators, actions, orders = engine.for_operators(backends)
         asked_to_leave = asyncio.Event()
         access = Access(
             server.read_admin_token,
@@ -235,9 +236,11 @@ async def running(settings: Settings) -> AsyncIterator[Gateway]:
             api,
             UiFiles() if settings.ui.page else None,
         )
+        await orders.look()  # before the first job could start
         stack.push_async_callback(engine.stop)
         failed = await engine.start(
-            backends.run(), watch_loop(observer), store.tend(), give_memory_back(), overviews.run()
+            *(backends.run(), watch_loop(observer), store.tend(), give_memory_back()),
+            *(overviews.run(), orders.run()),
         )
         admin = Server(ops.handle, server, observer)
         public = Server(router.handle, server, observer, router.cors.settle)

@@ -24,6 +24,8 @@ EVENTS = {
     "will run again after `after_s`; its backend has sent nothing for `waited_s`.",
     "adopted": "The retry of a create got the response of the first try.",
     "operator": "Somebody changed something by the page, the command line or the admin API (`doing`).",
+    "order": "What an operator has ordered at another gateway, or before the start, holds here now: a pause, its end "
+    "(`resume`), or slots per replica (`limit`; none: those of the settings again).",
     "claim_lost": "Another run or an ending came first; nothing was written.",
     "not_recorded": "A plain answer could not be stored as a turn. The client got it all the same.",
     "tools_omitted": "A request had tools that its backend cannot run; it was served without them.",

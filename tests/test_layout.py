@@ -67,8 +67,10 @@ TRIED_IN = {
     "api/test_passthrough.py": "api/http/heads api/lane/connection core/quick",
     # a store is tried by its contract, and the one in a file by what is done to the file
     "core/test_echo.py": "wire/answers: echo",
-    "store/test_contract.py": "store: bells insight port refused rows sqlite/operations sqlite/store",
-    "store/test_postgres_contract.py": "store/postgres: batches census connecting operations",
+    "store/test_contract.py": (
+        "store: bells insight notes port refused rows sqlite/notes sqlite/operations sqlite/store"
+    ),
+    "store/test_postgres_contract.py": "store/postgres: batches census connecting notes operations",
     "store/test_postgres_store.py": "store/postgres: bells health lease",
     "store/test_items.py": "store: item_keys",
     "store/test_outbox.py": "store: lanes",

@@ -197,7 +197,7 @@ class Backends(Protocol):
 
 
 class Controls(Protocol):
-    """What operators see of backends and can do about them, until the process ends."""
+    """What operators see of backends, and can have done about them."""
 
     def pause(self, name: str, *, is_paused: bool) -> None:
         """Start no more background jobs there, or again. Those that run go on."""
@@ -205,11 +205,11 @@ class Controls(Protocol):
     def is_paused(self, name: str) -> bool: ...
 
     def resize(self, name: str, slots: int | None) -> None:
-        """How many background calls may be under way there, per replica; None: as the settings say.
+        """How many background calls may be under way there, per replica; None: as the settings say. It is
+        `slots_min` at least: gateways may differ in what they keep for plain requests."""
 
-        Raises:
-            ValueError: Not more than are kept for plain requests; the text says so.
-        """
+    def slots_min(self, name: str) -> int:
+        """The least that leaves background calls a slot beside those kept for plain requests."""
 
     def sizes(self, name: str) -> tuple[int, int]:
         """The slots per replica: now, and by the settings."""

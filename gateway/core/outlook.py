@@ -47,7 +47,7 @@ class Around:
     Attributes:
         slots, running: Of its backend: how many jobs may run there, and how many do.
         is_known: The settings have its backend.
-        is_paused: By an operator.
+        paused_for_s: Since an operator has paused it; None: nobody has.
         halted: Why no job is started there: `breaker` | `rest` | `hold`; None: one may.
         barred: Why none of its caller is: `share` | `caller`; None: one may.
         held_until_ms: While background work is held back there, when this job goes all the same.
@@ -65,7 +65,7 @@ class Around:
     slots: int
     running: int
     is_known: bool = True
-    is_paused: bool = False
+    paused_for_s: float | None = None
     halted: str | None = None
     barred: str | None = None
     held_until_ms: int | None = None
@@ -102,10 +102,9 @@ def what_holds(job: Subject, around: Around) -> Outlook:
         return Outlook("draining", "The gateway is shutting down: it goes on after the next start.")
     if not around.can_store:
         return Outlook("store", "The store cannot take output at present, so nothing is started.")
-    if around.is_paused:
-        return Outlook(
-            "paused", f"An operator has paused the queue of {name}: resume it, and jobs start again."
-        )
+    if around.paused_for_s is not None:
+        said = f"An operator has paused the queue of {name}, {span(around.paused_for_s)} ago"
+        return Outlook("paused", f"{said}: resume it, and jobs start again.")
     if job.not_before_ms > now_ms:
         in_s = span((job.not_before_ms - now_ms) / 1000)
         if job.put_offs:

@@ -1,15 +1,15 @@
 """What operators can do: end jobs, run one again, hold a backend's queue, and have a receiver told again.
 
 Each job ends through the one gate (`endings`), and is made anew through the one way in (`Jobs.submit`). What
-is said of backends holds until the process ends: the settings are what lasts.
+is said of backends holds until it is taken back (`orders`).
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 import secrets
-import time
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -20,6 +20,7 @@ from gateway.engine.circumstances import Circumstances
 from gateway.engine.credentials import CallerHeaders
 from gateway.engine.endings import Endings
 from gateway.engine.jobs import Jobs, Repeat, Submission
+from gateway.engine.orders import PAUSE, SLOTS
 from gateway.engine.refusals import previous_not_found, refusing
 from gateway.store.insight import Wanted
 from gateway.wire import calls
@@ -29,8 +30,9 @@ from gateway.wire.response_ids import id_of
 _BULK_MAX = 10_000
 _AT_ONCE = 8
 """Endings under way together: they share commits, and each may hold all events of a job in memory."""
-_PREVIEWS_MAX = 32
 _PREVIEW_S = 120.0
+_TOKEN = re.compile(r"([0-9]{15})-[A-Za-z0-9_-]{22}", re.ASCII)
+"""Until when it is good, in Unix milliseconds, and a secret: in the order of their ends."""
 _SHOWN = 5
 
 
@@ -87,10 +89,10 @@ class Actions:
         self._insight = endings.store.insight
         self._backends = circumstances.backends
         self._controls = circumstances.controls
-        self._runner = circumstances.runner
+        self._orders = circumstances.orders
         self._endings = endings
+        self._clock = endings.clock
         self._jobs = jobs
-        self._previews: OrderedDict[str, tuple[float, Many, list[str]]] = OrderedDict()
 
     # -- jobs
 
@@ -102,7 +104,8 @@ class Actions:
             return await self._endings.end(response_id, CancelRequested())
 
     async def preview(self, doing: Many, wanted: Wanted | None, ids: Collection[str] = ()) -> Preview:
-        """To which jobs it would be done: those of these ids, or all wanted ones, in a state for it."""
+        """To which jobs it would be done: those of these ids, or all wanted ones, in a state for it. It lies
+        in the store: any gateway may be told to do it. Raises: Refusal."""
         if wanted is not None:
             statuses = doing.of if wanted.statuses is None else doing.of.intersection(wanted.statuses)
             with refusing():
@@ -110,26 +113,31 @@ class Actions:
             found, is_all = [facts.id for facts in listing.jobs], listing.before is None
         else:
             found, is_all = list(dict.fromkeys(ids))[:_BULK_MAX], len(ids) <= _BULK_MAX
-        token, now_s = secrets.token_urlsafe(16), time.monotonic()
-        self._previews[token] = now_s + _PREVIEW_S, doing, found
-        if len(self._previews) > _PREVIEWS_MAX:
-            self._previews.popitem(last=False)
+        now_ms = self._clock.now_ms()
+        token = f"{now_ms + int(_PREVIEW_S * 1000):015}-{secrets.token_urlsafe(16)}"
+        with refusing():
+            await self._store.notes.drop_before(_preview(doing), f"{now_ms:015}")
+            await self._store.notes.put(_preview(doing), token, found)
         return Preview(token, len(found), found[:_SHOWN], is_all, _PREVIEW_S)
 
     async def cancel_previewed(self, token: str) -> Cancelled:
         """End what was previewed. Raises: Refusal."""
-        ids = self._confirmed(token, Many.CANCEL)
+        ids = await self._confirmed(token, Many.CANCEL)
         waiting = iter(ids)
         with refusing():
             counts = await asyncio.gather(*(self._cancel_each(waiting) for _ in range(_AT_ONCE)))
         return Cancelled(sum(counts), len(ids) - sum(counts))
 
-    def _confirmed(self, token: str, doing: Many) -> list[str]:
+    async def _confirmed(self, token: str, doing: Many) -> list[str]:
         """The jobs of a preview, once. Raises: Refusal, if it was none of this change."""
-        until_s, meant, ids = self._previews.get(token, (0.0, doing, []))
-        if time.monotonic() > until_s or meant is not doing:
-            raise invalid("This preview is not known, or too old: ask for a new one.", param="token")
-        del self._previews[token]
+        found, stored = _TOKEN.fullmatch(token), None
+        if found is not None and int(found[1]) >= self._clock.now_ms():
+            with refusing():
+                stored = await self._store.notes.take(_preview(doing), token)
+        if stored is None:
+            message = "This preview is not known, was confirmed already, or is too old: ask for a new one."
+            raise invalid(message, param="token")
+        ids: list[str] = stored
         return ids
 
     async def _cancel_each(self, ids: Iterator[str]) -> int:
@@ -143,7 +151,7 @@ class Actions:
         """
         made: list[str] = []
         refused: Counter[str] = Counter()
-        for response_id in reversed(self._confirmed(token, Many.RERUN)):
+        for response_id in reversed(await self._confirmed(token, Many.RERUN)):
             try:
                 made.append(await self.rerun(response_id, request_id=request_id))
             except Refusal as refusal:
@@ -200,22 +208,37 @@ class Actions:
 
     # -- backends
 
-    def pause(self, backend: str, *, is_paused: bool) -> None:
-        """Start no more jobs at a backend, or again; those that run go on. Raises: Refusal."""
+    async def pause(self, backend: str, *, by: str | None) -> None:
+        """Start no more jobs at a backend; those that run go on. Raises: Refusal."""
         self._check(backend)
-        self._controls.pause(backend, is_paused=is_paused)
-        self._runner.ring()
+        with refusing():
+            await self._orders.give(PAUSE, backend, by=by)
 
-    def resize(self, backend: str, slots: int | None) -> None:
+    async def resume(self, backend: str) -> None:
+        """Start jobs there again. Raises: Refusal."""
+        self._check(backend)
+        with refusing():
+            await self._orders.take_back(PAUSE, backend)
+
+    async def resize(self, backend: str, slots: int | None, *, by: str | None) -> None:
         """How many jobs may run at each replica of a backend; None: as the settings say. Raises: Refusal."""
         self._check(backend)
-        try:
-            self._controls.resize(backend, slots)
-        except ValueError as error:
-            raise invalid(f"slots {error}.", param="slots") from None
-        self._runner.ring()
+        least = self._controls.slots_min(backend)
+        if slots is not None and slots < least:
+            message = f"slots must be more than foreground_reserved, which is {least - 1}."
+            raise invalid(message, param="slots")
+        with refusing():
+            if slots is None:
+                await self._orders.take_back(SLOTS, backend)
+            else:
+                await self._orders.give(SLOTS, backend, by=by, slots=slots)
 
     def _check(self, backend: str) -> None:
         if backend not in self._backends.names:
             names = ", ".join(self._backends.names)
             raise Refusal(Fault.NOT_FOUND, f"No backend of this name; there are {names}.", code="not_found")
+
+
+def _preview(doing: Many) -> str:
+    """The kind of note in which a preview of it lies."""
+    return f"preview-{doing}"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from gateway.config import BackgroundSettings
 from gateway.core.call import Backends, Controls
 from gateway.core.outlook import Around
+from gateway.engine.orders import PAUSE, Orders
 from gateway.engine.runner import Runner
 from gateway.store.insight import Details
 from gateway.store.port import JobStore
@@ -28,6 +29,7 @@ class Circumstances:
     store: JobStore
     backends: Backends
     controls: Controls
+    orders: Orders
     runner: Runner
     settings: BackgroundSettings
     is_in_memory_only: Callable[[str], bool]
@@ -45,11 +47,12 @@ class Circumstances:
             return Around(now_ms, 0, 0, is_known=False, attempts_max=self.settings.calls_max)
         held_ms = self.backends.held_until_ms(name, now_ms)
         until_ms = details.created_at_ms + now_ms - held_ms if details and held_ms is not None else None
+        paused_ms = next((each.since_ms for each in self.orders.of(name) if each.doing == PAUSE), None)
         return Around(
             now_ms,
             self.backends.slots(name),
             self.runner.count(name),
-            is_paused=self.controls.is_paused(name),
+            paused_for_s=None if paused_ms is None else max(0, now_ms - paused_ms) / 1000,
             halted=self.backends.halted(name),
             barred=barred,
             held_until_ms=until_ms,

@@ -23,6 +23,7 @@ from gateway.engine.handover import Lease, hand_over
 from gateway.engine.intake import Intake
 from gateway.engine.jobs import Jobs
 from gateway.engine.operators import Operators
+from gateway.engine.orders import Orders
 from gateway.engine.outputs import Outputs
 from gateway.engine.overviews import Overviews
 from gateway.engine.receivers import Receivers
@@ -149,13 +150,16 @@ class Engine:
         """Unix milliseconds by the store's clock."""
         return self._clock.now_ms()
 
-    def for_operators(self, controls: Controls) -> tuple[Overviews, Operators, Actions]:
-        """What operators see in all, and of jobs; and what they can do."""
+    def for_operators(self, controls: Controls) -> tuple[Overviews, Operators, Actions, Orders]:
+        """What operators see in all, and of jobs; what they can do, and have ordered."""
+        names, runner = self._backends.names, self._runner
+        orders = Orders(self._store, controls, names, self._clock, self._observer, runner.ring)
         circumstances = Circumstances(
             self._store,
             self._backends,
             controls,
-            self._runner,
+            orders,
+            runner,
             self._settings,
             self._credentials.is_in_memory_only,
             lambda: self.jobs.is_draining,
@@ -164,6 +168,7 @@ class Engine:
             Overviews(circumstances, self._clock, self._observer, self._reasons),
             Operators(circumstances, self.followers, self._clock, self._observer),
             Actions(circumstances, self._endings, self.jobs),
+            orders,
         )
 
     async def drain(self, timeout_s: float) -> None:

@@ -13,6 +13,7 @@ from gateway.core.job import StoreUnavailable
 from gateway.core.outlook import Subject, what_holds
 from gateway.engine.circumstances import Circumstances
 from gateway.engine.clock import Clock
+from gateway.engine.orders import Order
 from gateway.observe import Observer, line
 from gateway.observe.history import STEP_MS, JobKind, Live
 from gateway.store.insight import Backlog, Crowd, WaitingJobs
@@ -30,6 +31,7 @@ class BackendNow:
         slots: How many jobs may run there in all at this moment; `capacity` by its slots alone.
         slots_per_replica: Now; and by the settings.
         demand: Jobs that wait or run: what to scale on.
+        orders: What operators have said of it, as of a pause, and from where and when.
         halted: Why nothing is started there; None: something may be.
         reasons: How many jobs wait, by what they wait for.
     """
@@ -43,6 +45,7 @@ class BackendNow:
     slots_per_replica: int
     slots_per_replica_default: int
     paused: bool
+    orders: list[Order]
     halted: str | None
     why: str | None
     oldest_waiting_s: float | None
@@ -172,6 +175,7 @@ class Overviews:
             now,
             default,
             self._controls.is_paused(name),
+            self._circumstances.orders.of(name),
             halted,
             told.sentence if told is not None else None,
             _age_s(waiting.oldest_ms if waiting is not None else None, now_ms),

@@ -194,6 +194,10 @@ class Observer(BackendObserver, StoreObserver, WebhookObserver):
             limit=limit,
         )
 
+    def order_heard(self, doing: str, backend: str, *, peer: str | None, limit: int | None) -> None:
+        """What an operator ordered at another gateway, or before the start, holds here now."""
+        line("order", doing=doing, backend=backend, peer=peer, limit=limit)
+
     def claim_lost(self, response_id: str) -> None:
         line("claim_lost", id=response_id, level=logging.DEBUG)
         self.tracing.run_ended(response_id, "lost", "claim_lost")

@@ -99,6 +99,9 @@ class HttpBackends:
     def resize(self, name: str, slots: int | None) -> None:
         self._backends[name].pool.resize(slots)
 
+    def slots_min(self, name: str) -> int:
+        return self._backends[name].pool.capacity_min
+
     def sizes(self, name: str) -> tuple[int, int]:
         backend = self._backends[name]
         return backend.pool.capacity, backend.settings.concurrency_max

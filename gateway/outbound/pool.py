@@ -146,15 +146,15 @@ class Pool:
         return max(0, self.capacity - max(self._reserved, replica.plain))
 
     def resize(self, capacity: int | None) -> None:
-        """Let so many calls be under way at each replica; None: as many as the settings say.
-
-        Raises:
-            ValueError: No background call could be made while plain ones have what is theirs.
-        """
-        if capacity is not None and capacity <= self._reserved:
-            raise ValueError(f"must be more than foreground_reserved, which is {self._reserved}")
-        self.capacity = self._default_capacity if capacity is None else capacity
+        """Let so many calls be under way at each replica, but `capacity_min` at least; None: as many as the
+        settings say."""
+        self.capacity = self._default_capacity if capacity is None else max(capacity, self.capacity_min)
         self._bell.set()
+
+    @property
+    def capacity_min(self) -> int:
+        """With less, no background call could be made while plain ones have what is theirs."""
+        return self._reserved + 1
 
     # -- what came of it
 

@@ -21,6 +21,11 @@ def queue(backend: str) -> Topic:
     return Topic(f"queue:{backend}")
 
 
+def note(kind: str) -> Topic:
+    """A note of a kind may have been written, or taken away."""
+    return Topic(f"note:{kind}")
+
+
 def claim(response_id: str) -> Topic:
     """Somebody may have taken a job from its run: the epoch says whether."""
     return Topic(f"claim:{response_id}")

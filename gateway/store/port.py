@@ -14,6 +14,7 @@ from typing import Protocol
 from gateway.core.job import Claim, Idempotency, Job, NewJob, Outcome, Sealed, Status
 from gateway.store.bells import Bells
 from gateway.store.insight import Insight
+from gateway.store.notes import Notes
 from gateway.store.outbox import Outbox
 from gateway.wire.conversation.items import Turn
 
@@ -79,7 +80,7 @@ class Chores(Protocol):
 
 
 class JobStore(Chores, Protocol):
-    """A store of jobs and their events; with it come its outbox, its bells and its read side."""
+    """A store of jobs and their events; with it come its outbox, its bells, its notes and its read side."""
 
     @property
     def outbox(self) -> Outbox:
@@ -92,6 +93,10 @@ class JobStore(Chores, Protocol):
     @property
     def insight(self) -> Insight:
         """What operators are shown of it."""
+
+    @property
+    def notes(self) -> Notes:
+        """What holds for all gateways, besides jobs."""
 
     @property
     def pepper(self) -> bytes:
@@ -260,8 +265,9 @@ class JobStore(Chores, Protocol):
     async def beat(self) -> bool:
         """Say that this replica lives. False if others took it for dead: what it runs is not its own now."""
 
-    async def agree(self, facts: Mapping[str, str]) -> None:
-        """Say by what this replica goes, by setting; all must go by the same.
+    async def agree(self, facts: Mapping[str, str], backends: Collection[str]) -> None:
+        """Say by what this replica goes, by setting; all must go by the same. And which backends it has, in
+        which they may differ.
 
         Raises:
             DatabaseRefused: Another one that lives goes by something else.
@@ -277,7 +283,7 @@ class JobStore(Chores, Protocol):
         """Live jobs without an owner that must not be run again."""
 
     async def of_other_backends(self, names: Collection[str], *, limit: int) -> list[str]:
-        """Live jobs whose backend is none of these."""
+        """Live jobs whose backend is none of these, nor one that another replica has."""
 
     async def waiting_since(self, accepted_before_ms: int, *, backend: str, limit: int) -> list[str]:
         """Live jobs of a backend that nobody runs, accepted before a time."""

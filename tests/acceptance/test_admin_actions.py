@@ -11,7 +11,7 @@ import pytest
 from tests.acceptance.conftest import StartGateway
 from tests.acceptance.fleet import until
 from tests.acceptance.harness import Gateway, within
-from tests.acceptance.operator import ACTION, done, post, seen
+from tests.acceptance.operator import ACTION, done, get, post, seen
 from tests.acceptance.receivers import Receiver
 from tests.acceptance.replay import Answer, ReplayServer, replay
 from tests.acceptance.test_admin_api import ADMIN, ONE_SLOT, READ, bearer, created, tokens
@@ -115,6 +115,7 @@ async def test_nothing_is_cancelled_by_a_body_that_says_something_else(gateway: 
         {"dry_run": True, "filter": {"colour": "red"}},
         {"token": 7},
         {"token": "x", "ids": []},
+        {"token": "000000000000000-\u0000\ud7ff"},
         [],
     ]
     for body in bodies:
@@ -162,6 +163,34 @@ async def test_slots_are_changed_while_it_runs_and_given_back_to_the_settings(
     (backend,) = (await seen(gateway, "overview"))["backends"]
     assert (backend["running"], backend["slots_per_replica"]) == (3, 1)
     assert (await audit(gateway, "slots"))["limit"] == 3
+
+
+async def test_a_pause_and_changed_slots_outlive_the_gateway_and_say_who_and_when(
+    start_gateway: StartGateway, tokens: dict[str, object]
+) -> None:
+    gateway = await start_gateway(**tokens)
+    admin = {**ACTION, **bearer(ADMIN)}
+    assert (await post(gateway, "backends/default/pause", headers=admin)).status == 200
+    assert (await post(gateway, "backends/default/slots", {"slots": 5}, headers=admin)).status == 200
+    await gateway.kill9()
+    await gateway.restart()
+    waits = await created(gateway)
+    for role, by in ((ADMIN, ["127.0.0.1"] * 2), (READ, [None] * 2)):
+        found = (await get(gateway, "overview", headers=bearer(role))).json()
+        (backend,) = found["backends"]
+        assert (backend["halted"], backend["slots_per_replica"]) == ("paused", 5)
+        assert [order["doing"] for order in backend["orders"]] == ["pause", "slots"]
+        assert [order.get("by") for order in backend["orders"]] == by
+        assert all(0 <= found["now_ms"] - order["since_ms"] < 60_000 for order in backend["orders"])
+        assert "An operator has paused the queue of default, " in backend["why"]
+    assert (await gateway.line(event="order", doing="pause"))["peer"] == "127.0.0.1"
+    assert (await gateway.line(event="order", doing="slots"))["limit"] == 5
+    assert (await post(gateway, "backends/default/resume", headers=admin)).status == 200
+    assert (await gateway.log_of_end(waits))["to"] == "completed"
+    await gateway.kill9()
+    await gateway.restart()
+    found = (await get(gateway, "overview", headers=bearer(READ))).json()
+    assert [order["doing"] for order in found["backends"][0]["orders"]] == ["slots"]
 
 
 async def test_slots_that_cannot_be_are_refused(gateway: Gateway) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
+from typing import Any
 
 from tests.acceptance.harness import Gateway, frames, numbers, payload, within
+from tests.acceptance.operator import done, post, seen
 from tests.support.replicas import (
     ENDINGS,
-    NEVER_ENDS_AT_FIRST,
     TAKEN_OVER_S,
     Replica,
     Replicas,
@@ -19,6 +21,8 @@ from tests.support.replicas import (
     until_ended,
 )
 from tests.torture.model import expected_text
+
+HANGS = {"deltas": 50, "fault": "hang", "after": 5}
 
 
 async def test_any_replica_answers_for_a_response_that_another_one_runs(replicas: Replicas) -> None:
@@ -107,9 +111,7 @@ async def test_a_replica_that_knows_its_callers_by_another_pepper_is_refused(rep
 async def test_what_all_replicas_have_in_common_is_measured_by_one_of_them(replicas: Replicas) -> None:
     gateways = await replicas.start(3, BACKBURNER_UPSTREAM__CONCURRENCY_MAX=1)
     for number in range(3):
-        await create(gateways[number], f"m{number}", stream=False, **NEVER_ENDS_AT_FIRST)
-
-    living_jobs = 3
+        await create(gateways[number], f"m{number}", stream=False, **HANGS)
 
     async def measured_by() -> list[Replica]:
         pages = [await metrics_page(each) for each in replicas.all if each.is_running]
@@ -123,16 +125,64 @@ async def test_what_all_replicas_have_in_common_is_measured_by_one_of_them(repli
             line.rpartition(" ")[2] for page in pages for line in page.splitlines() if "_demand{" in line
         ]
         # Pages are read one after the other, and what a dead owner ran is nobody's until it is taken over:
-        # what waits is counted once as soon as nothing moves. Its second run ends.
-        return firsts if sum(map(float, demands)) in (living_jobs, 3) else []
+        # what waits is counted once as soon as nothing moves.
+        return firsts if sum(map(float, demands)) == 3 else []
 
     async with asyncio.timeout(2 * TAKEN_OVER_S):
         while len(first := await measured_by()) != 1:
             await asyncio.sleep(0.1)
         await first[0].kill9()
-        living_jobs = 2
         while len(await measured_by()) != 1:
             await asyncio.sleep(0.1)
+
+
+async def until_all_see(
+    gateways: list[Replica], seen_by: Callable[[dict[str, Any]], bool], seconds: float = 5
+) -> None:
+    """Until it is so at each of them, of the one backend."""
+    async with asyncio.timeout(seconds):
+        for gateway in gateways:
+            while not seen_by((await seen(gateway, "overview"))["backends"][0]):
+                await asyncio.sleep(0.02)
+
+
+async def test_a_pause_and_changed_slots_hold_at_every_replica_and_at_one_that_comes_later(
+    replicas: Replicas,
+) -> None:
+    one, two = await replicas.start(2)
+    await done(one, "backends/default/pause")
+    await until_all_see([one, two], lambda found: found["paused"])
+    waits = [await create(each, "waits", stream=False, deltas=3) for each in (one, two)]
+    await one.kill9()
+    (late,) = await replicas.start(1)
+    await until_all_see([two, late], lambda found: found["waiting"] == 2)
+    for gateway in (two, late):
+        (backend,) = (await seen(gateway, "overview"))["backends"]
+        assert backend["halted"] == "paused"
+        assert [(each["doing"], each["by"]) for each in backend["orders"]] == [("pause", "127.0.0.1")]
+    assert not await replicas.model.calls()
+    await done(late, "backends/default/slots", {"slots": 1})
+    await until_all_see([two, late], lambda found: found["slots_per_replica"] == 1)
+    await done(two, "backends/default/resume")
+    for response_id in waits:
+        assert (await until_ended(late, response_id))["status"] == "completed"
+    calls = sorted(await replicas.model.calls(), key=lambda call: call.started_at)
+    assert (calls[0].ended_at or 0) <= calls[1].started_at, "one slot, whoever runs it"
+
+
+async def test_what_one_replica_has_previewed_another_cancels_and_once(replicas: Replicas) -> None:
+    one, two = await replicas.start(2)
+    await done(one, "backends/default/pause")
+    await until_all_see([one, two], lambda found: found["paused"])
+    shown = {await create(each, "shown", stream=False) for each in (one, two)}
+    preview = await done(one, "jobs/cancel", {"dry_run": True, "filter": {"state": "queued"}})
+    later = await create(two, "later", stream=False)
+    assert await done(two, "jobs/cancel", {"token": preview["token"]}) == {"cancelled": 2, "over": 0}
+    assert {(await state(one, each))["status"] for each in shown} == {"cancelled"}
+    assert (await state(one, later))["status"] == "queued"
+    for gateway in (one, two):
+        again = await post(gateway, "jobs/cancel", {"token": preview["token"]})
+        assert (again.status, "was confirmed already" in again.error["message"]) == (400, True)
 
 
 async def metrics_page(gateway: Gateway) -> str:

@@ -49,7 +49,12 @@ FULL = replace(FREE, running=4)
         ),
         (FREE, {"not_before_ms": NOW + 9_000}, "retry", "tried again in 9 s"),
         (FREE, {"not_before_ms": NOW + 9_000, "put_offs": 2}, "retry_after", "(429 or 503) 2 times"),
-        (replace(FREE, is_paused=True, halted="breaker"), {}, "paused", "An operator has paused"),
+        (
+            replace(FREE, paused_for_s=300, halted="breaker"),
+            {},
+            "paused",
+            "An operator has paused the queue of gpu, 5 min ago",
+        ),
         (replace(FREE, can_store=False), {}, "store", "nothing is started"),
         (replace(FREE, is_draining=True), {}, "draining", "shutting down"),
         (replace(FREE, is_known=False), {}, "removed", "no backend gpu any more"),

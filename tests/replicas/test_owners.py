@@ -1,7 +1,9 @@
 """In each round, one of three gateways is killed, stopped or cut off from the database, while clients work
 through whichever they come to; whatever they were told holds, at every gateway.
 
-`make replicas RUNS=50` plays fifty rounds, a third of a minute each.
+`make replicas RUNS=50` plays fifty rounds, a third of a minute each. `TROUBLES=stopped AWAY_S=30` makes them
+those of the fault plan's T11, `TROUBLES="cut off,silenced" AWAY_S=10,20,60` those of T12: each is away for so
+long, whatever becomes of its jobs, and comes back without a restart.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -27,8 +30,11 @@ from tests.torture.clients import Crowd, Mix
 from tests.torture.journal import Journal, Story
 
 RUNS = int(os.environ.get("RUNS") or 3)
+AWAYS_S = [float(each) for each in os.environ.get("AWAY_S", "").split(",") if each]
 _CLIENTS = 10
 _MIX = Mix(deltas=(20, 150), paces_ms=(5, 20, 50))
+_MIXES = {"whole": _MIX, "cut": replace(_MIX, faults=("", "", "", "cut"))}
+"""Of answers: all come whole, or the backend breaks a quarter of the first ones off."""
 _SHORT_S = 4.0
 """A gateway that comes back sooner than this is not taken for dead."""
 
@@ -135,19 +141,26 @@ TROUBLES: dict[str, Trouble] = {
     "cut off": (Member.cut_off, Member.let_in),
     "silenced": (Member.silence, Member.hear_again),
 }
+PLAYED = [each for each in os.environ.get("TROUBLES", "").split(",") if each] or list(TROUBLES)
 
 
-@pytest.mark.timeout(120 + 45 * RUNS)
+@pytest.mark.timeout(120 + (45 + max(AWAYS_S, default=0)) * RUNS)
+@pytest.mark.parametrize("answers", _MIXES)
 async def test_whatever_becomes_of_an_owner_nothing_that_was_told_is_taken_back(
-    trio: Trio, replicas: Replicas, tmp_path: Path, record_property: Callable[[str, object], None]
+    trio: Trio,
+    replicas: Replicas,
+    tmp_path: Path,
+    record_property: Callable[[str, object], None],
+    answers: str,
 ) -> None:
     stories: list[Story] = []
     counts: Counter[str] = Counter()
+    mix = _MIXES[answers]
     taken_over_s: list[tuple[float, str]] = []
     for number in range(RUNS):
-        name = list(TROUBLES)[number % len(TROUBLES)]
-        is_short = name != "killed" and random.random() < 0.4
-        async with Journal(tmp_path / f"journal-{number}") as notes, Crowd(trio, notes, _CLIENTS, _MIX):
+        name = PLAYED[number % len(PLAYED)]
+        is_short = not AWAYS_S and name != "killed" and random.random() < 0.4
+        async with Journal(tmp_path / f"journal-{number}") as notes, Crowd(trio, notes, _CLIENTS, mix):
             await asyncio.sleep(random.uniform(0.5, 2))
             member, jobs = await trio.an_owner()
             began_s = time.monotonic()
@@ -158,6 +171,9 @@ async def test_whatever_becomes_of_an_owner_nothing_that_was_told_is_taken_back(
                 taken_s = await asyncio.wait_for(trio.database.until_elsewhere(jobs, member.name), 30)
                 taken_over_s.append((round(taken_s - began_s, 1), name))
                 counts["jobs taken over"] += len(jobs)
+                if AWAYS_S:
+                    away_s = AWAYS_S[number // len(PLAYED) % len(AWAYS_S)]
+                    await asyncio.sleep(began_s + away_s - time.monotonic())
             await TROUBLES[name][1](member)
             if name == "killed":
                 await trio.learn_name(member)

@@ -32,6 +32,7 @@ from gateway.core.job import (
 )
 from gateway.core.reason import Reason
 from gateway.core.tiers import weight
+from gateway.store import bells
 from gateway.store.insight import WaitingJobs, Wanted
 from gateway.store.port import JobStore, Page, QueueLimits, Work
 from gateway.wire.sse import encode, split_frames
@@ -1221,3 +1222,26 @@ async def test_what_operators_see_of_a_job_is_no_content(store: JobStore) -> Non
     assert (facts.id, facts.status, facts.backend, facts.model) == ("a", Status.IN_PROGRESS, "default", "m")
     assert (facts.attempt, facts.event_count, facts.tenant) == (1, 3, TENANT.hex())
     assert "secret" not in repr(facts)
+
+
+async def test_notes_are_kept_by_kind_and_name_and_each_is_taken_once(opened: Open) -> None:
+    store = await opened()
+    notes, rung = store.notes, Counter[str]()
+    with store.bells.listen(lambda: rung.update("a"), bells.note("a")):
+        await notes.put("a", "one", {"slots": 3})
+        await notes.put("a", "b:c", ["x"])
+        await notes.put("a", "one", {"slots": 4})
+    await notes.put("a-", "one", 1)
+    await notes.put("b", "one", None)
+    await notes.put("b", "two", 2)
+    assert rung["a"] == 3
+    await store.close()
+    notes = (await opened()).notes
+    assert await notes.all("a") == {"one": {"slots": 4}, "b:c": ["x"]}
+    assert await notes.all("nothing") == {}
+    await notes.drop_before("b", "two")
+    assert await notes.all("b") == {"two": 2}
+    taken = await asyncio.gather(*(notes.take("a", "b:c") for _ in range(5)))
+    assert (taken.count(["x"]), taken.count(None)) == (1, 4)
+    assert await notes.all("a") == {"one": {"slots": 4}}
+    assert await notes.all("a-") == {"one": 1}

@@ -8,19 +8,14 @@ compared.
 from __future__ import annotations
 
 import asyncio
-import shutil
-import sqlite3
-import tempfile
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, rule
 
-from gateway.config import StoreSettings
 from gateway.core.job import (
     TRANSITIONS,
     Claim,
@@ -35,10 +30,9 @@ from gateway.core.job import (
 )
 from gateway.core.reason import Reason
 from gateway.core.webhooks import UP, Delivery, Endpoint, Standing, Verdict
-from gateway.observe import Observer
 from gateway.store.port import QueueLimits
-from gateway.store.sqlite.store import SqliteStore
 from gateway.wire.sse import encode, split_frames
+from tests.store.homes import FileHome, Home
 from tests.store.jobs import new_job
 
 T = TypeVar("T")
@@ -64,6 +58,7 @@ class Modelled:
     attempt: int = 0
     put_offs: int = 0
     is_owned: bool = False
+    owner: int = 0
     output_shown: bool = False
     expires_at_ms: int | None = None
 
@@ -87,14 +82,15 @@ class StoreMachine(RuleBasedStateMachine):
 
     on_example: ClassVar[list[Callable[[], object]]] = []
     """Told of the end of each."""
+    homes: ClassVar[list[Callable[[], Home]]] = [FileHome]
+    """The last one makes the store of each example."""
     illegal_moves: ClassVar[int] = 0
     """Tried, and refused by the trigger; of all examples."""
 
     def __init__(self) -> None:
         super().__init__()
         self.loop = asyncio.new_event_loop()
-        self.directory = tempfile.TemporaryDirectory()
-        self.path = Path(self.directory.name) / "model.db"
+        self.home = self.homes[-1]()
         self.now_ms = 1000
         self.model: dict[str, Modelled] = {}
         self.untold: dict[str, Status] = {}
@@ -110,19 +106,15 @@ class StoreMachine(RuleBasedStateMachine):
 
     @initialize()
     def open(self) -> None:
-        # Not flushed to disk: what power loss does is not asked here, and it costs most of the time.
-        options = StoreSettings(database=self.path, durability="process", readers=1)
-        self.store = self.run(SqliteStore.open(options, Observer()))
+        self.owners = self.run(self.home.open())
+        self.store = self.owners[0]
         statuses = frozenset(status for status in Status if status.is_terminal)
         self.run(self.store.outbox.set_endpoints([Endpoint("x", statuses, frozenset(), b"")]))
         self.standing = replace(self.standing, probe_at_ms=0)
-        self.owners = [self.store, SqliteStore(self.store._database, Observer())]
 
     def teardown(self) -> None:
-        if hasattr(self, "store"):
-            self.run(self.store.close())
+        self.run(self.home.close())
         self.loop.close()
-        self.directory.cleanup()
         for tell in self.on_example:
             tell()
 
@@ -231,6 +223,7 @@ class StoreMachine(RuleBasedStateMachine):
             if job.status is Status.QUEUED:
                 job.move(Status.IN_PROGRESS)
             job.is_owned, job.epoch, job.attempt = True, job.epoch + 1, job.attempt + 1
+            job.owner = owner
             job.events = job.events[:3]
             assert (claim.epoch, claim.job.attempt) == (job.epoch, job.attempt)
             assert claim.job.put_offs == job.put_offs
@@ -267,7 +260,7 @@ class StoreMachine(RuleBasedStateMachine):
             with pytest.raises(ClaimLost):
                 self.run(work)
         elif status not in TRANSITIONS[job.status]:
-            with pytest.raises(sqlite3.IntegrityError, match="illegal move"):
+            with pytest.raises(self.home.illegal, match="illegal move"):
                 self.run(work)
         else:
             self.run(work)
@@ -305,7 +298,7 @@ class StoreMachine(RuleBasedStateMachine):
             assert claim is None
             return multiple()
         assert claim is not None
-        job.is_owned, job.epoch = True, job.epoch + 1
+        job.is_owned, job.epoch, job.owner = True, job.epoch + 1, owner
         if finishes:
             self._finish(claim, Status.CANCELLED)
         return claim
@@ -337,11 +330,8 @@ class StoreMachine(RuleBasedStateMachine):
         if job is None or status is job.status or status in TRANSITIONS[job.status]:
             return
         times = (1, 2**40) if status.is_terminal else (None, None)
-        statement = "UPDATE job SET status = ?, finished_at_ms = ?, expires_at_ms = ? WHERE id = ?"
-        work = self.store._writer.ask(
-            lambda raw: raw.execute(statement, (status.value, *times, name)) and None
-        )
-        with pytest.raises(sqlite3.IntegrityError, match="illegal move"):
+        work = self.home.move(name, (status.value, *times))
+        with pytest.raises(self.home.illegal, match="illegal move"):
             self.run(work)
         StoreMachine.illegal_moves += 1
 
@@ -399,22 +389,12 @@ class StoreMachine(RuleBasedStateMachine):
         for name, job in self.model.items():
             if not self.is_there(name):
                 job.events = []
-        rows = self.run(
-            self.store._read(lambda raw: {row["id"] for row in raw.execute("SELECT id FROM job")})
-        )
-        assert rows == set(self.model)
+        assert self.run(self.home.rows()) == set(self.model)
 
     @rule(is_clean=st.booleans())
     def restart(self, is_clean: bool) -> None:
-        """The process ends, or is killed: then the next one finds the file and its log as they lay."""
-        before = self.path
-        self.path = Path(self.directory.name) / f"model-{len(list(Path(self.directory.name).iterdir()))}.db"
-        if is_clean:
-            self.run(self.store.close())
-        for suffix in ("", "-wal"):
-            if (left := before.with_name(before.name + suffix)).exists():
-                shutil.copy(left, self.path.with_name(self.path.name + suffix))
-        self.run(self.store.close())
+        """The process ends, or is killed: then the next one finds what it left as it lay."""
+        self.run(self.home.leave(is_clean=is_clean))
         self.open()
         self.run(self.store.abandon(dead_after_s=0))
         for job in self.model.values():
@@ -495,5 +475,7 @@ class StoreMachine(RuleBasedStateMachine):
         assert set(overdue) == {
             name
             for name, job in self.model.items()
-            if not job.status.is_terminal and job.deadline_ms <= self.now_ms
+            if not job.status.is_terminal
+            and job.deadline_ms
+            <= self.now_ms - (self.home.late_elsewhere_ms if job.is_owned and job.owner else 0)
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Any
@@ -16,6 +17,7 @@ from gateway.core.job import Claim, ClaimLost, Idempotency, Status, StoreUnavail
 from gateway.observe import Observer
 from gateway.store.bells import response
 from gateway.store.insight import Wanted
+from gateway.store.postgres.queries import MIGRATIONS, Migration
 from gateway.store.postgres.store import PostgresStore
 from gateway.store.refused import DatabaseDamaged, DatabaseRefused, DatabaseUnreachable
 from tests.store.exercise import (
@@ -214,6 +216,28 @@ async def test_the_dead_are_cut_off_whatever_locks_they_hold(replica: OpenReplic
     stuck.terminate()
 
 
+async def test_jobs_of_the_dead_that_are_freed_too_slowly_once_are_freed_at_the_next_beat(
+    replica: OpenReplica, url: str
+) -> None:
+    first, second = await replica(), await replica(busy_timeout_s=1)
+    await started(first, "a")
+    await run_sql(
+        url,
+        "UPDATE backburner.replica SET steady_since_ms = steady_since_ms - 60000, "
+        "beat_at_ms = beat_at_ms - CASE WHEN id = $1 THEN 60000 ELSE 0 END",
+        first._owner,
+    )
+    slow = await asyncpg.connect(url)
+    await slow.execute("BEGIN")
+    await slow.execute("UPDATE backburner.job SET model = 'x'")
+    with pytest.raises(StoreUnavailable):
+        await second.abandon(dead_after_s=6.5)
+    await slow.close()
+    assert await second.beat()
+    await second.abandon(dead_after_s=6.5)
+    assert [work.id for work in await claim(second)] == ["a"]
+
+
 async def test_a_bell_that_one_rings_is_heard_by_the_others_who_listen(replica: OpenReplica) -> None:
     first, second = await replica(), await replica()
     tending = [asyncio.create_task(store.tend()) for store in (first, second)]
@@ -234,14 +258,89 @@ async def test_a_bell_that_one_rings_is_heard_by_the_others_who_listen(replica: 
         await asyncio.wait(tending)
 
 
+async def test_that_notifications_come_no_more_is_noticed_when_nobody_has_anything_to_tell(
+    replica: OpenReplica, way: Way, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.store.postgres.bells._TRY_S", 0.1)
+    store = await replica(way, busy_timeout_s=0.3)
+    tending = asyncio.create_task(store.tend())
+    try:
+        async with asyncio.timeout(10):
+            while not store.bells._is_heard:
+                await asyncio.sleep(0.01)
+            way.flows.clear()
+            while store.bells._is_heard:
+                await asyncio.sleep(0.01)
+            way.flows.set()
+            while not store.bells._is_heard:
+                await asyncio.sleep(0.01)
+    finally:
+        way.flows.set()
+        tending.cancel()
+        await asyncio.wait([tending])
+
+
 async def test_all_go_by_the_same_facts_or_not_at_all(replica: OpenReplica) -> None:
     first, second = await replica(), await replica()
-    await first.agree({"tenants.pepper": "one"})
-    await second.agree({"tenants.pepper": "one"})
+    await first.agree({"tenants.pepper": "one"}, ["gpu"])
+    await second.agree({"tenants.pepper": "one"}, ["cpu"])
     third = await replica()
     with pytest.raises(DatabaseRefused, match=r"another value of tenants\.pepper"):
-        await third.agree({"tenants.pepper": "two"})
+        await third.agree({"tenants.pepper": "two"}, [])
     assert first.pepper == second.pepper == third.pepper
+
+
+async def test_a_job_of_a_backend_that_only_another_gateway_has_is_left_to_that_one(
+    replica: OpenReplica, url: str
+) -> None:
+    """As in a rolling deploy that adds a backend, or takes one away."""
+    old, new = await replica(), await replica()
+    await old.agree({}, ["default"])
+    await new.agree({}, ["default", "gpu"])
+    await create(old, "a", backend="gpu")
+    await create(old, "b", backend="gone")
+    assert await old.of_other_backends(["default"], limit=9) == ["b"]
+    await run_sql(url, "DELETE FROM backburner.replica WHERE id = $1", new._owner)
+    assert not await new.beat(), "it was taken for dead"
+    assert await old.of_other_backends(["default"], limit=9) == ["b"], "and has said again what it has"
+    await new.close()
+    assert await old.of_other_backends(["default"], limit=9) == ["a", "b"]
+
+
+_LATER = """
+ALTER TABLE backburner.job ADD COLUMN later text NOT NULL DEFAULT 'x';
+ALTER TABLE backburner.call ADD COLUMN later text NOT NULL DEFAULT 'x';
+CREATE TABLE backburner.later (name text PRIMARY KEY);
+"""
+
+
+async def test_an_older_gateway_works_on_while_a_newer_one_changes_the_tables_and_starts_again_after(
+    replica: OpenReplica, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = await replica()
+
+    async def a_whole_life(store: PostgresStore, name: str) -> None:
+        await started(store, name)  # all statements of a run, prepared on the connections of that store
+        claimed = await store.take_over(name)
+        assert claimed is not None
+        await store.append(claimed, 3, 1, event(3), has_output=True)
+        await store.finish(claimed, ending(4), now_ms=NOW, expires_at_ms=EXPIRY)
+        assert (await found(store, name)).status is Status.COMPLETED
+        assert (await store.insight.details(name)) is not None
+        await store.notes.put("a", name, 1)
+        await store.sweep(now_ms=NOW)
+
+    await a_whole_life(old, "before")
+    with monkeypatch.context() as newer:
+        newer.setattr("gateway.store.postgres.opening.MIGRATIONS", [*MIGRATIONS, Migration(9999, _LATER)])
+        new = await replica()
+    for number in range(3):
+        await a_whole_life(old, f"old{number}")
+        await a_whole_life(new, f"new{number}")
+    again = await replica()
+    await a_whole_life(again, "again")
+    assert (await found(again, "before")).status is Status.COMPLETED
+    assert [row["later"] for row in await run_sql(url, "SELECT later FROM backburner.job")] == ["x"] * 8
 
 
 async def test_sweeps_of_several_gateways_take_each_job_once(replica: OpenReplica) -> None:
@@ -335,6 +434,25 @@ async def test_idle_connections_that_were_cut_are_nobody_s_trouble(replica: Open
 
 
 # -- at the start
+
+
+async def test_of_several_hosts_one_that_says_nothing_costs_a_little_time_and_once(
+    url: str, replica: OpenReplica, way: Way
+) -> None:
+    """As the machine of a primary that is gone, with a standby that was promoted in its place."""
+    port = url.split(":")[2].split("/")[0]
+    settings = StoreSettings(
+        url=SecretStr(url.replace(f":{port}/", f":{way.port},127.0.0.1:{port}/")), connect_timeout_s=1
+    )
+    way.flows.clear()
+    store = await PostgresStore.open(settings, Observer())
+    try:
+        started_s = time.monotonic()
+        await create(store, "a")  # by connections that were not open yet
+        await found(store, "a")
+        assert time.monotonic() - started_s < 1
+    finally:
+        await store.close()
 
 
 async def test_the_first_gateways_make_the_tables_together(url: str) -> None:

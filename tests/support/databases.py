@@ -19,7 +19,10 @@ _CLEAR = """
 DO $$ DECLARE tables text; BEGIN
     SELECT string_agg(format('backburner.%I', tablename), ', ') INTO tables
     FROM pg_tables WHERE schemaname = 'backburner' AND tablename NOT IN ('migration', 'meta');
-    IF tables IS NOT NULL THEN EXECUTE 'TRUNCATE ' || tables; END IF;
+    IF tables IS NOT NULL THEN
+        EXECUTE 'TRUNCATE ' || tables;
+        DELETE FROM backburner.meta WHERE key LIKE 'note:%';
+    END IF;
 END $$
 """
 

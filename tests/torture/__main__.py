@@ -2,7 +2,8 @@
 
 Environment: `SHORT=1` plays fewer rounds, about six minutes in all, and leaves out those that measure for
 minutes; `ONLY=T1,T9` plays these; `RUNS=200` gives the number of rounds; `WITHOUT=fence` takes a guard away
-from every gateway, so that a trial can be seen to fail.
+from every gateway, so that a trial can be seen to fail; `REPLICAS=3` plays on three gateways that share a
+PostgreSQL, where a trial is not about the file.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ def main() -> int:
     try:
         for trial in plan.trials:
             results.append(_play(trial, plan, screen))
-            report.write(results)  # each at once: the next one may take an hour
+            if plan.replicas == 1:  # or `make figures` would take these for those of one gateway
+                report.write(results)  # each at once: the next one may take an hour
     except KeyboardInterrupt:
         screen.console.print("Interrupted.")
     screen.table(results)
@@ -46,12 +48,14 @@ class Plan:
     Attributes:
         runs: Rounds of each trial; None: as many as it says itself, of which there are two kinds.
         without: The guard that is taken away.
+        replicas: How many processes each gateway is.
     """
 
     trials: list[Trial]
     runs: int | None
     is_short: bool
     without: str | None
+    replicas: int
 
     @classmethod
     def read(cls, arguments: list[str], environ: Mapping[str, str]) -> Plan:
@@ -75,7 +79,10 @@ class Plan:
             for trial in trials
             if trial.name.lower() in named or not (named or (is_short and trial.short_runs is None))
         ]
-        return cls(chosen, int(runs) if runs else None, is_short, without)
+        replicas = environ.get("REPLICAS") or "1"
+        if not (replicas.isascii() and replicas.isdecimal() and 0 < int(replicas) < 10):
+            raise ValueError(f"REPLICAS: a number of gateways, from 1 to 9, not {replicas!r}")
+        return cls(chosen, int(runs) if runs else None, is_short, without, int(replicas))
 
     def runs_of(self, trial: Trial) -> int:
         """How many rounds of it are to be played."""
@@ -86,7 +93,8 @@ def _play(trial: Trial, plan: Plan, screen: report.Screen) -> Result:
     directory = Path(tempfile.mkdtemp(prefix=f"torture-{trial.name}-"))
     runs = plan.runs_of(trial)
     with screen.playing(trial, runs) as progress:
-        result = asyncio.run(Bench(trial, directory, runs, without=plan.without, progress=progress).run())
+        bench = Bench(trial, directory, runs, without=plan.without, replicas=plan.replicas, progress=progress)
+        result = asyncio.run(bench.run())
     if result.is_passed:
         shutil.rmtree(directory)
     screen.ended(result, None if result.is_passed else directory)

@@ -47,6 +47,11 @@ class Gateway(Process):
         self.place = directory
         self._log = (directory / "gateway.log").open("ab", buffering=0)
 
+    @property
+    def processes(self) -> list[Gateway]:
+        """Those that it is: itself, or several."""
+        return [self]
+
     def set(self, **settings: object) -> None:
         """Settings of the next processes."""
         self._environ |= {f"BACKBURNER_{name.upper()}": str(value) for name, value in settings.items()}

@@ -248,6 +248,7 @@ def test_what_is_asked_for_is_played(environ: dict[str, str], played: tuple[int,
         ([], {"RUNS": "many"}, "RUNS: a number of rounds, above 0, not 'many'"),
         ([], {"RUNS": "0"}, "RUNS"),
         ([], {"WITHOUT": "x"}, "no guard is called 'x'; there are: fence"),
+        ([], {"REPLICAS": "all"}, "REPLICAS: a number of gateways, from 1 to 9, not 'all'"),
     ],
 )
 def test_what_cannot_be_played_is_said(arguments: list[str], environ: dict[str, str], said: str) -> None:

@@ -18,12 +18,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from demo.postgres import Postgres, binaries, postgres
 from tests.acceptance.harness import within
+from tests.acceptance.spread import front
 from tests.torture import trials
 from tests.torture.gateway import Gateway
 from tests.torture.model import Model
 from tests.torture.process import NotStarted
 from tests.torture.proxy import Proxy
+from tests.torture.several import Several
 
 Play = Callable[["Bench"], Awaitable[None]]
 
@@ -128,6 +131,7 @@ class Bench:
     Args:
         directory: Empty, and the trial's own.
         without: A guard (see `launch`) that every gateway of this bench goes without.
+        replicas: How many processes each gateway is, on a PostgreSQL if there is more than one.
         progress: Told of every round: how many are done, and the figures so far.
     """
 
@@ -138,12 +142,15 @@ class Bench:
         runs: int,
         *,
         without: str | None = None,
+        replicas: int = 1,
         progress: Callable[[int, dict[str, Any]], None] = lambda done, figures: None,
     ) -> None:
         self.directory = directory
         self.runs = runs
         self.result = Result(trial, runs)
         self.without = without
+        self.replicas = replicas
+        self._databases: Postgres | None = None
         self._progress = progress
         self._stack = AsyncExitStack()
         self._started = 0
@@ -196,11 +203,11 @@ class Bench:
         **settings: object,
     ) -> Gateway:
         """A gateway on a file of its own, started and ready; settings as `background__retention_s=5`."""
-        gateway = self.prepared(upstream, tolerates_defects=tolerates_defects, flags=flags, **settings)
+        gateway = await self.prepared(upstream, tolerates_defects=tolerates_defects, flags=flags, **settings)
         await gateway.start()
         return gateway
 
-    def prepared(
+    async def prepared(
         self,
         upstream: str,
         *,
@@ -212,9 +219,29 @@ class Bench:
         self._started += 1
         directory = self.directory / f"gateway-{self._started}"
         directory.mkdir(mode=0o700)
-        gateway = Gateway(upstream, directory, self.without, *flags, **settings)
+        if self.replicas == 1:
+            gateway = Gateway(upstream, directory, self.without, *flags, **settings)
+        else:
+            front_door = await self._stack.enter_async_context(front())
+            url = await self.database()
+            gateway = Several(
+                self.replicas, front_door, url, upstream, directory, self.without, *flags, **settings
+            )
         self._stack.push_async_callback(self._end, gateway, tolerates_defects)
         return gateway
+
+    async def database(self) -> str:
+        """The URL of an empty one, of a PostgreSQL that ends with the bench."""
+        if self._databases is None:
+            if binaries() is None:
+                raise NotStarted("there is no PostgreSQL on this machine")
+            self._databases = self._stack.enter_context(postgres())
+        return await self._databases.new_database()
+
+    @property
+    def takeover_s(self) -> float:
+        """What dead processes had is with others by then, or with their next ones: of a file, at once."""
+        return 0.0 if self.replicas == 1 else 8.0
 
     async def _end(self, gateway: Gateway, tolerates_defects: bool) -> None:
         await gateway.end()

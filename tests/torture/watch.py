@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,7 +54,7 @@ class Watch:
     async def _look(self) -> None:
         while True:
             with suppress(OSError):  # it has just ended
-                self.samples.append(look(self._gateway))
+                self.samples.append(_together([look(each) for each in self._gateway.processes]))
             await asyncio.sleep(self._every_s)
 
     def rss_max(self) -> int:
@@ -61,6 +62,17 @@ class Watch:
 
     def between(self, start: float, end: float) -> list[Sample]:
         return [sample for sample in self.samples if start <= sample.at <= end]
+
+
+def _together(samples: list[Sample]) -> Sample:
+    """Of several processes: the largest, and what they take in all."""
+    return Sample(
+        samples[0].at,
+        max(each.rss_bytes for each in samples),
+        sum(each.cpu_s for each in samples),
+        sum(each.files for each in samples),
+        sum(each.wal_bytes for each in samples),
+    )
 
 
 def look(gateway: Gateway) -> Sample:
@@ -126,6 +138,11 @@ class Metrics:
 
 
 async def metrics(gateway: Gateway) -> Metrics:
-    async with aiohttp.ClientSession() as session, session.get(f"{gateway.admin}/metrics") as answer:
-        lines = [line.rpartition(" ") for line in (await answer.text()).splitlines() if line[0] != "#"]
-    return Metrics({name: float(value) for name, _, value in lines})
+    """Of several processes the sum."""
+    samples: Counter[str] = Counter()
+    async with aiohttp.ClientSession() as session:
+        for each in gateway.processes:
+            async with session.get(f"{each.admin}/metrics") as answer:
+                lines = [line.rpartition(" ") for line in (await answer.text()).splitlines()]
+            samples.update({name: float(value) for name, _, value in lines if name[0] != "#"})
+    return Metrics(dict(samples))

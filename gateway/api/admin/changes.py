@@ -32,7 +32,9 @@ class Changes:
         self._now_ms = now_ms
         self._leave = leave
 
-    def of(self, parts: list[str], said: dict[str, Any], request_id: str) -> Callable[[], Awaitable[Done]]:
+    def of(
+        self, parts: list[str], said: dict[str, Any], request_id: str, peer: str | None
+    ) -> Callable[[], Awaitable[Done]]:
         """The one that a path means, to be made. Raises: Refusal, if there is none."""
         match parts:
             case ["jobs", "cancel"]:
@@ -46,9 +48,9 @@ class Changes:
             case ["jobs", response_id, "resend"]:
                 return lambda: self._resend(response_id)
             case ["backends", name, "pause" | "resume" as what]:
-                return lambda: self._pause(name, what)
+                return lambda: self._pause(name, what, peer)
             case ["backends", name, "slots"]:
-                return lambda: self._resize(name, said)
+                return lambda: self._resize(name, said, peer)
             case ["webhooks", name, "enable"]:
                 return lambda: self._enable(name)
             case ["drain"]:
@@ -96,11 +98,11 @@ class Changes:
         audit = {"doing": "resend", "response_id": response_id, "count": count}
         return {"sent_again": count, "disabled": disabled}, audit
 
-    async def _pause(self, name: str, what: str) -> Done:
-        self._actions.pause(name, is_paused=what == "pause")
+    async def _pause(self, name: str, what: str, peer: str | None) -> Done:
+        await (self._actions.pause(name, by=peer) if what == "pause" else self._actions.resume(name))
         return {"backend": name, "paused": what == "pause"}, {"doing": what, "backend": name}
 
-    async def _resize(self, name: str, said: dict[str, Any]) -> Done:
+    async def _resize(self, name: str, said: dict[str, Any], peer: str | None) -> Done:
         slots = said.get("slots")
         is_number = isinstance(slots, int) and not isinstance(slots, bool) and 1 <= slots <= _SLOTS_MAX
         if said.keys() != {"slots"} or not (slots is None or is_number):
@@ -109,7 +111,7 @@ class Changes:
                 "settings.",
                 param="slots",
             )
-        self._actions.resize(name, slots)
+        await self._actions.resize(name, slots, by=peer)
         return {"backend": name, "slots": slots}, {"doing": "slots", "backend": name, "limit": slots}
 
     async def _enable(self, name: str) -> Done:

@@ -237,7 +237,7 @@ class AdminApi:
     # -- doing
 
     async def _act(self, request: web.BaseRequest, parts: list[str], role: Role, request_id: str) -> Answer:
-        act = self._changes.of(parts, await _body(request), request_id)
+        act = self._changes.of(parts, await _body(request), request_id, request.remote)
         # Shielded: whoever hangs up leaves nothing half done, or unsaid.
         return _json(await asyncio.shield(self._done(act, role, request.remote)))
 

@@ -13,12 +13,13 @@ from gateway.engine.overviews import Overview
 
 
 def overview(found: Overview, *, shows_addresses: bool) -> dict[str, Any]:
-    """Backends with their replicas; where these are only for those who may change things."""
+    """Backends with their replicas and orders; addresses are only for those who may change things."""
     shown = asdict(found)
-    for backend in shown["backends"]:
+    for backend in shown["backends"] if not shows_addresses else ():
         for replica in backend["replicas"]:
-            if not shows_addresses:
-                replica.pop("url", None)
+            replica.pop("url", None)
+        for order in backend["orders"]:
+            order.pop("by", None)
     return shown
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import asyncpg
@@ -33,6 +33,8 @@ _LOOK_S = 1.0
 _LOOK_UNHEARD_S = 0.25
 """Where notifications do not come through: the connection failed, or a pooler takes them."""
 _RECONNECT_S = 0.5
+_TRY_S = 5.0
+"""So often a connection on which nothing was told is tried: one to a machine that is gone says nothing."""
 _RESPONSE = response("")
 _WANTED = wanted("")
 
@@ -109,7 +111,9 @@ class PostgresBells(LocalBells):
     async def _send(self, connection: asyncpg.Connection) -> None:
         connection.add_termination_listener(lambda _: self._has_some.set())
         while True:
-            await self._has_some.wait()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_TRY_S):
+                    await self._has_some.wait()
             if connection.is_closed():
                 raise ConnectionError("it was closed")
             self._has_some.clear()

@@ -24,25 +24,46 @@ _CROSSED_MAX = 5
 class Connector:
     """Opens connections of one gateway.
 
+    Where the address names several hosts, it is one of those that take writes: a standby that was promoted
+    is found without a word from anybody. The one that answered last is asked first.
+
     Attributes:
         timeout_s: Longest wait for one answer.
     """
 
     def __init__(self, settings: StoreSettings, replica_id: str) -> None:
         self._settings = settings
+        assert settings.url is not None, "the settings name a database"
+        self._urls = one_by_one(settings.url.get_secret_value())
+        self._next = 0
         self.name = f"backburner {replica_id}"
         self.timeout_s = settings.busy_timeout_s
 
     async def connect(self) -> asyncpg.Connection:
-        """Raises: OSError, asyncpg.PostgresError, ValueError."""
+        """Raises: OSError, asyncpg.PostgresError, asyncpg.InternalClientError, ValueError."""
+        start, count = self._next, len(self._urls)
+        for number in range(start, start + count):
+            # Also if whoever asked has no time to wait for this one: a machine that is gone says nothing.
+            self._next = (number + 1) % count
+            try:
+                connection = await self._connect(self._urls[number % count])
+            except FAILURES:
+                if number == start + count - 1:
+                    raise
+            else:
+                self._next = number % count
+                return connection
+        raise AssertionError("there is one at least")
+
+    async def _connect(self, url: str) -> asyncpg.Connection:
         settings = self._settings
-        assert settings.url is not None, "the settings name a database"
         return await asyncpg.connect(
-            settings.url.get_secret_value(),
+            url,
             timeout=settings.connect_timeout_s,
             command_timeout=self.timeout_s,
             statement_cache_size=0 if settings.pooler else 200,
             server_settings={"application_name": self.name} if settings.pooler else self._session(),
+            target_session_attrs="read-write" if len(self._urls) > 1 else None,
         )
 
     def _session(self) -> dict[str, str]:
@@ -144,6 +165,15 @@ class Connections:
         while not self._free.empty():
             if (connection := self._free.get_nowait()) is not None:
                 await closed(connection)
+
+
+def one_by_one(url: str) -> list[str]:
+    """The addresses of the hosts that one names, separated by commas. Each is asked by itself: together they
+    would share one time limit, which the first, when it is gone, would use up."""
+    scheme, _, rest = url.partition("://")
+    place, slash, path = rest.partition("/")
+    user, at, hosts = place.rpartition("@")
+    return [f"{scheme}://{user}{at}{host}{slash}{path}" for host in hosts.split(",")]
 
 
 async def rows_of(connection: asyncpg.Connection, query: Query, **given: Any) -> list[Any]:

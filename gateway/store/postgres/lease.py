@@ -18,6 +18,9 @@ from gateway.store.refused import DatabaseRefused
 
 _GAP_MS = 4_000
 """Between two beats: a longer one says that something was amiss, here or there."""
+_GAP_CUT_OFF_MS = 2_500
+"""The same after a call that failed. One alone, as when a busy database frees the jobs of the dead too
+slowly, is no gap: it would cost those jobs the time of steadiness once more, each time."""
 _AGREED_MS = 10_000
 """Whoever has said for longer nothing is not asked whether it agrees."""
 _ANSWER_S = 1.5
@@ -38,6 +41,7 @@ class Replica:
         self._connector = connector
         self._health = health
         self._id = replica_id
+        self._facts = "{}"
         self.is_first = False
         self._connection: asyncpg.Connection | None = None
         self._was_cut_off = False  # since the last beat: perhaps all were, and nobody is dead
@@ -51,11 +55,13 @@ class Replica:
         """Say that we live. False: others took us for dead. Raises: StoreUnavailable."""
         asked_ns = _since_boot_ns()
         self.is_first = False
-        row = await self._ask("beat", id=self._id, gap_ms=0 if self._was_cut_off else _GAP_MS)
+        row = await self._ask("beat", id=self._id, gap_ms=_GAP_CUT_OFF_MS if self._was_cut_off else _GAP_MS)
         self._was_cut_off = False
         middle_ns = (asked_ns + _since_boot_ns()) // 2
         self._offset_ns = row["now_ms"] * 1_000_000 - middle_ns
         self.is_first = row["is_first"]
+        if not row["is_alive"]:
+            await self._tell()
         return bool(row["is_alive"])
 
     async def abandon(self, dead_after_s: float) -> int:
@@ -65,12 +71,17 @@ class Replica:
 
     async def agree(self, facts: str) -> None:
         """Raises: DatabaseRefused, if a gateway that lives goes by other facts; StoreUnavailable."""
-        row = await self._ask("agree", id=self._id, facts=facts, dead_after_ms=_AGREED_MS)
+        self._facts = facts
+        row = await self._tell()
         if row is not None:
             raise DatabaseRefused(
                 f"another gateway works on this database with another value of {row['key']}: it must be the "
                 "same for all of them"
             )
+
+    async def _tell(self) -> Any:
+        """Also when others took us for dead: they forgot it with us."""
+        return await self._ask("agree", id=self._id, facts=self._facts, dead_after_ms=_AGREED_MS)
 
     async def leave(self) -> None:
         """Nothing is ours any more: others may have it at once."""

@@ -10,7 +10,7 @@ import asyncpg
 from gateway.config import StoreSettings
 from gateway.observe import line
 from gateway.store.postgres.connecting import Connector, closed
-from gateway.store.postgres.health import FAILURES, is_lost
+from gateway.store.postgres.health import FAILURES, is_crossed, is_lost
 from gateway.store.postgres.queries import MIGRATIONS, QUERIES
 from gateway.store.refused import DatabaseDamaged, DatabaseRefused, DatabaseUnreachable
 
@@ -35,7 +35,8 @@ async def prepare(settings: StoreSettings, connector: Connector) -> bytes:
         raise DatabaseRefused("store.url is no address of a database") from None
     except FAILURES as error:
         reason = f"the database cannot be used: {type(error).__name__}: {error}"
-        raise (DatabaseUnreachable if is_lost(error) else DatabaseRefused)(reason) from None
+        may_pass = is_lost(error) or is_crossed(error)  # a step waits in vain for others to let go of a table
+        raise (DatabaseUnreachable if may_pass else DatabaseRefused)(reason) from None
     finally:
         if connection is not None:
             await closed(connection)

@@ -31,6 +31,7 @@ from gateway.store.postgres.census import PostgresInsight
 from gateway.store.postgres.connecting import Connections, Connector
 from gateway.store.postgres.health import Health
 from gateway.store.postgres.lease import Replica
+from gateway.store.postgres.notes import PostgresNotes
 from gateway.store.postgres.opening import prepare
 from gateway.store.postgres.outbox import PostgresOutbox
 from gateway.store.postgres.pages import Pages
@@ -62,6 +63,7 @@ class PostgresStore:
         self.bells = PostgresBells(connector, replica_id, is_quiet=settings.pooler)
         self.insight = PostgresInsight(self._reading)
         self.outbox = PostgresOutbox(self._reading, self.bells, replica_id)
+        self.notes = PostgresNotes(self._reading, self.bells)
         self.pepper = pepper
         self.wall_ns = self._replica.wall_ns
 
@@ -265,8 +267,8 @@ class PostgresStore:
     async def beat(self) -> bool:
         return await self._replica.beat()
 
-    async def agree(self, facts: Mapping[str, str]) -> None:
-        await self._replica.agree(json.dumps(dict(facts)))
+    async def agree(self, facts: Mapping[str, str], backends: Collection[str]) -> None:
+        await self._replica.agree(json.dumps({**facts, **{f"backend.{name}": "" for name in backends}}))
 
     async def abandon(self, *, dead_after_s: float) -> None:
         while self._lost_claims:

@@ -236,6 +236,7 @@ class Writer:
                 await self._commit([asked])
 
     async def _undone(self, connection: asyncpg.Connection, group: list[Asked]) -> list[Asked]:
+        await connection.fetch(QUERIES["fence"].text)
         works = [asked.work for asked in group]
         if isinstance(works[0], Appended):
             query = QUERIES["were_appended"]

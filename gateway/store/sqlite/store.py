@@ -22,6 +22,7 @@ from gateway.store.sqlite import items, operations
 from gateway.store.sqlite.census import SqliteInsight
 from gateway.store.sqlite.database import Database
 from gateway.store.sqlite.health import State
+from gateway.store.sqlite.notes import SqliteNotes
 from gateway.store.sqlite.opening import open_database
 from gateway.store.sqlite.outbox import SqliteOutbox
 from gateway.store.sqlite.queries import QUERIES
@@ -45,6 +46,7 @@ class SqliteStore:
         self.bells = LocalBells()
         self.insight = SqliteInsight(database.readers)
         self.outbox = SqliteOutbox(database, self.bells)
+        self.notes = SqliteNotes(database, self.bells)
         self._is_heir = False  # the jobs of owners of before are free
         self.pepper = database.pepper
         self.wall_ns = time.time_ns
@@ -244,7 +246,7 @@ class SqliteStore:
     async def beat(self) -> bool:
         return True  # whoever holds the file's lock lives
 
-    async def agree(self, facts: Mapping[str, str]) -> None:
+    async def agree(self, facts: Mapping[str, str], backends: Collection[str]) -> None:
         """There is no other."""
 
     async def abandon(self, *, dead_after_s: float) -> None:

@@ -38,7 +38,7 @@ async def set_the_clock(bench: Bench) -> None:
     model = await bench.model()
     for number in bench.rounds():
         step_s = _STEPS_S[number % len(_STEPS_S)]
-        gateway = bench.prepared(
+        gateway = await bench.prepared(
             model.url,
             upstream__concurrency_max=3,
             background__retention_s=_RETENTION_S,

@@ -51,7 +51,7 @@ async def hear_nothing(bench: Bench) -> None:
     is_timed = bench.runs > 1  # in the quick one nothing is: it runs beside other tests
     usual_s = await _usual(bench, model.url) if is_timed else 0.0
     back, dead = _free_port(), _free_port()
-    gateway = bench.prepared(
+    gateway = await bench.prepared(
         model.url, webhooks__retry_delays_s="1,2", background__queue_per_tenant_max=10_000
     )
     for number in range(_ENDPOINTS):

@@ -58,7 +58,7 @@ async def run_full(bench: Bench) -> None:
 
 async def _fill_volume(bench: Bench, upstream: str, volume: Path) -> None:
     """Another program takes all that is free, while responses run, and gives it back."""
-    gateway = bench.prepared(upstream)
+    gateway = await bench.prepared(upstream)
     gateway.database = volume / "gateway.db"
     await gateway.start()
     filler = volume / "filler"
@@ -109,7 +109,7 @@ _SMALL: dict[str, Any] = {"background__body_bytes_max": _MIB, "background__event
 )
 async def fail_the_disk(bench: Bench) -> None:
     model = await bench.model()
-    gateway = bench.prepared(model.url)
+    gateway = await bench.prepared(model.url)
     control = gateway.database.with_name("fault")
     gateway.next_start("--faults", str(control))
     await gateway.start()

@@ -73,7 +73,7 @@ async def delete_and_search(bench: Bench) -> None:
         url = f"http://127.0.0.1:9/{told.new('the URL of an endpoint')}"
         receivers = _TOLD | {"webhooks__endpoints__ours__url": url} if number % 2 else {}
         mode = house.settings(bench.directory) | settings
-        gateway = bench.prepared(model.url, **mode, **_TIDY, **receivers)
+        gateway = await bench.prepared(model.url, **mode, **_TIDY, **receivers)
         await gateway.start()
         await _Round(bench, gateway, model, house, f"{name}, {end or 'undisturbed'}", told).play(end)
         await gateway.end()

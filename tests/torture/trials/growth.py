@@ -39,7 +39,9 @@ _SMALL_WAL_MAX = 96 * MIB
 async def hold_a_reader_open(bench: Bench) -> None:
     model = await bench.model()
     wal_max = _WAL_MAX if bench.runs >= _LONG else _SMALL_WAL_MAX
-    gateway = bench.prepared(model.url, store__wal_bytes_max=wal_max, store__wal_truncate_bytes=wal_max // 4)
+    gateway = await bench.prepared(
+        model.url, store__wal_bytes_max=wal_max, store__wal_truncate_bytes=wal_max // 4
+    )
     hold = gateway.database.with_name("hold")
     gateway.next_start("--hold-reads", str(hold))
     await gateway.start()

@@ -153,7 +153,7 @@ def _illegal_moves(raw: sqlite3.Connection) -> list[str]:
 async def kill_in_mid_commit(bench: Bench) -> None:
     """Everybody reads streams, and each kill strikes between the write and its commit."""
     model = await bench.model()
-    gateway = bench.prepared(model.url)
+    gateway = await bench.prepared(model.url)
     mix = Mix(streamed=1, acts=("wait",), paces_ms=(2, 10))
     gateway.next_start("--kill-at", "before-commit:40")
     await gateway.start()

@@ -159,7 +159,7 @@ _OFTEN = 120
 )
 async def kill_at_named_points(bench: Bench) -> None:
     model = await bench.model()
-    gateway = bench.prepared(model.url, server__drain_timeout_s=0)
+    gateway = await bench.prepared(model.url, server__drain_timeout_s=0)
     mix = Mix(streamed=0.5, acts=("wait", "hang up", "cancel", "delete"))
     points = random.sample(POINTS, len(POINTS))  # a short run has not the time for all
     await gateway.start()

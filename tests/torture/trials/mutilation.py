@@ -50,9 +50,10 @@ async def start_on_damaged_files(bench: Bench) -> None:
         damage = order[number % len(order)]
         files = dict(kept.files)
         damage.do(files, dict(other.files))
-        is_refused = await _Start(bench, model, damage, kept, files, "refuse").judge()
-        if is_refused:  # else the other setting makes no difference
-            await _Start(bench, model, damage, kept, files, "recreate").judge()
+        for setting in ("refuse", "recreate"):
+            gateway = await bench.prepared(model.url, **_SETTINGS, store__on_corrupt=setting)
+            if not await _Start(bench, gateway, damage, kept, files, setting).judge():
+                break  # it was not refused: the other setting makes no difference
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +111,7 @@ class _Start:
     """A gateway that is started on damaged files, with one setting of `store.on_corrupt`."""
 
     def __init__(
-        self, bench: Bench, model: Model, damage: Damage, kept: _Kept, files: Files, setting: str
+        self, bench: Bench, gateway: Gateway, damage: Damage, kept: _Kept, files: Files, setting: str
     ) -> None:
         self._bench = bench
         self._damage = damage
@@ -118,7 +119,7 @@ class _Start:
         self._files = files
         self._is_recreating = setting == "recreate"
         self._what = f"{damage.name}, {setting}"
-        self._gateway = bench.prepared(model.url, **_SETTINGS, store__on_corrupt=setting)
+        self._gateway = gateway
         for suffix, content in files.items():
             path = self._gateway.database.with_name(self._gateway.database.name + suffix)
             path.write_bytes(content)

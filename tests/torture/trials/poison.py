@@ -35,7 +35,7 @@ async def poison_a_process(bench: Bench) -> None:
 
 
 async def _round(bench: Bench, model: Model, number: int, *, is_streamed: bool) -> None:
-    gateway = bench.prepared(model.url)
+    gateway = await bench.prepared(model.url)
     await _start(gateway)
     others = await _create(gateway, f"before.{number}", _SHORT)
     for _, response_id in others:

@@ -224,7 +224,7 @@ async def _try_all(bench: Bench, model: Model, attempts: list[_Attempt], name: s
 
 
 async def _attempt(bench: Bench, model: Model, each: _Attempt, place: Path, gateway: Gateway) -> None:
-    other = bench.prepared(model.url, **_SETTINGS)
+    other = await bench.prepared(model.url, **_SETTINGS)
     other.database = each.prepare(place, gateway.database)
     before = _state(place)
     other.next_start(*each.options)
@@ -258,7 +258,7 @@ def _state(place: Path) -> dict[str, object]:
 
 async def _race(bench: Bench, model: Model, gateway: Gateway, number: int) -> None:
     """Several processes start at once, on the file of one that was killed or on one that is not there yet."""
-    racers = [bench.prepared(model.url, **_SETTINGS) for _ in range(_RACERS)]
+    racers = [await bench.prepared(model.url, **_SETTINGS) for _ in range(_RACERS)]
     for racer in racers:
         racer.database = gateway.database if number % 2 else racers[0].database
     await asyncio.gather(*(racer.spawn() for racer in racers))

@@ -30,8 +30,8 @@ _PATIENCE_S = 3
 )
 async def cut_the_power(bench: Bench) -> None:
     model = await bench.model()
-    safe = bench.prepared(model.url, store__durability="disk")
-    fast = bench.prepared(model.url, store__durability="process")
+    safe = await bench.prepared(model.url, store__durability="disk")
+    fast = await bench.prepared(model.url, store__durability="process")
     cuts = [_Recorded(safe), _Recorded(fast)]
     for each in cuts:
         await each.start()

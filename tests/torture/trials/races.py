@@ -63,7 +63,7 @@ class _Race:
 async def race_to_the_end(bench: Bench) -> None:
     model = await bench.model()
     async with Receiver() as receiver:
-        gateway = bench.prepared(model.url)
+        gateway = await bench.prepared(model.url)
         gateway.set(**endpoint("races", receiver, SECRETS))
         await gateway.start()
         turns = iter(bench.rounds())

@@ -67,7 +67,7 @@ async def scan_for_secrets(bench: Bench) -> None:
             house, more = _WAYS[number % len(_WAYS)]
             level, form = _LOGS[number % len(_LOGS)]
             ports = [_free_port(), _free_port()]
-            gateway = bench.prepared(
+            gateway = await bench.prepared(
                 keyed.url,
                 flags=("--port", str(ports[0]), "--admin-port", str(ports[1]), "--log-level", level),
                 **{**house.settings(bench.directory), **more, **_AT_ONCE, "log__format": form},

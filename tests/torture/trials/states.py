@@ -7,6 +7,7 @@ import asyncio
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
+from tests.store.homes import DatabaseHome
 from tests.store.machine import StoreMachine
 from tests.torture.trial import Bench, trial
 
@@ -25,6 +26,9 @@ _STEPS = 50
 async def store_against_model(bench: Bench) -> None:
     rounds = bench.rounds()
     next(rounds)
+    if bench.replicas > 1:
+        url = await bench.database()
+        StoreMachine.homes.append(lambda: DatabaseHome(url))
     before = StoreMachine.illegal_moves
     StoreMachine.on_example.append(lambda: next(rounds, None))
     play = settings(
@@ -44,5 +48,6 @@ async def store_against_model(bench: Bench) -> None:
         bench.figure("divergences", 0)
     finally:
         StoreMachine.on_example.clear()
+        del StoreMachine.homes[1:]
     bench.figure("illegal moves refused", StoreMachine.illegal_moves - before)
     bench.require(StoreMachine.illegal_moves > before, "no illegal move was tried")

@@ -122,7 +122,8 @@ async def _stop_twice(bench: Bench) -> None:
     response_id = await _created(gateway, create_body("twice", stream=False, fault="hang", after=3, calls=1))
     await asyncio.sleep(0.2)
     gateway.send(signal.SIGTERM)
-    await gateway.line(event="draining")
+    for each in gateway.processes:
+        await each.line(event="draining")
     asked_at = time.monotonic()
     gateway.send(signal.SIGTERM)
     status = await gateway.exit_status()

@@ -234,7 +234,9 @@ class _Matrix:
         self.bench.require(gap <= _GAP_MAX, f"{self.house.name}: the medians differ by {gap:.1%}")
 
     async def _gap(self, response_id: str, samples: int) -> float:
-        host, _, port = self.gateway.url.removeprefix("http://").removesuffix("/v1").partition(":")
+        host, _, port = (
+            self.gateway.processes[0].url.removeprefix("http://").removesuffix("/v1").partition(":")
+        )
         reader, writer = await asyncio.open_connection(host, int(port))
         head = "".join(f"{name}: {value}\r\n" for name, value in {"Host": host, **self.b}.items())
         took: dict[str, list[float]] = {response_id: [], _never(response_id): []}

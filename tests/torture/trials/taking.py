@@ -104,7 +104,7 @@ _FOR_A_WHILE = (_move_directory, _replace, _change_link)
 )
 async def take_the_files_away(bench: Bench) -> None:
     model = await bench.model()
-    gateway = bench.prepared(model.url)
+    gateway = await bench.prepared(model.url)
     gateway.database = gateway.database.parent / "kept" / gateway.database.name
     await gateway.start()
     harms = [*_FOR_GOOD, *_FOR_A_WHILE, None]
@@ -174,7 +174,7 @@ async def _until_ok(bench: Bench, gateway: Gateway) -> None:
 async def _start_a_second(bench: Bench, model: Model, gateway: Gateway) -> None:
     with suppress(FileNotFoundError):
         os.unlink(f"{gateway.database}.lock")
-    second = bench.prepared(model.url)
+    second = await bench.prepared(model.url)
     second.database = gateway.database
     await second.spawn()
     async with asyncio.timeout(60):

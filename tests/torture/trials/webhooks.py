@@ -72,7 +72,7 @@ async def tell_and_die(bench: Bench) -> None:
         gone = await stack.enter_async_context(Receiver())
         gone.default = Answer(410)
         model = await bench.model()
-        gateway = bench.prepared(
+        gateway = await bench.prepared(
             model.url,
             webhooks__retry_delays_s="0.1,0.3",
             webhooks__timeout_s=0.5,
@@ -88,6 +88,7 @@ async def tell_and_die(bench: Bench) -> None:
         mix = Mix(deltas=(1, 12), paces_ms=(0, 2, 10), faults=("", "", "error", "cut"))
         async with Journal(bench.directory / "journal") as notes, Crowd(gateway, notes, _CLIENTS, mix):
             for number in bench.rounds():
+                await asyncio.sleep(bench.takeover_s)
                 await _until_killed(gateway, rotated)
                 stops.look()
                 require_whole(bench, gateway, f"kill {number}")
@@ -243,7 +244,7 @@ async def _astray(bench: Bench, model_url: str, number: int, receiver: Receiver,
     mixed = {"mixed.test": [["127.0.0.1", allowed, "10.0.0.1", "::1"]]}
     names.write_bytes(orjson.dumps(rebound | mixed))
     dials = bench.directory / f"dials-{number}"
-    gateway = bench.prepared(
+    gateway = await bench.prepared(
         model_url,
         request_webhooks__metadata_key="hook",
         request_webhooks__secrets=SECRETS[0],

@@ -67,7 +67,7 @@ export async function resend(id) {
 
 export async function pause(backend, isPaused) {
   if (isPaused) {
-    const body = h("p", {}, `No more background jobs are started at ${backend}; those that run go on to their end. It holds until you resume it, or until the gateway is restarted. Plain requests go on.`);
+    const body = h("p", {}, `No more background jobs are started at ${backend}; those that run go on to their end. It holds until somebody resumes it, after a restart too, and at every gateway of a shared store. Plain requests go on.`);
     if (!(await ask(`Pause the queue of ${backend}?`, body, { confirm: "Pause", isDangerous: true }))) return;
   }
   await act(`backends/${encodeURIComponent(backend)}/${isPaused ? "pause" : "resume"}`);
@@ -76,7 +76,7 @@ export async function pause(backend, isPaused) {
 
 export async function slots(backend, now, standard) {
   const body = [
-    h("p", {}, `How many background jobs may run at each replica of ${backend}. The settings say ${standard}; what you say here holds until the gateway is restarted.`),
+    h("p", {}, `How many background jobs may run at each replica of ${backend}. The settings say ${standard}; what you say here holds until somebody sets that number again, after a restart too, and at every gateway of a shared store.`),
     h("label", {}, "Slots per replica ", h("input", { type: "number", name: "slots", min: 1, max: 1000000, value: now, required: true })),
   ];
   const given = await ask(`Slots of ${backend}`, body, { confirm: "Set" });

@@ -72,7 +72,7 @@ export function backends(overview) {
       h("thead", {}, h("tr", {}, ["Backend", "Slots in use", "Waiting", "State", "Oldest", "Demand", "5 min", "Actions"].map((name) => h("th", { scope: "col", class: ["Oldest", "Demand"].includes(name) ? "num" : undefined }, name)))),
       h("tbody", {}, overview.backends.map((each) => [
         row(each, canChange),
-        each.why && h("tr", { "data-key": `${each.name} why`, class: "why" }, h("td", { colspan: 8 }, each.why)),
+        each.why && h("tr", { "data-key": `${each.name} why`, class: "why" }, h("td", { colspan: 8 }, each.why, h("span", { class: "dim" }, each.paused && ordered(each, "pause")))),
       ])))),
   ];
 }
@@ -87,7 +87,7 @@ function row(each, canChange) {
     h("td", { "data-label": "Slots in use" }, gauge(each.running, each.capacity),
       h("span", { class: "small" }, `${number(each.running)} of ${number(each.capacity)}`,
         isLimited && h("span", { class: "dim", title: "What plain requests and backfill leave at this moment" }, ` (${number(Math.max(0, each.slots))} open now)`),
-        changed && h("span", { class: "badge warn", title: `The settings say ${each.slots_per_replica_default}; until the next restart` }, "changed"))),
+        changed && h("span", { class: "badge warn", title: `The settings say ${each.slots_per_replica_default}${ordered(each, "slots")}` }, "changed"))),
     h("td", { "data-label": "Waiting" }, h("b", {}, number(each.waiting)), reasons && h("span", { class: "dim small" }, ` ${reasons}`)),
     h("td", { "data-label": "State" }, state(each)),
     h("td", { "data-label": "Oldest", class: "num" }, span(each.oldest_waiting_s)),
@@ -99,6 +99,11 @@ function row(each, canChange) {
         h("button", { "data-act": "slots", "data-backend": each.name, "data-now": each.slots_per_replica, "data-default": each.slots_per_replica_default }, "Slots…"),
       ]
       : h("span", { class: "dim" }, "–")));
+}
+
+function ordered(each, doing) {
+  const order = each.orders.find((one) => one.doing === doing);
+  return order ? `; ordered ${new Date(order.since_ms).toLocaleString()}${order.by ? ` from ${order.by}` : ""}` : "";
 }
 
 function state(each) {

@@ -24,6 +24,19 @@ INSERT INTO backburner.meta VALUES (:key, :value) ON CONFLICT DO NOTHING;
 -- name: get_meta
 SELECT value FROM backburner.meta WHERE key = :key;
 
+-- name: notes
+-- In the order of bytes: that of the database may leave signs out.
+SELECT key, value FROM backburner.meta WHERE key COLLATE "C" >= :first AND key COLLATE "C" < :end;
+
+-- name: put_note
+INSERT INTO backburner.meta VALUES (:key, :value) ON CONFLICT (key) DO UPDATE SET value = excluded.value;
+
+-- name: take_note
+DELETE FROM backburner.meta WHERE key = :key RETURNING value;
+
+-- name: drop_notes
+DELETE FROM backburner.meta WHERE key COLLATE "C" >= :first AND key COLLATE "C" < :end;
+
 -- name: server
 SELECT current_setting('server_version') AS version, current_setting('server_version_num') AS number,
        current_setting('synchronous_commit') AS synchronous_commit,
@@ -33,7 +46,7 @@ SELECT current_setting('server_version') AS version, current_setting('server_ver
 SELECT backburner.now_ms();
 
 -- name: beat
--- The first is the one that has lived longest: whoever joins changes nothing, and measures nothing a second time.
+-- The first is the one that has lived longest: no newcomer takes its place before it knows.
 SELECT backburner.beat(:id, :gap_ms) AS is_alive, backburner.now_ms() AS now_ms,
        coalesce((SELECT id FROM backburner.replica ORDER BY steady_since_ms, id LIMIT 1) = :id, false) AS is_first;
 
@@ -60,6 +73,11 @@ LIMIT 1;
 -- A connection of ours that failed: nothing of it may happen any more.
 SELECT pg_terminate_backend(:pid, 1000) WHERE EXISTS (SELECT 1 FROM pg_stat_activity
     WHERE pid = :pid AND usename = current_user AND application_name = :name);
+
+-- name: fence
+-- A commit for its own sake: once it is confirmed, whatever was committed before it is where `synchronous_commit`
+-- wants it, also what was seen of a commit whose wait for a standby was broken off.
+SELECT pg_logical_emit_message(true, 'backburner', 'fence');
 
 -- name: create
 SELECT verdict, accepted_id
@@ -287,9 +305,11 @@ ORDER BY pk
 LIMIT :limit;
 
 -- name: of_other_backends
+-- Of gateways with other settings one may have it: their facts say so.
 SELECT id
 FROM backburner.job
 WHERE owner IS NULL AND status IN ('queued', 'in_progress') AND NOT backend = ANY (:backends)
+  AND NOT EXISTS (SELECT 1 FROM backburner.replica WHERE jsonb_exists(facts, 'backend.' || job.backend))
 ORDER BY pk
 LIMIT :limit;
 

@@ -438,6 +438,15 @@ SELECT value FROM meta WHERE key = :key;
 -- name: put_meta
 INSERT OR REPLACE INTO meta (key, value) VALUES (:key, :value);
 
+-- name: notes
+SELECT key, value FROM meta WHERE key >= :first AND key < :end;
+
+-- name: take_note
+DELETE FROM meta WHERE key = :key RETURNING value;
+
+-- name: drop_notes
+DELETE FROM meta WHERE key >= :first AND key < :end;
+
 -- name: fence
 -- A commit for its own sake: see `connection.fence`.
 INSERT OR REPLACE INTO meta (key, value) VALUES ('fence', randomblob(8));
