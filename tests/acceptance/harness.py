@@ -75,7 +75,10 @@ class Gateway:
     Attributes:
         lines: The log of the running process, parsed.
         stderr: Everything all processes of this gateway wrote there.
+        may_be_forked: It may come from `nursery`, in a third of the time of a start.
     """
+
+    may_be_forked = True
 
     def __init__(self, upstream: str, database: Path, *flags: str, **environ: object) -> None:
         self.database = database
@@ -115,11 +118,13 @@ class Gateway:
             *(("--upstream", self.upstream) if self.upstream else ()),  # or a file names the backends
             *("--admin-port", "0", *self.kept_in(), *self.flags),
         )
-        if self.command() == ["gateway"] and all(name.startswith("BACKBURNER_") for name in self._environ):
+        command = self.command()
+        is_plain = command == ["gateway"] and all(name.startswith("BACKBURNER_") for name in self._environ)
+        if is_plain and self.may_be_forked:
             self._process = await fork(flags, cwd=self._directory, env=environ)
         else:  # what matters to the interpreter itself has to be there when it starts
             self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", *self.command(), *flags),
+                *(sys.executable, "-m", *command, *flags),
                 cwd=self._directory,
                 env=environ,
                 stderr=asyncio.subprocess.PIPE,

@@ -34,6 +34,8 @@ class Gateway(Process):
         defects: What any of the processes logged that no process should.
     """
 
+    may_be_forked = False  # how long a start takes is one of the figures
+
     def __init__(
         self, upstream: str, directory: Path, without: str | None, *flags: str, **settings: object
     ) -> None:

@@ -155,6 +155,7 @@ _ABUSES = (
     f"let it keep; no stall of the event loop over {_STALL_S * 1000:g} ms",
     runs=20,
     short_runs=1,
+    quick_runs=1,
     round_s=60,
 )
 async def abuse_bodies(bench: Bench) -> None:

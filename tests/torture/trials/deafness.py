@@ -44,6 +44,7 @@ are under way at once then."""
     "lines; what waits is counted right, after the kill too; the one that comes back is told of every end",
     runs=100,
     short_runs=3,
+    quick_runs=1,
     round_s=30,
 )
 async def hear_nothing(bench: Bench) -> None:

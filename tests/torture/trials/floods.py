@@ -47,6 +47,7 @@ _ENDS = ("cancelled", "failed", "incomplete")
     + f", p99 at most {_P99_S * 1000:g} ms; its jobs are complete; the floods end when they are cancelled",
     runs=4 * len(_KINDS),
     short_runs=len(_KINDS),
+    quick_runs=1,
 )
 async def flood_with_nothing(bench: Bench) -> None:
     model = await bench.model()

@@ -29,6 +29,7 @@ _DROPPED = "backburner_log_lines_dropped_total"
     f"dropped is counted, and a line says so; exit 0 within {_EXIT_S:g} s",
     runs=20,
     short_runs=2,
+    quick_runs=1,
 )
 async def hang_the_log(bench: Bench) -> None:
     model = await bench.model()

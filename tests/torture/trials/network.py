@@ -52,6 +52,7 @@ _POLL_S = 0.02
     "by what is only slow; no plain answer that is cut looks whole",
     runs=4 * len(_CASES),
     short_runs=3,
+    quick_runs=2,
     round_s=20,
 )
 async def break_the_connection(bench: Bench) -> None:

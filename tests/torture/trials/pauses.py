@@ -37,6 +37,7 @@ _ENDED_S = 20
     pass_mark="every answer is complete, by one call each; 0 failures counted, no replica down",
     runs=20,
     short_runs=3,
+    quick_runs=1,
 )
 async def pause(bench: Bench) -> None:
     model = await bench.model()

@@ -59,6 +59,7 @@ _FAULTS = ("quote:401", "quote:400", "quote:429", "quote:500", "event", "redirec
     pass_mark="0 hits in log, metrics and error bodies, and in the database's files at any time",
     runs=35,
     short_runs=2,
+    quick_runs=2,
     round_s=60,
 )
 async def scan_for_secrets(bench: Bench) -> None:

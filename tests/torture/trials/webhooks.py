@@ -62,6 +62,7 @@ class _Troubled(Receiver):
     "each; the verifiers accept each secret in force and no other; 410 stops; no redirect followed",
     runs=50,
     short_runs=1,
+    quick_runs=1,
     round_s=20,
 )
 async def tell_and_die(bench: Bench) -> None:

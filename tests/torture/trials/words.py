@@ -63,6 +63,7 @@ _WAYS: dict[str, dict[str, Any]] = {
     pass_mark="0 of these in any answer, event, replay, log line or file; the other words are there",
     runs=12,
     short_runs=2,
+    quick_runs=1,
 )
 async def complain_of_addresses_and_keys(bench: Bench) -> None:
     for number in bench.rounds():
