@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 from benchmarks.figure import Figure, Groups, Measure, Trial
 from benchmarks.lab import Lab
 from benchmarks.load import HERE
-from benchmarks.machine import cpu_s, descendants
+from benchmarks.machine import all_cpu_s
 from benchmarks.processes import started, wait_for
 from demo.postgres import Postgres, binaries, postgres
 
@@ -20,13 +19,6 @@ _SECONDS, _SHORT_SECONDS = 576, 64
 _FIRST_S = 60
 """Longest wait for a part, besides what it takes."""
 _NAPTIME = {"autovacuum_naptime": "1s"}
-
-
-def _used_s(pid: int) -> float:
-    """CPU time of a server, with those of its processes that have ended."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    ended = (int(fields[13]) + int(fields[14])) / os.sysconf("SC_CLK_TCK")
-    return ended + sum(cpu_s(each) for each in descendants(pid))
 
 
 def _line(log: Path, number: int) -> dict[str, float] | None:
@@ -60,13 +52,13 @@ def _groups(lab: Lab) -> Groups:
 def _parts(
     server: Postgres, process: subprocess.Popen[bytes], log: Path, seconds: float
 ) -> list[Callable[[], Mapping[str, float]]]:
-    used_s = _used_s(server.pid)
+    used_s = all_cpu_s(server.pid)
 
     def part(number: int) -> Mapping[str, float]:
         nonlocal used_s
         wait_s = seconds / PARTS + _FIRST_S
         found = wait_for(process, log, lambda: _line(log, number), seconds=wait_s)
-        before_s, used_s = used_s, _used_s(server.pid)
+        before_s, used_s = used_s, all_cpu_s(server.pid)
         return {**found, "cpu": (used_s - before_s) / found["events"] * 1e6}
 
     return [lambda number=number: part(number) for number in range(PARTS)]  # type: ignore[misc]

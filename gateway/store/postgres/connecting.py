@@ -33,8 +33,11 @@ class Connector:
         self.name = f"backburner {replica_id}"
         self.timeout_s = settings.busy_timeout_s
 
-    async def connect(self) -> asyncpg.Connection:
-        """Raises: OSError, asyncpg.PostgresError, ValueError."""
+    async def connect(self, **session: str) -> asyncpg.Connection:
+        """Args: session: More of its settings, where no pooler is between.
+
+        Raises: OSError, asyncpg.PostgresError, ValueError.
+        """
         settings = self._settings
         assert settings.url is not None, "the settings name a database"
         return await asyncpg.connect(
@@ -42,7 +45,7 @@ class Connector:
             timeout=settings.connect_timeout_s,
             command_timeout=self.timeout_s,
             statement_cache_size=0 if settings.pooler else 200,
-            server_settings={"application_name": self.name} if settings.pooler else self._session(),
+            server_settings={"application_name": self.name} if settings.pooler else self._session() | session,
         )
 
     def _session(self) -> dict[str, str]:
