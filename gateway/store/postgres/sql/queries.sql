@@ -181,7 +181,8 @@ SELECT backburner.claim(:backend, :owner, :claimed_by, :limit, :running_max, :by
                         :accepted_before_ms, :resting) AS taken;
 
 -- name: append
--- The events of many runs, one to a job, by one statement.
+-- The events of many runs, one to a job, by one statement. A job in progress is put in words by which no index of live
+-- jobs can be used: each is found by its id, also by a plan that was made when there were few.
 WITH run AS (
     SELECT * FROM unnest(:ids::text[], :epochs::bigint[], :firsts::bigint[], :nexts::bigint[], :outputs::boolean[],
                          :blocks::bytea[])
@@ -190,7 +191,7 @@ kept AS (
     UPDATE backburner.job
     SET next_seq = run.next_seq, output_shown = output_shown OR (is_followable AND run.has_output)
     FROM run
-    WHERE job.id = run.id AND job.epoch = run.epoch AND job.status = 'in_progress'
+    WHERE job.id = run.id AND job.epoch = run.epoch AND job.status <> 'queued' AND job.finished_at_ms IS NULL
       AND job.next_seq = run.first_seq
     RETURNING job.pk, job.drawer, job.id, run.first_seq, run.next_seq, run.events),
 stored AS (

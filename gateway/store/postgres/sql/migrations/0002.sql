@@ -23,18 +23,20 @@ CREATE TABLE backburner.segment (
 ) PARTITION BY LIST (drawer);
 
 ALTER TABLE backburner.segment ATTACH PARTITION backburner.segment_0 FOR VALUES IN (0);
+-- No vacuum for what is new: it will not be old. And no statistics: all is found by its key, and each time that they
+-- change every statement is planned anew.
 CREATE TABLE backburner.segment_1 PARTITION OF backburner.segment (PRIMARY KEY (job, first_seq)) FOR VALUES IN (1)
-    WITH (autovacuum_vacuum_insert_threshold = -1);
+    WITH (autovacuum_vacuum_insert_threshold = -1, autovacuum_analyze_threshold = 2000000000);
 CREATE TABLE backburner.segment_2 PARTITION OF backburner.segment (PRIMARY KEY (job, first_seq)) FOR VALUES IN (2)
-    WITH (autovacuum_vacuum_insert_threshold = -1);
+    WITH (autovacuum_vacuum_insert_threshold = -1, autovacuum_analyze_threshold = 2000000000);
 CREATE TABLE backburner.segment_3 PARTITION OF backburner.segment (PRIMARY KEY (job, first_seq)) FOR VALUES IN (3)
-    WITH (autovacuum_vacuum_insert_threshold = -1);
+    WITH (autovacuum_vacuum_insert_threshold = -1, autovacuum_analyze_threshold = 2000000000);
 CREATE TABLE backburner.segment_4 PARTITION OF backburner.segment (PRIMARY KEY (job, first_seq)) FOR VALUES IN (4)
-    WITH (autovacuum_vacuum_insert_threshold = -1);
+    WITH (autovacuum_vacuum_insert_threshold = -1, autovacuum_analyze_threshold = 2000000000);
 CREATE TABLE backburner.segment_5 PARTITION OF backburner.segment (PRIMARY KEY (job, first_seq)) FOR VALUES IN (5)
-    WITH (autovacuum_vacuum_insert_threshold = -1);
+    WITH (autovacuum_vacuum_insert_threshold = -1, autovacuum_analyze_threshold = 2000000000);
 CREATE TABLE backburner.segment_6 PARTITION OF backburner.segment (PRIMARY KEY (job, first_seq)) FOR VALUES IN (6)
-    WITH (autovacuum_vacuum_insert_threshold = -1);
+    WITH (autovacuum_vacuum_insert_threshold = -1, autovacuum_analyze_threshold = 2000000000);
 
 CREATE TABLE backburner.drawer (
     number   smallint PRIMARY KEY,
@@ -215,4 +217,23 @@ BEGIN
     RETURN true;
 EXCEPTION WHEN lock_not_available THEN
     RETURN false;
+END $$;
+
+-- As before, and in a language whose statements are planned once.
+CREATE OR REPLACE FUNCTION backburner.turn_of(p_backend text) RETURNS bigint LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN coalesce((SELECT number FROM backburner.turn WHERE backend = p_backend AND tenant = ''), 0);
+END $$;
+
+CREATE OR REPLACE FUNCTION backburner.size_of_work(p_pk bigint) RETURNS bigint LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN (
+        WITH RECURSIVE chain (pk) AS (
+            SELECT previous FROM backburner.job WHERE pk = p_pk AND previous IS NOT NULL
+            UNION ALL
+            SELECT job.previous FROM chain JOIN backburner.job ON job.pk = chain.pk WHERE job.previous IS NOT NULL)
+        SELECT (SELECT length(input) FROM backburner.call WHERE job = p_pk) + coalesce(
+            (SELECT sum(length(call.input) + length(result.final))
+             FROM chain JOIN backburner.call ON call.job = chain.pk JOIN backburner.result ON result.job = chain.pk),
+            0));
 END $$;
