@@ -18,7 +18,8 @@ PARTS = 8
 _SECONDS, _SHORT_SECONDS = 576, 64
 _FIRST_S = 60
 """Longest wait for a part, besides what it takes."""
-_NAPTIME = {"autovacuum_naptime": "1s"}
+_INTERVALS = {"autovacuum_naptime": "6s", "checkpoint_timeout": "30s"}
+"""A tenth of the defaults, as `churn.KEPT_S` is of the gateway's."""
 
 
 def _line(log: Path, number: int) -> dict[str, float] | None:
@@ -36,7 +37,7 @@ def _groups(lab: Lab) -> Groups:
     seconds = _SHORT_SECONDS if lab.short else _SECONDS
     log = lab.directory / "churn.log"
     log.unlink(missing_ok=True)
-    with postgres(fsync=True, settings=_NAPTIME) as server:
+    with postgres(fsync=True, settings=_INTERVALS) as server:
         command = [lab.gateway_python, str(HERE / "churn.py"), server.database(), str(seconds), str(PARTS)]
         with started(command, core=lab.cores.load, log=log) as process:
             lab.pids += [server.pid, process.pid]

@@ -49,8 +49,8 @@ class Connector:
         )
 
     def _session(self) -> dict[str, str]:
-        """Nothing that this gateway began holds others up for long, whatever becomes of it. And a statement is
-        planned once: what it looks for has an index, which a plan that was made for a small table uses too."""
+        """Nothing that this gateway began holds others up for long, whatever becomes of it. Statements are
+        planned once, and by an index: also where a table was small when that was done, and is not now."""
         wait_ms = str(int(self.timeout_s * 500))  # before we give the answer up
         return {
             "application_name": self.name,
