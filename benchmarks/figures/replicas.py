@@ -27,6 +27,7 @@ from demo.postgres import Postgres, binaries, postgres
 JOBS, RATE = 10, 10
 MANY, FAST = 60, 50
 UNFOLLOWED = f"{MANY} × {FAST}/s, nobody follows"
+RARELY = f"{UNFOLLOWED}, flush_ms 1,000"
 _SEALING = "bench:YmFja2J1cm5lciBiZW5jaG1hcmtzLCAzMiBieXRlcyE=\n"
 _BEGIN_S = 1.0
 """Until all are followed: what comes before is not measured."""
@@ -34,14 +35,14 @@ _STAMPED = re.compile(rb'"delta":"[^"@]*@(\d{16})')
 
 
 @contextmanager
-def _gateways(lab: Lab, count: int, url: str | None) -> Iterator[list[Proxy]]:
+def _gateways(lab: Lab, count: int, url: str | None, flush_ms: int) -> Iterator[list[Proxy]]:
     """So many on a database; one on a file if there is no URL."""
-    settings = {}
+    settings: dict[str, dict[str, Any]] = {"background": {"flush_ms": flush_ms}}
     if url is not None:
         keys = Path(tempfile.mkdtemp(dir=lab.directory)) / "sealing-keys"
         keys.write_text(_SEALING)
         keys.chmod(0o600)
-        settings = {"store": {"url": url}, "credentials": {"sealing_keys_file": str(keys)}}
+        settings |= {"store": {"url": url}, "credentials": {"sealing_keys_file": str(keys)}}
     with ExitStack() as stack:
         yield [stack.enter_context(lab.gateway(**settings)) for _ in range(count)]
 
@@ -150,9 +151,11 @@ _Measured = Callable[
 ]
 
 
-def _run(lab: Lab, measured: _Measured, count: int, server: Postgres | None) -> Mapping[str, float]:
+def _run(
+    lab: Lab, measured: _Measured, count: int, server: Postgres | None, flush_ms: int = 100
+) -> Mapping[str, float]:
     url = server.database() if server else None
-    with _gateways(lab, count, url) as gateways:
+    with _gateways(lab, count, url, flush_ms) as gateways:
         return asyncio.run(measured(lab, gateways, server, url))
 
 
@@ -173,6 +176,8 @@ def _groups(lab: Lab) -> Groups:
                     for count in (1, 2, 3)
                 ]
             yield trials
+        if server is not None:
+            yield [Trial(RARELY, "PostgreSQL, 1", partial(_run, lab, _unfollowed, 1, server, 1000))]
 
 
 REPLICAS = Figure(

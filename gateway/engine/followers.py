@@ -245,7 +245,7 @@ class Followers:
     async def _extend(
         self, response_id: str, tenant: bytes, watched: _Watched, end: int, bell: asyncio.Event
     ) -> bool:
-        """Add to a tail the page that follows it in the store, and ring if there is more. False if none does."""
+        """Add to a tail the page that follows it in the store; ring if there is more. False if none does."""
         bytes_max, now_ms = self._settings.page_bytes_max, self._clock.now_ms()
         try:
             page = await self._store.page(response_id, tenant, after=end, bytes_max=bytes_max, now_ms=now_ms)
