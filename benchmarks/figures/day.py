@@ -15,7 +15,7 @@ from benchmarks.processes import started, wait_for
 from demo.postgres import Postgres, binaries, postgres
 
 PARTS = 8
-_SECONDS, _SHORT_SECONDS = 576, 64
+SECONDS, _SHORT_SECONDS = 576, 64
 _FIRST_S = 60
 """Longest wait for a part, besides what it takes."""
 _INTERVALS = {"autovacuum_naptime": "6s", "checkpoint_timeout": "30s"}
@@ -34,7 +34,7 @@ def _groups(lab: Lab) -> Groups:
     if binaries() is None:
         lab.skipped["PostgreSQL"] = "there is no initdb in the path or in /usr/lib/postgresql"
         return
-    seconds = _SHORT_SECONDS if lab.short else _SECONDS
+    seconds = _SHORT_SECONDS if lab.short else SECONDS
     log = lab.directory / "churn.log"
     log.unlink(missing_ok=True)
     with postgres(fsync=True, settings=_INTERVALS) as server:
