@@ -2,7 +2,7 @@
 
 SHORT=1 takes some two minutes; ONLY=requests,background measures these figures; AGAINST=FILE tells what has
 changed since a stored run; SAVE=DIRECTORY says where to keep it; GATEWAY=COMMAND measures another checkout;
-GROWTH=1 adds ten times of everything, which takes long.
+GROWTH=1 adds a day and ten times of everything, which takes long.
 
     make bench        python -m benchmarks --help
 """

@@ -49,6 +49,7 @@ class Figure:
         anchor: The subject that others are compared with.
         charted: The measures that a chart is drawn of.
         only_if_named: It takes long.
+        is_once: Its trials follow one another: no round is repeated, whoever disturbs it.
         derived: Values of a round that come of its others, e.g. a difference to `direct`.
     """
 
@@ -61,6 +62,7 @@ class Figure:
     anchor: str = "nginx"
     charted: tuple[str, ...] = ()
     only_if_named: bool = False
+    is_once: bool = False
     derived: Callable[[Values], Values] = lambda _: {}
 
 

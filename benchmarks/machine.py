@@ -45,6 +45,13 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
+def all_cpu_s(pid: int) -> float:
+    """CPU time of a server so far, and of the processes that it has started, those too that have ended."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    ended = (int(fields[13]) + int(fields[14])) / os.sysconf("SC_CLK_TCK")
+    return ended + sum(_cpu_or_0(each) for each in descendants(pid))
+
+
 def rss_bytes(pid: int) -> int:
     """Memory of a process that is resident."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

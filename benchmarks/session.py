@@ -32,7 +32,8 @@ def measured(lab: Lab, figures: Sequence[Figure], *, rounds: int, progress: Prog
         versions=proxies.versions(),
     )
     for figure in figures:
-        count = rounds or (figure.short_rounds if lab.short else figure.rounds)
+        usual = figure.short_rounds if lab.short else figure.rounds
+        count = 1 if figure.is_once else rounds or usual
         progress.begin(figure.name)
         run.titles[figure.name] = figure.title
         run.anchors[figure.name] = figure.anchor
@@ -55,7 +56,7 @@ def _commit(folder: Path) -> str:
 
 def _group(run: Run, figure: Figure, trials: list[Trial], count: int, lab: Lab, progress: Progress) -> None:
     try:
-        thrown_away_max = count if lab.short else count * 2
+        thrown_away_max = 0 if figure.is_once else count if lab.short else count * 2
         played = play(trials, count, lab.now, progress.tell, thrown_away_max=thrown_away_max)
     except FAILURES as error:
         run.failed.append(f"{figure.name}, {trials[0].case}: {error}")

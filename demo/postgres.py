@@ -11,9 +11,10 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 _PLACES = ("/usr/lib/postgresql", "/usr/local/pgsql", "/opt/homebrew/opt")
@@ -34,13 +35,21 @@ class Postgres:
     Args:
         fsync: Whether commits reach the disk; without, it is faster, and survives all but the machine.
         primary: Of which it is a standby; None: of none.
+        settings: More of its settings, by name.
     """
 
-    def __init__(self, *, fsync: bool = False, primary: Postgres | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        fsync: bool = False,
+        primary: Postgres | None = None,
+        settings: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         found = binaries()
         assert found is not None, "look before"
         self._binaries = found
         self._fsync = fsync
+        self._settings = settings
         self._directory = Path(tempfile.mkdtemp(prefix="backburner-pg-"))
         self._user = "postgres" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
         self._as_user: dict[str, Any] = {}
@@ -91,6 +100,7 @@ class Postgres:
             "max_connections": "200",
             "shared_buffers": "64MB",
             "max_wal_size": "512MB",
+            **self._settings,
         }
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         with (self._directory / "log").open("ab") as log:
@@ -184,9 +194,11 @@ class Postgres:
 
 
 @contextmanager
-def postgres(*, fsync: bool = False) -> Iterator[Postgres]:
+def postgres(
+    *, fsync: bool = False, settings: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[Postgres]:
     """One for the block."""
-    server = Postgres(fsync=fsync)
+    server = Postgres(fsync=fsync, settings=settings)
     try:
         yield server
     finally:

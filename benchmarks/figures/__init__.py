@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.figure import Figure
-from benchmarks.figures import background, growth, jobs, memory, passing, replicas, storage
+from benchmarks.figures import background, day, growth, jobs, memory, passing, replicas, storage
 
 FIGURES: list[Figure] = [
     passing.PASSING,
@@ -22,4 +22,5 @@ FIGURES: list[Figure] = [
     replicas.REPLICAS,
     growth.LOAD,
     growth.HISTORY,
+    day.DAY,
 ]

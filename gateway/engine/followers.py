@@ -237,13 +237,15 @@ class Followers:
                     end = min((each.cursor for each in watched.readers if each.is_waiting), default=None)
                 if end is None:  # there is no tail: each reader reads the store
                     has_news = has_rung
-                elif has_news := await self._extend(response_id, tenant, watched, end):
-                    bell.set()  # there may be more
+                else:
+                    has_news = await self._extend(response_id, tenant, watched, end, bell)
                 if has_news:
                     watched.ring()
 
-    async def _extend(self, response_id: str, tenant: bytes, watched: _Watched, end: int) -> bool:
-        """Add to a tail what follows it in the store. False if nothing does."""
+    async def _extend(
+        self, response_id: str, tenant: bytes, watched: _Watched, end: int, bell: asyncio.Event
+    ) -> bool:
+        """Add to a tail the page that follows it in the store; ring if there is more. False if none does."""
         bytes_max, now_ms = self._settings.page_bytes_max, self._clock.now_ms()
         try:
             page = await self._store.page(response_id, tenant, after=end, bytes_max=bytes_max, now_ms=now_ms)
@@ -252,6 +254,8 @@ class Followers:
         watched.is_gone = page is None
         if page is not None and page.events and self._tails.end(response_id) in (end, None):
             self._tails.add(response_id, end + 1, page)
+            if page.has_more:
+                bell.set()
         return page is None or page.is_end or bool(page.events)
 
     @contextmanager

@@ -59,11 +59,13 @@ class Page:
         events: Encoded, contiguous, the first one directly after the cursor.
         last_seq: Sequence number of the last one; the cursor itself if there is none.
         is_end: The job is over and nothing follows.
+        has_more: There were further ones when it was read.
     """
 
     events: bytes
     last_seq: int
     is_end: bool
+    has_more: bool = False
 
 
 class Chores(Protocol):

@@ -74,7 +74,8 @@ def to_page(rows: Iterable[Any], after: int, bytes_max: int) -> Page | None:
             break
     if status is None:
         return None
-    return Page(b"".join(events), last_seq, Status(status).is_terminal and last_seq >= next_seq - 1)
+    has_more = last_seq < next_seq - 1
+    return Page(b"".join(events), last_seq, Status(status).is_terminal and not has_more, has_more)
 
 
 def _pieces(segment: Any, after: int, bytes_max: int) -> Iterable[tuple[int, bytes]]:

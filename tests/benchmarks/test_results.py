@@ -141,4 +141,9 @@ def test_figures_are_chosen_by_name_and_a_wrong_name_is_said() -> None:
 def test_growth_is_measured_only_when_asked_for() -> None:
     usual = [each.name for each in chosen("", growth=False, short=False)]
     assert "growth" not in usual
-    assert [each.name for each in chosen("", growth=True, short=False)] == [*usual, "growth", "history"]
+    assert [each.name for each in chosen("", growth=True, short=False)] == [
+        *usual,
+        "growth",
+        "history",
+        "day",
+    ]

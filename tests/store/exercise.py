@@ -779,6 +779,7 @@ async def test_pages_of_any_size_add_up_to_all_events(
         assert pages[-1].events == b"".join(sliced[cursor + 1 : pages[-1].last_seq + 1])
         cursor = pages[-1].last_seq
     assert b"".join(got.events for got in pages) == b"".join(sliced)
+    assert [got.has_more for got in pages] == [True] * (len(pages) - 1) + [False]
     assert all(len(got.events) <= bytes_max or len(split_frames(got.events)) == 1 for got in pages)
 
 

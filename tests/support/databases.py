@@ -18,7 +18,7 @@ WHERE datname = current_database() AND pid <> pg_backend_pid()
 _CLEAR = """
 DO $$ DECLARE tables text; BEGIN
     SELECT string_agg(format('backburner.%I', tablename), ', ') INTO tables
-    FROM pg_tables WHERE schemaname = 'backburner' AND tablename NOT IN ('migration', 'meta');
+    FROM pg_tables WHERE schemaname = 'backburner' AND tablename NOT IN ('migration', 'meta', 'drawer');
     IF tables IS NOT NULL THEN
         EXECUTE 'TRUNCATE ' || tables;
         DELETE FROM backburner.meta WHERE key LIKE 'note:%';

@@ -4,7 +4,7 @@ the middle, which would leave an answer behind for the next one."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -39,14 +39,17 @@ class Connector:
         self.name = f"backburner {replica_id}"
         self.timeout_s = settings.busy_timeout_s
 
-    async def connect(self) -> asyncpg.Connection:
-        """Raises: OSError, asyncpg.PostgresError, asyncpg.InternalClientError, ValueError."""
+    async def connect(self, **session: str) -> asyncpg.Connection:
+        """Args: session: More of its settings, where no pooler is between.
+
+        Raises: OSError, asyncpg.PostgresError, asyncpg.InternalClientError, ValueError.
+        """
         start, count = self._next, len(self._urls)
         for number in range(start, start + count):
             # Also if whoever asked has no time to wait for this one: a machine that is gone says nothing.
             self._next = (number + 1) % count
             try:
-                connection = await self._connect(self._urls[number % count])
+                connection = await self._connect(self._urls[number % count], session)
             except FAILURES:
                 if number == start + count - 1:
                     raise
@@ -55,19 +58,22 @@ class Connector:
                 return connection
         raise AssertionError("there is one at least")
 
-    async def _connect(self, url: str) -> asyncpg.Connection:
+    async def _connect(self, url: str, session: Mapping[str, str]) -> asyncpg.Connection:
         settings = self._settings
         return await asyncpg.connect(
             url,
             timeout=settings.connect_timeout_s,
             command_timeout=self.timeout_s,
             statement_cache_size=0 if settings.pooler else 200,
-            server_settings={"application_name": self.name} if settings.pooler else self._session(),
+            server_settings={"application_name": self.name}
+            if settings.pooler
+            else {**self._session(), **session},
             target_session_attrs="read-write" if len(self._urls) > 1 else None,
         )
 
     def _session(self) -> dict[str, str]:
-        """Nothing that this gateway began holds others up for long, whatever becomes of it."""
+        """Nothing that this gateway began holds others up for long, whatever becomes of it. Statements are
+        planned once, and by an index: also where a table was small when that was done, and is not now."""
         wait_ms = str(int(self.timeout_s * 500))  # before we give the answer up
         return {
             "application_name": self.name,
@@ -75,6 +81,8 @@ class Connector:
             "statement_timeout": str(int(self.timeout_s * 2000)),
             "idle_in_transaction_session_timeout": wait_ms,
             "jit": "off",
+            "plan_cache_mode": "force_generic_plan",
+            "enable_seqscan": "off",
         }
 
 

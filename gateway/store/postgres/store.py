@@ -44,6 +44,8 @@ from gateway.wire.sse import split_frames
 _NEVER_MS = 2**62
 _MANY = 2**31 - 1
 _PURGED_ROWS = 500
+_MOVED_ROWS = 1000
+"""At once: whoever appends to their job waits."""
 
 
 class PostgresStore:
@@ -227,7 +229,7 @@ class PostgresStore:
             row = await connection.fetchrow(QUERIES["rewind"].text, *QUERIES["rewind"].values(given))
             if row is None:
                 raise ClaimLost
-            given["pk"] = row["pk"]
+            given |= {"pk": row["pk"], "drawer": row["drawer"]}
             rows = await connection.fetch(
                 QUERIES["segments_from"].text, *QUERIES["segments_from"].values(given)
             )
@@ -238,7 +240,7 @@ class PostgresStore:
                 first_seq = segment["first_seq"]
                 if kept := split_frames(segment["events"])[: max(0, seq - first_seq)]:
                     last_seq = first_seq + len(kept) - 1
-                    values = (row["pk"], first_seq, last_seq, b"".join(kept))
+                    values = (row["pk"], first_seq, last_seq, b"".join(kept), row["drawer"])
                     await connection.execute(QUERIES["insert_segment"].text, *values)
 
         await self._reading.transact(operation)
@@ -305,7 +307,17 @@ class PostgresStore:
 
     async def sweep(self, *, now_ms: int) -> int:
         await self._purge("purge_segments", now_ms)
-        return await self._purge("purge_jobs", now_ms)
+        gone = await self._purge("purge_jobs", now_ms)
+        for row in await self._reading.all(QUERIES["turn_drawers"], now_ms=now_ms):
+            await self._empty(row["number"], now_ms)
+        return gone
+
+    async def _empty(self, drawer: int, now_ms: int) -> None:
+        """Empty one whole, but for what is kept."""
+        given = {"drawer": drawer, "now_ms": now_ms}
+        while (await self._reading.one(QUERIES["move_on"], **given, limit=_MOVED_ROWS))[0]:
+            pass
+        await self._reading.one(QUERIES["empty_drawer"], **given)
 
     async def _purge(self, query: str, now_ms: int) -> int:
         """In pieces, between which others write."""

@@ -175,9 +175,10 @@ FROM unnest(:ids::text[], :tenants::bytea[], :afters::bigint[], :sizes::bigint[]
                       sum(octet_length(events)) OVER (ORDER BY first_seq) - octet_length(events) AS before
                FROM (SELECT first_seq, last_seq, events
                      FROM backburner.segment
-                     WHERE segment.job = job.pk AND last_seq > asked.after
+                     WHERE segment.job = job.pk AND segment.drawer IN (job.drawer, 0::smallint) AND last_seq > asked.after
                        AND first_seq >= (SELECT coalesce(max(first_seq), 0) FROM backburner.segment
-                                         WHERE segment.job = job.pk AND first_seq <= asked.after + 1)
+                                         WHERE segment.job = job.pk AND segment.drawer IN (job.drawer, 0::smallint)
+                                           AND first_seq <= asked.after + 1)
                      ORDER BY first_seq
                      LIMIT 256) AS next) AS summed
          WHERE before < asked.bytes_max) AS piece ON true
@@ -185,13 +186,13 @@ ORDER BY asked.number, piece.first_seq;
 
 -- name: all_events
 SELECT segment.events
-FROM backburner.job JOIN backburner.segment ON segment.job = job.pk
+FROM backburner.job JOIN backburner.segment ON segment.job = job.pk AND segment.drawer IN (job.drawer, 0::smallint)
 WHERE job.id = :id
 ORDER BY segment.first_seq;
 
 -- name: events_bytes
 SELECT coalesce(sum(octet_length(segment.events)), 0)::bigint AS bytes
-FROM backburner.job JOIN backburner.segment ON segment.job = job.pk
+FROM backburner.job JOIN backburner.segment ON segment.job = job.pk AND segment.drawer IN (job.drawer, 0::smallint)
 WHERE job.id = :id;
 
 -- name: claim
@@ -199,7 +200,8 @@ SELECT backburner.claim(:backend, :owner, :claimed_by, :limit, :running_max, :by
                         :accepted_before_ms, :resting) AS taken;
 
 -- name: append
--- The events of many runs, one to a job, by one statement.
+-- The events of many runs, one to a job, by one statement. A job in progress is put in words by which no index of live
+-- jobs can be used: each is found by its id, also by a plan that was made when there were few.
 WITH run AS (
     SELECT * FROM unnest(:ids::text[], :epochs::bigint[], :firsts::bigint[], :nexts::bigint[], :outputs::boolean[],
                          :blocks::bytea[])
@@ -208,12 +210,12 @@ kept AS (
     UPDATE backburner.job
     SET next_seq = run.next_seq, output_shown = output_shown OR (is_followable AND run.has_output)
     FROM run
-    WHERE job.id = run.id AND job.epoch = run.epoch AND job.status = 'in_progress'
+    WHERE job.id = run.id AND job.epoch = run.epoch AND job.status <> 'queued' AND job.finished_at_ms IS NULL
       AND job.next_seq = run.first_seq
-    RETURNING job.pk, job.id, run.first_seq, run.next_seq, run.events),
+    RETURNING job.pk, job.drawer, job.id, run.first_seq, run.next_seq, run.events),
 stored AS (
-    INSERT INTO backburner.segment (job, first_seq, last_seq, events)
-    SELECT pk, first_seq, next_seq - 1, events FROM kept)
+    INSERT INTO backburner.segment (job, first_seq, last_seq, events, drawer)
+    SELECT pk, first_seq, next_seq - 1, events, drawer FROM kept)
 SELECT id FROM kept;
 
 -- name: were_appended
@@ -227,10 +229,10 @@ WITH ended AS (
     SET status = :status, error = :error, next_seq = :next_seq, owner = NULL,
         finished_at_ms = :now_ms, expires_at_ms = :expires_at_ms
     WHERE id = :id AND epoch = :epoch AND status IN ('queued', 'in_progress') AND next_seq = :first_seq
-    RETURNING pk, tenant),
+    RETURNING pk, drawer, tenant),
 last AS (
-    INSERT INTO backburner.segment (job, first_seq, last_seq, events)
-    SELECT pk, :first_seq, :next_seq - 1, :events FROM ended),
+    INSERT INTO backburner.segment (job, first_seq, last_seq, events, drawer)
+    SELECT pk, :first_seq, :next_seq - 1, :events, drawer FROM ended),
 final AS (
     INSERT INTO backburner.result (job, final) SELECT pk, :final FROM ended),
 noted AS (
@@ -285,16 +287,20 @@ SELECT true AS is_done FROM backburner.job WHERE id = :id AND tenant = :tenant A
 UPDATE backburner.job
 SET next_seq = :seq
 WHERE id = :id AND epoch = :epoch AND status = 'in_progress' AND next_seq >= :seq
-RETURNING pk;
+RETURNING pk, drawer;
 
 -- name: segments_from
-SELECT first_seq, events FROM backburner.segment WHERE job = :pk AND last_seq >= :seq ORDER BY first_seq;
+SELECT first_seq, events
+FROM backburner.segment
+WHERE drawer IN (:drawer::smallint, 0::smallint) AND job = :pk AND last_seq >= :seq
+ORDER BY first_seq;
 
 -- name: delete_segments
-DELETE FROM backburner.segment WHERE job = :pk AND last_seq >= :seq;
+DELETE FROM backburner.segment WHERE drawer IN (:drawer::smallint, 0::smallint) AND job = :pk AND last_seq >= :seq;
 
 -- name: insert_segment
-INSERT INTO backburner.segment (job, first_seq, last_seq, events) VALUES (:pk, :first_seq, :last_seq, :events);
+INSERT INTO backburner.segment (job, first_seq, last_seq, events, drawer)
+VALUES (:pk, :first_seq, :last_seq, :events, :drawer);
 
 -- name: orphans
 SELECT id
@@ -334,28 +340,46 @@ LIMIT :limit;
 SELECT key_id, count(*) AS jobs FROM backburner.secret GROUP BY key_id;
 
 -- name: purge_segments
--- A piece of what has expired. Each sweep takes what no other one has in hand.
+-- A piece of what was deleted, or has expired in the drawer that is not emptied whole. Each sweep takes what no other
+-- one has in hand. What is looked for is found by an index, job by job: by a join the planner would read all events.
 DELETE FROM backburner.segment
-WHERE (job, first_seq) IN (
-    SELECT segment.job, segment.first_seq
-    FROM backburner.job JOIN backburner.segment ON segment.job = job.pk
-    WHERE job.expires_at_ms <= :now_ms
-    LIMIT :limit
-    FOR UPDATE OF segment SKIP LOCKED)
+USING (
+    SELECT piece.drawer, piece.job, piece.first_seq
+    FROM (SELECT pk, drawer, expires_at_ms FROM backburner.job
+          WHERE expires_at_ms <= :now_ms ORDER BY expires_at_ms) AS gone
+         CROSS JOIN LATERAL (
+             SELECT drawer, job, first_seq FROM backburner.segment
+             WHERE job = gone.pk AND (drawer = 0 OR drawer = gone.drawer AND gone.expires_at_ms = 0)
+             LIMIT :limit
+             FOR UPDATE SKIP LOCKED) AS piece
+    LIMIT :limit) AS gone
+WHERE segment.drawer = gone.drawer AND segment.job = gone.job AND segment.first_seq = gone.first_seq
 RETURNING 1;
 
 -- name: purge_jobs
--- Rows go, bodies with them, once no later turn leans on them and no event is left.
+-- Rows go, bodies with them, once no later turn leans on them and no event is left but what goes with its drawer.
 DELETE FROM backburner.job
 WHERE pk IN (
     SELECT gone.pk
     FROM backburner.job AS gone
     WHERE gone.expires_at_ms <= :now_ms
-      AND NOT EXISTS (SELECT 1 FROM backburner.segment WHERE segment.job = gone.pk)
-      AND NOT EXISTS (SELECT 1 FROM backburner.job AS later WHERE later.previous = gone.pk)
+      AND (SELECT true FROM backburner.segment
+           WHERE segment.job = gone.pk
+             AND (segment.drawer = 0 OR segment.drawer = gone.drawer AND gone.expires_at_ms = 0) LIMIT 1) IS NULL
+      AND (SELECT true FROM backburner.job AS later WHERE later.previous = gone.pk LIMIT 1) IS NULL
+    ORDER BY gone.expires_at_ms
     LIMIT :limit
     FOR UPDATE OF gone SKIP LOCKED)
 RETURNING 1;
+
+-- name: turn_drawers
+SELECT number FROM backburner.turn_drawers(:now_ms) AS number;
+
+-- name: move_on
+SELECT backburner.move_on(:drawer, :now_ms, :limit);
+
+-- name: empty_drawer
+SELECT backburner.empty_drawer(:drawer, :now_ms);
 
 -- name: size
 SELECT pg_database_size(current_database());
@@ -440,7 +464,8 @@ UNION ALL
 -- name: details
 -- All of one job that is no content. How long its events are is known without reading them.
 SELECT job.*, job.owner IS NOT NULL AS is_owned, call.webhook IS NOT NULL AS is_told, earlier.id AS previous_id,
-       (SELECT coalesce(sum(length(events)), 0) FROM backburner.segment WHERE segment.job = job.pk) AS events_bytes,
+       (SELECT coalesce(sum(length(events)), 0) FROM backburner.segment
+        WHERE segment.job = job.pk AND segment.drawer IN (job.drawer, 0::smallint)) AS events_bytes,
        CASE WHEN job.owner IS NULL THEN
            (SELECT count(*) FROM backburner.job AS other
             WHERE other.owner IS NULL AND other.status IN ('queued', 'in_progress')
