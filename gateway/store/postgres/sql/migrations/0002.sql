@@ -11,14 +11,14 @@ CREATE INDEX job_drawer ON backburner.job (drawer) WHERE drawer > 0;
 ALTER TABLE backburner.segment RENAME TO segment_0;
 ALTER TABLE backburner.segment_0 RENAME CONSTRAINT segment_pkey TO segment_0_pkey;
 ALTER TABLE backburner.segment_0 ADD COLUMN drawer smallint NOT NULL DEFAULT 0;
-ALTER TABLE backburner.segment_0 ALTER COLUMN drawer DROP DEFAULT;
 
 CREATE TABLE backburner.segment (
     job       bigint   NOT NULL,
     first_seq bigint   NOT NULL,
     last_seq  bigint   NOT NULL,
     events    bytea    NOT NULL,
-    drawer    smallint NOT NULL,
+    -- Gateways from before this step know no drawers: what they append lies in drawer 0.
+    drawer    smallint NOT NULL DEFAULT 0,
     CONSTRAINT segment_check CHECK (last_seq >= first_seq)
 ) PARTITION BY LIST (drawer);
 
