@@ -297,3 +297,24 @@ async def _made_by_the_first_step(url: str, monkeypatch: pytest.MonkeyPatch) -> 
         patch.setattr(opening, "MIGRATIONS", MIGRATIONS[:1])
         before = await PostgresStore.open(StoreSettings(url=SecretStr(url)), Observer())
         await before.close()
+
+
+async def test_what_a_gateway_from_before_the_drawers_appends_is_read_and_deleted_like_the_rest(
+    store: PostgresStore, sql: asyncpg.Connection
+) -> None:
+    await started(store, "mixed")
+    new = await events(store, "mixed")
+    assert await rows_in(sql) == {1: 2}
+    old = event(3)
+    await sql.execute(  # in its words
+        "INSERT INTO backburner.segment (job, first_seq, last_seq, events)"
+        " SELECT pk, next_seq, next_seq, $2 FROM backburner.job WHERE id = $1",
+        "mixed",
+        old,
+    )
+    await sql.execute("UPDATE backburner.job SET next_seq = next_seq + 1 WHERE id = $1", "mixed")
+    assert await rows_in(sql) == {0: 1, 1: 2}
+    assert await events(store, "mixed") == new + old
+    assert await store.delete("mixed", TENANT, now_ms=NOW)
+    await store.sweep(now_ms=NOW)
+    assert await rows_in(sql) == {}
