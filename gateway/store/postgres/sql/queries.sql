@@ -246,6 +246,13 @@ SELECT EXISTS (SELECT 1 FROM released) AS is_done;
 -- name: was_released
 SELECT true AS is_done FROM backburner.job WHERE id = :id AND epoch = :epoch + 1 AND owner IS NULL;
 
+-- name: set_priority
+WITH moved AS (
+    UPDATE backburner.job SET priority = :priority
+    WHERE id = :id AND status = 'queued' AND owner IS NULL
+    RETURNING id)
+SELECT EXISTS (SELECT 1 FROM moved) AS is_done;
+
 -- name: delete
 WITH live AS (
     UPDATE backburner.job

@@ -256,6 +256,9 @@ SET owner = NULL, epoch = epoch + 1, attempt = max(0, attempt - :attempts_return
 WHERE id = :id AND epoch = :epoch AND status IN ('queued', 'in_progress')
 RETURNING id;
 
+-- name: set_priority
+UPDATE job SET priority = :priority WHERE id = :id AND status = 'queued' AND owner IS NULL RETURNING id;
+
 -- name: abandon
 -- With the file lock held: whoever else owned a job is dead.
 UPDATE job SET owner = NULL, epoch = epoch + 1
