@@ -455,7 +455,8 @@ async def test_a_job_that_waits_can_be_put_into_another_tier_and_keeps_its_place
     assert await store.set_priority("c", FLEX)
     assert await store.set_priority("a", DEFAULT), "it is there already"
     facts = await store.insight.details("b")
-    assert facts is not None and (facts.priority, facts.ahead) == (PRIORITY, 0)
+    assert facts is not None
+    assert (facts.priority, facts.ahead) == (PRIORITY, 0)
     assert await run_in_turn(store, 4) == ["b", "d", "a", "c"]
 
 
