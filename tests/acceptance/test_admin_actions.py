@@ -12,6 +12,7 @@ from tests.acceptance.conftest import StartGateway
 from tests.acceptance.fleet import until
 from tests.acceptance.harness import Gateway, within
 from tests.acceptance.operator import ACTION, done, post, seen
+from tests.acceptance.receivers import Answer as Taking
 from tests.acceptance.receivers import Receiver
 from tests.acceptance.replay import Answer, ReplayServer, replay
 from tests.acceptance.test_admin_api import ADMIN, ONE_SLOT, READ, bearer, created, tokens
@@ -335,6 +336,29 @@ async def test_a_receiver_that_took_an_event_can_be_sent_it_again(
     _, second = await receiver.attempts(2)
     assert (second.response_id, second.webhook_id) == (first.response_id, first.webhook_id)
     assert (await audit(gateway, "resend"))["count"] == 1
+
+
+async def test_each_attempt_to_tell_is_remembered_with_its_status_and_its_time(
+    start_gateway: StartGateway, receiver: Receiver
+) -> None:
+    url = receiver.url.replace("//", "//user:url-canary@") + "?key=url-canary"
+    settings = told("x", url) | {"BACKBURNER_WEBHOOKS__RETRY_DELAYS_S": "[0.1]"}
+    gateway = await start_gateway(**settings)
+    receiver.answers += [Taking(503), Taking(409)]
+    response_id = await created(gateway)
+    await gateway.line(event="webhook", id=response_id, to="delivered")
+    job = await seen(gateway, f"jobs/{response_id}")
+    steps = [(each["endpoint"], each["attempt"], each["to"], each["reason"]) for each in job["told"]]
+    assert steps == [
+        ("x", 1, "waiting", "http_503"), ("x", 2, "waiting", "http_409"), ("x", 3, "delivered", "http_200"),
+    ]  # fmt: skip
+    times = [each["at_ms"] for each in job["told"]]
+    assert times == sorted(times)
+    assert abs(times[0] - job["finished_at_ms"]) < 30_000
+    hooks = await seen(gateway, "webhooks")
+    (endpoint,) = hooks["endpoints"]
+    assert (endpoint["failure"], endpoint["failed_at_ms"]) == ("http_409", times[1])
+    assert "url-canary" not in str((job, hooks))
 
 
 async def test_where_nobody_is_told_nothing_is_sent_again(gateway: Gateway) -> None:

@@ -89,7 +89,8 @@ def _bearer(request: web.BaseRequest) -> str:
 
 
 def _is(given: str, token: str) -> bool:
-    return hmac.compare_digest(given.encode(), token.encode())
+    # Bytes that are no UTF-8 come as surrogates: they make a token wrong, and no request malformed.
+    return hmac.compare_digest(given.encode(errors="surrogateescape"), token.encode())
 
 
 def _names_an_address(host: str) -> bool:
