@@ -342,7 +342,7 @@ async def test_each_attempt_to_tell_is_remembered_with_its_status_and_its_time(
     start_gateway: StartGateway, receiver: Receiver
 ) -> None:
     url = receiver.url.replace("//", "//user:url-canary@") + "?key=url-canary"
-    settings = told("x", url) | {"BACKBURNER_WEBHOOKS__RETRY_DELAYS_S": "[0.1]"}
+    settings = told("x", url) | {"BACKBURNER_WEBHOOKS__RETRY_DELAYS_S": "0.1"}
     gateway = await start_gateway(**settings)
     receiver.answers += [Taking(503), Taking(409)]
     response_id = await created(gateway)

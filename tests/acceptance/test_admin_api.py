@@ -98,12 +98,12 @@ async def test_jobs_in_progress_are_sorted_by_what_they_have_done(
     done = await created(gateway)
     await gateway.ended(done)
     jobs = {}
-    for hold_after in (9, 30, 6):
+    for hold_after in (8, 11, 6):
         held = replay_server.script(replay("vllm/responses-stream", hold_after=hold_after))
         jobs[hold_after] = await created(gateway)
         await within(held.held.wait())
     waits = await created(gateway)
-    by_events = [jobs[30], jobs[9], jobs[6]]
+    by_events = [jobs[11], jobs[8], jobs[6]]
 
     async def are_sorted() -> bool:
         return await ids(gateway, "order=events") == by_events
