@@ -42,7 +42,7 @@ export function chart(found, width) {
   return [
     h("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, class: "plot", role: "img", "aria-label": `${found.what}${per}. ${said.join("; ")}` }, grid, times, lines),
     h("ul", { class: "legend" }, found.series.map((line, index) =>
-      h("li", {}, h("span", { class: `dot ${classOf(line, index)}` }), line.name || "(no model)", " ",
+      h("li", {}, h("span", { class: `dot ${classOf(line, index)}` }), h("bdi", {}, line.name || "(no model)"), " ",
         h("b", {}, format(line.points.at(-1) ?? null)), h("span", { class: "dim" }, ` most ${format(most(line.points))}${per}`)))),
   ];
 }

@@ -2,7 +2,7 @@
 
 import { events, text } from "./api.js";
 import { copy, h, say } from "./dom.js";
-import { parse, tree } from "./tree.js";
+import { treeOf } from "./tree.js";
 
 const EVENTS_SHOWN = 500;
 
@@ -18,7 +18,7 @@ export async function fill(place, id, tab) {
       const raw = await text(`jobs/${encodeURIComponent(id)}/${tab}`);
       const button = h("button", { type: "button" }, "Copy");
       button.addEventListener("click", () => copy(raw));
-      if (place.dataset.shows === `${id} ${tab}`) place.replaceChildren(button, tree(parse(raw)));
+      if (place.dataset.shows === `${id} ${tab}`) place.replaceChildren(button, treeOf(raw));
     } catch (error) {
       delete place.dataset.shows; // it may be there at the next look
       place.replaceChildren(h("p", { class: "empty" }, error.message));
