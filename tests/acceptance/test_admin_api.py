@@ -222,7 +222,9 @@ async def test_whoever_reads_a_response_is_shown_with_its_place_and_without_a_se
 
         async def has_all() -> bool:
             now = await watched()
-            return now["readers"] == 1 and now["watching"][0]["last_seq"] == now["event_count"] - 1 > 1
+            if now["readers"] != 1:
+                return False
+            return bool(now["watching"][0]["last_seq"] == now["event_count"] - 1 > 1)
 
         await until(has_all)
         now = await watched()
@@ -235,7 +237,7 @@ async def test_whoever_reads_a_response_is_shown_with_its_place_and_without_a_se
         await within(stream.read())
 
     async def is_gone() -> bool:
-        return (await watched())["watching"] == []
+        return not (await watched())["watching"]
 
     await until(is_gone)
 
