@@ -72,7 +72,7 @@ function path(points, x, y) {
     const step = `${isDown ? "L" : "M"}${x(index).toFixed(1)} ${y(value).toFixed(1)}`;
     const isAlone = !isDown && (points[index + 1] ?? null) === null;
     isDown = true;
-    return isAlone ? `${step}h0.01` : step;
+    return isAlone ? `${step}h-4` : step;
   }).join("") || "M0 0";
 }
 

@@ -20,10 +20,14 @@ export const FITS = {
   cancel: (job) => !job.finished_at_ms, tier: (job) => job.status === "queued", rerun: (job) => job.finished_at_ms, delete: (job) => job.finished_at_ms,
 };
 
+// Lists in which it can be done to none.
+const [ENDED, LIVE] = [["completed", "failed", "incomplete", "cancelled"], ["live", "queued", "in_progress"]];
+const CANNOT = { cancel: ENDED, tier: [...ENDED, "in_progress"], rerun: LIVE, delete: LIVE };
+
 // Some columns are orders of all jobs, which the server keeps; others sort those that are shown, the largest first.
 const COLUMNS = [
   ["Job"], ["State"], ["Model"], ["Backend", "opt"], ["Tenant", "opt"],
-  ["Age", "num"], ["Took", "num opt", took], ["Events", "num"], ["/s", "num opt"], ["Try", "num opt", (job) => job.attempt],
+  ["Age", "num"], ["Took", "num opt few", took], ["Events", "num"], ["/s", "num opt"], ["Try", "num opt few", (job) => job.attempt],
 ];
 
 const ORDERS = {
@@ -61,7 +65,7 @@ export function filters(now, known) {
       h("input", { name, value: now[name] ?? "", placeholder: hint, size, list: known[name] ? `known-${name}` : undefined, autocomplete: "off", spellcheck: "false", "data-change": "filter" }),
       known[name] && h("datalist", { id: `known-${name}` }, known[name].map((value) => h("option", { value, label: value }))))),
     h("label", {}, h("span", {}, "Order"), h("select", { name: "order", "data-change": "filter" },
-      [["newest", "newest first"], ["oldest", "oldest first"], ["events", "in progress: most events"], ["speed", "in progress: fastest"]]
+      [["newest", "newest first"], ["oldest", "oldest first"], ["events", "most events"], ["speed", "fastest"]]
         .map(([value, words]) => h("option", { value, selected: (now.order || "newest") === value }, words)))),
     h("button", { type: "button", "data-act": "clear", disabled: !FILTERS.some((name) => now[name]) }, "Clear"),
   ];
@@ -76,8 +80,9 @@ export function bulk(state) {
     const isBad = doing === "cancel" || doing === "delete" ? "danger" : undefined;
     if (chosen.length) {
       const count = chosen.filter(FITS[doing]).length;
-      return h("button", { "data-act": "many-selected", "data-doing": doing, disabled: !count, class: isBad }, `${before} ${number(count)} selected${after}…`);
+      return count > 0 && h("button", { "data-act": "many-selected", "data-doing": doing, class: isBad }, `${before} ${number(count)} selected${after}…`);
     }
+    if (CANNOT[doing].includes(now.state)) return null;
     const words = doing === "cancel" && !isFiltered ? "all live jobs" : "all that match";
     return (isFiltered || doing === "cancel") && h("button", { "data-act": "many-matching", "data-doing": doing, class: isBad }, `${before} ${words}${after}…`);
   };
@@ -116,15 +121,15 @@ function row(job, state, link, canChange, isOpen) {
   return h("tr", { "data-key": job.id, "data-act": "open", "data-id": job.id, class: isOpen ? "open" : "" },
     canChange && h("td", { class: "pick" }, h("input", { type: "checkbox", "data-change": "select", "data-id": job.id, checked: state.selected.has(job.id), "aria-label": `Select ${job.id}` })),
     h("td", { "data-label": "Job" }, h("a", { href: link({ ...state.filters, job: job.id }), "data-act": "open", "data-id": job.id, title: job.id, "aria-current": isOpen ? "true" : undefined }, h("code", {}, short(job.id)))),
-    h("td", { "data-label": "State" }, status(job)),
+    h("td", { "data-label": "State", class: "state" }, status(job)),
     h("td", { "data-label": "Model", class: "cut", title: job.model }, h("bdi", {}, job.model ?? "–")),
     h("td", { "data-label": "Backend", class: "opt" }, job.backend),
     h("td", { "data-label": "Tenant", class: "opt" }, h("code", {}, job.tenant), job.tier !== "default" && h("span", { class: "dim small" }, ` ${job.tier}`)),
     h("td", { "data-label": "Age", class: "num" }, span((now - job.created_at_ms) / 1000)),
-    h("td", { "data-label": "Took", class: "num opt" }, span(took(job, now))),
+    h("td", { "data-label": "Took", class: "num opt few" }, span(took(job, now))),
     h("td", { "data-label": "Events", class: "num" }, number(job.event_count)),
     h("td", { "data-label": "Events/s", class: "num opt" }, job.events_per_s ?? "–"),
-    h("td", { "data-label": "Try", class: "num opt" }, job.attempt || "–"));
+    h("td", { "data-label": "Try", class: "num opt few" }, job.attempt || "–"));
 }
 
 export function status(job) {

@@ -136,7 +136,7 @@ export function webhooks(found, canChange, now) {
           h("td", { "data-label": "Oldest", class: "num" }, each.waiting ? span(each.oldest_s) : "–"),
           h("td", { "data-label": "Last failure" }, failed(each) ? reason(failed(each)) : "–",
             each.failed_at_ms && h("span", { class: "dim small", title: moment(each.failed_at_ms) }, ` ${span((now - each.failed_at_ms) / 1000)} ago`)),
-          h("td", { "data-label": "Actions", class: "actions" }, isOff && canChange && h("button", { "data-act": "enable", "data-endpoint": each.name }, "Enable")));
+          h("td", { "data-label": "Actions", class: "actions" }, isOff && canChange ? h("button", { "data-act": "enable", "data-endpoint": each.name }, "Enable") : h("span", { class: "dim" }, "–")));
       })))),
   ];
 }
