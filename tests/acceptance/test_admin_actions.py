@@ -427,6 +427,29 @@ async def test_whoever_may_look_changes_nothing(
     assert sum(line["event"] == "operator" for line in gateway.lines) == 1
 
 
+async def test_whoever_may_look_neither_deletes_nor_moves_nor_previews(
+    start_gateway: StartGateway, tokens: dict[str, object]
+) -> None:
+    gateway = await start_gateway(**tokens)
+    response_id = await created(gateway)
+    await gateway.ended(response_id)
+    preview = {"dry_run": True, "filter": {}}
+    for path, body in (
+        (f"jobs/{response_id}/delete", {}),
+        (f"jobs/{response_id}/tier", {"tier": "flex"}),
+        ("jobs/delete", preview),
+        ("jobs/tier", {**preview, "tier": "flex"}),
+    ):
+        for given, status, code in (
+            ({**ACTION, **bearer(READ)}, 403, "read_only"),
+            (bearer(ADMIN), 403, "cross_site"),
+            (ACTION, 401, "invalid_admin_token"),
+        ):
+            answer = await post(gateway, path, body, headers=given)
+            assert (answer.status, answer.error["code"]) == (status, code), path
+    assert (await gateway.call("GET", f"/responses/{response_id}")).status == 200
+
+
 async def test_a_bulk_cancel_goes_on_when_whoever_asked_for_it_hangs_up(
     start_gateway: StartGateway, replay_server: ReplayServer
 ) -> None:

@@ -373,6 +373,21 @@ async def test_without_a_token_a_name_that_leads_here_is_refused(gateway: Gatewa
         assert (await get(gateway, "jobs", headers={"Host": host})).status == status, host
 
 
+async def test_looking_and_health_checks_leave_no_line_in_the_log(gateway: Gateway) -> None:
+    response_id = await created(gateway)
+    await gateway.log_of_end(response_id)
+    count = len(gateway.lines)
+    for _ in range(3):
+        for path in ("healthz", "readyz", "metrics", "ui/", "ui/app.js", "webhooks"):
+            async with gateway.http.get(f"{gateway.admin}/{path}") as answer:
+                assert answer.status == 200, path
+        for path in ("overview", "jobs", "history", f"jobs/{response_id}", "jobs?order=events"):
+            await seen(gateway, path)
+    later = await created(gateway)
+    await gateway.log_of_end(later)
+    assert {line.get("id") for line in gateway.lines[count:]} == {later}
+
+
 async def test_what_is_not_there_is_said_so(gateway: Gateway) -> None:
     for path in ("", "nothing", "jobs/a/b/c"):
         assert (await get(gateway, path)).status == 404

@@ -418,6 +418,9 @@ async def test_numbers_are_exact_and_what_is_copied_is_what_was_sent_on_plain_ht
     await tab.until("document.querySelector('#toast').innerText === 'Copied.'")
     sent = await get(gateway, f"jobs/{response_id}/request")
     assert await tab.run("window.copied") == sent.body.decode()
+    await tab.click("[data-tab=events]")
+    await tab.until("document.querySelector('#content li')?.innerText.includes('\"sequence_number\":0')")
+    assert await tab.run("document.querySelector('#content ol').start") == 0
 
 
 async def test_a_token_is_asked_for_and_the_reader_has_no_buttons(
