@@ -1209,6 +1209,11 @@ async def test_of_one_job_operators_see_what_follows_from_its_state(store: JobSt
     assert (first.later, first.status, first.is_told) == (("second",), Status.COMPLETED, False)
     assert first.events_bytes == len(await store.all_events("first"))
     assert third.ahead == 1
+    await create(store, "urgent", priority=PRIORITY)
+    over = await store.insight.details("first")
+    assert over is not None
+    assert over.ahead == 0
+    assert await store.delete("urgent", TENANT, now_ms=NOW)
     await claim(store)
     running = await store.insight.details("second")
     assert running is not None

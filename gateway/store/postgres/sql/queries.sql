@@ -427,7 +427,7 @@ UNION ALL
 -- All of one job that is no content. How long its events are is known without reading them.
 SELECT job.*, job.owner IS NOT NULL AS is_owned, call.webhook IS NOT NULL AS is_told, earlier.id AS previous_id,
        (SELECT coalesce(sum(length(events)), 0) FROM backburner.segment WHERE segment.job = job.pk) AS events_bytes,
-       CASE WHEN job.owner IS NULL THEN
+       CASE WHEN job.owner IS NULL AND job.status IN ('queued', 'in_progress') THEN
            (SELECT count(*) FROM backburner.job AS other
             WHERE other.owner IS NULL AND other.status IN ('queued', 'in_progress')
               AND other.backend = job.backend AND other.tenant = job.tenant
