@@ -18,7 +18,7 @@ from gateway.config import FLAGS, ConfigError, Settings, load_with_origins
 
 _ASKING = {
     **{name: name for name in ("healthcheck", "job", "jobs", "tail", "top", "version", "webhooks")},
-    **dict.fromkeys(("cancel", "drain", "pause", "rerun", "resume"), "acts"),
+    **dict.fromkeys(("cancel", "delete", "drain", "pause", "rerun", "resume", "tier"), "acts"),
 }
 """The commands that ask a gateway which runs, and the modules that do it."""
 

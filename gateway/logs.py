@@ -23,11 +23,11 @@ log = logging.getLogger("backburner")
 
 FIELDS = frozenset(
     {
-        "admin", "after_s", "api", "aside", "attempt", "backend", "bytes", "check", "code", "count",
+        "admin", "after_s", "api", "aside", "attempt", "backend", "bytes", "check", "chosen", "code", "count",
         "database", "doing", "dropped", "durability", "endpoint", "error", "file", "found",
         "healthy", "held", "id", "library", "limit", "model", "open_files_max", "peer", "ran_s",
         "read_broken_off", "reason", "replica", "request", "role", "seconds", "sqlite", "status", "stream",
-        "task", "tenant", "tenant_name", "timeout_s", "to", "tools", "upstream", "upstream_request",
+        "task", "tenant", "tenant_name", "tier", "timeout_s", "to", "tools", "upstream", "upstream_request",
         "upstream_status", "url", "version", "waited_s", "waiting", "wanted", "was",
     }
 )  # fmt: skip

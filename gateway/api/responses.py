@@ -299,7 +299,9 @@ class Responses:
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
         outlet = Outlet(self._dialect.shown_events)
-        blocks = self._shown(self._followers.follow(stored_id, caller.tenant, after=after, sink=outlet))
+        blocks = self._shown(
+            self._followers.follow(stored_id, caller.tenant, after=after, sink=outlet, peer=request.remote)
+        )
         stall_s = self._settings.server.write_stall_timeout_s
         return await stream_events(
             request,

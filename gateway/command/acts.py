@@ -1,4 +1,4 @@
-"""The commands that change something: `cancel`, `rerun`, `pause`, `resume`, `drain`.
+"""The commands that change something: `cancel`, `rerun`, `delete`, `tier`, `pause`, `resume`, `drain`.
 
 Each is done by the admin API, which leaves a line in the gateway's log.
 """
@@ -30,6 +30,10 @@ def run(admin: Admin, args: Namespace) -> int:
             return _cancel(admin, args)
         case "rerun":
             return _rerun(admin, args)
+        case "delete":
+            return _delete(admin, args)
+        case "tier":
+            return _move(admin, args)
         case "drain":
             return _drain(admin, args)
         case "pause" | "resume" as what:
@@ -52,22 +56,82 @@ def _tell(args: Namespace, done: dict[str, Any], sentence: str) -> None:
 
 
 def _cancel(admin: Admin, args: Namespace) -> int:
-    wanted = filters(args)
-    if bool(args.ids) == bool(wanted or args.all):
-        raise NotDone("say which: ids, or filters as --model and --older, or --all")
-    if args.ids and not args.dry_run:
-        return _each(admin, args, "cancel", _cancelled)
-    preview = _previewed(admin, args, "cancel", "cancelled")
-    if isinstance(preview, int):
-        return preview
-    done = act(admin, "jobs/cancel", {"token": preview["token"]})
+    done = _many(admin, args, "cancel", "cancelled", _cancelled)
+    if isinstance(done, int):
+        return done
     over = f"; {done['over']} had ended already" if done["over"] else ""
-    more = "" if preview["is_all"] else "; there are more: cancel again"
-    _tell(args, done, f"{_responses(done['cancelled'])} cancelled{over}{more}")
+    _tell(args, done, f"{_responses(done['cancelled'])} cancelled{over}{_more(done)}")
     return DONE
 
 
-def _previewed(admin: Admin, args: Namespace, what: str, past: str) -> dict[str, Any] | int:
+def _rerun(admin: Admin, args: Namespace) -> int:
+    done = _many(admin, args, "rerun", "run again", _run_again)
+    if isinstance(done, int):
+        return done
+    refused = "".join(f"; {count} not: {code}" for code, count in done["refused"].items())
+    _tell(args, done, f"{_responses(done['rerun'])} run again{refused}{_more(done)}")
+    return NOT_DONE if done["refused"] else DONE
+
+
+def _delete(admin: Admin, args: Namespace) -> int:
+    done = _many(admin, args, "delete", "deleted", _deleted)
+    if isinstance(done, int):
+        return done
+    others = f"; {done['not_deleted']} were live, or gone already" if done["not_deleted"] else ""
+    _tell(args, done, f"{_responses(done['deleted'])} deleted{others}{_more(done)}")
+    return DONE
+
+
+def _move(admin: Admin, args: Namespace) -> int:
+    done = _many(admin, args, "tier", f"moved to {args.tier}", _moved, tier=args.tier)
+    if isinstance(done, int):
+        return done
+    others = f"; {done['started']} had been started" if done["started"] else ""
+    _tell(args, done, f"{_responses(done['moved'])} moved to {args.tier}{others}{_more(done)}")
+    return DONE
+
+
+_Told = tuple[dict[str, Any], str]
+"""What to say of a response, as JSON and as a sentence."""
+
+
+def _many(
+    admin: Admin,
+    args: Namespace,
+    what: str,
+    past: str,
+    told: Callable[[str, dict[str, Any]], _Told],
+    **also: str,
+) -> dict[str, Any] | int:
+    """Do something to the responses that are named, or after a look to all that match. Returns what it came
+    to, or the exit status if there is no more to say.
+
+    Args:
+        also: What else the API is told.
+
+    Raises:
+        NotDone: It was not said which, or there is nobody to ask.
+    """
+    may_be_all = args.command == "cancel"
+    if bool(args.ids) == bool(filters(args) or (may_be_all and args.all)):
+        raise NotDone(
+            f"say which: ids, or filters as --state and --older{', or --all' if may_be_all else ''}"
+        )
+    if args.ids and not args.dry_run:
+        return _each(admin, args, what, told, also)
+    preview = _previewed(admin, args, what, past, also)
+    if isinstance(preview, int):
+        return preview
+    return {"is_all": preview["is_all"], **act(admin, f"jobs/{what}", {"token": preview["token"]})}
+
+
+def _more(done: dict[str, Any]) -> str:
+    return "" if done["is_all"] else "; there are more: do it again, or narrow the filters"
+
+
+def _previewed(
+    admin: Admin, args: Namespace, what: str, past: str, also: dict[str, str]
+) -> dict[str, Any] | int:
     """What a change of many would be done to, if somebody has said yes to it; else the exit status.
 
     Raises:
@@ -76,7 +140,7 @@ def _previewed(admin: Admin, args: Namespace, what: str, past: str) -> dict[str,
     which: dict[str, Any] = (
         {"ids": [whole(admin, each) for each in args.ids]} if args.ids else {"filter": filters(args)}
     )
-    preview = act(admin, f"jobs/{what}", {"dry_run": True, **which})
+    preview = act(admin, f"jobs/{what}", {"dry_run": True, **also, **which})
     count = preview["count"]
     if args.dry_run or not count:
         _tell(args, preview, f"{_responses(count)} would be {past}{_some(preview)}")
@@ -87,17 +151,19 @@ def _previewed(admin: Admin, args: Namespace, what: str, past: str) -> dict[str,
     return preview
 
 
-_Told = tuple[dict[str, Any], str]
-"""What to say of a response, as JSON and as a sentence."""
-
-
-def _each(admin: Admin, args: Namespace, what: str, told: Callable[[str, dict[str, Any]], _Told]) -> int:
+def _each(
+    admin: Admin,
+    args: Namespace,
+    what: str,
+    told: Callable[[str, dict[str, Any]], _Told],
+    also: dict[str, str],
+) -> int:
     """Do something to the responses that are named; what cannot be done to one keeps it from no other."""
     status = DONE
     for given in args.ids:
         try:
             response_id = whole(admin, given)
-            done = act(admin, f"jobs/{part(response_id)}/{what}")
+            done = act(admin, f"jobs/{part(response_id)}/{what}", also)
         except NotReached:
             raise
         except NotDone as error:
@@ -117,6 +183,15 @@ def _run_again(response_id: str, done: dict[str, Any]) -> _Told:
     return {"of": response_id, **done}, f"{response_id} runs again as {done['id']}"
 
 
+def _deleted(response_id: str, done: dict[str, Any]) -> _Told:
+    return {"id": response_id, **done}, f"{response_id} deleted"
+
+
+def _moved(response_id: str, done: dict[str, Any]) -> _Told:
+    said = "moved" if done["moved"] else "had been started, or was over"
+    return {"id": response_id, **done}, f"{response_id} {said}"
+
+
 def _responses(count: int) -> str:
     return "1 response" if count == 1 else f"{count} responses"
 
@@ -134,22 +209,6 @@ def _is_confirmed(question: str) -> bool:
         return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
     except EOFError:  # Ctrl-D
         return False
-
-
-def _rerun(admin: Admin, args: Namespace) -> int:
-    wanted = filters(args)
-    if bool(args.ids) == bool(wanted):
-        raise NotDone("say which: ids, or filters as --state and --newer")
-    if args.ids and not args.dry_run:
-        return _each(admin, args, "rerun", _run_again)
-    preview = _previewed(admin, args, "rerun", "run again")
-    if isinstance(preview, int):
-        return preview
-    done = act(admin, "jobs/rerun", {"token": preview["token"]})
-    refused = "".join(f"; {count} not: {code}" for code, count in done["refused"].items())
-    more = "" if preview["is_all"] else "; there are more: narrow the filters"
-    _tell(args, done, f"{_responses(done['rerun'])} run again{refused}{more}")
-    return NOT_DONE if done["refused"] else DONE
 
 
 # -- the gateway

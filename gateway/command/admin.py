@@ -31,10 +31,12 @@ ACT_S = 180.0
 """For a change: ten thousand jobs may be ended by one."""
 
 _WHERE = "server.admin_token_file or server.admin_token_env, in the settings that this command reads"
+_WRONG_PORT = "is this the gateway's admin port (server.admin_port, --admin-port), and not the public one?"
 _HINTS = {
     "invalid_admin_token": f"give the gateway's: {_WHERE} (--config)",
     "no_admin_token": f"the gateway listens on more than loopback and has no token: give it {_WHERE}",
     "host_refused": "give an address, as 127.0.0.1, by --admin-host",
+    "invalid_api_key": _WRONG_PORT,
     "read_only": f"only the admin token changes anything: {_WHERE}",
 }
 
@@ -157,10 +159,12 @@ def _refused(url: str, error: HTTPError) -> NotDone:
     try:
         said = json.loads(error.read())["error"]
     except (OSError, HTTPException, ValueError, LookupError, TypeError):
-        return NotDone(f"{url}: answered {error.code}")
+        return NotDone(f"{url}: answered {error.code}: {_WRONG_PORT}")
     if not isinstance(said, dict):
         return NotDone(f"{url}: {said}")
-    code = said.get("code")
+    code, message = said.get("code"), str(said.get("message"))
     hint = _HINTS.get(str(code))
-    message = str(said.get("message", "")).rstrip(".") if hint else str(said.get("message"))
+    if error.code == 404 and code != "not_found" and not message.startswith("Response with id "):
+        hint = _WRONG_PORT  # the public port hands what it does not know to a model server
+    message = message.rstrip(".") if hint else message
     return NotDone(f"{message}: {hint}" if hint else message, code=code)

@@ -32,6 +32,12 @@ def run(admin: Admin, args: Namespace) -> int:
 def _grids(job: dict[str, Any]) -> Iterator[Grid]:
     yield Grid(("", ""), [[Cell(name, "bold"), value] for name, value in _facts(job)])
     yield Grid(("TIME", "STATE", "FOR", "DETAILS"), [_step(step) for step in job["timeline"]], "Timeline")
+    if job["watching"]:
+        rows = [_reader(each) for each in job["watching"]]
+        yield Grid(("CALLER", "SINCE", "HAS EVENTS UP TO", "FROM"), rows, "Who reads it now")
+    if job["told"]:
+        rows = [_attempt(each) for each in job["told"]]
+        yield Grid(("TIME", "ENDPOINT", "ATTEMPT", "ANSWER", "RESULT"), rows, "Webhooks that were sent")
     if job["deliveries"]:
         rows = [
             [each["endpoint"], each["event"], str(each["attempts"]), each["failure"] or "-"]
@@ -84,6 +90,16 @@ def _step(step: dict[str, Any]) -> list[Cell | str]:
     )
     state = Cell(step["to"], screen.STYLES.get(step["to"], ""))
     return [_clock(step["at_ms"]), state, f"{step['for_s']:.1f}s", details or "-"]
+
+
+def _reader(one: dict[str, Any]) -> list[Cell | str]:
+    has = str(one["last_seq"]) if one["last_seq"] >= 0 else "none yet"
+    return [one["tenant"], f"{age(one['for_s'])} ago", has, one.get("peer") or "-"]
+
+
+def _attempt(one: dict[str, Any]) -> list[Cell | str]:
+    result = Cell(one["to"], "green" if one["to"] == "delivered" else "red")
+    return [_clock(one["at_ms"]), one["endpoint"], str(one.get("attempt", "-")), one["reason"], result]
 
 
 def _clock(at_ms: int) -> str:

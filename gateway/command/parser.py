@@ -11,6 +11,7 @@ from typing import Any
 from gateway import __version__
 from gateway.command import completion
 from gateway.config import FLAGS
+from gateway.core.tiers import TIERS
 
 _SETTINGS = {
     "dialect": ("DIALECT", "whose variant of the public API to speak: openai, mka1 or pharia"),
@@ -86,7 +87,10 @@ def _seeing(commands: _Commands) -> None:
     sub = _asking(commands, "healthcheck", "ask a running gateway whether it is healthy; exit status 0 or 1")
     sub = _asking(commands, "jobs", "list background responses", output=("table", "wide", "json", "name"))
     _filters(sub)
-    sub.add_argument("--order", choices=("newest", "oldest"), default="newest", help="which come first")
+    sub.add_argument(
+        "--order", choices=("newest", "oldest", "events", "speed"), default="newest",
+        help="which come first; events and speed list those in progress only",
+    )  # fmt: skip
     sub.add_argument("--limit", metavar="N", type=_count, default=50, help="so many at most [50]")
     sub.add_argument("-w", "--watch", action="store_true", help="keep it up to date, until Ctrl-C")
     _every(sub)
@@ -121,6 +125,20 @@ def _changing(commands: _Commands) -> None:
         output=_TEXT,
     )  # fmt: skip
     _completed(sub.add_argument("ids", metavar="ID", nargs="*", help=_ID), completion.ids)
+    _filters(sub)
+    _sure(sub)
+    sub = _asking(
+        commands, "delete", "delete responses that are over: these, or all that match filters", output=_TEXT
+    )
+    _completed(sub.add_argument("ids", metavar="ID", nargs="*", help=_ID), completion.ids)
+    _filters(sub)
+    _sure(sub)
+    sub = _asking(
+        commands, "tier", "put queued responses into another tier: these, or all that match filters",
+        output=_TEXT,
+    )  # fmt: skip
+    sub.add_argument("tier", metavar="TIER", choices=TIERS, help=f"one of {', '.join(TIERS)}")
+    _completed(sub.add_argument("ids", metavar="ID", nargs="*", help=_ID), completion.live_ids)
     _filters(sub)
     _sure(sub)
     for name, about in (

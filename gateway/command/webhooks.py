@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from argparse import Namespace
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +13,7 @@ from gateway.command.admin import API, Admin, ask
 from gateway.command.screen import Cell, span
 from gateway.command.status import DONE
 
-RECEIVERS = ("ENDPOINT", "STATE", "WAITING", "OLDEST", "ADDRESS")
+RECEIVERS = ("ENDPOINT", "STATE", "WAITING", "OLDEST", "LAST FAILURE", "ADDRESS")
 _FAILURES = ("RESPONSE", "ENDPOINT", "EVENT", "ATTEMPTS", "LAST FAILURE", "NEXT")
 
 
@@ -48,7 +49,10 @@ def receiver(state: dict[str, Any]) -> Sequence[Cell | str]:
     elif state["down"]:
         told = Cell(f"down for {span(state['down_for_s'])}", "red")
     oldest = span(state["oldest_s"]) if state["waiting"] else "-"
-    return state["name"], told, str(state["waiting"]), oldest, state["origin"] or "-"
+    failed = "-"
+    if state["failed_at_ms"] is not None:
+        failed = f"{state['failure']} {span(max(0.0, time.time() - state['failed_at_ms'] / 1000))} ago"
+    return state["name"], told, str(state["waiting"]), oldest, failed, state["origin"] or "-"
 
 
 def _failure(event: dict[str, Any]) -> Sequence[Cell | str]:

@@ -1,6 +1,6 @@
-"""What operators can do: end jobs, run one again, hold a backend's queue, and have a receiver told again.
+"""What operators can do: end, delete, move and repeat jobs, and hold a backend's queue.
 
-Each job ends through the one gate (`endings`), and is made anew through the one way in (`Jobs.submit`). What
+Each job ends through the one gate (`endings`), and is made anew through the one way in (`Jobs.accept`). What
 is said of backends holds until it is taken back (`orders`).
 """
 
@@ -10,11 +10,12 @@ import asyncio
 import re
 import secrets
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from gateway.core.job import LIVE, Status
+from gateway.core.tiers import TIERS
 from gateway.core.transcript import CancelRequested
 from gateway.engine.circumstances import Circumstances
 from gateway.engine.credentials import CallerHeaders
@@ -61,6 +62,22 @@ class Cancelled:
 
 
 @dataclass(frozen=True, slots=True)
+class Deleted:
+    """How many were deleted, and how many were gone, or live."""
+
+    deleted: int
+    not_deleted: int
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """How many are in the tier now, and how many had been started or were over."""
+
+    moved: int
+    started: int
+
+
+@dataclass(frozen=True, slots=True)
 class Rerun:
     """How many were made anew, the first of the new ids, and why the others were not, by the error's code."""
 
@@ -74,11 +91,34 @@ class Many(StrEnum):
 
     CANCEL = "cancel"
     RERUN = "rerun"
+    DELETE = "delete"
+    TIER = "tier"
 
     @property
     def of(self) -> frozenset[Status]:
         """Jobs in these states only."""
-        return LIVE if self is Many.CANCEL else frozenset(Status) - LIVE
+        match self:
+            case Many.CANCEL:
+                return LIVE
+            case Many.TIER:
+                return frozenset({Status.QUEUED})
+            case Many.RERUN | Many.DELETE:
+                return frozenset(Status) - LIVE
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a preview was of.
+
+    Attributes:
+        said: By what the jobs were chosen, in words for the audit line.
+        tier: Where to; only of `TIER`.
+    """
+
+    doing: Many
+    said: str
+    ids: list[str]
+    tier: str | None = None
 
 
 class Actions:
@@ -103,33 +143,53 @@ class Actions:
                 raise not_found(response_id)
             return await self._endings.end(response_id, CancelRequested())
 
-    async def preview(self, doing: Many, wanted: Wanted | None, ids: Collection[str] = ()) -> Preview:
-        """To which jobs it would be done: those of these ids, or all wanted ones, in a state for it. It lies
-        in the store: any gateway may be told to do it. Raises: Refusal."""
-        if wanted is not None:
-            statuses = doing.of if wanted.statuses is None else doing.of.intersection(wanted.statuses)
+    async def delete(self, response_id: str) -> None:
+        """Make a job that is over vanish, with all that is stored of it. Raises: Refusal, if it cannot."""
+        with refusing():
+            details = await self._insight.details(response_id)
+            if details is None:
+                raise not_found(response_id)
+            if not details.status.is_terminal:
+                raise invalid("It is not over yet: cancel it first.", code="not_over")
+            if not await self._endings.delete(response_id, bytes.fromhex(details.tenant)):
+                raise not_found(response_id)
+
+    async def move(self, response_id: str, tier: str) -> bool:
+        """Put a job that waits for its first start into another tier; False: it does not. Raises: Refusal."""
+        with refusing():
+            if await self._insight.details(response_id) is None:
+                raise not_found(response_id)
+            return await self._store.set_priority(response_id, rank_of(tier))
+
+    async def preview(
+        self, doing: Many, chosen: Wanted | Collection[str], *, said: str, tier: str | None = None
+    ) -> Preview:
+        """To which jobs it would be done: those of these ids, or all wanted ones, in a state for it.
+
+        Args:
+            said, tier: See `Plan`.
+
+        Raises:
+            Refusal: There is no such tier, or it was not said; or the store does not answer.
+        """
+        if doing is Many.TIER:
+            rank_of(tier)
+        if isinstance(chosen, Wanted):
+            statuses = doing.of if chosen.statuses is None else doing.of.intersection(chosen.statuses)
             with refusing():
-                listing = await self._insight.jobs(replace(wanted, statuses=statuses), limit=_BULK_MAX)
+                listing = await self._insight.jobs(replace(chosen, statuses=statuses), limit=_BULK_MAX)
             found, is_all = [facts.id for facts in listing.jobs], listing.before is None
         else:
-            found, is_all = list(dict.fromkeys(ids))[:_BULK_MAX], len(ids) <= _BULK_MAX
+            found, is_all = list(dict.fromkeys(chosen))[:_BULK_MAX], len(chosen) <= _BULK_MAX
         now_ms = self._clock.now_ms()
         token = f"{now_ms + int(_PREVIEW_S * 1000):015}-{secrets.token_urlsafe(16)}"
         with refusing():
             await self._store.notes.drop_before(_preview(doing), f"{now_ms:015}")
-            await self._store.notes.put(_preview(doing), token, found)
+            await self._store.notes.put(_preview(doing), token, {"said": said, "ids": found, "tier": tier})
         return Preview(token, len(found), found[:_SHOWN], is_all, _PREVIEW_S)
 
-    async def cancel_previewed(self, token: str) -> Cancelled:
-        """End what was previewed. Raises: Refusal."""
-        ids = await self._confirmed(token, Many.CANCEL)
-        waiting = iter(ids)
-        with refusing():
-            counts = await asyncio.gather(*(self._cancel_each(waiting) for _ in range(_AT_ONCE)))
-        return Cancelled(sum(counts), len(ids) - sum(counts))
-
-    async def _confirmed(self, token: str, doing: Many) -> list[str]:
-        """The jobs of a preview, once. Raises: Refusal, if it was none of this change."""
+    async def confirmed(self, token: str, doing: Many) -> Plan:
+        """What a preview was of, once. Raises: Refusal, if it was none of this change."""
         found, stored = _TOKEN.fullmatch(token), None
         if found is not None and int(found[1]) >= self._clock.now_ms():
             with refusing():
@@ -137,21 +197,47 @@ class Actions:
         if stored is None:
             message = "This preview is not known, was confirmed already, or is too old: ask for a new one."
             raise invalid(message, param="token")
-        ids: list[str] = stored
-        return ids
+        return Plan(doing, **stored)
 
-    async def _cancel_each(self, ids: Iterator[str]) -> int:
-        ended = [await self._endings.try_to_end(response_id, CancelRequested()) for response_id in ids]
-        return sum(ended)
+    async def cancel_planned(self, plan: Plan) -> Cancelled:
+        """End what was previewed. Raises: Refusal."""
 
-    async def rerun_previewed(self, token: str, *, request_id: str) -> Rerun:
+        async def cancelled(response_id: str) -> bool:
+            return await self._endings.try_to_end(response_id, CancelRequested())
+
+        count = await _count(plan.ids, cancelled)
+        return Cancelled(count, len(plan.ids) - count)
+
+    async def delete_planned(self, plan: Plan) -> Deleted:
+        """Delete what was previewed. Raises: Refusal."""
+
+        async def deleted(response_id: str) -> bool:
+            details = await self._insight.details(response_id)
+            if details is None or not details.status.is_terminal:
+                return False
+            return await self._endings.delete(response_id, bytes.fromhex(details.tenant))
+
+        count = await _count(plan.ids, deleted)
+        return Deleted(count, len(plan.ids) - count)
+
+    async def move_planned(self, plan: Plan) -> Moved:
+        """Put what was previewed into its tier. Raises: Refusal."""
+        priority = rank_of(plan.tier)
+
+        async def moved(response_id: str) -> bool:
+            return await self._store.set_priority(response_id, priority)
+
+        count = await _count(plan.ids, moved)
+        return Moved(count, len(plan.ids) - count)
+
+    async def rerun_planned(self, plan: Plan, *, request_id: str) -> Rerun:
         """Run what was previewed again, one after the other: they keep their order. Raises: Refusal.
 
         The oldest is first, as it was the first time. Where one is refused, the others are made all the same.
         """
         made: list[str] = []
         refused: Counter[str] = Counter()
-        for response_id in reversed(await self._confirmed(token, Many.RERUN)):
+        for response_id in reversed(plan.ids):
             try:
                 made.append(await self.rerun(response_id, request_id=request_id))
             except Refusal as refusal:
@@ -242,3 +328,21 @@ class Actions:
 def _preview(doing: Many) -> str:
     """The kind of note in which a preview of it lies."""
     return f"preview-{doing}"
+
+
+def rank_of(tier: str | None) -> int:
+    """Of a tier by its name. Raises: Refusal, if there is none of it."""
+    if tier not in TIERS:
+        raise invalid(f"tier must be one of {', '.join(TIERS)}.", param="tier")
+    return TIERS.index(tier)
+
+
+async def _count(ids: Collection[str], do: Callable[[str], Awaitable[bool]]) -> int:
+    """Do it to each, some at once; to how many it was done. Raises: Refusal."""
+    waiting = iter(ids)
+
+    async def each() -> int:
+        return sum([await do(response_id) for response_id in waiting])
+
+    with refusing():
+        return sum(await asyncio.gather(*(each() for _ in range(_AT_ONCE))))

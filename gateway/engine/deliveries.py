@@ -12,7 +12,7 @@ import functools
 import hashlib
 import logging
 import random
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -230,8 +230,11 @@ class Deliveries:
                     surplus -= len(given_up)
 
     def _gave_up(self, given_up: list[GivenUp], reason: str) -> None:
-        for receiver, count in Counter(receiver_of(each.lane) for each in given_up).items():
-            self._observer.webhooks_given_up(receiver, count, reason)
+        by_receiver: defaultdict[str, list[str]] = defaultdict(list)
+        for each in given_up:
+            by_receiver[receiver_of(each.lane)].append(each.response_id)
+        for receiver, response_ids in by_receiver.items():
+            self._observer.webhooks_given_up(receiver, response_ids, reason)
 
 
 def _log(error: StoreUnavailable) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from gateway.config import BackgroundSettings
-from gateway.core.job import Claim, ClaimLost, Job, Outcome, StoreUnavailable
+from gateway.core.job import Claim, ClaimLost, Outcome, StoreUnavailable
 from gateway.core.reason import Reason
 from gateway.core.retry import Now
 from gateway.core.transcript import Abandoned, Stop, Transcript, Unreadable
@@ -125,17 +125,17 @@ class Endings:
             raise
         return True
 
-    async def delete(self, job: Job) -> bool:
+    async def delete(self, response_id: str, tenant: bytes) -> bool:
         """Make a job vanish; if it runs, the backend is told to stop. False if it is gone already."""
         # Shielded: a client that hangs up must not leave the readers waiting.
-        return await asyncio.shield(self._delete(job))
+        return await asyncio.shield(self._delete(response_id, tenant))
 
-    async def _delete(self, job: Job) -> bool:
-        if not await self.store.delete(job.id, job.tenant, now_ms=self.clock.now_ms()):
+    async def _delete(self, response_id: str, tenant: bytes) -> bool:
+        if not await self.store.delete(response_id, tenant, now_ms=self.clock.now_ms()):
             return False
-        self.credentials.forget(job.id)
-        self.followers.gone(job.id)
-        self.observer.job_deleted(job.id)
+        self.credentials.forget(response_id)
+        self.followers.gone(response_id)
+        self.observer.job_deleted(response_id)
         return True
 
     async def settle(self) -> None:

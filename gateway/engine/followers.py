@@ -34,6 +34,23 @@ Sink = Callable[[bytes], bool]
 """Takes whole events now, or says that it can't."""
 
 
+@dataclass(frozen=True, slots=True)
+class Watching:
+    """A reader, as operators see it.
+
+    Attributes:
+        since_ms: Unix milliseconds.
+        cursor: Number of the last event that it was sent; -1: none yet.
+        tenant: First eight hex digits.
+        peer: Where its connection comes from: a proxy, if there is one.
+    """
+
+    since_ms: int
+    cursor: int
+    tenant: str
+    peer: str | None
+
+
 class _Reader:
     """One reader.
 
@@ -42,10 +59,15 @@ class _Reader:
         is_waiting: It has all there is.
     """
 
-    __slots__ = ("_loop", "_sink", "_told_s", "bell", "cursor", "is_waiting")
+    __slots__ = ("_loop", "_sink", "_told_s", "bell", "cursor", "is_waiting", "peer", "since_ms", "tenant")
 
-    def __init__(self, cursor: int, sink: Sink | None) -> None:
+    def __init__(
+        self, cursor: int, sink: Sink | None, tenant: bytes, since_ms: int, peer: str | None
+    ) -> None:
         self.cursor = cursor
+        self.tenant = tenant
+        self.since_ms = since_ms
+        self.peer = peer
         self.bell = asyncio.Event()
         self.is_waiting = False
         self._sink = sink
@@ -116,10 +138,14 @@ class Followers:
         """Whether somebody waits for its events, here or at another replica."""
         return response_id in self._watched or self._store.bells.is_wanted(response_id)
 
-    def readers(self, response_id: str) -> int:
-        """How many read it now."""
+    def watching(self, response_id: str) -> list[Watching]:
+        """Who reads it here now, whoever came first at first."""
         watched = self._watched.get(response_id)
-        return len(watched.readers) if watched is not None else 0
+        found = [
+            Watching(each.since_ms, each.cursor, each.tenant.hex()[:8], each.peer)
+            for each in (watched.readers if watched is not None else ())
+        ]
+        return sorted(found, key=lambda each: each.since_ms)
 
     @contextmanager
     def arrivals(self, response_id: str) -> Iterator[asyncio.Event]:
@@ -166,18 +192,25 @@ class Followers:
     # -- for whoever reads
 
     async def follow(
-        self, response_id: str, tenant: bytes, *, after: int, sink: Sink | None = None
+        self,
+        response_id: str,
+        tenant: bytes,
+        *,
+        after: int,
+        sink: Sink | None = None,
+        peer: str | None = None,
     ) -> AsyncGenerator[bytes, None]:
         """The events after `after`, live, to the end of the response; whole events in each block. Where there
         are none yet, the first block is empty: it says that there is a stream.
 
         Args:
             sink: Is given events, in their place between two blocks, while it takes them.
+            peer: Where the reader's connection comes from, for operators.
 
         Raises:
             Refusal: Too many readers, or the store does not answer (before the first block).
         """
-        reader = _Reader(after, sink)
+        reader = _Reader(after, sink, tenant, self._clock.now_ms(), peer)
         with self._attached(response_id, tenant, reader) as watched:
             async with aclosing(self._pages(response_id, tenant, watched, reader)) as pages:
                 async for block in pages:

@@ -318,5 +318,5 @@ class Jobs:
     async def delete(self, job: Job) -> None:
         """Make it vanish; if it runs, the backend is told to stop. Raises: Refusal, if it is gone already."""
         with refusing():
-            if not await self._endings.delete(job):
+            if not await self._endings.delete(job.id, job.tenant):
                 raise not_found(job.id)

@@ -10,21 +10,22 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from gateway.core.job import FIRST_OUTPUT_SEQ, LIVE, Job
+from gateway.core.job import FIRST_OUTPUT_SEQ, LIVE, Job, Status
 from gateway.core.outlook import Outlook, Subject, if_the_gateway_dies, what_holds, why_it_waits
 from gateway.core.tiers import TIERS
 from gateway.engine.circumstances import Circumstances
 from gateway.engine.clock import Clock
-from gateway.engine.followers import Followers
+from gateway.engine.followers import Followers, Watching
 from gateway.observe import Observer
 from gateway.observe.journal import Move
 from gateway.store.insight import Details, Facts
 from gateway.store.insight import Wanted as Wanted  # for the API, which never touches a store
 from gateway.store.port import StoredCall
 
-_RATES_MAX = 2_000
+_RANKED_MAX = 10_000
+_RATES_MAX = _RANKED_MAX
 _RATE_S_MIN = 0.9
 _EVENTS_AGAIN_S = 0.5
 _PAGE_BYTES = 64 * 2**10
@@ -52,15 +53,18 @@ class OneJob:
 
     Attributes:
         moves: What happened to it since this process started, if it is among the latest.
+        told: The attempts to tell of its end that this process made, if it is among the latest.
         waits: Why nobody works on it; None if somebody does, or it is over.
+        watching: Who reads it here.
     """
 
     details: Details
     row: JobRow
     moves: list[Move]
+    told: list[Move]
     waits: Outlook | None
     if_killed: Outlook
-    readers: int
+    watching: list[Watching]
     replica: int | None
     upstream_request: str | None
     upstream_status: int | None
@@ -80,6 +84,7 @@ class Operators:
         self._followers = followers
         self._clock = clock
         self._journal = observer.journal
+        self._tellings = observer.tellings
         self._rates: OrderedDict[str, tuple[float, int, float | None]] = OrderedDict()
 
     # -- lists
@@ -94,6 +99,28 @@ class Operators:
         now_ms = self._clock.now_ms()
         barred = self._runner.barred(now_ms)
         return [self._row(facts, now_ms, barred) for facts in listing.jobs], listing.before
+
+    async def ranked(
+        self, wanted: Wanted, *, limit: int, skip: int, by: str
+    ) -> tuple[list[JobRow], int | None]:
+        """Jobs in progress, by what they have done, and how many to skip for the next ones (None: there are
+        no more). All of them are looked at, the newest 10,000: slots limit their number.
+
+        Args:
+            by: `events`: those with the most events first; `speed`: the fastest first. How fast the runs of
+                other gateways are is not known here: they come last.
+
+        Raises: StoreUnavailable.
+        """
+        running = replace(wanted, statuses=frozenset({Status.IN_PROGRESS}))
+        rows, _ = await self.jobs(running, limit=_RANKED_MAX, before=None, is_oldest_first=False)
+
+        def rank(row: JobRow) -> float:
+            return row.event_count if by == "events" else -1 if row.events_per_s is None else row.events_per_s
+
+        rows.sort(key=rank, reverse=True)
+        following = skip + limit
+        return rows[skip:following], following if following < len(rows) else None
 
     def _row(self, facts: Facts, now_ms: int, barred: Mapping[tuple[str, bytes], str] | None) -> JobRow:
         progress = self._runner.progress(facts.id)
@@ -139,9 +166,10 @@ class Operators:
             details,
             row,
             journal.of(response_id),
+            self._tellings.of(response_id),
             why_it_waits(subject, around),
             if_the_gateway_dies(subject, around),
-            self._followers.readers(response_id),
+            self._followers.watching(response_id),
             journal.latest(response_id, "replica"),
             journal.latest(response_id, "upstream_request"),
             journal.latest(response_id, "upstream_status"),

@@ -25,6 +25,7 @@ class Receiver:
         disabled_for_s: Since it wanted no more; None if it is told.
         down: At how many places nothing is taken: at one, or none, if it is an endpoint.
         down_for_s: For how long already; the longest.
+        failed_at_ms, failure: When this process last saw an attempt fail, and why; None if it has not.
     """
 
     name: str
@@ -35,6 +36,8 @@ class Receiver:
     disabled_for_s: float | None = None
     down: int = 0
     down_for_s: float = 0
+    failed_at_ms: int | None = None
+    failure: str | None = None
 
 
 class Receivers:
@@ -69,6 +72,9 @@ class Receivers:
             if (known_one := found.get(disabled.name)) is not None:
                 since_s = (now_ms - disabled.since_ms) / 1000
                 found[disabled.name] = replace(known_one, disabled_for_s=since_s)
+        for name, (at_ms, reason) in self._observer.last_failures.items():
+            if (known_one := found.get(name)) is not None:
+                found[name] = replace(known_one, failed_at_ms=at_ms, failure=reason)
         return list(found.values())
 
     async def failing(self) -> list[tuple[Delivery, float]]:

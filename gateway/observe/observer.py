@@ -180,8 +180,14 @@ class Observer(BackendObserver, StoreObserver, WebhookObserver):
         endpoint: str | None = None,
         count: int | None = None,
         limit: int | None = None,
+        chosen: str | None = None,
+        tier: str | None = None,
     ) -> None:
-        """Somebody has done something on the admin port: who, what, to what, and to how many."""
+        """Somebody has done something on the admin port: who, what, to what, and to how many.
+
+        Args:
+            chosen: Of a change of many, the filter by which they were chosen; `ids` for a selection.
+        """
         line(
             "operator",
             doing=doing,
@@ -192,6 +198,8 @@ class Observer(BackendObserver, StoreObserver, WebhookObserver):
             endpoint=endpoint,
             count=count,
             limit=limit,
+            chosen=chosen,
+            tier=tier,
         )
 
     def order_heard(self, doing: str, backend: str, *, peer: str | None, limit: int | None) -> None:

@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+import time
+from collections.abc import Collection, Iterable
 
 from gateway.logs import line
+from gateway.observe.journal import Journal
 from gateway.observe.metrics import Metrics
 
 
 class WebhookObserver(Metrics):
-    """The happenings of webhooks."""
+    """The happenings of webhooks.
+
+    Attributes:
+        tellings: Of the latest responses, the attempts to tell of their ends.
+        last_failures: Of each endpoint, when an attempt failed last (Unix milliseconds), and its reason.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self._endpoints: set[str] = set()
+        self.tellings = Journal()
+        self.last_failures: dict[str, tuple[int, str]] = {}
 
     def webhook_taken(self, response_id: str, endpoint: str, attempt: int, reason: str) -> None:
         self._webhook_attempted(endpoint, reason)
+        self._webhook_noted(response_id, "delivered", endpoint, reason, attempt)
         self.webhook_deliveries.labels(endpoint, "delivered").inc()
         line("webhook", id=response_id, endpoint=endpoint, to="delivered", attempt=attempt, reason=reason)
 
@@ -26,6 +36,7 @@ class WebhookObserver(Metrics):
     ) -> None:
         """is_down: The endpoint was reported down already, so this attempt gets no line."""
         self._webhook_attempted(endpoint, reason)
+        self._webhook_noted(response_id, "waiting", endpoint, reason, attempt)
         if is_down:
             return
         line(
@@ -40,6 +51,7 @@ class WebhookObserver(Metrics):
 
     def webhook_given_up(self, response_id: str, endpoint: str, attempt: int, reason: str) -> None:
         self._webhook_attempted(endpoint, reason)
+        self._webhook_noted(response_id, "given_up", endpoint, reason, attempt)
         self.webhook_deliveries.labels(endpoint, "given_up").inc()
         line(
             "webhook",
@@ -51,10 +63,20 @@ class WebhookObserver(Metrics):
             reason=reason,
         )
 
-    def webhooks_given_up(self, endpoint: str, count: int, reason: str) -> None:
+    def webhooks_given_up(self, endpoint: str, response_ids: Collection[str], reason: str) -> None:
         """reason: `too_old` | `too_many`."""
+        count = len(response_ids)
+        for response_id in response_ids:
+            self._webhook_noted(response_id, "given_up", endpoint, reason)
         self.webhook_deliveries.labels(endpoint, "given_up").inc(count)
         line("webhook", level=logging.WARNING, endpoint=endpoint, to="given_up", count=count, reason=reason)
+
+    def _webhook_noted(
+        self, response_id: str, to: str, endpoint: str, reason: str, attempt: int | None = None
+    ) -> None:
+        self.tellings.note(response_id, to, endpoint=endpoint, attempt=attempt, reason=reason)
+        if to != "delivered" and attempt is not None:
+            self.last_failures[endpoint] = time.time_ns() // 1_000_000, reason
 
     def _webhook_attempted(self, endpoint: str, reason: str) -> None:
         """reason: A word, or `http_` and a status. Statuses are counted by class: `http_5xx`."""

@@ -91,7 +91,7 @@ class Details(Facts):
     Attributes:
         is_owned: Somebody runs it.
         is_told: The caller named a URL of its own that is told of the end.
-        ahead: Of the same caller and tier, jobs that go before it; 0 where somebody runs it.
+        ahead: Of the same caller and tier, jobs that go before it; 0 where somebody runs it, or it is over.
         events_bytes: Of all stored events.
         previous: The turn it goes on from.
         later: Turns that go on from it, the newest first; not all, if there are very many.

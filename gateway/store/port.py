@@ -257,6 +257,10 @@ class JobStore(Chores, Protocol):
             ClaimLost, StoreUnavailable: Nothing was written.
         """
 
+    async def set_priority(self, response_id: str, priority: int) -> bool:
+        """Put a job that waits for its first start into another tier, where it keeps its place by age. False
+        if it does not wait so, or is not there."""
+
     async def delete(self, response_id: str, tenant: bytes, *, now_ms: int) -> bool:
         """Make a job vanish, running or not. False if there was none."""
 

@@ -12,6 +12,7 @@ from tests.acceptance.conftest import StartGateway
 from tests.acceptance.fleet import until
 from tests.acceptance.harness import Gateway, within
 from tests.acceptance.operator import ACTION, done, get, post, seen
+from tests.acceptance.receivers import Answer as Taking
 from tests.acceptance.receivers import Receiver
 from tests.acceptance.replay import Answer, ReplayServer, replay
 from tests.acceptance.test_admin_api import ADMIN, ONE_SLOT, READ, bearer, created, tokens
@@ -79,7 +80,8 @@ async def test_many_are_cancelled_after_a_preview_and_only_those_that_it_has_sho
     assert {await status_of(gateway, each) for each in waiting[1::2]} == {"cancelled"}
     assert {await status_of(gateway, each) for each in (*waiting[::2], late)} == {"queued"}
     assert await status_of(gateway, runs) == "in_progress"
-    assert (await audit(gateway, "cancel many"))["count"] == 2
+    line = await audit(gateway, "cancel many")
+    assert (line["count"], line["chosen"]) == (2, "state=queued model=m1")
     again = await post(gateway, "jobs/cancel", {"token": preview["token"]})
     assert (again.status, again.error["param"]) == (400, "token")
 
@@ -92,6 +94,7 @@ async def test_a_selection_is_cancelled_in_the_same_way(
     preview = await done(gateway, "jobs/cancel", {"dry_run": True, "ids": waiting[:2]})
     assert preview["count"] == 2
     assert (await done(gateway, "jobs/cancel", {"token": preview["token"]}))["cancelled"] == 2
+    assert (await audit(gateway, "cancel many"))["chosen"] == "ids"
     assert await status_of(gateway, waiting[2]) == "queued"
 
 
@@ -278,6 +281,78 @@ async def test_those_of_a_selection_that_cannot_be_run_again_are_counted_by_the_
     held.release.set()
 
 
+async def test_a_job_that_is_over_is_deleted_and_one_that_is_live_is_not(
+    start_gateway: StartGateway, replay_server: ReplayServer
+) -> None:
+    gateway = await start_gateway(**ONE_SLOT)
+    over = await created(gateway)
+    await gateway.ended(over)
+    _, runs, _ = await busy(gateway, replay_server, 0)
+    assert await done(gateway, f"jobs/{over}/delete") == {"deleted": True}
+    assert (await gateway.call("GET", f"/responses/{over}")).status == 404
+    assert (await post(gateway, f"jobs/{over}/delete")).status == 404
+    answer = await post(gateway, f"jobs/{runs}/delete")
+    assert (answer.status, answer.error["code"]) == (400, "not_over")
+    assert await status_of(gateway, runs) == "in_progress"
+    assert (await audit(gateway, "delete"))["id"] == over
+
+
+async def test_many_are_deleted_after_a_preview_and_never_one_that_is_live(
+    start_gateway: StartGateway, replay_server: ReplayServer
+) -> None:
+    gateway = await start_gateway(**ONE_SLOT)
+    jobs = [await created(gateway, model=f"m{number % 2}") for number in range(4)]
+    for each in jobs:
+        await gateway.ended(each)
+    _, runs, (waits,) = await busy(gateway, replay_server, 1)
+    preview = await done(gateway, "jobs/delete", {"dry_run": True, "filter": {"model": "m1"}})
+    assert (preview["count"], set(preview["first"])) == (2, {jobs[1], jobs[3]})
+    assert await done(gateway, "jobs/delete", {"token": preview["token"]}) == {"deleted": 2, "not_deleted": 0}
+    line = await audit(gateway, "delete many")
+    assert (line["count"], line["chosen"]) == (2, "model=m1")
+    preview = await done(gateway, "jobs/delete", {"dry_run": True, "ids": [runs, waits, jobs[0], jobs[1]]})
+    assert await done(gateway, "jobs/delete", {"token": preview["token"]}) == {"deleted": 1, "not_deleted": 3}
+    left = (await seen(gateway, "jobs"))["jobs"]
+    assert {job["id"] for job in left} == {runs, waits, jobs[2]}
+
+
+async def test_jobs_that_wait_are_moved_to_another_tier_and_run_in_that_order(
+    start_gateway: StartGateway, replay_server: ReplayServer
+) -> None:
+    gateway = await start_gateway(**ONE_SLOT)
+    held, runs, waiting = await busy(gateway, replay_server, 4)
+    assert await done(gateway, f"jobs/{waiting[3]}/tier", {"tier": "priority"}) == {"moved": True}
+    assert await done(gateway, f"jobs/{runs}/tier", {"tier": "flex"}) == {"moved": False}
+    asked = {"dry_run": True, "tier": "flex", "filter": {"model": "m0"}}
+    preview = await done(gateway, "jobs/tier", asked)
+    assert set(preview["first"]) == {waiting[0], waiting[2]}
+    assert await done(gateway, "jobs/tier", {"token": preview["token"]}) == {"moved": 2, "started": 0}
+    listed = (await seen(gateway, "jobs"))["jobs"]
+    tiers = {job["id"]: job["tier"] for job in listed}
+    assert [tiers[each] for each in waiting] == ["flex", "default", "flex", "priority"]
+    held.release.set()
+    for each in (runs, *waiting):
+        await gateway.ended(each)
+    started = [line["id"] for line in gateway.lines if line.get("to") == "in_progress"]
+    assert started == [runs, waiting[3], waiting[1], waiting[0], waiting[2]]
+    line = await audit(gateway, "tier many")
+    assert (line["count"], line["chosen"], line["tier"]) == (2, "model=m0", "flex")
+    line = await audit(gateway, "tier")
+    assert (line["id"], line["tier"]) == (waiting[3], "priority")
+
+
+async def test_a_tier_that_there_is_not_moves_nothing(gateway: Gateway) -> None:
+    for path, body in (
+        ("jobs/resp_x/tier", {}),
+        ("jobs/resp_x/tier", {"tier": "gold"}),
+        ("jobs/tier", {"dry_run": True, "filter": {}}),
+        ("jobs/tier", {"dry_run": True, "filter": {}, "tier": "gold"}),
+        ("jobs/tier", {"dry_run": True, "filter": {}, "tier": 2}),
+        ("jobs/delete", {"dry_run": True, "filter": {}, "tier": "flex"}),
+    ):
+        assert (await post(gateway, path, body)).status in (400, 404), (path, body)
+
+
 async def test_a_receiver_that_took_an_event_can_be_sent_it_again(
     start_gateway: StartGateway, receiver: Receiver
 ) -> None:
@@ -290,6 +365,29 @@ async def test_a_receiver_that_took_an_event_can_be_sent_it_again(
     _, second = await receiver.attempts(2)
     assert (second.response_id, second.webhook_id) == (first.response_id, first.webhook_id)
     assert (await audit(gateway, "resend"))["count"] == 1
+
+
+async def test_each_attempt_to_tell_is_remembered_with_its_status_and_its_time(
+    start_gateway: StartGateway, receiver: Receiver
+) -> None:
+    url = receiver.url.replace("//", "//user:url-canary@") + "?key=url-canary"
+    settings = told("x", url) | {"BACKBURNER_WEBHOOKS__RETRY_DELAYS_S": "0.1"}
+    gateway = await start_gateway(**settings)
+    receiver.answers += [Taking(503), Taking(409)]
+    response_id = await created(gateway)
+    await gateway.line(event="webhook", id=response_id, to="delivered")
+    job = await seen(gateway, f"jobs/{response_id}")
+    steps = [(each["endpoint"], each["attempt"], each["to"], each["reason"]) for each in job["told"]]
+    assert steps == [
+        ("x", 1, "waiting", "http_503"), ("x", 2, "waiting", "http_409"), ("x", 3, "delivered", "http_200"),
+    ]  # fmt: skip
+    times = [each["at_ms"] for each in job["told"]]
+    assert times == sorted(times)
+    assert abs(times[0] - job["finished_at_ms"]) < 30_000
+    hooks = await seen(gateway, "webhooks")
+    (endpoint,) = hooks["endpoints"]
+    assert (endpoint["failure"], endpoint["failed_at_ms"]) == ("http_409", times[1])
+    assert "url-canary" not in str((job, hooks))
 
 
 async def test_where_nobody_is_told_nothing_is_sent_again(gateway: Gateway) -> None:
@@ -356,6 +454,29 @@ async def test_whoever_may_look_changes_nothing(
         assert answer.status == status
     assert (await audit(gateway, "pause"))["role"] == "admin"
     assert sum(line["event"] == "operator" for line in gateway.lines) == 1
+
+
+async def test_whoever_may_look_neither_deletes_nor_moves_nor_previews(
+    start_gateway: StartGateway, tokens: dict[str, object]
+) -> None:
+    gateway = await start_gateway(**tokens)
+    response_id = await created(gateway)
+    await gateway.ended(response_id)
+    preview = {"dry_run": True, "filter": {}}
+    for path, body in (
+        (f"jobs/{response_id}/delete", {}),
+        (f"jobs/{response_id}/tier", {"tier": "flex"}),
+        ("jobs/delete", preview),
+        ("jobs/tier", {**preview, "tier": "flex"}),
+    ):
+        for given, status, code in (
+            ({**ACTION, **bearer(READ)}, 403, "read_only"),
+            (bearer(ADMIN), 403, "cross_site"),
+            (ACTION, 401, "invalid_admin_token"),
+        ):
+            answer = await post(gateway, path, body, headers=given)
+            assert (answer.status, answer.error["code"]) == (status, code), path
+    assert (await gateway.call("GET", f"/responses/{response_id}")).status == 200
 
 
 async def test_a_bulk_cancel_goes_on_when_whoever_asked_for_it_hangs_up(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,33 @@ async def test_jobs_are_listed_by_filters_that_hold_together(
     assert await ids(gateway, f"limit=2&cursor={first['next']}") == [failed]
 
 
+async def test_jobs_in_progress_are_sorted_by_what_they_have_done(
+    start_gateway: StartGateway, replay_server: ReplayServer
+) -> None:
+    gateway = await start_gateway(BACKBURNER_UPSTREAM__CONCURRENCY_MAX=3)
+    done = await created(gateway)
+    await gateway.ended(done)
+    jobs = {}
+    for hold_after in (8, 11, 6):
+        held = replay_server.script(replay("vllm/responses-stream", hold_after=hold_after))
+        jobs[hold_after] = await created(gateway)
+        await within(held.held.wait())
+    waits = await created(gateway)
+    by_events = [jobs[11], jobs[8], jobs[6]]
+
+    async def are_sorted() -> bool:
+        return await ids(gateway, "order=events") == by_events
+
+    await until(are_sorted)
+    assert await ids(gateway, "order=events&state=in_progress&model=tiny") == by_events
+    first = await seen(gateway, "jobs?order=events&limit=2")
+    assert [job["id"] for job in first["jobs"]] == by_events[:2]
+    assert await ids(gateway, f"order=events&limit=2&cursor={first['next']}") == by_events[2:]
+    by_speed = await ids(gateway, "order=speed")
+    assert set(by_speed) == {*by_events}
+    assert waits not in by_speed
+
+
 async def test_a_query_that_cannot_be_meant_is_refused_with_its_parameter(gateway: Gateway) -> None:
     for query, param in (
         ("jobs?state=sleeping", "state"),
@@ -100,6 +128,8 @@ async def test_a_query_that_cannot_be_meant_is_refused_with_its_parameter(gatewa
         ("jobs?limit=9999", "limit"),
         ("jobs?cursor=-1", "cursor"),
         ("jobs?order=best", "order"),
+        ("jobs?order=events&state=live", "state"),
+        ("jobs?order=speed&state=completed", "state"),
         ("jobs?colour=red", "colour"),
         (f"jobs?model={'m' * 300}", "model"),
         ("history?what=weather", "what"),
@@ -172,6 +202,44 @@ async def test_a_job_that_was_put_off_says_until_when(
     job = await seen(gateway, f"jobs/{response_id}")
     assert job["waits"]["why"] == "retry_after"
     assert "default has sent it away (429 or 503) once: it is tried again in" in job["waits"]["sentence"]
+
+
+async def test_whoever_reads_a_response_is_shown_with_its_place_and_without_a_secret(
+    start_gateway: StartGateway, replay_server: ReplayServer, tokens: dict[str, object]
+) -> None:
+    gateway = await start_gateway(**tokens)
+    held = replay_server.script(replay("vllm/responses-stream", hold_after=6))
+    body = {"model": "tiny", "input": PROMPT, "background": True, "stream": True}
+    async with gateway.http.post(
+        f"{gateway.url}/responses", json=body, headers={"Authorization": f"Bearer {KEY}"}
+    ) as stream:
+        await within(held.held.wait())
+        response_id = (await gateway.line(event="job", to="queued"))["id"]
+
+        async def watched() -> dict[str, Any]:
+            found: dict[str, Any] = (await get(gateway, f"jobs/{response_id}", headers=bearer(ADMIN))).json()
+            return found
+
+        async def has_all() -> bool:
+            now = await watched()
+            if now["readers"] != 1:
+                return False
+            return bool(now["watching"][0]["last_seq"] == now["event_count"] - 1 > 1)
+
+        await until(has_all)
+        now = await watched()
+        (one,) = now["watching"]
+        assert (one["tenant"], one["peer"]) == (now["tenant"], "127.0.0.1")
+        assert 0 <= one["for_s"] < 60
+        reader = (await get(gateway, f"jobs/{response_id}", headers=bearer(READ))).json()
+        assert reader["watching"][0].keys() == {"for_s", "last_seq", "tenant"}
+        held.release.set()
+        await within(stream.read())
+
+    async def is_gone() -> bool:
+        return not (await watched())["watching"]
+
+    await until(is_gone)
 
 
 async def test_a_chain_is_linked_both_ways(gateway: Gateway) -> None:
@@ -282,6 +350,18 @@ async def test_with_tokens_nobody_looks_without_one_and_the_reader_sees_no_addre
     assert READ not in gateway.stderr.decode()
 
 
+async def test_a_token_that_is_no_utf_8_is_a_wrong_token(
+    start_gateway: StartGateway, tokens: dict[str, object]
+) -> None:
+    gateway = await start_gateway(**tokens)
+    host, port = gateway.admin.removeprefix("http://").split(":")
+    for path in (b"/api/v1/overview", b"/webhooks"):
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(b"GET %b HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer \xff\xfe\xc3\r\n\r\n" % path)
+        assert (await within(reader.readline())).split()[1] == b"401", path
+        writer.close()
+
+
 async def test_off_loopback_and_without_a_token_nothing_is_shown(start_gateway: StartGateway) -> None:
     gateway = await start_gateway(BACKBURNER_SERVER__ADMIN_HOST="0.0.0.0")
     answer = await get(gateway, "jobs")
@@ -291,6 +371,21 @@ async def test_off_loopback_and_without_a_token_nothing_is_shown(start_gateway: 
 async def test_without_a_token_a_name_that_leads_here_is_refused(gateway: Gateway) -> None:
     for host, status in (("evil.test", 403), ("localhost:9001", 200), ("[::1]:9001", 200)):
         assert (await get(gateway, "jobs", headers={"Host": host})).status == status, host
+
+
+async def test_looking_and_health_checks_leave_no_line_in_the_log(gateway: Gateway) -> None:
+    response_id = await created(gateway)
+    await gateway.log_of_end(response_id)
+    count = len(gateway.lines)
+    for _ in range(3):
+        for path in ("healthz", "readyz", "metrics", "ui/", "ui/app.js", "webhooks"):
+            async with gateway.http.get(f"{gateway.admin}/{path}") as answer:
+                assert answer.status == 200, path
+        for path in ("overview", "jobs", "history", f"jobs/{response_id}", "jobs?order=events"):
+            await seen(gateway, path)
+    later = await created(gateway)
+    await gateway.log_of_end(later)
+    assert {line.get("id") for line in gateway.lines[count:]} == {later}
 
 
 async def test_what_is_not_there_is_said_so(gateway: Gateway) -> None:

@@ -14,8 +14,11 @@ from tests.acceptance.conftest import StartGateway
 from tests.acceptance.fleet import until
 from tests.acceptance.harness import Gateway, within
 from tests.acceptance.operator import done, get, seen
+from tests.acceptance.receivers import Answer as Taking
+from tests.acceptance.receivers import Receiver
 from tests.acceptance.replay import Answer, ReplayServer, replay
 from tests.acceptance.test_admin_api import ADMIN, CONTENT, ONE_SLOT, PROMPT, READ, created, tokens
+from tests.acceptance.test_webhooks import told
 from tests.support.browser import Tab, browser, chromium
 
 __all__ = ["tokens"]
@@ -108,7 +111,7 @@ async def test_with_two_thousand_jobs_it_shows_some_and_more_when_asked(
         await tab.until("document.querySelector('[data-state=queued] b').innerText === '2,000'")
     await tab.click("[data-act=more]")
     await tab.until("document.querySelectorAll('#list tbody tr').length === 100")
-    await tab.click("[data-act=cancel-matching]")
+    await tab.click("[data-act=many-matching][data-doing=cancel]")
     await tab.until("document.querySelector('dialog').innerText.includes('Cancel 2,000 jobs?')")
     await tab.press("Escape")
     assert (await seen(gateway, "overview"))["states"]["queued"] == MANY
@@ -144,23 +147,38 @@ async def test_filters_hold_together_and_live_in_the_address(
     tab.complaints.clear()  # the browser's own word about the 400
 
 
-async def test_what_is_shown_is_sorted_by_a_column_and_the_address_says_so(
+async def test_the_list_is_sorted_by_a_column_and_the_address_says_so(
     start_gateway: StartGateway, replay_server: ReplayServer, tab: Tab
 ) -> None:
-    gateway = await start_gateway(**ONE_SLOT)
-    long = await created(gateway)
-    await gateway.ended(long)
-    _, runs = await held_job(gateway, replay_server)
+    gateway = await start_gateway(BACKBURNER_UPSTREAM__CONCURRENCY_MAX=2)
+    over = await created(gateway)
+    await gateway.ended(over)
+    _, more = await held_job(gateway, replay_server, hold_after=11)
+    _, less = await held_job(gateway, replay_server, hold_after=6)
     waits = await created(gateway)
     await shown(tab, gateway)
-    order = "[...document.querySelectorAll('#list tbody a')].map((each) => each.dataset.id)"
-    assert await tab.run(order) == [waits, runs, long]
-    await tab.click("[data-by=Events]")
-    await tab.until("document.querySelector('[aria-sort=descending]')?.innerText.includes('Events')")
-    assert await tab.run(order) == [long, runs, waits]
+    order = "[...document.querySelectorAll('#list tbody a')].map((each) => each.dataset.id).join()"
+
+    async def is_sorted(*ids: str) -> None:
+        await tab.until(f"{order} === '{','.join(ids)}'")
+
+    await is_sorted(waits, less, more, over)
+    await tab.click("[data-order=oldest]")
+    await is_sorted(over, more, less, waits)
+    assert await tab.run("document.querySelector('[aria-sort=descending]').innerText") == "Age ↓"
+    await tab.click("[data-order=events]")
+    await is_sorted(more, less)
     address = await tab.run("location.search")
+    assert address == "?state=in_progress&order=events"
     await shown(tab, gateway, address)
-    assert await tab.run(order) == [long, runs, waits]
+    await is_sorted(more, less)
+    await tab.click("[data-order=speed]")
+    await tab.until("document.querySelector('[aria-sort=descending]')?.innerText.includes('/s')")
+    await tab.click("[data-act=state][data-state=live]")
+    await is_sorted(waits, less, more)
+    await tab.click("[data-by=Try]")
+    await tab.until("location.search.includes('sort=Try')")
+    await is_sorted(less, more, waits)
 
 
 async def test_the_gateway_is_drained_after_a_question(gateway: Gateway, tab: Tab) -> None:
@@ -213,14 +231,14 @@ async def test_many_are_cancelled_after_it_was_said_how_many(
     for model in ("a", "b", "b"):
         await created(gateway, model=model)
     await shown(tab, gateway, "?model=b")
-    await tab.click("[data-act=cancel-matching]")
+    await tab.click("[data-act=many-matching][data-doing=cancel]")
     await tab.until("document.querySelector('dialog').innerText.includes('Cancel 2 jobs?')")
     await confirm(tab)
     await tab.until("document.querySelector('#toast').innerText === '2 jobs cancelled.'")
     await tab.until("document.querySelectorAll('#list .s-cancelled').length === 2")
     await shown(tab, gateway)
     await tab.click("#list tbody tr:nth-child(4) input")  # the first that was made: it runs
-    await tab.click("[data-act=cancel-selected]")
+    await tab.click("[data-act=many-selected][data-doing=cancel]")
     await tab.until("document.querySelector('dialog').innerText.includes('Cancel 1 job?')")
     await confirm(tab)
     await tab.until("document.querySelector('[data-state=cancelled] b').innerText === '3'")
@@ -234,18 +252,75 @@ async def test_many_are_run_again_after_it_was_said_how_many(start_gateway: Star
     for model in ("a", "b", "b"):
         await gateway.ended(await created(gateway, model=model))
     await shown(tab, gateway)
-    assert await tab.run("document.querySelector('[data-act=rerun-matching]')") is None, "all is never meant"
+    of_all = "[data-act=many-matching]:not([data-doing=cancel])"
+    assert await tab.run(f"document.querySelector('{of_all}')") is None, "all is never meant"
     await tab.click("#list tbody tr:nth-child(3) input")
-    await tab.click("[data-act=rerun-selected]")
+    await tab.click("[data-act=many-selected][data-doing=rerun]")
     await tab.until("document.querySelector('dialog').innerText.includes('Run 1 job again?')")
     await confirm(tab)
     await tab.until("document.querySelector('#toast').innerText === '1 job run again.'")
     await shown(tab, gateway, "?model=b")
-    await tab.click("[data-act=rerun-matching]")
+    await tab.click("[data-act=many-matching][data-doing=rerun]")
     await tab.until("document.querySelector('dialog').innerText.includes('Run 2 jobs again?')")
     await confirm(tab)
     await tab.until("document.querySelectorAll('#list tbody tr').length === 4")
     assert (await gateway.line(event="operator", doing="rerun many", count=2))["role"] == "admin"
+
+
+async def test_jobs_are_deleted_and_moved_after_it_was_said_how_many(
+    start_gateway: StartGateway, replay_server: ReplayServer, tab: Tab
+) -> None:
+    gateway = await start_gateway(**ONE_SLOT)
+    over = [await created(gateway) for _ in range(3)]
+    for each in over:
+        await gateway.ended(each)
+    await held_job(gateway, replay_server)
+    waiting = [await created(gateway) for _ in range(2)]
+    await shown(tab, gateway, "?state=queued")
+    await tab.click("[data-act=many-matching][data-doing=tier]")
+    await tab.until("document.querySelector('dialog').innerText.includes('Move to which tier?')")
+    await confirm(tab)
+    await tab.until("document.querySelector('dialog').innerText.includes('Move 2 jobs?')")
+    await confirm(tab)
+    await tab.until("document.querySelector('#toast').innerText === '2 jobs moved.'")
+    assert {job["tier"] for job in (await seen(gateway, "jobs?state=queued"))["jobs"]} == {"priority"}
+    await shown(tab, gateway, f"?job={over[0]}")
+    await tab.until("document.querySelector('#panel .facts')")
+    await tab.click("#panel [data-act=delete]")
+    await confirm(tab)
+    await tab.until("document.querySelector('#panel').hidden")
+    await shown(tab, gateway, "?model=tiny")
+    await tab.click("[data-act=many-matching][data-doing=delete]")
+    await tab.until("document.querySelector('dialog').innerText.includes('Delete 2 jobs?')")
+    await confirm(tab)
+    await tab.until("document.querySelector('#toast').innerText === '2 jobs deleted.'")
+    await tab.until("document.querySelectorAll('#list tbody tr').length === 3")
+    left = {job["id"] for job in (await seen(gateway, "jobs"))["jobs"]}
+    assert left.isdisjoint(over)
+    assert left.issuperset(waiting)
+
+
+async def test_the_panel_says_who_reads_it_and_what_became_of_its_webhooks(
+    start_gateway: StartGateway, replay_server: ReplayServer, tab: Tab
+) -> None:
+    async with Receiver() as receiver:
+        receiver.answers += [Taking(503)]
+        gateway = await start_gateway(**told("x", receiver), BACKBURNER_WEBHOOKS__RETRY_DELAYS_S="0.2")
+        held = replay_server.script(replay("vllm/responses-stream", hold_after=6))
+        body = {"model": "tiny", "input": PROMPT, "background": True, "stream": True}
+        async with gateway.http.post(f"{gateway.url}/responses", json=body) as stream:
+            await within(held.held.wait())
+            response_id = (await gateway.line(event="job", to="queued"))["id"]
+            await shown(tab, gateway, f"?job={response_id}")
+            await tab.until("document.querySelector('#panel').innerText.includes('Who reads it now')")
+            held.release.set()
+            await within(stream.read())
+        await gateway.line(event="webhook", id=response_id, to="delivered")
+        await tab.until("document.querySelector('#panel').innerText.includes('Webhooks that were sent')")
+        panel = await tab.run("document.querySelector('#panel').innerText")
+        assert "HTTP 503" in panel
+        assert "HTTP 200" in panel
+        await tab.until("document.querySelector('#webhooks').innerText.includes('HTTP 503')")
 
 
 async def test_a_backend_is_paused_resumed_and_resized(gateway: Gateway, tab: Tab) -> None:
@@ -307,6 +382,47 @@ async def test_text_of_strangers_is_text(start_gateway: StartGateway, tab: Tab) 
     assert await tab.run("document.title") != "taken"
 
 
+async def test_a_name_cannot_turn_the_direction_of_writing_or_hide_a_sign(
+    start_gateway: StartGateway, tab: Tab
+) -> None:
+    gateway = await start_gateway(**CONTENT)
+    model = "tiny\u202egpj.exe\u2066\u200b"
+    response_id = await created(gateway, model=model, input=model)
+    await gateway.log_of_end(response_id)
+    await shown(tab, gateway, f"?job={response_id}")
+    await tab.click("[data-tab=request]")
+    await tab.until("document.querySelector('#content').innerText.includes('gpj')")
+    shown_as = "tiny⟨U+202E⟩gpj.exe⟨U+2066⟩⟨U+200B⟩"
+    for place in ("#list", "#panel .facts", "#content"):
+        assert shown_as in await tab.run(f"document.querySelector('{place}').innerText"), place
+    assert await tab.run("document.querySelector('td.cut').title") == shown_as
+    unseen = r"/[\u202a-\u202e\u2066-\u2069\u200b]/.test(document.body.innerText)"
+    assert not await tab.run(unseen)
+
+
+async def test_numbers_are_exact_and_what_is_copied_is_what_was_sent_on_plain_http_too(
+    start_gateway: StartGateway, tab: Tab
+) -> None:
+    gateway = await start_gateway(**CONTENT)
+    large = 2**63 + 1
+    response_id = await created(gateway, metadata={"a": "b"}, seed=large)
+    await gateway.log_of_end(response_id)
+    await shown(tab, gateway, f"?job={response_id}")
+    await tab.click("[data-tab=request]")
+    await tab.until("document.querySelector('#content .j')")
+    assert str(large) in await tab.run("document.querySelector('#content').innerText")
+    await tab.run("Object.defineProperty(navigator, 'clipboard', { value: undefined }), undefined")
+    kept = "window.copied = document.activeElement.value;"
+    await tab.run(f"document.addEventListener('copy', () => {{ {kept} }}), undefined")
+    await tab.click("#content button")
+    await tab.until("document.querySelector('#toast').innerText === 'Copied.'")
+    sent = await get(gateway, f"jobs/{response_id}/request")
+    assert await tab.run("window.copied") == sent.body.decode()
+    await tab.click("[data-tab=events]")
+    await tab.until("document.querySelector('#content li')?.innerText.includes('\"sequence_number\":0')")
+    assert await tab.run("document.querySelector('#content ol').start") == 0
+
+
 async def test_a_token_is_asked_for_and_the_reader_has_no_buttons(
     start_gateway: StartGateway, tokens: dict[str, object], tab: Tab
 ) -> None:
@@ -320,7 +436,10 @@ async def test_a_token_is_asked_for_and_the_reader_has_no_buttons(
         await confirm(tab)
         await tab.until("document.querySelectorAll('#list tbody tr').length === 1")
         assert await tab.run("Boolean(document.querySelector('[data-act=pause]'))") is has_buttons
-        assert await tab.run("Boolean(document.querySelector('[data-act=cancel-matching]'))") is has_buttons
+        assert (
+            await tab.run("Boolean(document.querySelector('[data-act=many-matching][data-doing=cancel]'))")
+            is has_buttons
+        )
         await tab.run("sessionStorage.clear()")
     assert all("401" in complaint for complaint in tab.complaints)
     tab.complaints.clear()

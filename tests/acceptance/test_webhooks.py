@@ -275,7 +275,7 @@ async def test_410_disables_an_endpoint_and_a_command_shows_and_enables_it(
     status, out, _ = await command(gateway)
     assert status == 0
     lines = [line.split() for line in out.splitlines()]
-    assert lines[0] == ["ENDPOINT", "STATE", "WAITING", "OLDEST", "ADDRESS"]
+    assert lines[0] == ["ENDPOINT", "STATE", "WAITING", "OLDEST", "LAST", "FAILURE", "ADDRESS"]
     assert (lines[1][:2], lines[1][-1]) == (["x", "disabled"], receiver.url.removesuffix("/hook"))
     assert lines[1][5] == "3"
     assert lines[4][:6] == [first, "x", "response.completed", "1", "http_410", "now"]

@@ -197,7 +197,7 @@ _FIELDS = [
     Probe("two equal Authorizations", _head(b"Authorization: Bearer a", b"Authorization: Bearer a"), 400),
     Probe("Authorization and api-key", _head(b"Authorization: Bearer a", b"api-key: a"), 400),
     Probe("api-key and x-api-key", _head(b"api-key: a", b"X-Api-Key: a"), 400),
-    Probe("credential that is no text", _head(b"Authorization: Bearer \xff"), 400),
+    Probe("credential that is no text", _head(b"Authorization: Bearer \xff"), 401),
     Probe("another expectation", _head(b"Expect: 200-ok"), 417),
     Probe("two expectations", _head(b"Expect: 100-continue", b"Expect: x"), 417),
     Probe("upgrade with a length", _head(*_UPGRADE, _CL, start=b"GET /v1/x HTTP/1.1") + b"hello", 501),

@@ -93,6 +93,42 @@ async def test_many_are_run_again_by_filters_after_a_look(start_gateway: StartGa
         assert (unclear.status, "say which" in unclear.err) == (1, True)
 
 
+async def test_responses_are_deleted_by_their_ids_and_by_filters_after_a_look(
+    start_gateway: StartGateway, replay_server: ReplayServer
+) -> None:
+    gateway = await start_gateway(**ONE_SLOT)
+    jobs = [await created(gateway, model=f"m{number % 2}") for number in range(4)]
+    for each in jobs:
+        await gateway.ended(each)
+    _, runs, _ = await busy(gateway, replay_server, 0)
+    done = await asked(gateway, "delete", jobs[0][:17], runs)
+    assert (done.status, done.out) == (1, f"{jobs[0]} deleted\n")
+    assert "It is not over yet" in done.err
+    look = await asked(gateway, "delete", "--model", "m1", "--dry-run")
+    assert look.out.startswith("2 responses would be deleted (")
+    done = await asked(gateway, "delete", "--model", "m1", "--yes")
+    assert (done.status, done.out) == (0, "2 responses deleted\n")
+    assert (await audit(gateway, "delete many"))["chosen"] == "model=m1"
+    left = (await asked(gateway, "jobs", "-o", "name")).out.split()
+    assert set(left) == {runs, jobs[2]}
+    assert "say which: ids, or filters" in (await asked(gateway, "delete")).err
+
+
+async def test_queued_responses_are_moved_to_another_tier_by_ids_and_by_filters(
+    start_gateway: StartGateway, replay_server: ReplayServer
+) -> None:
+    gateway = await start_gateway(**ONE_SLOT)
+    _, runs, waiting = await busy(gateway, replay_server, 3)
+    done = await asked(gateway, "tier", "priority", waiting[2], runs)
+    assert (done.status, done.out) == (0, f"{waiting[2]} moved\n{runs} had been started, or was over\n")
+    done = await asked(gateway, "tier", "flex", "--model", "m0", "--yes", "-o", "json")
+    assert done.json() == {"is_all": True, "moved": 2, "started": 0}
+    tiers = {job["id"]: job["tier"] for job in (await asked(gateway, "jobs", "-o", "json")).json()["jobs"]}
+    assert [tiers[each] for each in waiting] == ["flex", "default", "flex"]
+    line = await audit(gateway, "tier many")
+    assert (line["tier"], line["chosen"], line["count"]) == ("flex", "model=m0", 2)
+
+
 async def test_drain_waits_for_what_runs_and_then_the_gateway_has_stopped(
     gateway: Gateway, replay_server: ReplayServer
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import socket
 from pathlib import Path
 
@@ -37,6 +38,22 @@ async def test_another_server_on_the_port_is_told_from_a_gateway() -> None:
         done = await typed("jobs", "--admin-port", port)
     assert (done.status, done.out) == (1, "")
     assert "what answers there is no gateway's admin port" in done.err
+
+
+@pytest.mark.parametrize("mode", ["credential", "static_keys"])
+async def test_the_public_port_is_told_from_the_admin_port(
+    start_gateway: StartGateway, mode: str, tmp_path: Path
+) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text(f"{hashlib.sha256(b'sk-of-somebody').hexdigest()} somebody\n")
+    keys.chmod(0o600)
+    settings = {"BACKBURNER_TENANTS__MODE": mode, "BACKBURNER_TENANTS__KEYS_FILE": keys}
+    gateway = await start_gateway(**(settings if mode == "static_keys" else {}))
+    public = gateway.url.split(":")[2].partition("/")[0]
+    for words in (("jobs",), ("job", f"resp_{'0' * 48}"), ("pause", "default"), ("webhooks",)):
+        done = await typed(*words, "--admin-port", public)
+        assert (done.status, done.out) == (1, "")
+        assert "is this the gateway's admin port (server.admin_port, --admin-port)" in done.err, done.err
 
 
 async def test_the_token_of_the_settings_is_used_and_a_missing_one_is_told_with_its_setting(

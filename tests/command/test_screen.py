@@ -30,7 +30,7 @@ def test_lengths_of_time_are_short(seconds: float, column: str, words: str) -> N
     assert span(seconds) == words
 
 
-@pytest.mark.parametrize("text", ["\x1b[31m", "\r", "\x9b2J", "\u202e", "\x07", "\x00"])
+@pytest.mark.parametrize("text", ["\x1b[31m", "\r", "\x9b2J", "\u202e", "\u2069", "\x07", "\x00"])
 def test_what_a_terminal_would_obey_is_shown(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert one_line(f"a{text}b")[:2] == "a�"
     assert prose(f"a{text}b")[:2] == "a�"
@@ -38,6 +38,11 @@ def test_what_a_terminal_would_obey_is_shown(text: str, capsys: pytest.CaptureFi
     out = capsys.readouterr().out
     assert text not in out
     assert len(out.splitlines()) == 2
+
+
+@pytest.mark.parametrize("text", ["\u200b", "\u200f", "\u061c", "\u2060", "\u00ad", "\ufeff"])
+def test_a_name_on_one_line_hides_no_sign(text: str) -> None:
+    assert one_line(f"tiny{text}") == "tiny�"
 
 
 def test_prose_keeps_its_lines() -> None:

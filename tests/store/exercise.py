@@ -447,6 +447,39 @@ async def test_tiers_order_the_jobs_of_one_tenant(store: JobStore) -> None:
     assert await claimed_names(store, 4) == ["more flex"]
 
 
+async def test_a_job_that_waits_can_be_put_into_another_tier_and_keeps_its_place_there(
+    store: JobStore,
+) -> None:
+    for name, priority in (("a", DEFAULT), ("b", FLEX), ("c", PRIORITY), ("d", PRIORITY)):
+        await create(store, name, priority=priority)
+    assert await store.set_priority("b", PRIORITY)
+    assert await store.set_priority("c", FLEX)
+    assert await store.set_priority("a", DEFAULT), "it is there already"
+    facts = await store.insight.details("b")
+    assert facts is not None
+    assert (facts.priority, facts.ahead) == (PRIORITY, 0)
+    assert await run_in_turn(store, 4) == ["b", "d", "a", "c"]
+
+
+@pytest.mark.parametrize("state", ["running", "released", "ended", "deleted", "unknown"])
+async def test_a_job_that_does_not_wait_for_its_first_start_stays_in_its_tier(
+    store: JobStore, state: str
+) -> None:
+    if state != "unknown":
+        await create(store, "a", priority=DEFAULT)
+    if state == "deleted":
+        await store.delete("a", TENANT, now_ms=NOW)
+    elif state != "unknown":
+        (claimed,) = await claim(store)
+        if state == "released":
+            await store.release(claimed, attempts_returned=1)
+        if state == "ended":
+            await store.finish(claimed, ending(2), now_ms=NOW, expires_at_ms=EXPIRY)
+    assert not await store.set_priority("a", PRIORITY)
+    facts = await store.insight.details("a")
+    assert facts is None or facts.priority == DEFAULT
+
+
 async def test_who_has_nothing_running_goes_before_every_tier_of_who_has(store: JobStore) -> None:
     for number in range(9):
         await create(store, f"p{number}", priority=PRIORITY)
@@ -1178,6 +1211,11 @@ async def test_of_one_job_operators_see_what_follows_from_its_state(store: JobSt
     assert (first.later, first.status, first.is_told) == (("second",), Status.COMPLETED, False)
     assert first.events_bytes == len(await store.all_events("first"))
     assert third.ahead == 1
+    await create(store, "urgent", priority=PRIORITY)
+    over = await store.insight.details("first")
+    assert over is not None
+    assert over.ahead == 0
+    assert await store.delete("urgent", TENANT, now_ms=NOW)
     await claim(store)
     running = await store.insight.details("second")
     assert running is not None

@@ -94,6 +94,9 @@ async def test_the_tally_is_what_a_count_would_give_after_any_moves(tmp_path: Pa
         if claims:
             await store.release(claims.pop(dice.randrange(len(claims))), attempts_returned=0)
 
+    async def move() -> None:
+        await store.set_priority(dice.choice([*names, ""]), dice.randrange(3))
+
     async def delete() -> None:
         for tenant in TENANTS:
             await store.delete(dice.choice([*names, ""]), tenant, now_ms=NOW - 1)
@@ -108,7 +111,8 @@ async def test_the_tally_is_what_a_count_would_give_after_any_moves(tmp_path: Pa
         await assert_true(store)
         await store.abandon(dead_after_s=0)
 
-    moves = [create] * 4 + [claim] * 3 + [finish, finish, release, take_over, delete, sweep, fail_to_create]
+    moves = [create] * 4 + [claim] * 3 + [move] * 2
+    moves += [finish, finish, release, take_over, delete, sweep, fail_to_create]
     for _ in range(150):
         with suppress(ClaimLost):
             await dice.choice([*moves, reopen] if dice.random() < 0.1 else moves)()

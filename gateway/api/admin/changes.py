@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import asdict
 from typing import Any
 
 from gateway.api.admin.filters import NAMES, wanted
-from gateway.engine.actions import Actions, Many
+from gateway.engine.actions import Actions, Many, Plan
 from gateway.engine.receivers import Receivers
 from gateway.wire.errors import Fault, Refusal, invalid
 
@@ -37,12 +37,14 @@ class Changes:
     ) -> Callable[[], Awaitable[Done]]:
         """The one that a path means, to be made. Raises: Refusal, if there is none."""
         match parts:
-            case ["jobs", "cancel"]:
-                return lambda: self._many(Many.CANCEL, said, request_id)
-            case ["jobs", "rerun"]:
-                return lambda: self._many(Many.RERUN, said, request_id)
+            case ["jobs", "cancel" | "rerun" | "delete" | "tier" as what]:
+                return lambda: self._many(Many(what), said, request_id)
             case ["jobs", response_id, "cancel"]:
                 return lambda: self._cancel(response_id)
+            case ["jobs", response_id, "delete"]:
+                return lambda: self._delete(response_id)
+            case ["jobs", response_id, "tier"]:
+                return lambda: self._move(response_id, said)
             case ["jobs", response_id, "rerun"]:
                 return lambda: self._rerun(response_id, request_id)
             case ["jobs", response_id, "resend"]:
@@ -62,30 +64,51 @@ class Changes:
         audit = {"doing": "cancel", "response_id": response_id, "count": int(is_cancelled)}
         return {"cancelled": is_cancelled}, audit
 
-    async def _many(self, doing: Many, said: dict[str, Any], request_id: str) -> Done:
+    async def _delete(self, response_id: str) -> Done:
+        await self._actions.delete(response_id)
+        return {"deleted": True}, {"doing": "delete", "response_id": response_id}
+
+    async def _move(self, response_id: str, said: dict[str, Any]) -> Done:
         match said:
+            case {"tier": str(tier)} if len(said) == 1:
+                is_moved = await self._actions.move(response_id, tier)
+                audit = {"doing": "tier", "response_id": response_id, "tier": tier, "count": int(is_moved)}
+                return {"moved": is_moved}, audit
+        raise invalid('must be {"tier": NAME}.', param="tier")
+
+    async def _many(self, doing: Many, said: dict[str, Any], request_id: str) -> Done:
+        tier = said.get("tier")
+        asked = {name: each for name, each in said.items() if name != "tier" or doing is not Many.TIER}
+        match asked:
             case {"token": str(token)} if len(said) == 1:
-                return await self._confirmed(doing, token, request_id)
-            case {"dry_run": True, "ids": list(ids)} if len(said) == 2 and all(
-                isinstance(i, str) for i in ids
-            ):
-                return asdict(await self._actions.preview(doing, None, ids)), None
-            case {"dry_run": True, "filter": dict(given)} if len(said) == 2 and _is_texts(given):
-                return asdict(await self._actions.preview(doing, wanted(given, self._now_ms()))), None
+                return await self._confirmed(await self._actions.confirmed(token, doing), request_id)
+            case {"dry_run": True, "ids": list(ids)} if len(asked) == 2 and _is_texts(ids):
+                return asdict(await self._actions.preview(doing, ids, said="ids", tier=tier)), None
+            case {"dry_run": True, "filter": dict(given)} if len(asked) == 2 and _is_texts(given.values()):
+                which, said_so = wanted(given, self._now_ms()), _in_words(given)
+                return asdict(await self._actions.preview(doing, which, said=said_so, tier=tier)), None
         names = ", ".join(NAMES)
+        also = ', with a "tier"' if doing is Many.TIER else ""
         raise invalid(
             'must be {"dry_run": true, "ids": […]} or {"dry_run": true, "filter": {…}} with some of '
-            f'{names}, and then {{"token": …}} to confirm what that has shown.'
+            f'{names}{also}, and then {{"token": …}} to confirm what that has shown.'
         )
 
-    async def _confirmed(self, doing: Many, token: str, request_id: str) -> Done:
-        match doing:
+    async def _confirmed(self, plan: Plan, request_id: str) -> Done:
+        audit: dict[str, Any] = {"doing": f"{plan.doing} many", "chosen": plan.said}
+        match plan.doing:
             case Many.CANCEL:
-                ended = await self._actions.cancel_previewed(token)
-                return asdict(ended), {"doing": "cancel many", "count": ended.cancelled}
+                ended = await self._actions.cancel_planned(plan)
+                return asdict(ended), {**audit, "count": ended.cancelled}
             case Many.RERUN:
-                made = await self._actions.rerun_previewed(token, request_id=request_id)
-                return asdict(made), {"doing": "rerun many", "count": made.rerun}
+                made = await self._actions.rerun_planned(plan, request_id=request_id)
+                return asdict(made), {**audit, "count": made.rerun}
+            case Many.DELETE:
+                gone = await self._actions.delete_planned(plan)
+                return asdict(gone), {**audit, "count": gone.deleted}
+            case Many.TIER:
+                moved = await self._actions.move_planned(plan)
+                return asdict(moved), {**audit, "tier": plan.tier, "count": moved.moved}
 
     async def _rerun(self, response_id: str, request_id: str) -> Done:
         new_id = await self._actions.rerun(response_id, request_id=request_id)
@@ -124,8 +147,13 @@ class Changes:
         return {"draining": True}, {"doing": "drain"}
 
 
-def _is_texts(given: dict[Any, Any]) -> bool:
-    return all(isinstance(value, str) for value in given.values())
+def _is_texts(given: Iterable[object]) -> bool:
+    return all(isinstance(value, str) for value in given)
+
+
+def _in_words(given: dict[str, str]) -> str:
+    """A filter, for the audit line."""
+    return " ".join(f"{name}={given[name].strip()}" for name in NAMES if given.get(name, "").strip()) or "all"
 
 
 def no_such_page() -> Refusal:

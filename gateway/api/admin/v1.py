@@ -25,7 +25,7 @@ from gateway.api.http.errors import error_response
 from gateway.api.http.event_streams import stream_events
 from gateway.api.http.ids import new_request_id
 from gateway.config import UiSettings
-from gateway.core.job import StoreUnavailable
+from gateway.core.job import Status, StoreUnavailable
 from gateway.engine.operators import Operators
 from gateway.engine.overviews import Overviews
 from gateway.engine.receivers import Receivers as Outgoing
@@ -121,7 +121,7 @@ class AdminApi:
             case ["jobs"]:
                 return _json(await self._jobs(dict(query)))
             case ["jobs", response_id]:
-                return _json(await self._job(response_id))
+                return _json(await self._job(response_id, role))
             case ["jobs", response_id, "request" | "result" as what]:
                 return await self._content(response_id, what)
             case ["jobs", response_id, "events"]:
@@ -173,23 +173,30 @@ class AdminApi:
     async def _jobs(self, query: dict[str, str]) -> dict[str, Any]:
         limit = whole("limit", query.pop("limit", str(_LIST_DEFAULT)), 1, _LIST_MAX)
         order, cursor = query.pop("order", "newest"), query.pop("cursor", None)
-        if order not in ("newest", "oldest"):
-            raise invalid("order must be newest or oldest.", param="order")
         now_ms = self._now_ms()
-        rows, before = await self._operators.jobs(
-            wanted(query, now_ms),
-            limit=limit,
-            before=whole("cursor", cursor, 0, 2**62) if cursor is not None else None,
-            is_oldest_first=order == "oldest",
-        )
+        chosen = wanted(query, now_ms)
+        before = whole("cursor", cursor, 0, 2**62) if cursor is not None else None
+        match order:
+            case "newest" | "oldest":
+                rows, before = await self._operators.jobs(
+                    chosen, limit=limit, before=before, is_oldest_first=order == "oldest"
+                )
+            case "events" | "speed":
+                if chosen.statuses not in (None, {Status.IN_PROGRESS}):
+                    message = "By events and speed only those in progress are sorted: state=in_progress."
+                    raise invalid(message, param="state")
+                rows, before = await self._operators.ranked(chosen, limit=limit, skip=before or 0, by=order)
+            case _:
+                raise invalid("order must be newest, oldest, events or speed.", param="order")
         following = None if before is None else str(before)
         return {"now_ms": now_ms, "jobs": [views.row(each) for each in rows], "next": following}
 
-    async def _job(self, response_id: str) -> dict[str, Any]:
+    async def _job(self, response_id: str, role: Role) -> dict[str, Any]:
         found = await self._operators.job(response_id)
         if found is None:
             raise not_found(response_id)
-        return views.job(found, await self._outgoing.about(response_id), self._now_ms())
+        deliveries = await self._outgoing.about(response_id)
+        return views.job(found, deliveries, self._now_ms(), shows_addresses=role is Role.ADMIN)
 
     # -- content
 

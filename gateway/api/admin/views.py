@@ -8,8 +8,11 @@ from typing import Any
 
 from gateway.core.outlook import Outlook
 from gateway.core.webhooks import Delivery
+from gateway.engine.followers import Watching
 from gateway.engine.operators import JobRow, OneJob
 from gateway.engine.overviews import Overview
+
+_WATCHING_MAX = 50
 
 
 def overview(found: Overview, *, shows_addresses: bool) -> dict[str, Any]:
@@ -47,8 +50,10 @@ def row(found: JobRow) -> dict[str, Any]:
     }
 
 
-def job(found: OneJob, deliveries: Sequence[tuple[Delivery, float]], now_ms: int) -> dict[str, Any]:
-    """All about one."""
+def job(
+    found: OneJob, deliveries: Sequence[tuple[Delivery, float]], now_ms: int, *, shows_addresses: bool
+) -> dict[str, Any]:
+    """All about one; where its readers are only for those who may change things."""
     details = found.details
     return {
         **row(found.row),
@@ -64,14 +69,25 @@ def job(found: OneJob, deliveries: Sequence[tuple[Delivery, float]], now_ms: int
         "request": found.request,
         "upstream_request": found.upstream_request,
         "upstream_status": found.upstream_status,
-        "readers": found.readers,
+        "readers": len(found.watching),
+        "watching": [_watching(each, now_ms, shows_addresses) for each in found.watching[:_WATCHING_MAX]],
         "timeline": _timeline(found, now_ms),
         "waits": _told(found.waits),
         "if_killed": _told(found.if_killed),
         "chain": {"previous": details.previous, "later": details.later},
         "tells_caller": details.is_told,
         "deliveries": [delivery(each, due_in_s) for each, due_in_s in deliveries],
+        "told": [{"at_ms": each.at_ms, "to": each.to, **each.facts} for each in found.told],
     }
+
+
+def _watching(found: Watching, now_ms: int, shows_addresses: bool) -> dict[str, Any]:
+    shown = {
+        "for_s": max(0, now_ms - found.since_ms) / 1000,
+        "last_seq": found.cursor,
+        "tenant": found.tenant,
+    }
+    return {**shown, "peer": found.peer} if shows_addresses else shown
 
 
 def delivery(found: Delivery, due_in_s: float) -> dict[str, Any]:

@@ -158,6 +158,10 @@ def name(response_id: str) -> Statement:
     return _statement("name", response_id, {"id": response_id}, lambda _: None)
 
 
+def set_priority(response_id: str, priority: int) -> Statement:
+    return _statement("set_priority", response_id, {"id": response_id, "priority": priority}, _is_done)
+
+
 def claim(given: dict[str, Any]) -> Statement:
     """Row numbers of the jobs that it takes, in the order in which they are to start."""
     key = f"claim {given['backend']}"

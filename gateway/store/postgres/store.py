@@ -262,6 +262,9 @@ class PostgresStore:
         await self._writer.ask(statement, object)
         self.bells.tell(bells.queue(claim.job.backend))
 
+    async def set_priority(self, response_id: str, priority: int) -> bool:
+        return await self._writer.ask(operations.set_priority(response_id, priority), bool)
+
     @property
     def is_first(self) -> bool:
         return self._replica.is_first

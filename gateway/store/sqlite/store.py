@@ -239,6 +239,12 @@ class SqliteStore:
 
         await self._writer.ask(operation)
 
+    async def set_priority(self, response_id: str, priority: int) -> bool:
+        values = {"id": response_id, "priority": priority}
+        return await self._writer.ask(
+            lambda raw: raw.execute(QUERIES["set_priority"], values).fetchone() is not None
+        )
+
     @property
     def is_first(self) -> bool:
         return True

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from gateway.wire.errors import invalid
+from gateway.wire.errors import Fault, Refusal, invalid
 
 CREDENTIALS = frozenset({"authorization", "api-key", "x-api-key"})
 
@@ -91,7 +91,8 @@ class Head:
         if len(found) > 1:
             raise invalid("Send one credential only: Authorization, api-key or x-api-key, once.")
         if found and not is_sendable(found[0].value):
-            raise invalid("The credential is not text.")
+            message = "The credential is not text."
+            raise Refusal(Fault.UNAUTHENTICATED, message, code="invalid_api_key")
         return found[0] if found else None
 
 

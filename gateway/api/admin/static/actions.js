@@ -6,40 +6,57 @@ import { h, number, say } from "./dom.js";
 
 const path = (id, what) => `jobs/${encodeURIComponent(id)}/${what}`;
 
-export async function cancelMany(wanted) {
-  const preview = await act("jobs/cancel", { dry_run: true, ...wanted });
-  const jobs = (count) => (count === 1 ? "1 job" : `${number(count)} jobs`);
+const jobs = (count) => (count === 1 ? "1 job" : `${number(count)} jobs`);
+const besides = (count, words) => (count ? `; ${number(count)} ${words}` : "");
+
+// What can be done to many: the question, what follows from a yes, and what it came to.
+const MANY = {
+  cancel: {
+    title: (count) => `Cancel ${count}`, none: "No live job matches. Those that are over stay as they are.",
+    follows: () => "will be cancelled. Backends are told to stop; output so far is kept.",
+    done: (it) => `${jobs(it.cancelled)} cancelled${besides(it.over, "were over already")}.`,
+  },
+  rerun: {
+    title: (count) => `Run ${count} again`, none: "No job that is over matches. Those that are live have to end first.",
+    follows: () => "will be run again, as new ones of the same callers. The callers do not know their ids, and URLs of the callers' own are not told of them.",
+    done: (it) => [`${jobs(it.rerun)} run again`, ...Object.entries(it.refused).map(([code, count]) => `${number(count)} not: ${code.replaceAll("_", " ")}`)].join("; ") + ".",
+  },
+  delete: {
+    title: (count) => `Delete ${count}`, none: "No job that is over matches. Those that are live have to end first.",
+    follows: () => "will be deleted: requests, results and events, for good. Their callers find them no more. Turns that go on from them keep what they need.",
+    done: (it) => `${jobs(it.deleted)} deleted${besides(it.not_deleted, "were live, or gone already")}.`,
+  },
+  tier: {
+    title: (count) => `Move ${count}`, none: "No queued job matches. Those that were started keep their tier.",
+    follows: (tier) => `will be of the tier ${tier}, each in its place by age. What callers read in service_tier stays as it is.`,
+    done: (it) => `${jobs(it.moved)} moved${besides(it.started, "had been started, or were over")}.`,
+  },
+};
+
+/** Args: wanted: `{ids}` or `{filter}`. */
+export async function many(doing, wanted) {
+  const { title, none, follows, done } = MANY[doing];
+  const more = doing === "tier" ? await whichTier() : {};
+  if (!more) return;
+  const preview = await act(`jobs/${doing}`, { dry_run: true, ...more, ...wanted });
   if (!preview.count) {
-    await ask("Nothing to cancel", h("p", {}, "No live job matches. Those that are over stay as they are."));
+    await ask("Nothing to do", h("p", {}, none));
     return;
   }
+  const words = title(jobs(preview.count));
   const body = [
-    h("p", {}, `${jobs(preview.count)} will be cancelled. Backends are told to stop; output so far is kept. `,
-      preview.is_all ? "" : "More match than one go may end: repeat it afterwards."),
+    h("p", {}, `${jobs(preview.count)} ${follows(more.tier)} `, preview.is_all ? "" : "More match than one go may change: repeat it afterwards."),
     listed(preview),
   ];
-  if (!(await ask(`Cancel ${jobs(preview.count)}?`, body, { confirm: `Cancel ${jobs(preview.count)}`, isDangerous: true }))) return;
-  const done = await act("jobs/cancel", { token: preview.token });
-  say(`${jobs(done.cancelled)} cancelled${done.over ? `; ${number(done.over)} were over already` : ""}.`);
+  if (!(await ask(`${words}?`, body, { confirm: words, isDangerous: doing !== "tier" }))) return;
+  say(done(await act(`jobs/${doing}`, { token: preview.token })));
 }
 
-export async function rerunMany(wanted) {
-  const preview = await act("jobs/rerun", { dry_run: true, ...wanted });
-  const jobs = (count) => (count === 1 ? "1 job" : `${number(count)} jobs`);
-  if (!preview.count) {
-    await ask("Nothing to run again", h("p", {}, "No job that is over matches. Those that are live have to end first."));
-    return;
-  }
-  const body = [
-    h("p", {}, `${jobs(preview.count)} will be run again, as new ones of the same callers. The callers do not know their ids, and URLs of the callers' own are not told of them. `,
-      preview.is_all ? "" : "More match than one go may change: narrow the filters."),
-    listed(preview),
-  ];
-  if (!(await ask(`Run ${jobs(preview.count)} again?`, body, { confirm: `Run ${jobs(preview.count)} again`, isDangerous: true }))) return;
-  const done = await act("jobs/rerun", { token: preview.token });
-  const refused = Object.entries(done.refused).map(([code, count]) => `${number(count)} not: ${code.replaceAll("_", " ")}`);
-  say([`${jobs(done.rerun)} run again`, ...refused].join("; ") + ".", !done.rerun);
-}
+/** `{tier}`, or null. */
+const whichTier = () => ask("Move to which tier?", [
+  h("p", {}, "Tiers order the jobs of one caller; between callers they weigh."),
+  h("label", {}, "Tier ", h("select", { name: "tier" }, ["priority", "default", "flex"].map((tier) => h("option", { value: tier }, tier)))),
+], { confirm: "Go on" });
 
 const listed = (preview) => h("ul", { class: "plain" }, preview.first.map((id) => h("li", {}, h("code", {}, id))),
   preview.count > preview.first.length && h("li", { class: "dim" }, `and ${number(preview.count - preview.first.length)} more`));
@@ -48,6 +65,21 @@ export async function cancel(id) {
   if (!(await ask("Cancel this job?", h("p", {}, h("code", {}, id), " ends as cancelled; its output so far is kept."), { confirm: "Cancel it", isDangerous: true }))) return;
   const done = await act(path(id, "cancel"));
   say(done.cancelled ? "Cancelled." : "It was over already.");
+}
+
+export async function remove(id) {
+  const body = h("p", {}, h("code", {}, id), " vanishes with its request, its result and its events, for good: its caller finds it no more.");
+  if (!(await ask("Delete this job?", body, { confirm: "Delete it", isDangerous: true }))) return false;
+  await act(path(id, "delete"));
+  say("Deleted.");
+  return true;
+}
+
+export async function move(id) {
+  const given = await whichTier();
+  if (!given) return;
+  const done = await act(path(id, "tier"), { tier: given.tier });
+  say(done.moved ? `It is of the tier ${given.tier} now.` : "It has been started already, and keeps its tier.");
 }
 
 export async function rerun(id) {

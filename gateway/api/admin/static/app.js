@@ -6,7 +6,7 @@ import { chart } from "./chart.js";
 import * as content from "./content.js";
 import { ask, isOpen } from "./dialogs.js";
 import { copy, h, say, show } from "./dom.js";
-import { bulk, filters, FILTERS, list } from "./list.js";
+import { bulk, filters, FILTERS, FITS, list, RANKED } from "./list.js";
 import * as above from "./overview.js";
 import { panel } from "./panel.js";
 
@@ -110,8 +110,8 @@ async function hour() {
   const only = { backend, model, tenant: /^[0-9a-f]*$/.test(tenant) ? tenant : "" };
   const [found, hooks] = await Promise.all([look("history", { ...state.chart, ...only }), look("webhooks")]);
   state.hour = found;
-  at("webhooks").hidden = !hooks.endpoints.some((each) => each.waiting || each.down || each.disabled_for_s !== null);
-  show(at("webhooks"), above.webhooks(hooks, state.overview.role === "admin"));
+  at("webhooks").hidden = !hooks.endpoints.some((each) => each.waiting || each.down || each.disabled_for_s !== null || each.failure);
+  show(at("webhooks"), above.webhooks(hooks, state.overview.role === "admin", state.now_ms));
 }
 
 async function one() {
@@ -197,20 +197,30 @@ function close() {
   document.querySelector(`tr[data-id="${CSS.escape(id ?? "")}"] a`)?.focus();
 }
 
+// Only jobs in progress are sorted by what they have done.
+function reorder(order) {
+  Object.assign(state.filters, { order }, RANKED.has(order) ? { state: "in_progress" } : {});
+  state.sort = "";
+}
+
+function unrank() {
+  if (RANKED.has(state.filters.order) && state.filters.state !== "in_progress") state.filters.order = "";
+}
+
 // -- doing
 
-const selection = (fits) => state.jobs.filter((job) => state.selected.has(job.id) && fits(job)).map((job) => job.id);
 const matching = () => Object.fromEntries(FILTERS.filter((name) => state.filters[name]).map((name) => [name, state.filters[name]]));
 
 const DOES = {
-  state: ({ state: value }) => { state.filters.state = value; refilter(); go(); tick(); },
-  tenant: ({ tenant }) => { Object.assign(state.filters, { tenant, state: "live" }); refilter(); go(); tick(); },
-  clear: () => { for (const name of FILTERS) state.filters[name] = ""; refilter(); go(); tick(); },
+  state: ({ state: value }) => { state.filters.state = value; unrank(); refilter(); go(); tick(); },
+  tenant: ({ tenant }) => { Object.assign(state.filters, { tenant, state: "live" }); unrank(); refilter(); go(); tick(); },
+  clear: () => { for (const name of FILTERS) state.filters[name] = ""; unrank(); refilter(); go(); tick(); },
   open: ({ id }) => open(id),
   close,
   more,
   copy: ({ text }) => copy(text),
   sort: ({ by }) => { state.sort = by; go({ replace: true }); },
+  order: ({ order }) => { reorder(order); refilter(); go({ replace: true }); tick(); },
   drain: actions.drain,
   tab: ({ tab }) => { state.tab = tab; draw(); at(`tab-${tab}`)?.focus(); },
   pause: ({ backend }) => actions.pause(backend, true),
@@ -220,12 +230,15 @@ const DOES = {
   cancel: ({ id }) => actions.cancel(id),
   resend: ({ id }) => actions.resend(id),
   rerun: async ({ id }) => { const made = await actions.rerun(id); if (made) open(made); },
-  "cancel-selected": async () => { await actions.cancelMany({ ids: selection((job) => !job.finished_at_ms) }); state.selected.clear(); },
-  "cancel-matching": () => actions.cancelMany({ filter: matching() }),
-  "rerun-selected": async () => { await actions.rerunMany({ ids: selection((job) => job.finished_at_ms) }); state.selected.clear(); },
-  "rerun-matching": () => actions.rerunMany({ filter: matching() }),
+  delete: async ({ id }) => { if (await actions.remove(id)) close(); },
+  move: ({ id }) => actions.move(id),
+  "many-selected": async ({ doing }) => {
+    await actions.many(doing, { ids: state.jobs.filter((job) => state.selected.has(job.id) && FITS[doing](job)).map((job) => job.id) });
+    state.selected.clear();
+  },
+  "many-matching": ({ doing }) => actions.many(doing, { filter: matching() }),
 };
-const LOOKS = new Set(["state", "tenant", "clear", "open", "close", "more", "copy", "tab", "sort"]);
+const LOOKS = new Set(["state", "tenant", "clear", "open", "close", "more", "copy", "tab", "sort", "order"]);
 
 async function does(name, data) {
   try {
@@ -284,7 +297,8 @@ document.addEventListener("input", ({ target }) => {
 function typed(field) {
   clearTimeout(typing);
   if ((state.filters[field.name] ?? "") === field.value.trim()) return;
-  state.filters[field.name] = field.value.trim();
+  if (field.name === "order") reorder(field.value);
+  else state.filters[field.name] = field.value.trim();
   refilter();
   go({ replace: true });
   tick();

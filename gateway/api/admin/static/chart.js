@@ -42,7 +42,7 @@ export function chart(found, width) {
   return [
     h("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, class: "plot", role: "img", "aria-label": `${found.what}${per}. ${said.join("; ")}` }, grid, times, lines),
     h("ul", { class: "legend" }, found.series.map((line, index) =>
-      h("li", {}, h("span", { class: `dot ${classOf(line, index)}` }), line.name || "(no model)", " ",
+      h("li", {}, h("span", { class: `dot ${classOf(line, index)}` }), h("bdi", {}, line.name || "(no model)"), " ",
         h("b", {}, format(line.points.at(-1) ?? null)), h("span", { class: "dim" }, ` most ${format(most(line.points))}${per}`)))),
   ];
 }
@@ -72,7 +72,7 @@ function path(points, x, y) {
     const step = `${isDown ? "L" : "M"}${x(index).toFixed(1)} ${y(value).toFixed(1)}`;
     const isAlone = !isDown && (points[index + 1] ?? null) === null;
     isDown = true;
-    return isAlone ? `${step}h0.01` : step;
+    return isAlone ? `${step}h-4` : step;
   }).join("") || "M0 0";
 }
 

@@ -2,7 +2,7 @@
 
 import { events, text } from "./api.js";
 import { copy, h, say } from "./dom.js";
-import { parse, tree } from "./tree.js";
+import { treeOf } from "./tree.js";
 
 const EVENTS_SHOWN = 500;
 
@@ -18,7 +18,7 @@ export async function fill(place, id, tab) {
       const raw = await text(`jobs/${encodeURIComponent(id)}/${tab}`);
       const button = h("button", { type: "button" }, "Copy");
       button.addEventListener("click", () => copy(raw));
-      if (place.dataset.shows === `${id} ${tab}`) place.replaceChildren(button, tree(parse(raw)));
+      if (place.dataset.shows === `${id} ${tab}`) place.replaceChildren(button, treeOf(raw));
     } catch (error) {
       delete place.dataset.shows; // it may be there at the next look
       place.replaceChildren(h("p", { class: "empty" }, error.message));
@@ -38,7 +38,7 @@ export function stop() {
 
 function follow(id) {
   stop();
-  const mine = { id, stop: new AbortController(), events: [], count: 0, texts: new Map(), isOver: false, place: null, tab: "text", isDrawn: true };
+  const mine = { id, stop: new AbortController(), events: [], texts: new Map(), isOver: false, place: null, tab: "text", isDrawn: true };
   following = mine;
   (async () => {
     try {
@@ -60,7 +60,6 @@ function take(mine, { name, data }) {
     mine.texts.clear();
     return;
   }
-  mine.count += 1;
   mine.events.push(data);
   if (mine.events.length > EVENTS_SHOWN) mine.events.shift();
   if (!data.includes("_text.delta") && !data.includes("_text.done") && !data.includes("arguments.delta")) return;
@@ -81,14 +80,14 @@ function later(mine) {
 }
 
 function draw() {
-  const { place, tab, texts, events: latest, count, isOver } = following;
+  const { place, tab, texts, events: latest, isOver } = following;
   if (!place) return;
   const isAtEnd = place.scrollTop + place.clientHeight >= place.scrollHeight - 30;
   if (tab === "text") {
     const parts = [...texts].sort().map(([key, said]) => [h("h4", { class: "dim" }, key.replace(/^\d+ /, "").replaceAll("_", " ")), h("p", { class: "said" }, said)]);
     place.replaceChildren(...(parts.length ? parts.flat() : [h("p", { class: "empty" }, isOver ? "It has no text." : "No text yet.")]));
   } else {
-    const first = count - latest.length;
+    const first = latest.length ? JSON.parse(latest[0]).sequence_number : 0;
     place.replaceChildren(
       ...(first > 0 ? [h("p", { class: "dim small" }, `${first} earlier events are not shown`)] : []),
       h("ol", { class: "events" }, latest.map((data) => h("li", {}, h("code", {}, data)))),

@@ -4,12 +4,17 @@
 const SVG = "http://www.w3.org/2000/svg";
 const SVG_TAGS = new Set(["svg", "path", "line", "text", "g", "rect", "circle", "title", "polyline"]);
 
+// What a reader does not see, or what turns the direction of writing: shown as what it is, or a name could pass for
+// another one. Joiners are left alone: scripts and emoji need them.
+const UNSEEN = /[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f\u00ad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff]/g;
+export const visible = (text) => text.replace(UNSEEN, (sign) => `⟨U+${sign.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}⟩`);
+
 /** An element. Children may be text, numbers, elements, lists, or nothing. */
 export function h(tag, attributes = {}, ...children) {
   const element = SVG_TAGS.has(tag) ? document.createElementNS(SVG, tag) : document.createElement(tag);
   for (const [name, value] of Object.entries(attributes ?? {})) {
     if (value === undefined || value === null || value === false) continue;
-    element.setAttribute(name, value === true ? "" : value);
+    element.setAttribute(name, value === true ? "" : name === "title" || name === "label" || name.startsWith("aria-") ? visible(String(value)) : value);
   }
   add(element, children);
   return element;
@@ -18,7 +23,7 @@ export function h(tag, attributes = {}, ...children) {
 function add(element, children) {
   for (const child of children.flat(Infinity)) {
     if (child === undefined || child === null || child === false) continue;
-    element.append(child instanceof Node ? child : String(child));
+    element.append(child instanceof Node ? child : visible(String(child)));
   }
 }
 
@@ -109,7 +114,7 @@ export const clock = (ms) => moment(ms).slice(11, 19);
 
 export function say(text, isBad = false) {
   const toast = document.getElementById("toast");
-  toast.textContent = text;
+  toast.textContent = visible(text);
   toast.classList.toggle("bad", isBad);
   toast.classList.add("on");
   clearTimeout(say.timer);
@@ -125,8 +130,9 @@ export async function copy(text) {
     area.value = text;
     document.body.append(area);
     area.select();
-    document.execCommand("copy");
+    const isCopied = document.execCommand("copy");
     area.remove();
+    if (!isCopied) return say("This browser does not let a page copy.", true);
   }
   say("Copied.");
 }

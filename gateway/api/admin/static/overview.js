@@ -1,6 +1,6 @@
 // What stands above the list: the rail of states, the summary, and a row for each backend.
 
-import { h, number, span } from "./dom.js";
+import { h, moment, number, span } from "./dom.js";
 import { spark } from "./chart.js";
 
 const RAIL = [
@@ -124,11 +124,13 @@ function gauge(used, of) {
     h("rect", { width: (100 * part).toFixed(1), height: 8, rx: 2, class: part >= 1 ? "full" : "used" }));
 }
 
-export function webhooks(found, canChange) {
+export function webhooks(found, canChange, now) {
+  // Of what still waits a failure is known also after a restart, though not when it was.
+  const failed = (each) => each.failure ?? found.failing.find((event) => event.endpoint === each.name)?.failure;
   return [
     h("h2", {}, "Webhooks"),
     h("div", { class: "scroll" }, h("table", { class: "stack" },
-      h("thead", {}, h("tr", {}, ["Endpoint", "State", "Waiting", "Oldest", "Actions"].map((name) => h("th", { scope: "col", class: ["Waiting", "Oldest"].includes(name) ? "num" : undefined }, name)))),
+      h("thead", {}, h("tr", {}, ["Endpoint", "State", "Waiting", "Oldest", "Last failure", "Actions"].map((name) => h("th", { scope: "col", class: ["Waiting", "Oldest"].includes(name) ? "num" : undefined }, name)))),
       h("tbody", {}, found.endpoints.map((each) => {
         const isOff = each.disabled_for_s !== null;
         const words = isOff ? `disabled for ${span(each.disabled_for_s)}` : each.down ? `down for ${span(each.down_for_s)}` : "up";
@@ -137,7 +139,12 @@ export function webhooks(found, canChange) {
           h("td", { "data-label": "State" }, h("span", { class: `badge ${isOff || each.down ? "bad" : "ok"}` }, words)),
           h("td", { "data-label": "Waiting", class: "num" }, number(each.waiting)),
           h("td", { "data-label": "Oldest", class: "num" }, each.waiting ? span(each.oldest_s) : "–"),
-          h("td", { "data-label": "Actions", class: "actions" }, isOff && canChange && h("button", { "data-act": "enable", "data-endpoint": each.name }, "Enable")));
+          h("td", { "data-label": "Last failure" }, failed(each) ? reason(failed(each)) : "–",
+            each.failed_at_ms && h("span", { class: "dim small", title: moment(each.failed_at_ms) }, ` ${span((now - each.failed_at_ms) / 1000)} ago`)),
+          h("td", { "data-label": "Actions", class: "actions" }, isOff && canChange ? h("button", { "data-act": "enable", "data-endpoint": each.name }, "Enable") : h("span", { class: "dim" }, "–")));
       })))),
   ];
 }
+
+/** Why an attempt failed: `http_503` is HTTP 503. */
+export const reason = (word) => word.replace(/^http_/, "HTTP ").replaceAll("_", " ");

@@ -2,6 +2,7 @@
 
 import { bytes, h, moment, number, span } from "./dom.js";
 import { status } from "./list.js";
+import { reason } from "./overview.js";
 
 const STEPS = {
   queued: "queued", in_progress: "in progress", called: "backend called", answered: "backend answers", waiting: "waits to run again", silent: "the backend is silent",
@@ -20,8 +21,10 @@ export function panel(job, state, link) {
       h("button", { "data-act": "close", "aria-label": "Close this job" }, "×")),
     canChange && h("div", { class: "bar" },
       !isOver && h("button", { "data-act": "cancel", "data-id": job.id, class: "danger" }, "Cancel…"),
+      job.status === "queued" && h("button", { "data-act": "move", "data-id": job.id }, "Move to a tier…"),
       isOver && h("button", { "data-act": "rerun", "data-id": job.id }, "Run again…"),
-      isOver && h("button", { "data-act": "resend", "data-id": job.id }, "Send webhooks again…")),
+      isOver && h("button", { "data-act": "resend", "data-id": job.id }, "Send webhooks again…"),
+      isOver && h("button", { "data-act": "delete", "data-id": job.id, class: "danger" }, "Delete…")),
     job.waits && h("div", { class: "sentence warn" }, h("h3", {}, "Why does it wait?"), h("p", {}, job.waits.sentence)),
     h("div", { class: `sentence ${job.if_killed.why === "fails" ? "bad" : "ok"}` }, h("h3", {}, "If the gateway dies now"), h("p", {}, job.if_killed.sentence)),
     flow(job),
@@ -30,6 +33,7 @@ export function panel(job, state, link) {
     h("h3", {}, "Facts"),
     facts(job),
     links(job, state, link),
+    watching(job),
     deliveries(job),
     content(job, overview, tab),
   ];
@@ -81,7 +85,7 @@ function facts(job) {
     ["Replica", job.replica], ["Backend's status", job.upstream_status], ["Request id", job.request], ["Upstream request id", job.upstream_request],
   ];
   return h("dl", { class: "facts" }, rows.filter(([, value]) => value !== null && value !== undefined && value !== false && value !== "")
-    .map(([name, value]) => [h("dt", {}, name), h("dd", {}, String(value))]));
+    .map(([name, value]) => [h("dt", {}, name), h("dd", {}, h("bdi", {}, String(value)))]));
 }
 
 function links(job, state, link) {
@@ -95,13 +99,35 @@ function links(job, state, link) {
   ];
 }
 
-function deliveries(job) {
-  if (!job.deliveries.length) return null;
+const table = (names, rows) => h("div", { class: "scroll" }, h("table", {},
+  h("thead", {}, h("tr", {}, names.map((name) => h("th", { scope: "col" }, name)))), h("tbody", {}, rows.map((row) => h("tr", {}, row.map((cell) => h("td", {}, cell)))))));
+
+function watching(job) {
+  if (!job.watching.length) return null;
   return [
-    h("h3", {}, "Webhooks that wait"),
-    h("table", {}, h("thead", {}, h("tr", {}, ["Endpoint", "Event", "Tries", "Last failure", "Next"].map((name) => h("th", { scope: "col" }, name)))),
-      h("tbody", {}, job.deliveries.map((each) => h("tr", {}, h("td", {}, each.endpoint), h("td", {}, each.event.replace("response.", "")),
-        h("td", { class: "num" }, each.attempts), h("td", {}, each.failure ?? "–"), h("td", {}, each.due_in_s > 0 ? `in ${span(each.due_in_s)}` : "now"))))),
+    h("h3", {}, "Who reads it now"),
+    table(["Caller", "For", "Has events up to", "From"], job.watching.map((each) => [
+      h("code", {}, each.tenant), span(each.for_s), each.last_seq < 0 ? "none yet" : number(each.last_seq), each.peer ?? "–"])),
+    job.readers > job.watching.length && h("p", { class: "dim small" }, `and ${number(job.readers - job.watching.length)} more`),
+  ];
+}
+
+const ENDS = { delivered: "taken", waiting: "failed", given_up: "given up" };
+
+function deliveries(job) {
+  const { deliveries: waiting, told } = job;
+  return [
+    told.length > 0 && [
+      h("h3", {}, "Webhooks that were sent"),
+      table(["When", "Endpoint", "Try", "Answer", ""], told.map((each) => [
+        h("time", { title: moment(each.at_ms) }, moment(each.at_ms).slice(11, 19)), each.endpoint, each.attempt ?? "–", reason(each.reason),
+        h("span", { class: `badge ${each.to === "delivered" ? "ok" : "bad"}` }, ENDS[each.to] ?? each.to)])),
+    ],
+    waiting.length > 0 && [
+      h("h3", {}, "Webhooks that wait"),
+      table(["Endpoint", "Event", "Tries", "Last failure", "Next"], waiting.map((each) => [
+        each.endpoint, each.event.replace("response.", ""), each.attempts, each.failure ? reason(each.failure) : "–", each.due_in_s > 0 ? `in ${span(each.due_in_s)}` : "now"])),
+    ],
   ];
 }
 

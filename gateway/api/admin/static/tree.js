@@ -8,13 +8,19 @@ class Exact {
   }
 }
 
+// Not every browser says how a number was written: one that does not gets the text instead of the tree.
+const IS_EXACT = JSON.parse("1", (_key, _value, context) => context?.source === "1");
+
+/** The tree of a JSON text. */
+export const treeOf = (text) => (IS_EXACT ? tree(parse(text)) : h("p", { class: "said" }, text));
+
 /** Parse, and keep the text of numbers that would be rounded. */
-export function parse(text) {
+function parse(text) {
   return JSON.parse(text, (_key, value, context) =>
     typeof value === "number" && context?.source !== undefined && String(value) !== context.source ? new Exact(context.source) : value);
 }
 
-export function tree(value, depth = 0) {
+function tree(value, depth = 0) {
   if (value instanceof Exact) return h("span", { class: "j-number" }, value.source);
   if (value === null || typeof value !== "object") {
     return h("span", { class: `j-${value === null ? "null" : typeof value}` }, JSON.stringify(value));

@@ -267,6 +267,13 @@ SELECT EXISTS (SELECT 1 FROM released) AS is_done;
 -- name: was_released
 SELECT true AS is_done FROM backburner.job WHERE id = :id AND epoch = :epoch + 1 AND owner IS NULL;
 
+-- name: set_priority
+WITH moved AS (
+    UPDATE backburner.job SET priority = :priority
+    WHERE id = :id AND status = 'queued' AND owner IS NULL
+    RETURNING id)
+SELECT EXISTS (SELECT 1 FROM moved) AS is_done;
+
 -- name: delete
 WITH live AS (
     UPDATE backburner.job
@@ -466,7 +473,7 @@ UNION ALL
 SELECT job.*, job.owner IS NOT NULL AS is_owned, call.webhook IS NOT NULL AS is_told, earlier.id AS previous_id,
        (SELECT coalesce(sum(length(events)), 0) FROM backburner.segment
         WHERE segment.job = job.pk AND segment.drawer IN (job.drawer, 0::smallint)) AS events_bytes,
-       CASE WHEN job.owner IS NULL THEN
+       CASE WHEN job.owner IS NULL AND job.status IN ('queued', 'in_progress') THEN
            (SELECT count(*) FROM backburner.job AS other
             WHERE other.owner IS NULL AND other.status IN ('queued', 'in_progress')
               AND other.backend = job.backend AND other.tenant = job.tenant

@@ -256,6 +256,9 @@ SET owner = NULL, epoch = epoch + 1, attempt = max(0, attempt - :attempts_return
 WHERE id = :id AND epoch = :epoch AND status IN ('queued', 'in_progress')
 RETURNING id;
 
+-- name: set_priority
+UPDATE job SET priority = :priority WHERE id = :id AND status = 'queued' AND owner IS NULL RETURNING id;
+
 -- name: abandon
 -- With the file lock held: whoever else owned a job is dead.
 UPDATE job SET owner = NULL, epoch = epoch + 1
@@ -375,7 +378,7 @@ SELECT * FROM (SELECT pk FROM job WHERE :way = 'oldest' AND pk > :cursor
 -- All of one job that is no content.
 SELECT job.*, job.owner IS NOT NULL AS is_owned, call.webhook IS NOT NULL AS is_told, earlier.id AS previous_id,
        (SELECT coalesce(sum(length(events)), 0) FROM segment WHERE segment.job = job.pk) AS events_bytes,
-       iif(job.owner IS NULL,
+       iif(job.owner IS NULL AND job.status IN ('queued', 'in_progress'),
            (SELECT count(*) FROM job AS other INDEXED BY job_waiting
             WHERE other.owner IS NULL AND other.status IN ('queued', 'in_progress')
               AND other.backend = job.backend AND other.tenant = job.tenant

@@ -102,6 +102,18 @@ BEGIN
     WHERE backend = NEW.backend AND tenant = NEW.tenant AND priority = NEW.priority AND jobs = 0;
 END;
 
+CREATE TEMP TRIGGER job_changes_its_tier AFTER UPDATE OF priority ON main.job
+WHEN OLD.priority <> NEW.priority AND NEW.owner IS NULL AND NEW.status IN ('queued', 'in_progress')
+BEGIN
+    UPDATE waiting SET jobs = jobs - 1
+    WHERE backend = NEW.backend AND tenant = NEW.tenant AND priority = OLD.priority;
+    DELETE FROM waiting
+    WHERE backend = NEW.backend AND tenant = NEW.tenant AND priority = OLD.priority AND jobs = 0;
+    INSERT INTO waiting (backend, tenant, priority, jobs, since)
+    VALUES (NEW.backend, NEW.tenant, NEW.priority, 1, NEW.pk)
+    ON CONFLICT DO UPDATE SET jobs = jobs + 1;
+END;
+
 CREATE TEMP TRIGGER job_runs AFTER UPDATE OF status, owner ON main.job
 WHEN NEW.owner IS NOT NULL AND NEW.status = 'in_progress'
      AND NOT (OLD.owner IS NOT NULL AND OLD.status = 'in_progress')
