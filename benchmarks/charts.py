@@ -13,6 +13,7 @@ _WIDTH, _LEFT, _RIGHT = 720, 140, 100
 _BAR, _HEAD, _GAP, _TOP = 15, 20, 10, 40
 _COLOURS = {
     "gateway": "#2f6fde",
+    "PostgreSQL": "#2f6fde",
     "chat-only": "#6a4fc0",
     "nginx": "#2e9e5b",
     "haproxy": "#c98a1b",

@@ -52,7 +52,7 @@ class Costs:
 def costs_of(replicas: Run, day: Run) -> Costs:
     """Of an event: at one of three gateways that nobody follows, and in the database all that a day costs."""
     three = "PostgreSQL, 3"
-    hours = [row.case for row in day.rows if row.measure == "events"][-4:]
+    hours = [row.case for row in day.rows if (row.measure, row.subject) == ("events", "PostgreSQL")][-4:]
 
     def later(measure: str) -> float:
         """In the second half of the day, when as much goes as comes."""

@@ -85,7 +85,7 @@ DAY = Figure(
         "events": Measure("events", more_is_better=True),
     },
     groups=_groups,
-    charted=("dead events", "events size", "append p99"),
+    charted=("wal", "dead events", "events size", "append p99"),
     anchor="",
     rounds=1,
     short_rounds=1,

@@ -16,7 +16,7 @@ def test_the_table_in_the_documents_is_that_of_the_stored_runs() -> None:
 
 
 def test_what_so_many_jobs_need_is_their_events_times_what_one_costs() -> None:
-    costs = Costs(gateway_us=200, database_us=50, wal_bytes=500, disk_bytes=400, commits=30, flush_ms=100)
+    costs = Costs(gateway_us=200, database_us=50, wal_bytes=500, disk_bytes=400, commits=30)
     found = dict(zip(COLUMNS, needs(costs, 1000), strict=True))
     assert found == {
         "events/s": 50_000,

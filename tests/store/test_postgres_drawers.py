@@ -238,6 +238,9 @@ async def test_jobs_run_on_while_drawers_are_closed_moved_and_emptied_by_two_gat
         while now_ms < NOW + 8 * KEPT_MS:
             await store.append(claims[number], seq, 1, event(seq), has_output=False)
             seq, appended = seq + 1, appended + 1
+            if seq % 5 == 0:
+                seq -= 3
+                await store.rewind(claims[number], seq)
             assert await events(replicas[1 - number % 2], f"long{number}", now_ms) == block(0, seq)
 
     async def fill(store: PostgresStore) -> None:
