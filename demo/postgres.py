@@ -125,6 +125,10 @@ class Postgres:
             self._process.wait(30)
             self._process = None
 
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None
+
     def kill9(self) -> None:
         """All of its processes at once, as when the machine is gone."""
         self._signal(signal.SIGKILL)

@@ -224,7 +224,7 @@ class Run:
         job, now_ms = self.work.job, self._endings.clock.now_ms()
         with suppress(StoreUnavailable):  # then the next commit says it
             found = await self._endings.store.find(job.id, job.tenant, now_ms=now_ms)
-            if found is None or found.epoch != job.epoch:
+            if found is None or found.epoch > job.epoch:  # a smaller one is old news
                 self.abort()
 
     def _drop(self) -> None:

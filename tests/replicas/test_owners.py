@@ -118,7 +118,10 @@ async def trio(tmp_path: Path, replicas: Replicas, database_server: Postgres) ->
         for _ in range(3):
             way = await stack.enter_async_context(Way(database_server.port))
             url = replicas.url.replace(f":{database_server.port}/", f":{way.port}/")
-            members.append(Member(replicas.make(BACKBURNER_STORE__URL=url), way))
+            kept = {
+                "BACKBURNER_BACKGROUND__RETENTION_S": 86_400
+            }  # all rounds are judged once more at the end
+            members.append(Member(replicas.make(BACKBURNER_STORE__URL=url, **kept), way))
         await members[0].replica.start()
         database = await watched(replicas.url)
         stack.push_async_callback(database.close)

@@ -52,6 +52,8 @@ async def pair() -> AsyncIterator[Pair]:
             await connection.close()
             yield Pair(primary, standby, url.rpartition("/")[2])
         finally:
+            if primary.is_running:
+                primary.go_on()
             standby.go_on()
             standby.remove()
 
@@ -75,10 +77,11 @@ async def keep_creating(gateway: Replica, told: list[str]) -> None:
 
 
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("away_s", [0, 8])
+@pytest.mark.parametrize(("how", "away_s"), [("killed", 0), ("killed", 8), ("silent", 0)])
 async def test_a_promoted_standby_goes_on_with_all_that_was_accepted_and_fails_no_run(
-    paired: Replicas, pair: Pair, away_s: float, record_property: Callable[[str, object], None]
+    paired: Replicas, pair: Pair, how: str, away_s: float, record_property: Callable[[str, object], None]
 ) -> None:
+    """A silent primary keeps its connections open, takes new ones, and answers none; later it is back."""
     gateways = await paired.start(3)
     tags = {f"r{number}": number % 2 == 0 for number in range(10)}
     ids = {
@@ -92,14 +95,14 @@ async def test_a_promoted_standby_goes_on_with_all_that_was_accepted_and_fails_n
     async with asyncio.timeout(20):
         while len(seen) < 50 or len(told) < 30:
             await asyncio.sleep(0.02)
-    pair.primary.kill9()
+    (pair.primary.kill9 if how == "killed" else pair.primary.pause)()
     gone_s, before = time.monotonic(), len(told)
     for gateway in gateways:
         assert (await gateway.call("POST", "/responses", PLAIN)).status == 200, "it needs no store"
     await asyncio.sleep(away_s)
     await asyncio.to_thread(pair.standby.promote)
     promoted_s = time.monotonic()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(45):
         while len(told) < before + 10:
             await asyncio.sleep(0.02)
     record_property("accepting again after the promotion, s", round(time.monotonic() - promoted_s, 1))
@@ -108,6 +111,9 @@ async def test_a_promoted_standby_goes_on_with_all_that_was_accepted_and_fails_n
         task.cancel()
     await asyncio.gather(*creating, return_exceptions=True)
     assert all(isinstance(task.exception(), type(None)) for task in creating if not task.cancelled())
+    if how == "silent":
+        pair.primary.go_on()
+        await asyncio.sleep(3)
     for tag, response_id in ids.items():
         ended = await until_ended(gateways[2], response_id, 60)
         assert ended["status"] == "completed", (tag, ended["error"])

@@ -17,7 +17,7 @@ from gateway.core.job import Claim, ClaimLost, Idempotency, Status, StoreUnavail
 from gateway.observe import Observer
 from gateway.store.bells import response
 from gateway.store.insight import Wanted
-from gateway.store.postgres.queries import MIGRATIONS, Migration
+from gateway.store.postgres.queries import MIGRATIONS, QUERIES, Migration, Query
 from gateway.store.postgres.store import PostgresStore
 from gateway.store.refused import DatabaseDamaged, DatabaseRefused, DatabaseUnreachable
 from tests.store.exercise import (
@@ -453,6 +453,52 @@ async def test_of_several_hosts_one_that_says_nothing_costs_a_little_time_and_on
         assert time.monotonic() - started_s < 1
     finally:
         await store.close()
+
+
+async def test_when_one_host_was_left_for_another_no_connection_to_it_is_used_again(
+    url: str, databases: Databases, way: Way
+) -> None:
+    """Not by readers either, which nobody used meanwhile: a former primary would show them what it had."""
+    port = databases.server.port
+    async with way_to(port) as second:
+        both = url.replace(f":{port}/", f":{way.port},127.0.0.1:{second.port}/")
+        settings = StoreSettings(url=SecretStr(both), connect_timeout_s=0.5, busy_timeout_s=0.5, readers=1)
+        store = await PostgresStore.open(settings, Observer())
+        try:
+            claimed = await started(store, "a")
+            await found(store, "a")
+            way.flows.clear()
+            await store.append(claimed, 3, 1, event(3), has_output=True)  # by the other one, after a while
+            way.flows.set()
+            await found(store, "a")
+            way.flows.clear()
+            started_s = time.monotonic()
+            await found(store, "a")
+            assert await store.beat()
+            await store.append(claimed, 4, 1, event(4), has_output=True)
+            assert time.monotonic() - started_s < 0.4
+        finally:
+            way.flows.set()
+            await store.close()
+
+
+async def test_a_claim_that_cannot_be_read_back_is_given_back(
+    replica: OpenReplica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = await replica()
+    await create(store, "a")
+    with monkeypatch.context() as elsewhere:
+        everything = store._reading.all
+
+        async def stale(query: Query, **given: Any) -> list[Any]:
+            return [] if query is QUERIES["works"] else await everything(query, **given)
+
+        elsewhere.setattr(store._reading, "all", stale)
+        assert await claim(store) == []
+    assert await claim(store) == [], "it has it still"
+    await store.abandon(dead_after_s=6.5)
+    (work,) = await claim(store)
+    assert (work.id, work.job.attempt) == ("a", 1)
 
 
 async def test_the_first_gateways_make_the_tables_together(url: str) -> None:

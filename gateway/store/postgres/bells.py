@@ -117,8 +117,8 @@ class PostgresBells(LocalBells):
             with suppress(TimeoutError):
                 async with asyncio.timeout(_TRY_S):
                     await self._has_some.wait()
-            if connection.is_closed():
-                raise ConnectionError("it was closed")
+            if not self._connector.is_usable(connection):
+                raise ConnectionError("it was closed, or leads to a host that is not asked any more")
             self._has_some.clear()
             topics, self._telling = list(self._telling), {}
             if len(topics) == _TOPICS_MAX:

@@ -6,7 +6,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
+from weakref import WeakKeyDictionary
 
 import asyncpg
 
@@ -25,7 +26,8 @@ class Connector:
     """Opens connections of one gateway.
 
     Where the address names several hosts, it is one of those that take writes: a standby that was promoted
-    is found without a word from anybody. The one that answered last is asked first.
+    is found without a word from anybody. The one that answered last is asked first, and connections to others
+    are used no more: who was a primary may come back, and would show what it had then.
 
     Attributes:
         timeout_s: Longest wait for one answer.
@@ -36,6 +38,8 @@ class Connector:
         assert settings.url is not None, "the settings name a database"
         self._urls = one_by_one(settings.url.get_secret_value())
         self._next = 0
+        self._present = self._urls[0]
+        self._urls_of: WeakKeyDictionary[asyncpg.Connection, str] = WeakKeyDictionary()
         self.name = f"backburner {replica_id}"
         self.timeout_s = settings.busy_timeout_s
 
@@ -46,17 +50,37 @@ class Connector:
         """
         start, count = self._next, len(self._urls)
         for number in range(start, start + count):
-            # Also if whoever asked has no time to wait for this one: a machine that is gone says nothing.
-            self._next = (number + 1) % count
+            url = self._urls[number % count]
             try:
-                connection = await self._connect(self._urls[number % count], session)
-            except FAILURES:
-                if number == start + count - 1:
+                connection = await self._connect(url, session)
+            except BaseException as error:  # also that whoever asked has no time to wait for this one
+                self._doubt(url)
+                if number == start + count - 1 or not isinstance(error, FAILURES):
                     raise
             else:
                 self._next = number % count
+                self._present = self._urls_of[connection] = url
                 return connection
         raise AssertionError("there is one at least")
+
+    def drop(self, connection: asyncpg.Connection | None, error: BaseException | None = None) -> None:
+        """It is of no more use. If its host has not answered in time, another one is asked first."""
+        if connection is not None:
+            connection.terminate()
+            if isinstance(error, TimeoutError):
+                self._doubt(self._urls_of.get(connection))
+
+    def _doubt(self, url: str | None) -> None:
+        if url == self._urls[self._next]:
+            self._next = (self._next + 1) % len(self._urls)
+
+    def is_usable(self, connection: asyncpg.Connection | None) -> TypeGuard[asyncpg.Connection]:
+        """Whether it is open, and leads to the host that answered last."""
+        return (
+            connection is not None
+            and not connection.is_closed()
+            and self._urls_of.get(connection) == self._present
+        )
 
     async def _connect(self, url: str, session: Mapping[str, str]) -> asyncpg.Connection:
         settings = self._settings
@@ -145,14 +169,14 @@ class Connections:
         try:
             while True:
                 try:
-                    if connection is None or connection.is_closed():
+                    if not self._connector.is_usable(connection):
+                        self._connector.drop(connection)
                         connection = await self._connector.connect()
                     result = await operation(connection)
                 except FAILURES as error:
                     if is_lost(error, connection) or connection is None:
-                        if connection is not None:
-                            connection.terminate()
-                            connection = None
+                        self._connector.drop(connection, error)
+                        connection = None
                         if was_open and not isinstance(error, TimeoutError):
                             was_open = False  # it was cut while nobody used it: a new one says how it is
                             continue

@@ -96,14 +96,14 @@ class Replica:
         while True:
             try:
                 async with asyncio.timeout(_ANSWER_S):
-                    if self._connection is None or self._connection.is_closed():
+                    if not self._connector.is_usable(self._connection):
+                        self._connector.drop(self._connection)
                         self._connection = await self._connector.connect()
                     row = await self._connection.fetchrow(statement.text, *statement.values(given))
             except FAILURES as error:
                 connection, self._connection = self._connection, None
                 self._was_cut_off = True
-                if connection is not None:
-                    connection.terminate()
+                self._connector.drop(connection, error)
                 if was_open and is_lost(error, connection) and not isinstance(error, TimeoutError):
                     was_open = False  # it was cut: a new one says how it is
                     continue

@@ -203,6 +203,9 @@ class PostgresStore:
         try:
             given = {"pks": pks, "owner": self._owner, "claimed_by": claimed_by}
             rows = await self._reading.all(QUERIES["works"], **given)
+            if len(rows) < len(pks):  # taken from us already, or read of another host than it was written to
+                self._lost_claims.append(claimed_by)
+                return []
             works = []
             for row in rows:
                 job = to_job(row)

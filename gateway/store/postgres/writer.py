@@ -178,7 +178,8 @@ class Writer:
     # -- when the connection has failed
 
     async def _connected(self) -> asyncpg.Connection:
-        if self._connection is None or self._connection.is_closed():
+        if not self._connector.is_usable(self._connection):
+            self._connector.drop(self._connection)
             if time.monotonic() - self._failed_at_s < _RECONNECT_S:
                 raise ConnectionError("the database could not be reached a moment ago")
             try:
@@ -192,9 +193,8 @@ class Writer:
 
     def _drop(self, error: BaseException | None) -> None:
         self._failed_at_s = time.monotonic()
-        if self._connection is not None:
-            self._connection.terminate()
-            self._connection = None
+        self._connector.drop(self._connection, error)
+        self._connection = None
         if self._pid is not None:
             self._old_pid, self._pid = self._pid, None
         if error is not None:
@@ -221,6 +221,7 @@ class Writer:
                     for asked in group:
                         asked.refuse(self._health.judge(error, is_lost=False))
                     return
+                self._connector.drop(self._connection, error)
                 self._drop(None)
                 if self._is_closing:
                     for asked in group:
