@@ -168,6 +168,22 @@ async def test_a_rewind_reaches_what_has_been_moved_and_what_has_not(
     assert await events(store, "long") == block(0, 5)
 
 
+async def test_a_rewind_waits_for_a_move_that_is_under_way(
+    store: PostgresStore, sql: asyncpg.Connection
+) -> None:
+    claimed = await started(store, "long")
+    await store.append(claimed, 3, 1, event(3), has_output=False)
+    await filled(store, 20)
+    async with sql.transaction():
+        assert await sql.fetchval("SELECT backburner.move_on(1::smallint, $1, 2)", EXPIRY)
+        rewinding = asyncio.create_task(store.rewind(claimed, 2))
+        async with asyncio.timeout(2):
+            while not await sql.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+                await asyncio.sleep(0.01)
+    await rewinding
+    assert await events(store, "long") == block(0, 2)
+
+
 async def test_many_jobs_that_are_kept_are_waited_for_and_then_moved(
     store: PostgresStore, sql: asyncpg.Connection
 ) -> None:
