@@ -514,7 +514,7 @@ async def test_a_credential_that_is_not_text_is_refused(gateway: Gateway) -> Non
         )
         answer = await within(reader.read())
         writer.close()
-        assert answer.startswith(b"HTTP/1.1 400 "), answer
+        assert answer.startswith(b"HTTP/1.1 401 "), answer
 
 
 # Prefix caches kept apart
