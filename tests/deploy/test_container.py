@@ -59,7 +59,7 @@ def images() -> None:
 
 
 class Container:
-    """The gateway's container, with a volume of its own, and one with the simulated model server beside it."""
+    """The gateway's container, with a volume of its own, and beside it the simulated model server's."""
 
     def __init__(self) -> None:
         self.name = f"backburner-{secrets.token_hex(4)}"
@@ -75,9 +75,8 @@ class Container:
         ports = ("-p", f"127.0.0.1:{self.port}:9000", "-p", f"127.0.0.1:{self.admin}:9001")
         upstream = ("-e", f"BACKBURNER_UPSTREAM__URL=http://{self.model}:8000/v1")
         log = ("-e", "BACKBURNER_LOG__FORMAT=json")
-        _ran(
-            *("run", *common, "--name", self.name, "-v", f"{self.name}:/data"), *ports, *upstream, *log, "backburner"
-        )  # fmt: skip
+        own = ("--name", self.name, "-v", f"{self.name}:/data")
+        _ran("run", *common, *own, *ports, *upstream, *log, "backburner")
 
     def remove(self) -> None:
         _ran("rm", "-f", self.name, self.model, check=False)
