@@ -25,6 +25,8 @@ _SCHEMA = {
     "additionalProperties": False,
 }
 _WORDS_MAX = 200
+_NOT_VALID = "validation error"
+"""In what llama-cpp-python says, with status 500, of fields and roles that it does not know."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +123,7 @@ class Answer:
     def is_refusal(self) -> bool:
         """The server does not do what it was asked; it is not only busy, or in trouble."""
         is_busy = self.status is None or self.status in (408, 429) or self.status >= 500
+        is_busy = is_busy and not (self.status == 500 and _NOT_VALID in self.words)
         return bool(self.words) and not self.is_broken and not is_busy
 
     def refused(self, status: int, body: bytes) -> None:
