@@ -56,6 +56,10 @@ def images() -> None:
         asked = [*ENGINE, "image", "inspect", image]
         if subprocess.run(asked, capture_output=True, check=False, timeout=60).returncode:
             pytest.skip(f"{ENGINE[0]} has no image {image}: see above how it is built")
+    nothing = [*ENGINE, "run", "--rm", "--entrypoint", "/bin/true", "backburner"]
+    ran = subprocess.run(nothing, capture_output=True, text=True, check=False, timeout=60)
+    if ran.returncode:
+        pytest.skip(f"{ENGINE[0]} runs no containers here: {ran.stderr.strip()[-200:]}")
 
 
 class Container:
