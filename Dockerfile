@@ -1,4 +1,3 @@
-# syntax=docker/dockerfile:1
 #
 #   docker build -t backburner .
 #   docker run --read-only --cap-drop ALL -v backburner:/data -p 9000:9000 -e BACKBURNER_UPSTREAM__URL=http://… backburner

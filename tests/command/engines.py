@@ -19,6 +19,10 @@ _NO_MAX_TOKENS = (
 _NO_STREAM_OPTIONS = "Extra inputs are not permitted: stream_options"
 _SYSTEM_FIRST = "System message must be at the beginning."
 _ROLES = "Unexpected message role."
+_NO_SCHEMA = (
+    "1 validation error: {'type': 'literal_error', 'loc': ('body', 'response_format', 'type'), "
+    "'msg': \"Input should be 'text' or 'json_object'\", 'input': 'json_schema'}"
+)
 
 
 @dataclass(slots=True)
@@ -26,12 +30,14 @@ class Engine:
     """One, which speaks chat completions.
 
     Attributes:
-        refuses: Some of `tools`, `late system`, `developer`, `max_tokens`, `stream_options`, `key`, `models`.
+        refuses: Some of `tools`, `late system`, `developer`, `max_tokens`, `stream_options`, `key`, `models`,
+            `schema, with 500`.
         says: Its answer to whatever is asked but what it knows better.
         metrics: Whose it has; None: none.
         stops: When its client leaves.
         pace_s: Between two words.
         slow_from: From this request on it does not answer.
+        loads_s: Before its first answer, which then comes at once.
         bodies: What it was asked.
         running: Requests that it works on.
     """
@@ -48,6 +54,7 @@ class Engine:
     date: str | None = None
     names: tuple[str, ...] = ("tiny-embed", "tiny")
     slow_from: int | None = None
+    loads_s: float = 0.0
     bodies: list[dict[str, Any]] = field(default_factory=list)
     running: int = 0
     generated: int = 0
@@ -100,6 +107,10 @@ class Engine:
         self.bodies.append(body)
         if self.slow_from is not None and len(self.bodies) >= self.slow_from:
             await asyncio.Event().wait()  # until its client leaves
+        if "response_format" in body and "schema, with 500" in self.refuses:
+            return _error(500, _NO_SCHEMA)
+        if len(self.bodies) == 1:
+            await asyncio.sleep(self.loads_s)
         if (refusal := self._refusal(body)) is not None:
             return _error(400, refusal)
         if body.get("tools"):

@@ -118,6 +118,22 @@ async def test_streams_are_judged_by_how_they_come(
     assert found["usage in streams"]["level"] == ("ok" if engine.streams and engine.has_usage else "note")
 
 
+async def test_a_server_whose_first_answer_starts_late_is_not_taken_for_one_that_is_held_back(
+    tmp_path: Path,
+) -> None:
+    async with Engine(loads_s=0.7, pace_s=0.0001).listening() as engine:
+        _, found = await examined(tmp_path, engine, api="chat")
+    assert found["streams"]["level"] == "ok", found["streams"]
+
+
+async def test_what_is_refused_with_500_by_validation_is_refused(tmp_path: Path) -> None:
+    async with Engine(frozenset({"schema, with 500"})).listening() as engine:
+        _, found = await examined(tmp_path, engine, api="chat")
+    assert found["JSON schema"]["level"] == "note"
+    assert found["JSON schema"]["found"].startswith("refused: 1 validation error")
+    assert found["JSON schema"]["advice"] == "callers who ask for one are refused"
+
+
 async def test_keys_models_and_addresses_that_are_wrong_are_told_and_no_key_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -127,3 +127,13 @@ def test_engines_are_known_by_their_metrics() -> None:
     assert (sglang.engine, sglang.generated) == ("sglang", None)
     assert load_in(b"go_goroutines 3\n") is None
     assert load_in(b"") is None
+
+
+def test_an_assistants_turn_is_an_item_as_a_response_had_it_which_llama_cpp_insists_on() -> None:
+    turns = [("user", "Say one."), ("assistant", "One.")]
+    user, said = body_of(Ask(turns, 16), Api.RESPONSES, "m", "max_tokens")["input"]
+    assert user == {"role": "user", "content": "Say one."}
+    assert (said["type"], said["role"], said["status"]) == ("message", "assistant", "completed")
+    assert said["id"].startswith("msg_")
+    assert [(part["type"], part["text"]) for part in said["content"]] == [("output_text", "One.")]
+    assert body_of(Ask(turns, 16), Api.CHAT, "m", "max_tokens")["messages"][1]["content"] == "One."

@@ -1,6 +1,6 @@
 """The steps of the Dockerfile, played in a directory of its own: what they build starts, and is well.
 
-There is no container engine in the tests. Not tried are the base image, its user, and its read-only root.
+What takes a container engine (the base image, its user, its root) is tried by `test_container.py`.
 """
 
 from __future__ import annotations

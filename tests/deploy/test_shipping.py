@@ -81,6 +81,12 @@ def test_the_unit_is_one_that_systemd_understands(tmp_path: Path) -> None:
     assert (ran.returncode, ran.stderr) == (0, "")
 
 
+def test_the_settings_reach_a_user_that_cannot_read_what_is_roots() -> None:
+    assert re.search(r"^DynamicUser=yes$", UNIT, re.MULTILINE)
+    [(name, _)] = re.findall(r"^LoadCredential=([^:]+):(\S+)$", UNIT, re.MULTILINE)
+    assert f" --config ${{CREDENTIALS_DIRECTORY}}/{name} " in UNIT
+
+
 @needs_systemd
 def test_the_unit_is_well_locked_up() -> None:
     command = [str(ANALYZE), "security", "--offline=true", "--json=short", "--threshold=20"]

@@ -141,6 +141,10 @@ async def _what_it_can(
         return
     asker.api = Api(settings.api) if settings.api in good else good[0]
     first = answers[asker.api]
+    if probes.seems_held(first):
+        # A server's first answer may start late, and then come as fast as a small model is.
+        again = await _first(asker, asker.api)
+        first = again if again.is_good else first
     for finding in _wants(asker, settings, found):
         yield finding
     for finding in probes.streaming(first, found):

@@ -21,6 +21,7 @@ _FEW_TOKENS, _SOME_TOKENS = 16, 256
 _STARTED_PIECES, _BEGUN_PIECES = 3, 8
 _HELD_S_MIN = 0.5
 """An answer that takes less may come at once."""
+_AT_ONCE_S = 0.05
 _LOOK_S = 0.25
 _SEEN_WITHIN_S, _STOPS_WITHIN_S = 5.0, 5.0
 _TELLS_S_MIN = 2.0
@@ -207,17 +208,23 @@ async def _stops(asker: Asker, until_s: float) -> bool:
     return False
 
 
+def seems_held(answer: Answer) -> bool:
+    """Whether its pieces came all at once, and late: they are held back, or only their start was slow."""
+    return (
+        answer.is_stream
+        and answer.pieces >= _STARTED_PIECES
+        and answer.took_s > _HELD_S_MIN
+        and answer.took_s - answer.first_s < _AT_ONCE_S
+    )
+
+
 def streaming(answer: Answer, found: Found) -> list[Finding]:
     """What the first answer says of streams, of usage in them, and of thoughts."""
     ones = []
     if not answer.is_stream:
         advice = "readers of a stream get nothing before its end"
         ones.append(found("streams", Level.WRONG, "it answers whole, though asked for a stream", advice))
-    elif (
-        answer.pieces >= _STARTED_PIECES
-        and answer.took_s > _HELD_S_MIN
-        and answer.took_s - answer.first_s < 0.05
-    ):
+    elif seems_held(answer):
         advice = "something between holds it back (nginx: proxy_buffering off)"
         ones.append(found("streams", Level.WRONG, f"all at once, after {answer.took_s:.1f} s", advice))
     else:

@@ -25,6 +25,8 @@ _SCHEMA = {
     "additionalProperties": False,
 }
 _WORDS_MAX = 200
+_NOT_VALID = "validation error"
+"""In what llama-cpp-python says, with status 500, of fields and roles that it does not know."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,10 @@ def body_of(ask: Ask, api: Api, model: str, max_tokens_field: str) -> dict[str, 
             schema = {"name": "answer", "schema": _SCHEMA, "strict": True}
             body["response_format"] = {"type": "json_schema", "json_schema": schema}
         return {**body, **ask.more}
-    body = {"model": model, "input": turns, "max_output_tokens": ask.tokens, "stream": True, "store": False}
+    items = [
+        _said(turn["content"], n) if turn["role"] == "assistant" else turn for n, turn in enumerate(turns)
+    ]
+    body = {"model": model, "input": items, "max_output_tokens": ask.tokens, "stream": True, "store": False}
     if ask.has_tool:
         body["tools"] = [{"type": "function", "name": _TOOL, "parameters": _PARAMETERS, "strict": False}]
     if ask.has_schema:
@@ -72,6 +77,18 @@ def body_of(ask: Ask, api: Api, model: str, max_tokens_field: str) -> dict[str, 
             "format": {"type": "json_schema", "name": "answer", "schema": _SCHEMA, "strict": True}
         }
     return {**body, **ask.more}
+
+
+def _said(text: str, number: int) -> dict[str, Any]:
+    """An assistant's turn as the item that a response had: llama.cpp takes no other form."""
+    part = {"type": "output_text", "text": text, "annotations": []}
+    return {
+        "type": "message",
+        "id": f"msg_{number}",
+        "role": "assistant",
+        "status": "completed",
+        "content": [part],
+    }
 
 
 def fits_schema(text: str) -> bool:
@@ -121,6 +138,7 @@ class Answer:
     def is_refusal(self) -> bool:
         """The server does not do what it was asked; it is not only busy, or in trouble."""
         is_busy = self.status is None or self.status in (408, 429) or self.status >= 500
+        is_busy = is_busy and not (self.status == 500 and _NOT_VALID in self.words)
         return bool(self.words) and not self.is_broken and not is_busy
 
     def refused(self, status: int, body: bytes) -> None:
