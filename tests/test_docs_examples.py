@@ -42,7 +42,8 @@ PLAYED: dict[str, list[tuple[str, ...]]] = {  # a page alone: all of its blocks
 }
 FOREIGN = (
     *("vllm serve ", "llama-server ", "transformers serve ", "ollama serve", "python -m llama_cpp.server "),
-    *("python -m sglang.launch_server ", "docker ", "helm ", "cyclonedx-py ", "kubectl "),
+    *("python -m sglang.launch_server ", "docker ", "podman ", "helm ", "cyclonedx-py "),
+    "kubectl ",
 )
 """Commands of programs that no test has. What they are in the deploy folder, its own tests look at."""
 
