@@ -23,7 +23,11 @@ FAILURES = (BadAnswers, DidNotStart, OSError, RuntimeError, TimeoutError, subpro
 
 
 def measured(lab: Lab, figures: Sequence[Figure], *, rounds: int, progress: Progress) -> Run:
-    """Args: rounds: How many count for each group; 0 for as many as its figure says."""
+    """What was measured, also when it is interrupted (Ctrl-C).
+
+    Args:
+        rounds: How many count for each group; 0 for as many as its figure says.
+    """
     run = Run(
         made_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         commit=_commit(Path(lab.gateway_command[0]).absolute().parent) or _commit(proxies.ROOT),
@@ -43,7 +47,11 @@ def measured(lab: Lab, figures: Sequence[Figure], *, rounds: int, progress: Prog
                     _group(run, figure, trials, count, lab, progress)
         except FAILURES as error:
             run.failed.append(f"{figure.name}: {error}")
-        progress.clear()
+        except KeyboardInterrupt:
+            run.failed.append(f"{figure.name}: interrupted; what is missing was not measured")
+            break
+        finally:
+            progress.clear()
     run.skipped = dict(lab.skipped)
     return run
 
