@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from gateway.core.job import LIVE, Status
+from gateway.core.job import LIVE, Status, StoreUnavailable
 from gateway.core.tiers import TIERS
 from gateway.core.transcript import CancelRequested
 from gateway.engine.circumstances import Circumstances
@@ -22,7 +22,7 @@ from gateway.engine.credentials import CallerHeaders
 from gateway.engine.endings import Endings
 from gateway.engine.jobs import Jobs, Repeat, Submission
 from gateway.engine.orders import PAUSE, SLOTS
-from gateway.engine.refusals import previous_not_found, refusing
+from gateway.engine.refusals import previous_not_found, refusal_of, refusing
 from gateway.store.insight import Wanted
 from gateway.wire import calls
 from gateway.wire.errors import Fault, Refusal, invalid, not_found
@@ -84,6 +84,16 @@ class Rerun:
     rerun: int
     first: list[str]
     refused: dict[str, int]
+
+
+class StoppedHalfway(Refusal):
+    """The store failed in the middle: to so many it was done, and the rest was not tried any more."""
+
+    def __init__(self, error: StoreUnavailable, count: int) -> None:
+        cause = refusal_of(error, None)
+        message = f"{cause.message} Before that it was done to {count}; ask for a new preview of the others."
+        super().__init__(cause.fault, message, code=cause.code, retry_after_s=cause.retry_after_s)
+        self.count = count
 
 
 class Many(StrEnum):
@@ -200,7 +210,7 @@ class Actions:
         return Plan(doing, **stored)
 
     async def cancel_planned(self, plan: Plan) -> Cancelled:
-        """End what was previewed. Raises: Refusal."""
+        """End what was previewed. Raises: StoppedHalfway."""
 
         async def cancelled(response_id: str) -> bool:
             return await self._endings.try_to_end(response_id, CancelRequested())
@@ -209,7 +219,7 @@ class Actions:
         return Cancelled(count, len(plan.ids) - count)
 
     async def delete_planned(self, plan: Plan) -> Deleted:
-        """Delete what was previewed. Raises: Refusal."""
+        """Delete what was previewed. Raises: StoppedHalfway."""
 
         async def deleted(response_id: str) -> bool:
             details = await self._insight.details(response_id)
@@ -221,7 +231,7 @@ class Actions:
         return Deleted(count, len(plan.ids) - count)
 
     async def move_planned(self, plan: Plan) -> Moved:
-        """Put what was previewed into its tier. Raises: Refusal."""
+        """Put what was previewed into its tier. Raises: StoppedHalfway."""
         priority = rank_of(plan.tier)
 
         async def moved(response_id: str) -> bool:
@@ -338,11 +348,24 @@ def rank_of(tier: str | None) -> int:
 
 
 async def _count(ids: Collection[str], do: Callable[[str], Awaitable[bool]]) -> int:
-    """Do it to each, some at once; to how many it was done. Raises: Refusal."""
+    """Do it to each, some at once; to how many it was done. Raises: StoppedHalfway."""
     waiting = iter(ids)
+    count = 0
+    failure: StoreUnavailable | None = None
 
-    async def each() -> int:
-        return sum([await do(response_id) for response_id in waiting])
+    async def each() -> None:
+        nonlocal count, failure
+        for response_id in waiting:
+            try:
+                is_done = await do(response_id)
+            except StoreUnavailable as error:
+                failure = error
+            else:
+                count += is_done
+            if failure is not None:
+                return  # nothing goes on behind an answer that says it failed
 
-    with refusing():
-        return sum(await asyncio.gather(*(each() for _ in range(_AT_ONCE))))
+    await asyncio.gather(*(each() for _ in range(_AT_ONCE)))
+    if failure is not None:
+        raise StoppedHalfway(failure, count)
+    return count

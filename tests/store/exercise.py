@@ -1284,3 +1284,17 @@ async def test_notes_are_kept_by_kind_and_name_and_each_is_taken_once(opened: Op
     assert (taken.count(["x"]), taken.count(None)) == (1, 4)
     assert await notes.all("a") == {"one": {"slots": 4}}
     assert await notes.all("a-") == {"one": 1}
+
+
+async def test_a_nul_in_a_name_breaks_nothing_and_finds_what_was_stored_by_it(store: JobStore) -> None:
+    claimed = await started(store, "a", model="m\0x")
+    outcome = replace(ending(3, Status.FAILED), error={"code": "bad\0", "message": ""})
+    await store.finish(claimed, outcome, now_ms=NOW, expires_at_ms=EXPIRY)
+    for wanted in (Wanted(model="m\0x"), Wanted(error="bad\0")):
+        assert [job.id for job in (await store.insight.jobs(wanted, limit=2)).jobs] == ["a"]
+    assert (await store.insight.jobs(Wanted(model="m"), limit=2)).jobs == []
+    assert await store.find("a\0", TENANT, now_ms=NOW) is None
+    assert await store.insight.details("a\0") is None
+    assert not await store.set_priority("a\0", FLEX)
+    with pytest.raises(PreviousGone):
+        await create(store, "b", previous_id="a\0")

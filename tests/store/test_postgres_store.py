@@ -17,6 +17,7 @@ from gateway.core.job import Claim, ClaimLost, Idempotency, Status, StoreUnavail
 from gateway.observe import Observer
 from gateway.store.bells import response
 from gateway.store.insight import Wanted
+from gateway.store.postgres.connecting import one_by_one
 from gateway.store.postgres.queries import MIGRATIONS, QUERIES, Migration, Query
 from gateway.store.postgres.store import PostgresStore
 from gateway.store.refused import DatabaseDamaged, DatabaseRefused, DatabaseUnreachable
@@ -551,3 +552,21 @@ async def test_a_wrong_statement_cannot_break_the_state_machine(replica: OpenRep
                     status.value,
                     1 if status.is_terminal else None,
                 )
+
+
+async def test_a_step_of_the_tables_may_take_longer_than_any_other_statement(
+    replica: OpenReplica, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = Migration(9999, "SELECT pg_sleep(1.5); ALTER TABLE backburner.job ADD COLUMN later text;")
+    monkeypatch.setattr("gateway.store.postgres.opening.MIGRATIONS", [*MIGRATIONS, slow])
+    await replica(busy_timeout_s=0.5)
+    assert await run_sql(url, "SELECT later FROM backburner.job") == []
+
+
+def test_what_follows_the_hosts_of_an_address_is_for_each_of_them() -> None:
+    both = ["postgresql://u:p@a:1?sslmode=verify-full", "postgresql://u:p@b?sslmode=verify-full"]
+    assert one_by_one("postgresql://u:p@a:1,b?sslmode=verify-full") == both
+    both = ["postgresql://u:p@a:1/db?sslmode=verify-full", "postgresql://u:p@b/db?sslmode=verify-full"]
+    assert one_by_one("postgresql://u:p@a:1,b/db?sslmode=verify-full") == both
+    for one in ("postgresql://u:p@[::1]:5?options=-cgeqo=on,x@y", "postgresql:///db?host=/tmp,/var"):
+        assert one_by_one(one) == [one]

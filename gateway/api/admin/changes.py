@@ -7,14 +7,14 @@ from dataclasses import asdict
 from typing import Any
 
 from gateway.api.admin.filters import NAMES, wanted
-from gateway.engine.actions import Actions, Many, Plan
+from gateway.engine.actions import Actions, Many, Plan, StoppedHalfway
 from gateway.engine.receivers import Receivers
 from gateway.wire.errors import Fault, Refusal, invalid
 
 _SLOTS_MAX = 1_000_000
 
-Done = tuple[dict[str, Any], dict[str, Any] | None]
-"""The answer, and what the audit line says; None: nothing was changed."""
+Done = tuple[dict[str, Any] | Refusal, dict[str, Any] | None]
+"""The answer, and what the audit line says; None: nothing was changed. A refusal: it was done in part."""
 
 
 class Changes:
@@ -95,20 +95,28 @@ class Changes:
         )
 
     async def _confirmed(self, plan: Plan, request_id: str) -> Done:
-        audit: dict[str, Any] = {"doing": f"{plan.doing} many", "chosen": plan.said}
+        audit: dict[str, Any] = {"doing": f"{plan.doing} many", "chosen": plan.said, "tier": plan.tier}
+        try:
+            result, count = await self._planned(plan, request_id)
+        except StoppedHalfway as stopped:
+            return stopped, {**audit, "count": stopped.count}
+        return result, {**audit, "count": count}
+
+    async def _planned(self, plan: Plan, request_id: str) -> tuple[dict[str, Any], int]:
+        """Do it: the answer, and to how many it was done. Raises: StoppedHalfway."""
         match plan.doing:
             case Many.CANCEL:
                 ended = await self._actions.cancel_planned(plan)
-                return asdict(ended), {**audit, "count": ended.cancelled}
+                return asdict(ended), ended.cancelled
             case Many.RERUN:
                 made = await self._actions.rerun_planned(plan, request_id=request_id)
-                return asdict(made), {**audit, "count": made.rerun}
+                return asdict(made), made.rerun
             case Many.DELETE:
                 gone = await self._actions.delete_planned(plan)
-                return asdict(gone), {**audit, "count": gone.deleted}
+                return asdict(gone), gone.deleted
             case Many.TIER:
                 moved = await self._actions.move_planned(plan)
-                return asdict(moved), {**audit, "tier": plan.tier, "count": moved.moved}
+                return asdict(moved), moved.moved
 
     async def _rerun(self, response_id: str, request_id: str) -> Done:
         new_id = await self._actions.rerun(response_id, request_id=request_id)

@@ -253,6 +253,8 @@ class AdminApi:
         self._overviews.forget()
         if audit is not None:
             self._observer.operator_acted(role=role.word, peer=peer, **audit)
+        if isinstance(result, Refusal):
+            raise result
         return result
 
 

@@ -4,6 +4,7 @@ the middle, which would leave an answer behind for the next one."""
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import Any, TypeGuard, TypeVar
@@ -203,9 +204,10 @@ def one_by_one(url: str) -> list[str]:
     """The addresses of the hosts that one names, separated by commas. Each is asked by itself: together they
     would share one time limit, which the first, when it is gone, would use up."""
     scheme, _, rest = url.partition("://")
-    place, slash, path = rest.partition("/")
+    # What follows the hosts is for each of them, and begins with the path, or without one with the query.
+    place = re.split(r"[/?#]", rest, maxsplit=1)[0]
     user, at, hosts = place.rpartition("@")
-    return [f"{scheme}://{user}{at}{host}{slash}{path}" for host in hosts.split(",")]
+    return [f"{scheme}://{user}{at}{host}{rest.removeprefix(place)}" for host in hosts.split(",")]
 
 
 async def rows_of(connection: asyncpg.Connection, query: Query, **given: Any) -> list[Any]:

@@ -15,6 +15,8 @@ from gateway.store.postgres.queries import MIGRATIONS, QUERIES
 from gateway.store.refused import DatabaseDamaged, DatabaseRefused, DatabaseUnreachable
 
 _VERSION_MIN = 140000
+_STEP_MAX_S = 3600.0
+"""For one step; what is waited for on its way is not longer than ever."""
 
 
 async def prepare(settings: StoreSettings, connector: Connector) -> bytes:
@@ -66,7 +68,8 @@ async def _migrate(connection: asyncpg.Connection) -> None:
         done = {row["number"]: row["digest"] for row in await connection.fetch(QUERIES["migrations"].text)}
         for migration in MIGRATIONS:
             if migration.number not in done:
-                await connection.execute(migration.text)
+                await connection.execute(QUERIES["take_time"].text)
+                await connection.execute(migration.text, timeout=_STEP_MAX_S)
                 await connection.execute(QUERIES["note_migration"].text, migration.number, migration.digest)
             elif done[migration.number] != migration.digest:
                 raise DatabaseRefused(

@@ -19,7 +19,7 @@ class Query:
 
     def values(self, given: Mapping[str, Any]) -> tuple[Any, ...]:
         """The values of its parameters, by name; there may be more."""
-        return tuple([given[name] for name in self.names])
+        return tuple([_storable(given[name]) for name in self.names])
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,14 @@ class Migration:
     def digest(self) -> bytes:
         """Of the statements without their comments and spaces."""
         return hashlib.sha256(re.sub(r"--[^\n]*|\s+", "", self.text).encode()).digest()
+
+
+def _storable(value: Any) -> Any:
+    """A text of PostgreSQL has no NUL, which a client may write into a name: that is stored, and looked for,
+    as a sign that says so."""
+    if isinstance(value, str) and "\0" in value:
+        return value.replace("\0", "\N{REPLACEMENT CHARACTER}")
+    return value
 
 
 def _query(text: str) -> Query:

@@ -3,6 +3,10 @@
 -- name: lock_migrations
 SELECT pg_advisory_xact_lock(1651861092);
 
+-- name: take_time
+-- For what is done once: a step may read a whole table, however large it is by now.
+SET LOCAL statement_timeout = 0;
+
 -- name: is_known
 SELECT to_regclass('backburner.migration') IS NOT NULL;
 
