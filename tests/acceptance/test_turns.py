@@ -332,7 +332,8 @@ async def test_another_tenant_cannot_use_it(keeping: Gateway, replay_server: Rep
     refused = await keeping.call("POST", "/responses", _body("background", ASKED, kept["id"]), key="another")
     assert refused.error["code"] == "previous_response_not_found"
     body = orjson.dumps(_body("plain", ASKED, kept["id"]))
-    replay_server.script(replay("vllm/responses-previous-unknown"))
+    # A gateway that does not know yet which API the backend has asks again after a 404.
+    replay_server.script(*[replay("vllm/responses-previous-unknown") for _ in range(2)])
     passed = await keeping.call("POST", "/responses", body, key="another")
     assert passed.body == recording("vllm/responses-previous-unknown").body
     assert replay_server.creates[-1].body == body
