@@ -67,7 +67,7 @@ TRIED_IN = {
     # a store is tried by its contract, and the one in a file by what is done to the file
     "core/test_echo.py": "wire/answers: echo",
     "store/test_contract.py": (
-        "store: bells insight notes port refused rows sqlite/notes sqlite/operations sqlite/store"
+        "store: bells insight notes port refused sqlite/notes sqlite/operations sqlite/store"
     ),
     "store/test_postgres_contract.py": "store/postgres: batches census connecting notes operations",
     "store/test_postgres_store.py": "store/postgres: bells health lease",

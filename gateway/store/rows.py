@@ -8,7 +8,9 @@ from typing import Any
 
 from gateway.core.job import Job, Sealed, Status
 from gateway.store.port import Page, StoredCall
-from gateway.wire.sse import split_frames
+
+_BLANK = b"\n\n"
+"""The end of an event, which stands nowhere else in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +66,11 @@ def to_page(rows: Iterable[Any], after: int, bytes_max: int) -> Page | None:
         status, next_seq = row["status"], row["next_seq"]
         if row["events"] is None:
             break
-        for seq, piece in _pieces(row, after, bytes_max):
-            if events and size + len(piece) > bytes_max:
-                break
-            events.append(piece)
-            size += len(piece)
-            last_seq = seq
+        piece, last_seq = _piece(row, last_seq, bytes_max, size)
+        if not piece:
+            break
+        events.append(piece)
+        size += len(piece)
         if last_seq < row["last_seq"]:
             break
     if status is None:
@@ -78,11 +79,28 @@ def to_page(rows: Iterable[Any], after: int, bytes_max: int) -> Page | None:
     return Page(b"".join(events), last_seq, Status(status).is_terminal and not has_more, has_more)
 
 
-def _pieces(segment: Any, after: int, bytes_max: int) -> Iterable[tuple[int, bytes]]:
-    """A segment, or its events one by one where it begins before the cursor or is more than a page holds;
-    each with the number of its last event."""
+def _piece(segment: Any, after: int, bytes_max: int, size: int) -> tuple[bytes, int]:
+    """What a page takes of a segment, and the number of the last event of that.
+
+    Args:
+        bytes_max, size: Of the page, and what it has already.
+
+    Returns:
+        All of it after the cursor or, of more than a page holds, as many whole events as fit; one at least on
+        an empty page. Events are counted, and not taken apart: small ones cost no more than large ones.
+    """
     first_seq, block = segment["first_seq"], segment["events"]
-    if first_seq > after and len(block) <= bytes_max:
-        return [(segment["last_seq"], block)]
-    start = max(0, after + 1 - first_seq)
-    return enumerate(split_frames(block)[start:], first_seq + start)
+    skipped = max(0, after + 1 - first_seq)
+    start = len(block) - len(block.split(_BLANK, skipped)[-1]) if skipped else 0
+    room = bytes_max - size
+    if len(block) - start <= room:
+        return block[start:], segment["last_seq"]
+    if size and len(block) <= bytes_max:
+        return b"", after  # it is whole on the next page
+    end = block.rfind(_BLANK, start, start + max(0, room))
+    if end < 0:
+        if size:
+            return b"", after
+        end = block.index(_BLANK, start)
+    end += len(_BLANK)
+    return block[start:end], first_seq + skipped + block.count(_BLANK, start, end) - 1
