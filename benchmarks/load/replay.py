@@ -13,12 +13,11 @@ import sqlite3
 import sys
 import time
 
-from gateway.config.models import StoreSettings
+from gateway.config.models import StoreSettings, StreamSettings
 from gateway.observe.observer import Observer
 from gateway.store.sqlite.store import SqliteStore
 
-PAGE_BYTES = 32_768
-"""As `stream.page_bytes_max` is by default."""
+PAGE_BYTES = StreamSettings().page_bytes_max
 
 
 async def main(database: str, response_id: str, seconds: float) -> None:

@@ -221,7 +221,7 @@ class StreamSettings(Section):
     readers_per_response_max: Count = 16
     readers_per_tenant_max: Count = 256
     readers_max: Count = 20_000
-    page_bytes_max: Bytes = 32 * 2**10
+    page_bytes_max: Bytes = 64 * 2**10
     """Bytes of one read from the store. A stalled reader holds as much in memory."""
     tail_bytes_max: Bytes = 256 * 2**10
     """Committed events kept in memory per watched response, so that live readers skip the store."""
