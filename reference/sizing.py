@@ -48,9 +48,9 @@ def _rows(found: _Found) -> Iterator[tuple[str, str, str]]:
             f"{cost:.0f} µs CPU",
             f"{_about(1e6 / cost)} requests/s in one process",
         )
-    if size := found.value("memory", "MiB per 1,000"):
+    if size := found.value("memory", "MiB per 1,000", "1,000 jobs"):
         yield ("1,000 running responses", f"{size:.0f} MiB", "memory, beside what their output takes")
-    if size := found.value("memory", "MiB"):
+    if size := found.value("memory", "MiB", "1,000 jobs"):
         yield ("the process with 1,000 running responses", f"{size:.0f} MiB", "resident memory in all")
     if size := found.value("memory", "KiB per reader"):
         yield ("a reader that waits for events", f"{size:.0f} KiB", f"{size * 1000 / 1024:.0f} MiB for 1,000")
