@@ -21,8 +21,6 @@ from tests.store.jobs import NOW, TENANT, new_job
 from tests.support.databases import Databases
 from tests.torture.disk import Disk, Faults, break_disk, mend_disk
 
-pytest.register_assert_rewrite("tests.store.exercise", "tests.store.exercise_outbox")
-
 Open = Callable[[], Awaitable[JobStore]]
 OpenStore = Callable[..., Awaitable[SqliteStore]]
 
