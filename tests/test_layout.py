@@ -44,6 +44,7 @@ TRIED_IN = {
     "acceptance/test_chat_backends.py": "engine: foreground",
     # what operators see is tried by the API that shows it, the page in a browser
     "acceptance/test_admin_api.py": "engine: circumstances operators overviews",
+    "acceptance/test_admin_actions.py": "engine: actions",
     "acceptance/test_page.py": "api: admin/changes admin/filters admin/page admin/roles admin/v1 admin/views",
     # calls are tried between a real client and a real server
     "acceptance/test_retries.py": "outbound: calls tries",

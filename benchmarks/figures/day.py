@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from benchmarks.figure import Figure, Groups, Measure, Trial
@@ -62,7 +63,7 @@ def _parts(
         before_s, used_s = used_s, all_cpu_s(server.pid)
         return {**found, "cpu": (used_s - before_s) / found["events"] * 1e6}
 
-    return [lambda number=number: part(number) for number in range(PARTS)]  # type: ignore[misc]
+    return [partial(part, number) for number in range(PARTS)]
 
 
 DAY = Figure(

@@ -7,7 +7,8 @@ from dataclasses import asdict
 from typing import Any
 
 from gateway.api.admin.filters import NAMES, wanted
-from gateway.engine.actions import Actions, Many, Plan, StoppedHalfway
+from gateway.engine.actions import Actions
+from gateway.engine.bulk import Many, Plan, StoppedHalfway
 from gateway.engine.receivers import Receivers
 from gateway.wire.errors import Fault, Refusal, invalid
 
@@ -81,12 +82,12 @@ class Changes:
         asked = {name: each for name, each in said.items() if name != "tier" or doing is not Many.TIER}
         match asked:
             case {"token": str(token)} if len(said) == 1:
-                return await self._confirmed(await self._actions.confirmed(token, doing), request_id)
+                return await self._confirmed(await self._actions.bulk.confirmed(token, doing), request_id)
             case {"dry_run": True, "ids": list(ids)} if len(asked) == 2 and _is_texts(ids):
-                return asdict(await self._actions.preview(doing, ids, said="ids", tier=tier)), None
+                return asdict(await self._actions.bulk.preview(doing, ids, said="ids", tier=tier)), None
             case {"dry_run": True, "filter": dict(given)} if len(asked) == 2 and _is_texts(given.values()):
                 which, said_so = wanted(given, self._now_ms()), _in_words(given)
-                return asdict(await self._actions.preview(doing, which, said=said_so, tier=tier)), None
+                return asdict(await self._actions.bulk.preview(doing, which, said=said_so, tier=tier)), None
         names = ", ".join(NAMES)
         also = ', with a "tier"' if doing is Many.TIER else ""
         raise invalid(
@@ -106,16 +107,16 @@ class Changes:
         """Do it: the answer, and to how many it was done. Raises: StoppedHalfway."""
         match plan.doing:
             case Many.CANCEL:
-                ended = await self._actions.cancel_planned(plan)
+                ended = await self._actions.bulk.cancel(plan)
                 return asdict(ended), ended.cancelled
             case Many.RERUN:
-                made = await self._actions.rerun_planned(plan, request_id=request_id)
+                made = await self._actions.bulk.rerun(plan, request_id=request_id)
                 return asdict(made), made.rerun
             case Many.DELETE:
-                gone = await self._actions.delete_planned(plan)
+                gone = await self._actions.bulk.delete(plan)
                 return asdict(gone), gone.deleted
             case Many.TIER:
-                moved = await self._actions.move_planned(plan)
+                moved = await self._actions.bulk.move(plan)
                 return asdict(moved), moved.moved
 
     async def _rerun(self, response_id: str, request_id: str) -> Done:

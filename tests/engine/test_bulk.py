@@ -45,7 +45,7 @@ class Failing:
 async def test_a_change_of_many_that_the_store_breaks_off_goes_no_further_and_is_in_the_log(
     tmp_path: Path,
 ) -> None:
-    opened = await SqliteStore.open(StoreSettings(database=tmp_path / "actions.db"), Observer())
+    opened = await SqliteStore.open(StoreSettings(database=tmp_path / "bulk.db"), Observer())
     try:
         store = Failing(opened)
         names = [f"j{number}" for number in range(40)]
