@@ -14,6 +14,7 @@ from pydantic import SecretStr
 
 from gateway.config import StoreSettings
 from gateway.core.job import Claim, ClaimLost, Idempotency, Status, StoreUnavailable
+from gateway.engine.orders import PAUSE
 from gateway.observe import Observer
 from gateway.store.bells import response
 from gateway.store.insight import Wanted
@@ -570,3 +571,14 @@ def test_what_follows_the_hosts_of_an_address_is_for_each_of_them() -> None:
     assert one_by_one("postgresql://u:p@a:1,b/db?sslmode=verify-full") == both
     for one in ("postgresql://u:p@[::1]:5?options=-cgeqo=on,x@y", "postgresql:///db?host=/tmp,/var"):
         assert one_by_one(one) == [one]
+
+
+async def test_nothing_is_claimed_of_a_paused_backend_also_by_a_gateway_that_has_not_heard_of_it(
+    replica: OpenReplica,
+) -> None:
+    store, other = await replica(), await replica()
+    await other.notes.put(PAUSE, "default", {})
+    await create(store, "j")
+    assert await claim(store) == []
+    await other.notes.take(PAUSE, "default")
+    assert [work.id for work in await claim(store)] == ["j"]

@@ -237,3 +237,20 @@ BEGIN
              FROM chain JOIN backburner.call ON call.job = chain.pk JOIN backburner.result ON result.job = chain.pk),
             0));
 END $$;
+
+-- As before, and none of a backend that is paused (engine/orders.py). A pause that was heard of by a gateway may come too
+-- late for a claim that is on its way: here it is seen by whoever sees a job that was accepted after it.
+CREATE OR REPLACE FUNCTION backburner.first_waiting(
+    p_backend text, p_tenant bytea, p_priority integer, p_after bigint, p_attempts_max integer, p_now_ms bigint,
+    p_accepted_before_ms bigint, OUT pk bigint, OUT turn bigint
+) RETURNS SETOF record LANGUAGE sql STABLE AS $$
+    SELECT job.pk, job.turn
+    FROM backburner.job
+    WHERE owner IS NULL AND status IN ('queued', 'in_progress')
+      AND backend = p_backend AND tenant = p_tenant AND priority = p_priority AND job.pk > p_after
+      AND not_before_ms <= p_now_ms AND deadline_ms > p_now_ms AND created_at_ms <= p_accepted_before_ms
+      AND NOT output_shown AND (attempt = 0 OR (is_rerunnable AND attempt < p_attempts_max))
+      AND NOT EXISTS (SELECT 1 FROM backburner.meta WHERE key = 'note:pause:' || p_backend)
+    ORDER BY job.pk
+    LIMIT 1
+$$;
