@@ -8,7 +8,8 @@
 #   make clients                               whole sessions of real clients, those too that are large to install
 #   make deploy                                each alert caused and cleared, and the image's steps played; ten minutes
 #   make replicas                              several gateways on one PostgreSQL, and all that goes wrong with it, and the SDKs'
-#                                              scenarios when each request goes to any of three; 15 minutes, more with RUNS=50
+#                                              scenarios when each request goes to any of three; 15 minutes, more with RUNS=50;
+#                                              PUSHED=1 lets them push events to each other
 #   make compat                                the package, installed, and most tests, with every Python that is here;
 #                                              PYTHONS="python3.13 /opt/python/bin/python3.14" names some
 #   make torture                               break it in every way, and see what holds; SHORT=1 in six minutes,

@@ -64,6 +64,11 @@ LABELS = {
     "replica_check.result": Label("what it found", {finding.value for finding in Finding}),
     "store_errors.kind": Label("of error", ("full", "io", "corrupt", "busy", "interrupted", "other")),
     "store_state.state": Label("the state", {state.name.lower() for state in State}),
+    "peer_links_lost.reason": Label(
+        "`closed`: by either end; `unproved`: the other end did not prove in time that it is a gateway of this database; "
+        "`slow`: it did not take its events; `silent`: nothing was heard of it; `damaged`: what came was not what was sent",
+        ("closed", "unproved", "slow", "silent", "damaged"),
+    ),
     "database_bytes.file": Label(
         "`db`: the database; `wal`: its log; `ballast`: room that is kept back", ("db", "wal", "ballast")
     ),

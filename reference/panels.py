@@ -286,6 +286,7 @@ STORE = (
         "How many readers follow streams?",
         {
             "{{instance}} readers": "backburner_followers",
+            "{{instance}} pushed to": "backburner_pushed_responses",
             "{{instance}} open files": 'process_open_fds{job="backburner"}',
         },
     ),

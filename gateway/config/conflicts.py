@@ -54,7 +54,14 @@ _OF_A_FILE = (
     "on_corrupt",
     "allow_fuse",
 )
-_OF_POSTGRESQL = ("pooler", "connect_timeout_s")
+_OF_POSTGRESQL = (
+    "pooler",
+    "connect_timeout_s",
+    "peer_listen",
+    "peer_address",
+    "peer_links_max",
+    "peer_unsent_bytes_max",
+)
 _KEYS = ("api_key", "api_key_file", "api_key_env")
 _ANY = frozenset({"0.0.0.0", "::"})  # noqa: S104  (compared with, not bound)
 _LOOPBACK = frozenset({"127.0.0.1", "::1"})
@@ -114,6 +121,17 @@ def _store(settings: Settings, backends: dict[str, UpstreamSettings]) -> Iterato
             why = "which store.url replaces" if store.is_shared else "of which store.url would be the address"
             kind = "the SQLite file" if store.is_shared else "a PostgreSQL database"
             yield names, f"store.{key} is for {kind}, {why}"
+    if store.peer_address is not None and store.peer_listen is None:
+        names = ("store.peer_address", "store.peer_listen")
+        yield names, "store.peer_address is where store.peer_listen is reached, which is not given"
+    if store.peer_listen is not None and store.peer_address is None:
+        host = store.peer_listen.rpartition(":")[0].strip("[]")
+        if host in _ANY:
+            names = ("store.peer_listen", "store.peer_address")
+            why = (
+                f"store.peer_listen is on every address ({host}): say by {names[1]} where the others reach it"
+            )
+            yield names, why
     credentials = settings.credentials
     is_sealed = credentials.sealing_keys or credentials.sealing_keys_file is not None
     if not store.is_shared or is_sealed or not settings.tenants.passes_credentials:

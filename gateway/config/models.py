@@ -166,6 +166,14 @@ class StoreSettings(Section):
     """The URL leads to a pooler in transaction mode: no prepared statements, settings or notifications."""
     connect_timeout_s: Seconds = 2
     """Longest wait for a new connection to PostgreSQL."""
+    peer_listen: str | None = None
+    """`host:port` where other gateways get events that are committed here; port 0: any that is free."""
+    peer_address: str | None = None
+    """The same as others reach it; without it, `peer_listen`."""
+    peer_links_max: Count = 1000
+    """Connections of other gateways; more are closed."""
+    peer_unsent_bytes_max: Bytes = 8 * 2**20
+    """Events that another gateway leaves untaken before it is cut off, and reads the database."""
     durability: Literal["disk", "process"] = "disk"
     """`disk` survives power loss (synchronous=FULL), `process` a kill (synchronous=NORMAL)."""
     database_bytes_max: Bytes = 4 * 2**30
@@ -194,6 +202,16 @@ class StoreSettings(Section):
     def _names_a_database(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and not re.match(r"postgres(ql)?://[^\s]*/[^/\s?]+", value.get_secret_value()):
             raise ValueError("must be postgresql://user@host/database")
+        return value
+
+    @field_validator("peer_listen", "peer_address")
+    @classmethod
+    def _names_a_port(cls, value: str | None) -> str | None:
+        named = re.fullmatch(r"(?:\[[0-9a-fA-F:.]+\]|[^\s:\[\]/]+):([0-9]{1,5})", value or "any:0")
+        if named is None:
+            raise ValueError("must be host:port")
+        if int(named[1]) > 65535:
+            raise ValueError("must end with a port, which is 65535 at most")
         return value
 
     @property

@@ -257,7 +257,12 @@ class Followers:
         """Look for what others have written, for all readers at once: when it rings, and now and then. What
         this process writes is in the tail already."""
         bell, bells = asyncio.Event(), self._store.bells
-        with bells.listen(bell.set, response(response_id)):
+
+        def take(first_seq: int, last_seq: int, events: bytes, is_end: bool) -> None:
+            if not self._taken(response_id, watched, first_seq, Page(events, last_seq, is_end)):
+                bell.set()
+
+        with bells.listen(bell.set, response(response_id)), self._store.pushes.listen(response_id, take):
             while not watched.is_gone:
                 look_s = None if response_id in self._arrivals else bells.look_s
                 runs_here = look_s is None
@@ -274,6 +279,18 @@ class Followers:
                     has_news = await self._extend(response_id, tenant, watched, end, bell)
                 if has_news:
                     watched.ring()
+
+    def _taken(self, response_id: str, watched: _Watched, first_seq: int, page: Page) -> bool:
+        """Show what another replica has committed, if it follows what is here. False: there is a gap."""
+        end = self._tails.end(response_id)
+        if end is None:
+            end = min((each.cursor for each in watched.readers if each.is_waiting), default=None)
+        if end is None or page.last_seq <= end:
+            return end is not None
+        if first_seq != end + 1:
+            return False
+        self.committed(response_id, first_seq, page.last_seq + 1 - first_seq, page.events, is_end=page.is_end)
+        return True
 
     async def _extend(
         self, response_id: str, tenant: bytes, watched: _Watched, end: int, bell: asyncio.Event

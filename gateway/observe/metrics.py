@@ -110,6 +110,9 @@ class Metrics:
 
     # -- readers
     followers = Metric(Gauge, "followers", "Open event-stream readers")
+    pushed = Metric(Gauge, "pushed_responses",
+                    "Responses followed here whose events another gateway pushes")
+    links_lost = Metric(Counter, "peer_links_lost{reason}", "Connections between gateways that ended")
     replays = Metric(Counter, "replays{position}", "Event streams opened")
 
     # -- what backends and requests have in them

@@ -79,3 +79,7 @@ class StoreObserver(Metrics):
     def committed(self, operations: int, seconds: float) -> None:
         self.commit_ops.observe(operations)
         self.commit.observe(seconds)
+
+    def link_lost(self, reason: str) -> None:
+        """reason: `closed` | `unproved` | `slow` | `silent` | `damaged`."""
+        self.links_lost.labels(reason).inc()

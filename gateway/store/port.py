@@ -16,6 +16,7 @@ from gateway.store.bells import Bells
 from gateway.store.insight import Insight
 from gateway.store.notes import Notes
 from gateway.store.outbox import Outbox
+from gateway.store.pushes import Pushes
 from gateway.wire.conversation.items import Turn
 
 
@@ -91,6 +92,10 @@ class JobStore(Chores, Protocol):
     @property
     def bells(self) -> Bells:
         """What rings when something of this has changed."""
+
+    @property
+    def pushes(self) -> Pushes:
+        """What other replicas hand over of what they commit."""
 
     @property
     def insight(self) -> Insight:

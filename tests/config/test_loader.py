@@ -107,6 +107,7 @@ def test_every_setting_can_be_given_in_the_environment() -> None:
     }
     secrets |= {"tenants.pepper", "tenants.pepper_file", "credentials.sealing_keys_file"}
     scalars = {"default_backend", "request_webhooks.metadata_key", "store.url", "tracing.endpoint"}
+    scalars |= {"store.peer_listen", "store.peer_address"}
     assert without == scalars | keys | mappings | of_modes | secrets
     assert load({}, environ=environ, file=None) == defaults
 
@@ -406,6 +407,13 @@ def test_a_body_larger_than_the_database_is_refused_as_well(file: Path) -> None:
         ("url: 'postgresql://db/x', database: other.db", "store.database is for the SQLite file"),
         ("url: 'postgresql://db/x', ballast_bytes: 0", "store.ballast_bytes is for the SQLite file"),
         ("pooler: true", "store.pooler is for a PostgreSQL database"),
+        ("peer_listen: '127.0.0.1:1'", "store.peer_listen is for a PostgreSQL database"),
+        (
+            "url: 'postgresql://db/x', peer_address: 'a:1'",
+            "where store.peer_listen is reached, which is not given",
+        ),
+        ("url: 'postgresql://db/x', peer_listen: '0.0.0.0:1'", "is on every address (0.0.0.0)"),
+        ("url: 'postgresql://db/x', peer_listen: '[::]:1'", "is on every address (::)"),
         (
             "url: 'postgresql://db/x'",
             "upstream is called with its callers' credentials, and store.url is shared",
@@ -415,6 +423,15 @@ def test_a_body_larger_than_the_database_is_refused_as_well(file: Path) -> None:
 def test_settings_that_do_not_fit_the_store_are_refused(file: Path, store: str, complaint: str) -> None:
     found = problems(upstream(f"store: {{{store}}}\n"))
     assert any(complaint in problem for problem in found)
+
+
+@pytest.mark.parametrize(
+    "text", ["host", "host:", ":1", "host:65536", "::1:80", "http://host:1", "[host]:1", "a b:1"]
+)
+def test_where_gateways_reach_each_other_is_a_host_and_a_port(file: Path, text: str) -> None:
+    for key in ("peer_listen", "peer_address"):
+        found = problems(upstream(f"store: {{url: 'postgresql://db/x', {key}: '{text}'}}\n"))
+        assert any(f"store.{key}: must " in problem for problem in found)
 
 
 @pytest.mark.parametrize(

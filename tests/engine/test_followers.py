@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack, aclosing, suppress
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, aclosing, contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from gateway.core.job import Outcome, Status, StoreUnavailable
 from gateway.core.reason import Reason
 from gateway.core.upstream import UpstreamClosed
 from gateway.store.bells import response
+from gateway.store.pushes import Take
 from gateway.wire.errors import Fault, Refusal
 from gateway.wire.sse import KEEP_ALIVE, encode, split_frames
 from tests.support.house import (
@@ -436,6 +438,67 @@ async def test_what_another_replica_writes_reaches_every_reader_with_one_read_of
             assert split_frames(got)[-1] == last
     if rings:
         assert house.store.pages - before == 1, "one read for all"
+
+
+async def test_what_another_replica_pushes_reaches_every_reader_once_and_only_a_gap_needs_the_store(
+    build: Build,
+) -> None:
+    class Pushed(Wrapped):
+        pages = 0
+        take: Take
+
+        @property
+        def pushes(self) -> Pushed:
+            return self
+
+        @contextmanager
+        def listen(self, response_id: str, take: Take) -> Iterator[None]:
+            self.take = take
+            yield
+
+        async def page(self, *arguments: Any, **options: Any) -> Any:
+            self.pages += 1
+            return await self.inner.page(*arguments, **options)
+
+    house = await build(wrap=Pushed)
+    first, hold = Hold(), Hold()
+    house.backend.script = [frames(0, 3), first, frames(3, 9), hold]
+    response_id = await house.submit(stream=True)
+    await first.here()
+    readers = [asyncio.create_task(house.stream(response_id)) for _ in range(5)]
+    await until_watched(house, response_id, 5)
+    first.go.set()
+    await hold.here()
+    await take(house, response_id, 5)  # they are all at the end of the tail
+    taken = await house.store.take_over(response_id)
+    next_seq, before = taken.job.next_seq, house.store.pages
+
+    async def written(count: int) -> tuple[int, int, bytes, bool]:
+        nonlocal next_seq
+        numbers = range(next_seq, next_seq + count)
+        events = b"".join(encode("response.test", b'{"sequence_number":%d}' % number) for number in numbers)
+        await house.store.append(taken, next_seq, count, events, has_output=True)
+        next_seq += count
+        return numbers[0], numbers[-1], events, False
+
+    pushed = await written(3)
+    house.store.take(*pushed)
+    house.store.take(*pushed)  # it may come twice: from the table, and late
+    house.store.take(*await written(1))
+    assert house.store.pages == before
+    await written(2)  # these are lost on the way
+    house.store.take(*await written(1))
+    async with asyncio.timeout(10):
+        while house.engine.followers.watching(response_id)[0].cursor < next_seq - 1:
+            await asyncio.sleep(0.01)
+    last = encode("response.completed", b'{"sequence_number":%d}' % next_seq)
+    outcome = Outcome(Status.COMPLETED, b"{}", next_seq, last, 1, None, Reason.ENDED)
+    await house.store.finish(taken, outcome, now_ms=house.clock.now_ms(), expires_at_ms=2**60)
+    house.store.take(next_seq, next_seq, last, True)
+    whole = await house.store.all_events(response_id)
+    async with asyncio.timeout(10):
+        assert set(await asyncio.gather(*readers)) == {whole}
+    assert house.store.pages - before == 1, "one read for all"
 
 
 async def test_the_reader_of_a_new_stream_reads_nothing_back_and_no_stranger_profits(build: Build) -> None:

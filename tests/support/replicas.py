@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -52,6 +53,10 @@ class Replicas:
             "BACKBURNER_SERVER__DRAIN_TIMEOUT_S": 3,
             **environ,
         }
+        if (
+            os.environ.get("PUSHED") and "PYTHONPATH" not in environ
+        ):  # an older one would not know the setting
+            given.setdefault("BACKBURNER_STORE__PEER_LISTEN", "127.0.0.1:0")
         directory = self.directory / f"replica-{len(self.all)}"
         directory.mkdir()
         self.all.append(Replica(self.model.url, directory / "unused.db", **given))

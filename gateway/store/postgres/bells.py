@@ -4,7 +4,7 @@ These go by a connection of their own and never in the transaction of an event: 
 of the whole database until its commit. That one does not wait for the disk: the events are there by then.
 What is to be told is collected, for longer where there is more of it: little is told at once, and of much at
 most 40 notifications a second. Of a response's events only those replicas are told that have asked; they ask
-again and again.
+again and again. Those to whom they are pushed (`peers/`) need not ask, and are not told.
 """
 
 from __future__ import annotations
@@ -45,6 +45,9 @@ _WANTED = wanted("")
 class PostgresBells(LocalBells):
     """Those of one replica.
 
+    Attributes:
+        served: Who pushes us the events of a response: of that one's we need not be told.
+
     Args:
         replica_id: What is heard of oneself is not rung again.
         is_quiet: Send and hear nothing.
@@ -58,7 +61,9 @@ class PostgresBells(LocalBells):
         self._is_heard = False  # our own notifications come back to us
         self._telling: dict[Topic, None] = {}
         self._has_some = asyncio.Event()
-        self._wanted_until_s: dict[str, float] = {}
+        self._wanted_until_s: dict[str, dict[str, float]] = {}  # by response and replica
+        self._pushed: dict[str, set[str]] = {}  # to which replicas, by response
+        self.served: dict[str, str] = {}
 
     @property
     def look_s(self) -> float:  # type: ignore[override]
@@ -76,11 +81,36 @@ class PostgresBells(LocalBells):
 
     def appended(self, response_id: str) -> None:
         """A response has new events, of which its followers here know."""
-        if self.is_wanted(response_id):
+        if self._is_asked_for(response_id):
             self.tell(response(response_id))
 
     def is_wanted(self, response_id: str) -> bool:
-        return self._wanted_until_s.get(response_id, 0.0) > time.monotonic()
+        return response_id in self._pushed or self._is_asked_for(response_id)
+
+    def _is_asked_for(self, response_id: str) -> bool:
+        asked = self._wanted_until_s.get(response_id)
+        return asked is not None and max(asked.values(), default=0.0) > time.monotonic()
+
+    def ask(self, response_id: str) -> None:
+        """To be told of its events from now on; what was missed may be there already."""
+        self.tell(wanted(response_id))
+        super().ring(response(response_id))
+
+    def pushed(self, response_id: str, replica_id: str) -> None:
+        """Its events are pushed there from now on."""
+        self._pushed.setdefault(response_id, set()).add(replica_id)
+        self._wanted_until_s.get(response_id, {}).pop(replica_id, None)
+        super().ring(wanted(response_id))
+
+    def pushed_no_more(self, response_id: str, replica_id: str) -> None:
+        replicas = self._pushed.get(response_id, set())
+        replicas.discard(replica_id)
+        if not replicas:
+            self._pushed.pop(response_id, None)
+
+    def ring_here(self, topic: Topic) -> None:
+        """At no other replica."""
+        super().ring(topic)
 
     @contextmanager
     def listen(self, wake: Callable[[], object], *topics: Topic) -> Iterator[None]:
@@ -141,14 +171,18 @@ class PostgresBells(LocalBells):
             if topic == _ALL:
                 self.ring_all()
             elif topic.startswith(_WANTED):
-                self._want(Topic(topic))
+                self._want(Topic(topic), sender)
+            elif self.served.get(topic.removeprefix(_RESPONSE)) == sender:
+                pass  # it is for another one, who has asked
             else:
                 super().ring(Topic(topic))
 
-    def _want(self, topic: Topic) -> None:
+    def _want(self, topic: Topic, sender: str) -> None:
         response_id = topic.removeprefix(_WANTED)
+        if sender in self._pushed.get(response_id, ()):
+            return  # it has asked before it was pushed anything, and is heard after
         was_wanted = self.is_wanted(response_id)
-        self._wanted_until_s[response_id] = time.monotonic() + _ASKED_FOR_S
+        self._wanted_until_s.setdefault(response_id, {})[sender] = time.monotonic() + _ASKED_FOR_S
         if not was_wanted:
             super().ring(topic)
 
@@ -172,11 +206,14 @@ class PostgresBells(LocalBells):
             await asyncio.sleep(_ASK_S)
             now_s = time.monotonic()
             self._wanted_until_s = {
-                name: until_s for name, until_s in self._wanted_until_s.items() if until_s > now_s
+                name: asked
+                for name, asked in self._wanted_until_s.items()
+                if max(asked.values(), default=0.0) > now_s
             }
             for topic in self.topics:
-                if topic.startswith(_RESPONSE):
-                    self.tell(wanted(topic.removeprefix(_RESPONSE)))
+                response_id = topic.removeprefix(_RESPONSE)
+                if topic.startswith(_RESPONSE) and response_id not in self.served:
+                    self.tell(wanted(response_id))
 
 
 def _payloads(sender: str, topics: list[Topic]) -> Iterator[str]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -37,10 +38,14 @@ class Pages:
 
     Args:
         at_once_max: So many statements may run at the same time.
+        runs_at: Is told of each response who runs it.
     """
 
-    def __init__(self, reading: Connections, at_once_max: int) -> None:
+    def __init__(
+        self, reading: Connections, at_once_max: int, runs_at: Callable[[str, str | None], None] | None = None
+    ) -> None:
         self._reading = reading
+        self._runs_at = runs_at
         self._at_once_max = at_once_max
         self._asked: deque[_Asked] = deque()
         self._reads: set[asyncio.Task[None]] = set()
@@ -88,6 +93,8 @@ class Pages:
                     asked.done.set_exception(error)
             return
         for number, asked in enumerate(together, 1):
+            if self._runs_at is not None and (rows := found.get(number)):
+                self._runs_at(asked.id, rows[0]["owner"])
             if not asked.done.done():  # whoever asked may have gone
                 asked.done.set_result(to_page(found.get(number, ()), asked.after, asked.bytes_max))
 

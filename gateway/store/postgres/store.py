@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import secrets
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Mapping
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
@@ -37,9 +38,13 @@ from gateway.store.postgres.outbox import PostgresOutbox
 from gateway.store.postgres.pages import Pages
 from gateway.store.postgres.queries import QUERIES
 from gateway.store.postgres.writer import Writer
+from gateway.store.pushes import NoPushes, Pushes
 from gateway.store.rows import Appended, to_call, to_job
 from gateway.wire.conversation.items import Turn
 from gateway.wire.sse import split_frames
+
+if TYPE_CHECKING:
+    from gateway.store.postgres.peers.peers import Peers
 
 _NEVER_MS = 2**62
 _MANY = 2**31 - 1
@@ -56,13 +61,22 @@ class PostgresStore:
         self._health = Health(observer)
         self._owner = replica_id
         self._reading = Connections(connector, settings.readers, self._health)
-        self._pages = Pages(self._reading, settings.readers)
         self._writer = Writer(connector, self._health, observer, waiting_bytes_max=settings.waiting_bytes_max)
         self._replica = Replica(connector, self._health, replica_id)
         self._claims = secrets.randbits(40)
         self._lost_claims: list[int] = []
         self._is_closed = False
         self.bells = PostgresBells(connector, replica_id, is_quiet=settings.pooler)
+        self.pushes: Pushes = NoPushes()
+        self._peers: Peers | None = None
+        runs_at: Callable[[str, str | None], None] | None = None
+        if settings.peer_listen is not None:
+            from gateway.store.postgres.peers.peers import Peers  # it seals what it sends
+
+            self._peers = Peers(settings, replica_id, pepper, self.bells, observer, self._listens_at)
+            self.pushes = self._peers.subscriptions
+            runs_at = self._peers.subscriptions.runs_at
+        self._pages = Pages(self._reading, settings.readers, runs_at)
         self.insight = PostgresInsight(self._reading)
         self.outbox = PostgresOutbox(self._reading, self.bells, replica_id)
         self.notes = PostgresNotes(self._reading, self.bells)
@@ -76,6 +90,8 @@ class PostgresStore:
         pepper = await prepare(settings, Connector(settings, replica_id))
         store = cls(settings, observer, replica_id, pepper)
         try:
+            if store._peers is not None:
+                await store._peers.open()
             await store.beat()
         except BaseException:
             await store.close()
@@ -86,12 +102,17 @@ class PostgresStore:
         if self._is_closed:
             return
         self._is_closed = True
+        if self._peers is not None:
+            self._peers.close()
         await self._writer.close()
         await self._reading.close()
         await self._replica.leave()
 
     async def tend(self) -> None:
-        await self.bells.run()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.bells.run(), name="store-bells")
+            if self._peers is not None:
+                group.create_task(self._peers.run(), name="store-peers")
 
     def state(self) -> str:
         return self._health.state.name.lower()
@@ -223,6 +244,9 @@ class PostgresStore:
             Appended(claim.id, claim.epoch, first_seq, first_seq + count, has_output, events)
         )
         self.bells.appended(claim.id)
+        if self._peers is not None:
+            last_seq = first_seq + count - 1
+            self._peers.subscribers.committed(claim.id, first_seq, last_seq, events, is_end=False)
 
     async def rewind(self, claim: Claim, seq: int) -> None:
         """Events before `seq` stay, also of a segment that goes on beyond it."""
@@ -250,7 +274,10 @@ class PostgresStore:
 
     async def finish(self, claim: Claim, outcome: Outcome, *, now_ms: int, expires_at_ms: int) -> None:
         await self._writer.ask(operations.finish(claim, outcome, now_ms, expires_at_ms), object)
-        self.bells.appended(claim.id)
+        self._tell(claim.id)
+        if self._peers is not None:
+            first_seq, last_seq = outcome.first_seq, outcome.first_seq + outcome.event_count - 1
+            self._peers.subscribers.committed(claim.id, first_seq, last_seq, outcome.events, is_end=True)
         self.bells.ring(OUTBOX)
 
     async def take_over(self, response_id: str, *, epoch: int | None = None) -> Claim | None:
@@ -276,7 +303,10 @@ class PostgresStore:
         return await self._replica.beat()
 
     async def agree(self, facts: Mapping[str, str], backends: Collection[str]) -> None:
-        await self._replica.agree(json.dumps({**facts, **{f"backend.{name}": "" for name in backends}}))
+        own = {f"backend.{name}": "" for name in backends}
+        if self._peers is not None:
+            own[f"peer.{self._owner}"] = self._peers.address
+        await self._replica.agree(json.dumps({**facts, **own}))
 
     async def abandon(self, *, dead_after_s: float) -> None:
         while self._lost_claims:
@@ -308,7 +338,9 @@ class PostgresStore:
         is_gone = await self._writer.ask(operations.delete(response_id, tenant, now_ms), bool)
         for topic in (bells.claim(response_id), OUTBOX):
             self.bells.ring(topic)
-        self.bells.appended(response_id)
+        self._tell(response_id)
+        if self._peers is not None:
+            self._peers.subscribers.changed(response_id)
         return is_gone
 
     async def sweep(self, *, now_ms: int) -> int:
@@ -334,6 +366,18 @@ class PostgresStore:
 
     async def reclaim_space(self) -> None:
         """The database sees to it by itself."""
+
+    def _tell(self, response_id: str) -> None:
+        """It has ended, or is gone. Who follows it elsewhere may be subscribed to another gateway than this
+        one, and has not asked us then."""
+        if self._peers is None:
+            self.bells.appended(response_id)
+        else:
+            self.bells.tell(bells.response(response_id))
+
+    async def _listens_at(self, replica_id: str) -> str | None:
+        row = await self._reading.one(QUERIES["listens_at"], id=replica_id)
+        return None if row is None else row["address"]
 
     async def _ids(self, query: str, **given: Any) -> list[str]:
         return [row["id"] for row in await self._reading.all(QUERIES[query], **given)]

@@ -17,6 +17,7 @@ from gateway.observe import Observer
 from gateway.store import bells
 from gateway.store.bells import OUTBOX, LocalBells
 from gateway.store.port import Page, QueueLimits, StoredCall, Work
+from gateway.store.pushes import NoPushes
 from gateway.store.rows import Appended, to_call, to_job
 from gateway.store.sqlite import items, operations
 from gateway.store.sqlite.census import SqliteInsight
@@ -44,6 +45,7 @@ class SqliteStore:
         self._upkeep = Upkeep(database, observer)
         self._owner = secrets.token_hex(8)
         self.bells = LocalBells()
+        self.pushes = NoPushes()
         self.insight = SqliteInsight(database.readers)
         self.outbox = SqliteOutbox(database, self.bells)
         self.notes = SqliteNotes(database, self.bells)

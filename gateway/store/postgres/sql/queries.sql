@@ -73,6 +73,9 @@ FROM jsonb_each_text(:facts) AS mine
 WHERE jsonb_exists(replica.facts, mine.key) AND replica.facts ->> mine.key <> mine.value
 LIMIT 1;
 
+-- name: listens_at
+SELECT facts ->> ('peer.' || id) AS address FROM backburner.replica WHERE id = :id;
+
 -- name: cut_off
 -- A connection of ours that failed: nothing of it may happen any more.
 SELECT pg_terminate_backend(:pid, 1000) WHERE EXISTS (SELECT 1 FROM pg_stat_activity
@@ -168,7 +171,7 @@ ORDER BY chain.depth DESC;
 -- name: events_after
 -- Status and events from one snapshot, in one statement: a follower that saw them apart could miss the end. Of each
 -- response so many segments at most as fill a page, from the one that the cursor is in or before.
-SELECT asked.number, job.status, job.next_seq, piece.first_seq, piece.last_seq, piece.events
+SELECT asked.number, job.status, job.next_seq, job.owner, piece.first_seq, piece.last_seq, piece.events
 FROM unnest(:ids::text[], :tenants::bytea[], :afters::bigint[], :sizes::bigint[]) WITH ORDINALITY
          AS asked (id, tenant, after, bytes_max, number)
      JOIN backburner.job ON job.id = asked.id AND job.tenant = asked.tenant
