@@ -85,6 +85,25 @@ def test_with_postgresql_there_may_be_several() -> None:
     assert url["valueFrom"]["secretKeyRef"]["name"] == "backburner-postgresql"
 
 
+def test_gateways_that_push_to_each_other_are_reached_by_each_other_only() -> None:
+    given = ("--set", "store.postgresql.peerPort=9002", "--set", "networkPolicy.enabled=true")
+    found = _rendered("-f", CHART / "examples" / "postgresql.yaml", *given)
+    pod = found["Deployment"]["spec"]["template"]
+    (container,) = pod["spec"]["containers"]
+    environ = {each["name"]: each.get("value") for each in container["env"]}
+    assert environ["BACKBURNER_STORE__PEER_LISTEN"] == "0.0.0.0:9002"
+    assert environ["BACKBURNER_STORE__PEER_ADDRESS"] == "$(POD_IP):9002"
+    assert list(environ).index("POD_IP") < list(environ).index("BACKBURNER_STORE__PEER_ADDRESS")
+    assert {"name": "peers", "containerPort": 9002} in container["ports"]
+    rules = found["NetworkPolicy"]["spec"]
+    (let_in,) = [rule for rule in rules["ingress"] if rule["ports"] == [{"port": "peers"}]]
+    (let_out,) = [rule for rule in rules["egress"] if rule.get("ports") == [{"port": 9002}]]
+    for peers in (let_in["from"], let_out["to"]):
+        (selector,) = peers
+        labels = selector["podSelector"]["matchLabels"]
+        assert labels.items() <= pod["metadata"]["labels"].items()
+
+
 @pytest.mark.parametrize(
     ("settings", "place"),
     [

@@ -34,6 +34,14 @@ spec:
             secretKeyRef:
               name: {{ .Values.store.postgresql.secretName }}
               key: {{ .Values.store.postgresql.secretKey }}
+        {{- with .Values.store.postgresql.peerPort }}
+        - name: POD_IP
+          valueFrom: {fieldRef: {fieldPath: status.podIP}}
+        - name: BACKBURNER_STORE__PEER_LISTEN
+          value: {{ printf "0.0.0.0:%d" (int .) | quote }}
+        - name: BACKBURNER_STORE__PEER_ADDRESS
+          value: {{ printf "$(POD_IP):%d" (int .) | quote }}
+        {{- end }}
         {{- end }}
         {{- if .Values.adminToken.secretName }}
         - name: ADMIN_TOKEN
@@ -48,6 +56,9 @@ spec:
       ports:
         - {name: http, containerPort: 9000}
         - {name: admin, containerPort: 9001}
+        {{- if and (eq .Values.store.kind "postgresql") .Values.store.postgresql.peerPort }}
+        - {name: peers, containerPort: {{ .Values.store.postgresql.peerPort }}}
+        {{- end }}
       # A start checks the structure of the file: some seconds for each GiB.
       startupProbe:
         httpGet: {path: /healthz, port: admin}
