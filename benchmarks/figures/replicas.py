@@ -35,7 +35,7 @@ _STAMPED = re.compile(rb'"delta":"[^"@]*@(\d{16})')
 
 
 @contextmanager
-def _gateways(lab: Lab, count: int, url: str | None, flush_ms: int) -> Iterator[list[Proxy]]:
+def _gateways(lab: Lab, count: int, url: str | None, flush_ms: int, *, pushed: bool) -> Iterator[list[Proxy]]:
     """So many on a database; one on a file if there is no URL."""
     settings: dict[str, dict[str, Any]] = {"background": {"flush_ms": flush_ms}}
     if url is not None:
@@ -43,8 +43,28 @@ def _gateways(lab: Lab, count: int, url: str | None, flush_ms: int) -> Iterator[
         keys.write_text(_SEALING)
         keys.chmod(0o600)
         settings |= {"store": {"url": url}, "credentials": {"sealing_keys_file": str(keys)}}
+        if pushed:
+            settings["store"]["peer_listen"] = "127.0.0.1:0"
     with ExitStack() as stack:
         yield [stack.enter_context(lab.gateway(**settings)) for _ in range(count)]
+
+
+def _owners(gateways: list[Proxy], ids: list[str]) -> list[int]:
+    """Which gateway runs each response, by the logs."""
+    until_s = time.monotonic() + 10
+    while time.monotonic() < until_s:
+        logs = [(each.folder / "gateway.log").read_text() for each in gateways]
+        runs = [re.findall(r'"id":"([^"]+)","to":"in_progress"', log) for log in logs]
+        found = {response_id: number for number, here in enumerate(runs) for response_id in here}
+        if found.keys() >= set(ids):
+            return [found[response_id] for response_id in ids]
+        time.sleep(0.02)
+    raise TimeoutError("not all responses were started")
+
+
+def _elsewhere(creator: int, owner: int, count: int) -> int:
+    """Where it is followed: where it was created, or at the next if it runs there."""
+    return creator if creator != owner else (owner + 1) % count
 
 
 async def _follow(
@@ -102,7 +122,10 @@ async def _followed(
         with client(gateways[number % len(gateways)].port) as asking:
             ids.append(asking.create_streamed(f"n{int((seconds + _BEGIN_S) * RATE)}r{RATE}"))
     since_s = time.monotonic() + _BEGIN_S
-    ports = [gateways[(number + 1) % len(gateways)].port for number in range(JOBS)]
+    ports = [
+        gateways[_elsewhere(number % len(gateways), owner, len(gateways))].port
+        for number, owner in enumerate(_owners(gateways, ids))
+    ]
     async with aiohttp.ClientSession() as session:
         following = asyncio.gather(
             *(_follow(session, port, each, since_s * 1e6) for port, each in zip(ports, ids, strict=True))
@@ -152,10 +175,16 @@ _Measured = Callable[
 
 
 def _run(
-    lab: Lab, measured: _Measured, count: int, server: Postgres | None, flush_ms: int = 100
+    lab: Lab,
+    measured: _Measured,
+    count: int,
+    server: Postgres | None,
+    flush_ms: int = 100,
+    *,
+    pushed: bool = False,
 ) -> Mapping[str, float]:
     url = server.database() if server else None
-    with _gateways(lab, count, url, flush_ms) as gateways:
+    with _gateways(lab, count, url, flush_ms, pushed=pushed) as gateways:
         return asyncio.run(measured(lab, gateways, server, url))
 
 
@@ -174,6 +203,15 @@ def _groups(lab: Lab) -> Groups:
                 trials += [
                     Trial(case, f"PostgreSQL, {count}", partial(_run, lab, measured, count, server))
                     for count in (1, 2, 3)
+                ]
+                trials += [
+                    Trial(
+                        case,
+                        f"pushed, {count}",
+                        partial(_run, lab, measured, count, server, pushed=True),
+                    )
+                    for count in (2, 3)
+                    if case == ELSEWHERE
                 ]
             yield trials
         if server is not None:
