@@ -128,7 +128,7 @@ class Followers:
         self._watched: dict[str, _Watched] = {}
         self._tails = Tails(each_bytes_max=settings.tail_bytes_max, all_bytes_max=settings.tails_bytes_max)
         self._of_tenant: Counter[bytes] = Counter()
-        self._arrivals: dict[str, asyncio.Event] = {}
+        self._arrivals: dict[str, Callable[[], None]] = {}
         self._count = 0
         self._is_closed = False
 
@@ -148,12 +148,12 @@ class Followers:
         return sorted(found, key=lambda each: each.since_ms)
 
     @contextmanager
-    def arrivals(self, response_id: str) -> Iterator[asyncio.Event]:
-        """An event that is set when a reader comes: what was not yet committed is wanted now."""
-        event = self._arrivals[response_id] = asyncio.Event()
+    def arrivals(self, response_id: str, wake: Callable[[], None]) -> Iterator[None]:
+        """Until the end of the block, call `wake` when a reader comes: who wants what is not yet committed."""
+        self._arrivals[response_id] = wake
         try:
-            with self._store.bells.listen(event.set, wanted(response_id)):
-                yield event
+            with self._store.bells.listen(wake, wanted(response_id)):
+                yield
         finally:
             del self._arrivals[response_id]
 
@@ -311,7 +311,7 @@ class Followers:
         self._count += 1
         self._observer.followers.set(self._count)
         if arrival := self._arrivals.get(response_id):
-            arrival.set()
+            arrival()
         try:
             yield watched
         finally:

@@ -20,6 +20,7 @@ from gateway.engine.run import Progress, Run
 from gateway.engine.silence import Silence
 from gateway.engine.slots import Slots
 from gateway.engine.thoughts import Thoughts
+from gateway.engine.ticks import Ticks
 from gateway.observe import line
 from gateway.store.bells import queue
 from gateway.store.port import Work
@@ -56,6 +57,7 @@ class Runner:
         self._runs: dict[str, Run] = {}
         self._slots = Slots()
         self._unflushed = Unflushed(settings.unflushed_total_bytes_max)
+        self._ticks = Ticks(settings.flush_ms / 1000)
         self._claiming = asyncio.Lock()
         self._group: asyncio.TaskGroup | None = None
         self._starting = 0  # jobs that are claimed with their acceptance, just now
@@ -214,7 +216,7 @@ class Runner:
         )
         backend = self._backends.get(claim.job.backend)
         assert backend is not None, "only jobs of backends that there are get claimed"
-        log = JobLog(claim, self._endings, self._unflushed)
+        log = JobLog(claim, self._endings, self._unflushed, self._ticks)
         run = Run(claim, log, backend, self._endings, self._thoughts, self._silence, self._attempts_max)
         run.task = group.create_task(self._run_one(run), name=f"run-{claim.id}")
         self._runs[claim.id] = self._endings.runs[claim.id] = run
