@@ -33,6 +33,7 @@ class BackendCall:
         is_background: False for a call that a client is waiting for.
         is_again: One of its job was made before.
         version: Of its body. A backend that knows the key of an earlier one would answer as before.
+        is_limited_alone: The backend knows the caller by a credential of their own, and may limit that one.
         speech: How it is made.
         taker: Frames may go there, and are not given to whoever reads the answer then.
     """
@@ -46,6 +47,7 @@ class BackendCall:
     is_background: bool = True
     is_again: bool = False
     version: int = 0
+    is_limited_alone: bool = False
     taker: Taker | None = field(default=None, repr=False)
 
 

@@ -14,7 +14,7 @@ from typing import Protocol, assert_never
 from gateway.core.job import Job
 from gateway.core.reason import Kind, Reason
 from gateway.core.upstream import UpstreamFailed
-from gateway.wire.failures import ToldFailure
+from gateway.wire.failures import Failure, ToldFailure
 
 STATUSES = {
     408: Reason.ERROR,  # RFC 9110: "may repeat the request"; both official SDKs do
@@ -172,6 +172,11 @@ def reason_of(told: ToldFailure) -> Reason | None:
     if told.is_last_word or told.failure["code"] in _LAST_WORDS or told.status is None:
         return None
     return STATUSES.get(told.status)
+
+
+def is_callers_limit(failure: Failure, *, is_limited_alone: bool) -> bool:
+    """Whether a backend that has no time has none for this caller only, by a rate limit of their own."""
+    return is_limited_alone and failure["code"] == "rate_limit_exceeded"
 
 
 def anew(reason: Reason, job: Job) -> Again | None:

@@ -158,6 +158,7 @@ class Exchange:
                 is_background=self._job.is_background,
                 is_again=self._is_again,
                 version=call.version,
+                is_limited_alone=call.is_limited_alone,
                 taker=None if self._log is None else self,
             )
         )

@@ -186,7 +186,9 @@ def test_a_busy_backend_is_left_alone_by_the_others_if_it_says_so_within_its_ans
     assert play(background(), Started(), BUSY)[-1:] == ["again upstream_put_off"], "that was done by the call"
     assert play(background(), Started(), busy)[-2:] == ["rest", "again upstream_put_off"]
     own = background(is_limited_alone=True)
-    own.receive(Started(), NOW)
+    *_, call = own.receive(Started(), NOW)
+    assert isinstance(call, Call)
+    assert call.is_limited_alone, "so that whoever makes it judges a 429 alike"
     (again,) = own.receive(busy, NOW)
     assert isinstance(again, Again)
     assert again.caller_rests_s > 0, "a limit of this caller's own concerns nobody else"
