@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol, assert_never
 
-from gateway.core.job import Job
+from gateway.core.job import Job, may_run
 from gateway.core.reason import Kind, Reason
 from gateway.core.upstream import UpstreamFailed
 from gateway.wire.failures import Failure, ToldFailure
@@ -218,7 +218,9 @@ def again(
             if failed is not None and job.put_offs < patience.put_offs_max:
                 decided = _put_off(failed, job, patience, now.roll)
         case Kind.BROKEN_OFF:
-            if job.may_rerun(attempts_max):
+            if may_run(
+                job.attempt, attempts_max, is_rerunnable=job.is_rerunnable, output_shown=job.output_shown
+            ):
                 after_s = max(patience.backoff_s(job.attempt, now.roll), now.retry_in_s)
                 decided = Again(reason, after_s, is_attempt=True)
         case Kind.LAST_WORD:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from gateway.config import BackgroundSettings
-from gateway.core.job import Claim, ClaimLost, StoreUnavailable
+from gateway.core.job import Claim, ClaimLost, StoreUnavailable, may_run
 from gateway.core.reason import Reason
 from gateway.core.transcript import Abandoned
 from gateway.engine.endings import Endings
@@ -90,8 +90,8 @@ async def hand_over(
             claim = await store.take_over(stopped.id, epoch=stopped.epoch)
             if claim is None:
                 continue
-            reruns = settings.recovery == "rerun_if_silent"
-            if not (reruns and claim.job.may_rerun(settings.attempts_max + 1)):
+            job, most = claim.job, settings.handed_over_max
+            if not may_run(job.attempt, most, is_rerunnable=job.is_rerunnable, output_shown=job.output_shown):
                 await endings.end_claimed(claim, _SHUT_DOWN)
                 continue
             await store.release(claim, attempts_returned=1)
