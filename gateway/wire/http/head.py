@@ -96,6 +96,12 @@ class Head:
         return found[0] if found else None
 
 
+def is_target(text: str) -> bool:
+    """Whether this can be the target of a request: `@host/`, `http://host/` and the like would name another
+    server; a fragment would be cut off in silence."""
+    return text.startswith("/") and "#" not in text and is_sendable(text)
+
+
 def is_sendable(text: str) -> bool:
     """Whether this text can be put on the wire, in a header, a status line or a target."""
     return (text.isascii() and text.isprintable()) or not _UNSENDABLE.search(text)
