@@ -17,7 +17,7 @@ TRIED_IN = {
     # a body is classified by what its scan has found
     "wire/test_classify.py": "wire/bodies: json_scan",
     # calls are compared as bytes, whichever class makes them
-    "wire/test_requests.py": "wire: calls errors speech speech_responses",
+    "wire/test_requests.py": "wire: errors speech speech_responses",
     "wire/test_lessons.py": "wire: chat/speech conversation/item_lessons",
     "wire/test_replay.py": "wire/conversation: plain_words",
     # a chat answer is tried by what its client gets

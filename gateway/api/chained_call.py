@@ -9,8 +9,8 @@ from typing import Any
 from gateway.api.ports import Backend
 from gateway.core.refusal import lesson, may_teach
 from gateway.wire import requests
-from gateway.wire.calls import Speech
 from gateway.wire.conversation import items
+from gateway.wire.speech import Speech
 
 
 class ChainedCall:

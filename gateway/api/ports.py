@@ -12,8 +12,8 @@ from gateway.config import UpstreamSettings
 from gateway.core import call
 from gateway.core.call import PlainCall
 from gateway.core.quick import Listener, Prepared, QuickCall
-from gateway.wire.calls import Api
 from gateway.wire.http.head import Head
+from gateway.wire.speech import Api
 
 
 class PlainCalls(Protocol):

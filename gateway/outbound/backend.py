@@ -36,13 +36,15 @@ from gateway.outbound.plain import PlainCalls
 from gateway.outbound.pool import Pool, Replica
 from gateway.outbound.redact import Redactor
 from gateway.outbound.tries import Tries
-from gateway.wire.calls import NO_SUCH_ROUTE, Api, ChatSpeech, ResponsesSpeech, Speech
 from gateway.wire.chat.request import ChatOptions
+from gateway.wire.chat.speech import ChatSpeech
 from gateway.wire.chat.ways import System, ThoughtReplay, Ways
 from gateway.wire.conversation.replay import Forms
 from gateway.wire.failures import failure
 from gateway.wire.http.head import CREDENTIALS, Credential
 from gateway.wire.http.headers import of_job
+from gateway.wire.speech import NO_SUCH_ROUTE, Api, Speech
+from gateway.wire.speech_responses import ResponsesSpeech
 
 
 class HttpBackend:

@@ -26,9 +26,10 @@ from gateway.core.reason import Reason
 from gateway.core.retry import Again, Now, Patience
 from gateway.core.transcript import Abandoned, Append, CancelRequested, DeadlinePassed
 from gateway.core.upstream import OtherApi, UpstreamAnswer, UpstreamClosed, UpstreamFailed, UpstreamFrames
-from gateway.wire.calls import ChatSpeech, ResponsesSpeech
+from gateway.wire.chat.speech import ChatSpeech
 from gateway.wire.errors import Refusal
 from gateway.wire.failures import failure
+from gateway.wire.speech_responses import ResponsesSpeech
 from gateway.wire.sse import Frame, split_frames
 from tests.core.conftest import NOW_S, accepted
 
