@@ -9,7 +9,7 @@ from typing import Protocol
 import aiohttp
 
 from gateway.config import UpstreamSettings
-from gateway.core import call
+from gateway.core import backends
 from gateway.core.call import PlainCall
 from gateway.core.quick import Listener, Prepared, QuickCall
 from gateway.wire.http.head import Head
@@ -45,7 +45,7 @@ class QuickCalls(Protocol):
         """Make one; None if there is no server to call. The listener is not called before this returns."""
 
 
-class Backend(call.Backend, Protocol):
+class Backend(backends.Backend, Protocol):
     """A model server, or several that serve the same models, as clients' requests see it."""
 
     @property

@@ -7,7 +7,8 @@ import time
 from collections.abc import AsyncGenerator
 from typing import Protocol, assert_never
 
-from gateway.core.call import Backend, BackendCall
+from gateway.core.backends import Backend
+from gateway.core.call import BackendCall
 from gateway.core.job import Job
 from gateway.core.machine import Call, Command, Finish, Input, JobMachine, Rest, Rewind, Started
 from gateway.core.retry import Again

@@ -10,7 +10,7 @@ from typing import Any
 
 from gateway.config import BackgroundSettings, ConversationSettings
 from gateway.core.acceptance import new_job
-from gateway.core.call import Backends
+from gateway.core.backends import Backends
 from gateway.core.job import (
     Idempotency,
     Job,

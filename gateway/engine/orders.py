@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.core.call import Controls
+from gateway.core.backends import Controls
 from gateway.core.job import StoreUnavailable
 from gateway.engine.clock import Clock
 from gateway.observe import Observer, line

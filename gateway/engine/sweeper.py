@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterator
 
 from gateway import loop
 from gateway.config import BackgroundSettings, StoreSettings
-from gateway.core.call import Backends
+from gateway.core.backends import Backends
 from gateway.core.job import StoreUnavailable
 from gateway.core.reason import Reason
 from gateway.core.transcript import Abandoned, DeadlinePassed, Stop

@@ -8,7 +8,7 @@ from typing import Any
 
 from gateway.config import BackgroundSettings, ConversationSettings
 from gateway.core.acceptance import kept_turn
-from gateway.core.call import Backend
+from gateway.core.backends import Backend
 from gateway.core.job import IdTaken, Job, PreviousGone, Status, StoreUnavailable, TooMuchNamed
 from gateway.engine.clock import Clock
 from gateway.engine.refusals import previous_not_found, refusing
