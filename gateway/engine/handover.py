@@ -14,7 +14,7 @@ from gateway.core.reason import Reason
 from gateway.core.transcript import Abandoned
 from gateway.engine.endings import Endings
 from gateway.observe import Observer, line
-from gateway.store.port import JobStore
+from gateway.store.port import Holding, Leasing
 
 _SHUT_DOWN = Abandoned(
     "The gateway was shut down before the response was complete; the output so far is kept.",
@@ -40,7 +40,7 @@ class Lease:
     """
 
     def __init__(
-        self, store: JobStore, lost: Callable[[], None], unsure: Callable[[], Sequence[Claim]]
+        self, store: Leasing, lost: Callable[[], None], unsure: Callable[[], Sequence[Claim]]
     ) -> None:
         self._store = store
         self._lost = lost
@@ -81,7 +81,7 @@ class Lease:
 
 
 async def hand_over(
-    claims: list[Claim], store: JobStore, endings: Endings, settings: BackgroundSettings, observer: Observer
+    claims: list[Claim], store: Holding, endings: Endings, settings: BackgroundSettings, observer: Observer
 ) -> None:
     """At a stop, after the runs were stopped: silent jobs go back to be run again from their start, and the
     attempt does not count; the others fail with what they had."""

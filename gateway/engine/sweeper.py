@@ -15,7 +15,7 @@ from gateway.core.transcript import Abandoned, DeadlinePassed, Stop
 from gateway.engine.clock import Clock
 from gateway.engine.endings import Endings
 from gateway.observe import Observer, line
-from gateway.store.port import JobStore
+from gateway.store.port import Sweeping
 
 INTERRUPTED = Abandoned(
     "The response was interrupted by a restart of the gateway; the output so far is kept.",
@@ -35,7 +35,7 @@ class Sweeper:
 
     def __init__(
         self,
-        store: JobStore,
+        store: Sweeping,
         backends: Backends,
         endings: Endings,
         clock: Clock,
