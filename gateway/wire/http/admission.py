@@ -64,7 +64,7 @@ def admit(head: Head) -> None:
         # TRACE would show the caller what the backend is sent, a key of the gateway's included.
         raise Refusal(Fault.METHOD, "This method is not supported.", code="unsupported_method")
     _check_target(head.target)
-    if "expect" in headers and version == (1, 1):
+    if head.has_expectation:
         _check_expectation(head)
     _ = head.credential  # refuses more than one, in every mode
     if "upgrade" in headers and is_websocket(head) and (head.has_body or "transfer-encoding" in headers):

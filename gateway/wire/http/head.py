@@ -74,6 +74,11 @@ class Head:
         return self.target.partition("?")[0]
 
     @property
+    def has_expectation(self) -> bool:
+        """Whether it waits to be asked for its body (RFC 9110 §10.1.1): nothing else may be expected here."""
+        return self.version == (1, 1) and "expect" in self.headers
+
+    @property
     def is_json(self) -> bool:
         """Whether the body is said to be JSON."""
         kind = self.headers.first("content-type") or ""
