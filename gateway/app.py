@@ -227,8 +227,8 @@ async def running(settings: Settings) -> AsyncIterator[Gateway]:
         ops = Ops(
             observer,
             contract,
-            engine.measure,
-            engine.answers,
+            engine.gauges.measure,
+            engine.gauges.answers,
             backends.state,
             store.state,
             receivers,

@@ -34,12 +34,12 @@ from gateway.wire import requests, responses
 from gateway.wire.bodies import classify
 from gateway.wire.bodies.cache_salt import salted
 from gateway.wire.bodies.json_scan import may_be_parsed
-from gateway.wire.calls import NO_SUCH_ROUTE, Api
 from gateway.wire.conversation.items import Turn
 from gateway.wire.errors import Refusal, invalid
 from gateway.wire.http.head import Head
 from gateway.wire.item_ids import FIRST_OUTPUT, to_be_looked_up
 from gateway.wire.response_ids import id_of, is_own
+from gateway.wire.speech import NO_SUCH_ROUTE, Api
 
 _BACKGROUND: Final = b'"background"'
 

@@ -21,8 +21,8 @@ from gateway.api.taps import Tap, TapOf
 from gateway.core.call import PlainCall, RequestBody
 from gateway.observe import Observer
 from gateway.wire.errors import Fault, Refusal
-from gateway.wire.http.head import is_sendable
 from gateway.wire.http.headers import to_client
+from gateway.wire.http.messages import phrase
 
 _ERROR_BYTES_MAX = 64 * 2**10
 
@@ -113,8 +113,7 @@ class Passthrough:
             begun: What has been read of it.
         """
         headers = to_client(answer.headers.items(), request_id=request_id)
-        reason = answer.reason if answer.reason is not None and is_sendable(answer.reason) else None
-        response = Relayed(status=answer.status, reason=reason, headers=headers)
+        response = Relayed(status=answer.status, reason=phrase(answer.status, answer.reason), headers=headers)
         if tap is not None and tap.may_change:
             response.headers.popall(hdrs.CONTENT_LENGTH, None)
         if request.version < HttpVersion11:

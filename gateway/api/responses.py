@@ -30,11 +30,11 @@ from gateway.observe import Observer
 from gateway.observe.tracing import Accepting
 from gateway.wire import query_strings, requests, responses, webhooks
 from gateway.wire.bodies.classify import Background, classify
-from gateway.wire.calls import NO_SUCH_ROUTE
 from gateway.wire.errors import Fault, Refusal, invalid, not_found, too_large
 from gateway.wire.failures.blotting import name_shown
 from gateway.wire.http.headers import trace_context
 from gateway.wire.response_ids import id_of, is_own
+from gateway.wire.speech import NO_SUCH_ROUTE
 
 Answer = web.StreamResponse
 Handler = Callable[[web.BaseRequest, str], Awaitable[Answer]]

@@ -58,6 +58,7 @@ class Call:
         version: Of the body, from 0.
         lesson: What the refusal of the last one has taught.
         omitted: Families of tools of which the backend is not told.
+        is_limited_alone: See `Task`.
     """
 
     target: str
@@ -66,6 +67,7 @@ class Call:
     version: int
     lesson: str | None = None
     omitted: tuple[str, ...] = ()
+    is_limited_alone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +234,8 @@ class JobMachine:
             return [*began, *self._finish(self._transcript.fail(broken, now))]
         version, self._calls = self._calls, self._calls + 1
         target = self._speech.target(task.target)
-        return [*began, Call(target, self._sent, self._speech, version, lesson, self._omitted)]
+        alone = task.is_limited_alone
+        return [*began, Call(target, self._sent, self._speech, version, lesson, self._omitted, alone)]
 
     def _call_again(self, speech: Speech, now: Moment, lesson: str | None = None) -> list[Command]:
         self._speech = speech
@@ -276,7 +279,7 @@ class JobMachine:
             return self._call_again(found[1], now, lesson=found[0])
         rest: list[Command] = []
         if failed is not None and failed.reason is Reason.PUT_OFF and failed is not item:
-            is_callers = task.is_limited_alone and failed.failure["code"] == "rate_limit_exceeded"
+            is_callers = retry.is_callers_limit(failed.failure, is_limited_alone=task.is_limited_alone)
             failed = replace(failed, is_callers=is_callers)
             if task.job.is_background and not is_callers:
                 rest = [Rest(failed.retry_after_s)]
@@ -289,13 +292,12 @@ class JobMachine:
         return [*rest, *self._finish(outcome, failed=failed, lacks_budget=lacks_budget)]
 
     def _refusal(self, broken: Broken, item: Answer) -> bytes | None:
-        """The words of a refusal by which a call may have ended that has done no work. An error event in a
-        stream that has not begun is one like that of an HTTP answer."""
-        if self.has_output or broken.output or self._calls >= refusal.CALLS_MAX:
+        """The words of a refusal by which a call may have ended that has done no work."""
+        if self.has_output or broken.output:
             return None
         if not isinstance(item, UpstreamFailed):
-            return orjson.dumps(broken.error)
-        return item.said if item.status in refusal.STATUSES and item.said else None
+            return orjson.dumps(broken.error) if refusal.may_teach(None, self._calls) else None
+        return item.said if item.said and refusal.may_teach(item.status, self._calls) else None
 
     def _again(self, reason: Reason, failed: UpstreamFailed | None, now: Moment) -> Again | None:
         task, job = self._task, self._task.job

@@ -11,10 +11,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol, assert_never
 
-from gateway.core.job import Job
+from gateway.core.job import Job, may_run
 from gateway.core.reason import Kind, Reason
 from gateway.core.upstream import UpstreamFailed
-from gateway.wire.failures import ToldFailure
+from gateway.wire.failures import Failure, ToldFailure
 
 STATUSES = {
     408: Reason.ERROR,  # RFC 9110: "may repeat the request"; both official SDKs do
@@ -174,6 +174,11 @@ def reason_of(told: ToldFailure) -> Reason | None:
     return STATUSES.get(told.status)
 
 
+def is_callers_limit(failure: Failure, *, is_limited_alone: bool) -> bool:
+    """Whether a backend that has no time has none for this caller only, by a rate limit of their own."""
+    return is_limited_alone and failure["code"] == "rate_limit_exceeded"
+
+
 def anew(reason: Reason, job: Job) -> Again | None:
     """What to do with a plain request that has failed before its client had a byte; None: it fails.
 
@@ -213,7 +218,9 @@ def again(
             if failed is not None and job.put_offs < patience.put_offs_max:
                 decided = _put_off(failed, job, patience, now.roll)
         case Kind.BROKEN_OFF:
-            if job.may_rerun(attempts_max):
+            if may_run(
+                job.attempt, attempts_max, is_rerunnable=job.is_rerunnable, output_shown=job.output_shown
+            ):
                 after_s = max(patience.backoff_s(job.attempt, now.roll), now.retry_in_s)
                 decided = Again(reason, after_s, is_attempt=True)
         case Kind.LAST_WORD:

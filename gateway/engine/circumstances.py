@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from gateway.config import BackgroundSettings
-from gateway.core.call import Backends, Controls
+from gateway.core.backends import Backends, Controls
 from gateway.core.outlook import Around
 from gateway.engine.orders import PAUSE, Orders
 from gateway.engine.runner import Runner

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from gateway.core.job import Job, NewJob, Sealed
 from gateway.engine.sealing import Sealer, Unsealable, missing
-from gateway.store.port import JobStore
+from gateway.store.port import Sealing
 from gateway.wire import calls
 from gateway.wire.http.head import Credential
 
@@ -86,7 +86,7 @@ class Credentials:
         while self._held and next(iter(self._held.values()))[0] <= now_ms:
             del self._held[next(iter(self._held))]
 
-    async def take_stock(self, store: JobStore, *, may_fail_jobs: bool) -> None:
+    async def take_stock(self, store: Sealing, *, may_fail_jobs: bool) -> None:
         """At a start: whether what was sealed can be opened. Raises: SealingKeyMissing."""
         known = self._sealer.key_ids if self._sealer is not None else ()
         lost = {key: jobs for key, jobs in (await store.sealing_keys()).items() if key not in known}

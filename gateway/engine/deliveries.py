@@ -34,7 +34,7 @@ from gateway.engine.clock import Clock
 from gateway.observe import Observer, line
 from gateway.store.bells import OUTBOX
 from gateway.store.outbox import GivenUp, LaneBacklog
-from gateway.store.port import JobStore
+from gateway.store.port import Telling
 
 _LOOK_S = 5.0
 """Between two looks for what is due, at most: for a bell that was lost. One rings when a job ends; an attempt
@@ -57,7 +57,7 @@ class Deliveries:
 
     def __init__(
         self,
-        store: JobStore,
+        store: Telling,
         sender: Sender,
         clock: Clock,
         settings: Settings,

@@ -21,7 +21,7 @@ from gateway.engine.refusals import refusal_of
 from gateway.engine.tails import Tails
 from gateway.observe import Observer
 from gateway.store.bells import response, wanted
-from gateway.store.port import JobStore, Page
+from gateway.store.port import Page, Reading
 from gateway.wire.errors import Fault, Refusal
 from gateway.wire.sse import KEEP_ALIVE
 
@@ -120,7 +120,7 @@ class _Watched:
 class Followers:
     """Everybody who reads a stream, by response."""
 
-    def __init__(self, store: JobStore, clock: Clock, settings: StreamSettings, observer: Observer) -> None:
+    def __init__(self, store: Reading, clock: Clock, settings: StreamSettings, observer: Observer) -> None:
         self._store = store
         self._clock = clock
         self._settings = settings

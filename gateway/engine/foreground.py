@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from gateway import loop
 from gateway.config import BackgroundSettings
 from gateway.core.acceptance import foreground_job
-from gateway.core.call import Backend
+from gateway.core.backends import Backend
 from gateway.core.job import Outcome
 from gateway.core.machine import ClientWaits, Finish, JobMachine, Rewind, Task
 from gateway.core.retry import Again

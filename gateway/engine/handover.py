@@ -9,12 +9,12 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from gateway.config import BackgroundSettings
-from gateway.core.job import Claim, ClaimLost, StoreUnavailable
+from gateway.core.job import Claim, ClaimLost, StoreUnavailable, may_run
 from gateway.core.reason import Reason
 from gateway.core.transcript import Abandoned
 from gateway.engine.endings import Endings
 from gateway.observe import Observer, line
-from gateway.store.port import JobStore
+from gateway.store.port import Holding, Leasing
 
 _SHUT_DOWN = Abandoned(
     "The gateway was shut down before the response was complete; the output so far is kept.",
@@ -40,7 +40,7 @@ class Lease:
     """
 
     def __init__(
-        self, store: JobStore, lost: Callable[[], None], unsure: Callable[[], Sequence[Claim]]
+        self, store: Leasing, lost: Callable[[], None], unsure: Callable[[], Sequence[Claim]]
     ) -> None:
         self._store = store
         self._lost = lost
@@ -81,7 +81,7 @@ class Lease:
 
 
 async def hand_over(
-    claims: list[Claim], store: JobStore, endings: Endings, settings: BackgroundSettings, observer: Observer
+    claims: list[Claim], store: Holding, endings: Endings, settings: BackgroundSettings, observer: Observer
 ) -> None:
     """At a stop, after the runs were stopped: silent jobs go back to be run again from their start, and the
     attempt does not count; the others fail with what they had."""
@@ -90,8 +90,8 @@ async def hand_over(
             claim = await store.take_over(stopped.id, epoch=stopped.epoch)
             if claim is None:
                 continue
-            reruns = settings.recovery == "rerun_if_silent"
-            if not (reruns and claim.job.may_rerun(settings.attempts_max + 1)):
+            job, most = claim.job, settings.handed_over_max
+            if not may_run(job.attempt, most, is_rerunnable=job.is_rerunnable, output_shown=job.output_shown):
                 await endings.end_claimed(claim, _SHUT_DOWN)
                 continue
             await store.release(claim, attempts_returned=1)

@@ -10,7 +10,7 @@ from typing import Any
 
 from gateway.config import BackgroundSettings, ConversationSettings
 from gateway.core.acceptance import new_job
-from gateway.core.call import Backends
+from gateway.core.backends import Backends
 from gateway.core.job import (
     Idempotency,
     Job,
@@ -33,7 +33,7 @@ from gateway.engine.runner import Runner
 from gateway.engine.thoughts import Thoughts
 from gateway.engine.turns import Turns, check_chainable
 from gateway.observe import Observer
-from gateway.store.port import JobStore
+from gateway.store.port import ForClients
 from gateway.wire import responses
 from gateway.wire.dialects import Dialect
 from gateway.wire.errors import Fault, Refusal, not_found
@@ -108,7 +108,7 @@ class Jobs:
 
     def __init__(
         self,
-        store: JobStore,
+        store: ForClients,
         backends: Backends,
         runner: Runner,
         intake: Intake,

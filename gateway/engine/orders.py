@@ -13,12 +13,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.core.call import Controls
+from gateway.core.backends import Controls
 from gateway.core.job import StoreUnavailable
 from gateway.engine.clock import Clock
 from gateway.observe import Observer, line
 from gateway.store.bells import note
-from gateway.store.port import JobStore
+from gateway.store.port import Noting
 
 PAUSE, SLOTS = "pause", "slots"
 
@@ -52,7 +52,7 @@ class Orders:
 
     def __init__(
         self,
-        store: JobStore,
+        store: Noting,
         controls: Controls,
         names: Collection[str],
         clock: Clock,

@@ -9,7 +9,7 @@ from gateway.config import Settings
 from gateway.core.webhooks import CALLERS, Delivery, receiver_of
 from gateway.engine.clock import Clock
 from gateway.observe import Observer
-from gateway.store.port import JobStore
+from gateway.store.port import Telling
 
 _FAILING_SHOWN = 50
 
@@ -43,7 +43,7 @@ class Receiver:
 class Receivers:
     """All that there are."""
 
-    def __init__(self, store: JobStore, clock: Clock, settings: Settings, observer: Observer) -> None:
+    def __init__(self, store: Telling, clock: Clock, settings: Settings, observer: Observer) -> None:
         self._outbox = store.outbox
         self._clock = clock
         self._settings = settings.webhooks

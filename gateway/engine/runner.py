@@ -8,7 +8,7 @@ import logging
 import math
 
 from gateway import loop
-from gateway.core.call import Backends
+from gateway.core.backends import Backends
 from gateway.core.job import Claim, ClaimLost, NewJob, StoreUnavailable
 from gateway.core.reason import Reason
 from gateway.core.retry import Again

@@ -8,14 +8,14 @@ from collections.abc import Awaitable, Callable, Iterator
 
 from gateway import loop
 from gateway.config import BackgroundSettings, StoreSettings
-from gateway.core.call import Backends
+from gateway.core.backends import Backends
 from gateway.core.job import StoreUnavailable
 from gateway.core.reason import Reason
 from gateway.core.transcript import Abandoned, DeadlinePassed, Stop
 from gateway.engine.clock import Clock
 from gateway.engine.endings import Endings
 from gateway.observe import Observer, line
-from gateway.store.port import JobStore
+from gateway.store.port import Sweeping
 
 INTERRUPTED = Abandoned(
     "The response was interrupted by a restart of the gateway; the output so far is kept.",
@@ -35,7 +35,7 @@ class Sweeper:
 
     def __init__(
         self,
-        store: JobStore,
+        store: Sweeping,
         backends: Backends,
         endings: Endings,
         clock: Clock,

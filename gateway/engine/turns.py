@@ -8,13 +8,13 @@ from typing import Any
 
 from gateway.config import BackgroundSettings, ConversationSettings
 from gateway.core.acceptance import kept_turn
-from gateway.core.call import Backend
+from gateway.core.backends import Backend
 from gateway.core.job import IdTaken, Job, PreviousGone, Status, StoreUnavailable, TooMuchNamed
 from gateway.engine.clock import Clock
 from gateway.engine.refusals import previous_not_found, refusing
 from gateway.engine.thoughts import Thoughts
 from gateway.observe import line
-from gateway.store.port import JobStore
+from gateway.store.port import Recalling
 from gateway.wire import query_strings, responses
 from gateway.wire.conversation import items, references
 from gateway.wire.conversation.replay import ReplayTarget
@@ -35,7 +35,7 @@ class Turns:
 
     def __init__(
         self,
-        store: JobStore,
+        store: Recalling,
         clock: Clock,
         settings: BackgroundSettings,
         conversations: ConversationSettings,

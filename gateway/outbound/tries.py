@@ -10,11 +10,26 @@ import asyncio
 import random
 from dataclasses import dataclass, field
 
+from aiohttp.client import IDEMPOTENT_METHODS
+
 from gateway.core.reason import Reason
 from gateway.core.retry import Patience
 from gateway.observe import Observer
 from gateway.outbound.budget import RetryBudget
 from gateway.outbound.pool import Pool, Replica
+
+
+def is_as_if_unsent(method: str, *, is_used: bool, is_unsent: bool) -> bool:
+    """Whether a plain call that broke off without an answer is made once more as if nothing had been done:
+    that cannot be told apart from what was done for methods that may be repeated (RFC 9110 §9.2.2; aiohttp's
+    client does the same in the other lane, by the same table), and where the server had closed before it had
+    the request. Anything else may have begun, and is judged as every call that was broken off.
+
+    Args:
+        is_used: Its connection had served a call before, and may just have died.
+        is_unsent: No byte of the request has reached the server, as far as TCP can tell.
+    """
+    return is_used and (is_unsent or method in IDEMPOTENT_METHODS)
 
 
 @dataclass(slots=True)

@@ -1,4 +1,5 @@
-"""What the engine asks of a store. `SqliteStore` keeps it; `tests/store/exercise.py` holds any store to it.
+"""What the engine asks of a store, by role: each part of the engine takes the role that it needs. `JobStore`
+joins them; `SqliteStore` keeps it, and `tests/store/exercise.py` holds any store to it.
 
 Every write is one transaction, and has happened when the call returns. Reads give whole results. Any call
 may raise `StoreUnavailable`.
@@ -81,31 +82,32 @@ class Chores(Protocol):
         """Bytes on disk, by kind of file."""
 
 
-class JobStore(Chores, Protocol):
-    """A store of jobs and their events; with it come its outbox, its bells, its notes and its read side."""
-
-    @property
-    def outbox(self) -> Outbox:
-        """What is to be told about jobs that have ended."""
+class Ringing(Protocol):
+    """It says when to look."""
 
     @property
     def bells(self) -> Bells:
         """What rings when something of this has changed."""
 
+
+class Telling(Ringing, Protocol):
+    """For whoever tells of ends."""
+
     @property
-    def insight(self) -> Insight:
-        """What operators are shown of it."""
+    def outbox(self) -> Outbox:
+        """What is to be told about jobs that have ended."""
+
+
+class Noting(Ringing, Protocol):
+    """For what operators have ordered."""
 
     @property
     def notes(self) -> Notes:
         """What holds for all gateways, besides jobs."""
 
-    @property
-    def pepper(self) -> bytes:
-        """Random bytes of this store, from which tenants are derived."""
 
-    def wall_ns(self) -> int:
-        """Unix nanoseconds by the clock that all replicas share."""
+class Accepting(Protocol):
+    """From a create request to a stored job."""
 
     async def create(self, job: NewJob, limits: QueueLimits) -> str:
         """Accept a job. Returns its id; for a repeated create, that of the first, and nothing was written.
@@ -136,6 +138,10 @@ class JobStore(Chores, Protocol):
 
     async def name(self, response_id: str) -> None:
         """A request has named this job: no retry adopts it any more. Raises: StoreUnavailable."""
+
+
+class Recalling(Protocol):
+    """What was asked and answered, for who goes on from it."""
 
     async def record(
         self,
@@ -179,6 +185,10 @@ class JobStore(Chores, Protocol):
             TooMuchNamed: It would be more.
         """
 
+
+class Reading(Ringing, Protocol):
+    """The events of a job."""
+
     async def page(
         self, response_id: str, tenant: bytes, *, after: int, bytes_max: int, now_ms: int
     ) -> Page | None:
@@ -189,6 +199,14 @@ class JobStore(Chores, Protocol):
 
     async def events_bytes(self, response_id: str) -> int:
         """How much that is."""
+
+
+class ForClients(Accepting, Recalling, Reading, Protocol):
+    """All that a client's requests need."""
+
+
+class Running(Protocol):
+    """A run, from its claim to its end."""
 
     async def claim(
         self,
@@ -237,6 +255,10 @@ class JobStore(Chores, Protocol):
             ClaimLost, StoreUnavailable: Nothing was written.
         """
 
+
+class Holding(Protocol):
+    """Who may write to a job."""
+
     async def take_over(self, response_id: str, *, epoch: int | None = None) -> Claim | None:
         """Become the only one who may write to a live job; None if it is not live (any more).
 
@@ -257,12 +279,20 @@ class JobStore(Chores, Protocol):
             ClaimLost, StoreUnavailable: Nothing was written.
         """
 
+
+class Ruling(Protocol):
+    """What is done to a job besides."""
+
     async def set_priority(self, response_id: str, priority: int) -> bool:
         """Put a job that waits for its first start into another tier, where it keeps its place by age. False
         if it does not wait so, or is not there."""
 
     async def delete(self, response_id: str, tenant: bytes, *, now_ms: int) -> bool:
         """Make a job vanish, running or not. False if there was none."""
+
+
+class Leasing(Holding, Protocol):
+    """One replica among others."""
 
     @property
     def is_first(self) -> bool:
@@ -285,6 +315,17 @@ class JobStore(Chores, Protocol):
         Where one process alone can open the store, all owners of before are dead at once.
         """
 
+
+class Sealing(Protocol):
+    """What is sealed in it."""
+
+    async def sealing_keys(self) -> dict[str, int]:
+        """Ids of the keys by which something is sealed, and for how many jobs."""
+
+
+class Sweeping(Chores, Protocol):
+    """What must end, and what must go."""
+
     async def orphans(self, *, attempts_max: int, limit: int) -> list[str]:
         """Live jobs without an owner that must not be run again."""
 
@@ -293,9 +334,6 @@ class JobStore(Chores, Protocol):
 
     async def waiting_since(self, accepted_before_ms: int, *, backend: str, limit: int) -> list[str]:
         """Live jobs of a backend that nobody runs, accepted before a time."""
-
-    async def sealing_keys(self) -> dict[str, int]:
-        """Ids of the keys by which something is sealed, and for how many jobs."""
 
     async def overdue(self, *, now_ms: int, limit: int) -> list[str]:
         """Live jobs past their deadline."""
@@ -306,6 +344,21 @@ class JobStore(Chores, Protocol):
         Returns:
             How many jobs are gone.
         """
+
+
+class JobStore(Telling, Noting, ForClients, Running, Ruling, Leasing, Sealing, Sweeping, Protocol):
+    """A store of jobs and their events, with all that comes with it."""
+
+    @property
+    def insight(self) -> Insight:
+        """What operators are shown of it."""
+
+    @property
+    def pepper(self) -> bytes:
+        """Random bytes of this store, from which tenants are derived."""
+
+    def wall_ns(self) -> int:
+        """Unix nanoseconds by the clock that all replicas share."""
 
     def state(self) -> str:
         """`ok`, or in a word what ails it."""

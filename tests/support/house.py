@@ -25,8 +25,9 @@ from gateway.engine.jobs import Repeat, Submission
 from gateway.engine.refusals import previous_not_found
 from gateway.observe import Observer
 from gateway.store.port import JobStore, QueueLimits, Work
-from gateway.wire.calls import ResponsesSpeech, Speech
 from gateway.wire.http.head import Credential
+from gateway.wire.speech import Speech
+from gateway.wire.speech_responses import ResponsesSpeech
 from gateway.wire.sse import KEEP_ALIVE, SseDecoder, data_of, split_frames
 
 PATIENCE_S = 20

@@ -10,7 +10,7 @@ from aiohttp.tcp_helpers import tcp_keepalive
 
 from gateway import loop
 from gateway.api.http.slow_clients import Stall, keep_little_unsent
-from gateway.api.lane.heads import HEAD_END, KnownHead
+from gateway.api.lane.heads import KnownHead
 from gateway.core.call import Begun
 from gateway.core.quick import AnswerHead, QuickCall
 
@@ -138,8 +138,7 @@ class FastConnection(asyncio.Protocol):
 
     def _next(self, data: bytes) -> None:
         self._ticks = 0
-        end = data.find(HEAD_END) + len(HEAD_END)
-        known = self._lane.known(data[:end]) if end >= len(HEAD_END) else None
+        known, end = self._lane.head(data)
         if known is None:
             self._hand_over(data)
             return

@@ -11,7 +11,7 @@ from gateway.command.doctor.asking import Asker
 from gateway.command.doctor.findings import Finding, Level
 from gateway.command.doctor.shapes import Answer, Ask, fits_schema
 from gateway.outbound.client import FAILURES
-from gateway.wire.calls import Api
+from gateway.wire.speech import Api
 
 Found = Callable[..., Finding]
 """Makes a finding about the backend: of a check, its level, what was found, advice, settings."""

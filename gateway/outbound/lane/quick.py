@@ -20,6 +20,7 @@ from gateway.outbound.budget import RetryBudget
 from gateway.outbound.client import FAILURES, IDLE_CONNECTION_S
 from gateway.outbound.connector import Connector
 from gateway.outbound.pool import Pool, Replica
+from gateway.outbound.tries import is_as_if_unsent
 from gateway.outbound.wire import Wire
 from gateway.wire.http.head import Head
 from gateway.wire.http.messages import Pairs, serialised, sized
@@ -30,8 +31,6 @@ _ID: Final = "7f1d2a52-0d6a-4a5e-9a43-5c1f0a1be9d7"
 _TICK_S: Final = 1.0
 _TRUSTED_S: Final = 0.5
 """No server closes a connection that was idle for less, but one that ends; to ask the kernel takes time."""
-
-_IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 
 
 class QuickCalls:
@@ -245,11 +244,8 @@ class QuickCall:
 
     def broke(self, error: Exception, *, is_unsent: bool) -> None:
         assert self.wire is not None
-        # Go on as if nothing had been done where that cannot be told apart from what was done: for methods
-        # that may be repeated (RFC 9110 §9.2.2), and where the server had closed before it had the request.
-        # Anything else may have begun, and is judged as every call that was broken off.
-        is_repeatable = self.wire.is_used and (is_unsent or self._method in _IDEMPOTENT)
-        self._fail(None if is_repeatable else error, "cut")
+        again = is_as_if_unsent(self._method, is_used=self.wire.is_used, is_unsent=is_unsent)
+        self._fail(None if again else error, "cut")
 
     def unreached(self, error: Exception) -> None:
         """There is no connection."""
