@@ -14,6 +14,7 @@ from pydantic import SecretStr
 
 from gateway.config import StoreSettings
 from gateway.core.job import Claim, ClaimLost, Idempotency, Status, StoreUnavailable
+from gateway.engine.handover import Lease
 from gateway.engine.orders import PAUSE
 from gateway.observe import Observer
 from gateway.store.bells import response
@@ -198,6 +199,35 @@ async def test_who_is_dead_loses_its_jobs_and_hears_of_it(replica: OpenReplica, 
     assert [work.id for work in await claim(second)] == ["a"]
     assert not await first.beat()
     assert await first.beat(), "it is one of them again"
+
+
+async def test_what_one_that_was_taken_for_dead_claims_before_it_hears_of_it_waits_again(
+    replica: OpenReplica, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is rightly its own, is stopped with all that it runs, and its owner lives: nobody else would free it."""
+    first, second = await replica(), await replica()
+    runs = [await started(first, "a")]
+    await run_sql(
+        url,
+        "UPDATE backburner.replica SET steady_since_ms = steady_since_ms - 60000, "
+        "beat_at_ms = beat_at_ms - CASE WHEN id = $1 THEN 60000 ELSE 0 END",
+        first._owner,
+    )
+    await second.abandon(dead_after_s=6.5)
+    (theirs,) = await claim(second)
+    await create(first, "b")
+    tell = first._replica._tell
+
+    async def claims_before() -> Any:
+        runs.extend(await claim(first))
+        return await tell()
+
+    monkeypatch.setattr(first._replica, "_tell", claims_before)
+    await Lease(first, lambda: runs, list).renew()
+    assert [run.id for run in runs] == ["a", "b"]
+    (again,) = await claim(second)
+    assert (theirs.id, again.id, again.job.attempt) == ("a", "b", 1)
+    assert (await found(second, "a")).epoch == theirs.epoch
 
 
 async def test_the_dead_are_cut_off_whatever_locks_they_hold(replica: OpenReplica, url: str) -> None:
@@ -399,6 +429,23 @@ async def test_a_create_or_a_claim_whose_answer_was_lost_is_answered_when_it_is_
             way.loses_answers = False
             (work,) = await claiming
         assert (work.id, work.epoch, work.job.attempt) == (f"j{attempt}", 1, 1)
+
+
+@pytest.mark.parametrize("was_live", [True, False])
+async def test_a_delete_whose_answer_was_lost_says_whether_it_was_the_end(
+    replica: OpenReplica, way: Way, was_live: bool
+) -> None:
+    store = await replica(way)
+    await (started if was_live else ended)(store, "a")
+    way.loses_answers = True
+    deleting = asyncio.create_task(store.delete("a", TENANT, now_ms=NOW + 1))
+    async with asyncio.timeout(10):
+        while not way.cuts:
+            await asyncio.sleep(0.01)
+        way.loses_answers = False
+        deleted = await deleting
+    assert deleted is not None
+    assert (deleted.ended.status if deleted.ended else None) is (Status.CANCELLED if was_live else None)
 
 
 async def test_while_nobody_is_there_writes_fail_at_once_and_reads_as_well(
