@@ -204,7 +204,7 @@ async def test_who_is_dead_loses_its_jobs_and_hears_of_it(replica: OpenReplica, 
 async def test_what_one_that_was_taken_for_dead_claims_before_it_hears_of_it_waits_again(
     replica: OpenReplica, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is rightly its own, is stopped with all that it runs, and its owner lives: nobody else would free it."""
+    """It is its own, is stopped with all that it runs, and its owner lives: nobody else would free it."""
     first, second = await replica(), await replica()
     runs = [await started(first, "a")]
     await run_sql(

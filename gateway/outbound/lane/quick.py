@@ -15,6 +15,7 @@ from gateway import loop
 from gateway.config import UpstreamSettings
 from gateway.core.call import Begun, PlainCall
 from gateway.core.quick import AnswerHead, Listener, Prepared
+from gateway.core.reason import Reason
 from gateway.observe import Observer
 from gateway.outbound.budget import RetryBudget
 from gateway.outbound.client import FAILURES, IDLE_CONNECTION_S
@@ -249,12 +250,12 @@ class QuickCall:
         # that may be repeated (RFC 9110 §9.2.2), and where the server had closed before it had the request.
         # Anything else may have begun, and is judged as every call that was broken off.
         is_repeatable = self.wire.is_used and (is_unsent or self._method in _IDEMPOTENT)
-        self._fail(None if is_repeatable else error, "cut")
+        self._fail(None if is_repeatable else error, Reason.CUT)
 
     def unreached(self, error: Exception) -> None:
         """There is no connection."""
         if not self.is_over:
-            self._fail(error, "cut")
+            self._fail(error, Reason.CUT)
 
     def tick(self) -> None:
         """Some time has passed."""
@@ -264,9 +265,9 @@ class QuickCall:
         self._still += 1
         if self._still >= (self._calls.idle_ticks if self._is_answered else self._calls.head_ticks):
             self.wire.close()
-            self._fail(TimeoutError(), "timeout")
+            self._fail(TimeoutError(), Reason.TIMEOUT)
 
-    def _fail(self, error: Exception | None, reason: str) -> None:
+    def _fail(self, error: Exception | None, reason: Reason) -> None:
         is_answered = self._is_answered
         self._over()
         if is_answered:
