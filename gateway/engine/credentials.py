@@ -1,7 +1,7 @@
 """The callers' credentials and private headers, for as long as their jobs need them.
 
 On disk they are sealed, or not at all. Without a key for that they are in memory only, and are lost with the
-process; of a job that another gateway may run, or end, which it tells nobody, they are not in memory either.
+process. Where another gateway may end the job, and tells nobody of it, they are not in memory either.
 """
 
 from __future__ import annotations

@@ -78,7 +78,7 @@ class Endings:
 
     Attributes:
         runs: Those of this process.
-        owed: What jobs that nobody runs are owed: written by `owe`, read by whoever looks for jobs to end.
+        owed: What jobs whose run is over are owed. Noted by `owe`; whoever looks for jobs to end leaves them out.
     """
 
     store: JobStore
@@ -107,7 +107,7 @@ class Endings:
         self._ended(claim.job, outcome.status, outcome.code, outcome.reason, now_ms)
 
     def _ended(self, job: Job, status: Status, code: str | None, reason: Reason, now_ms: int) -> None:
-        """For every end, the one by a delete as well."""
+        """Tell of an end, the one by a delete as well."""
         self.credentials.forget(job.id)
         self.owed.pop(job.id, None)
         self.observer.job_finished(

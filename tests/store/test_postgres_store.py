@@ -6,14 +6,17 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import asyncpg
 import pytest
 from pydantic import SecretStr
 
-from gateway.config import StoreSettings
+from gateway.config import Settings, StoreSettings
 from gateway.core.job import Claim, ClaimLost, Idempotency, Status, StoreUnavailable
+from gateway.core.reason import Reason
+from gateway.core.upstream import UpstreamFailed
 from gateway.engine.handover import Lease
 from gateway.engine.orders import PAUSE
 from gateway.observe import Observer
@@ -23,6 +26,7 @@ from gateway.store.postgres.connecting import one_by_one
 from gateway.store.postgres.queries import MIGRATIONS, QUERIES, Migration, Query
 from gateway.store.postgres.store import PostgresStore
 from gateway.store.refused import DatabaseDamaged, DatabaseRefused, DatabaseUnreachable
+from gateway.wire.failures import failure
 from tests.store.exercise import (
     EXPIRY,
     OTHER,
@@ -42,6 +46,7 @@ from tests.store.exercise_outbox import endpoint
 from tests.store.jobs import NOW, TENANT
 from tests.support.cutting import Way, way_to
 from tests.support.databases import Databases
+from tests.support.house import ALL, Hold, House, ScriptedBackend, SetClock, Signals, Wrapped
 
 OpenReplica = Callable[..., Awaitable[PostgresStore]]
 
@@ -228,6 +233,45 @@ async def test_what_one_that_was_taken_for_dead_claims_before_it_hears_of_it_wai
     (again,) = await claim(second)
     assert (theirs.id, again.id, again.job.attempt) == ("a", "b", 1)
     assert (await found(second, "a")).epoch == theirs.epoch
+
+
+async def test_who_could_not_give_a_job_back_leaves_it_to_the_gateway_that_runs_it_by_now(
+    replica: OpenReplica, url: str, tmp_path: Path
+) -> None:
+    """Its lease has lapsed meanwhile."""
+    store = Defiant(await replica())
+    first = house_on(store, tmp_path)
+    first.backend.script = [UpstreamFailed(failure("Busy"), Reason.PUT_OFF, 503)]
+    second = house_on(await replica(), tmp_path)
+    hold = Hold()
+    second.backend.script = [hold, *ALL]
+    running = [asyncio.create_task(first.engine._runner.run())]
+    response_id = await first.submit()
+    async with asyncio.timeout(10):
+        while response_id not in first.engine._endings.owed:
+            await asyncio.sleep(0.01)
+    first.backends.slots_now = 0
+    await run_sql(url, "DELETE FROM backburner.replica WHERE id = $1", store.inner._owner)
+    await second.store.abandon(dead_after_s=6.5)
+    running.append(asyncio.create_task(second.engine._runner.run()))
+    await hold.here()
+    await first.tick()
+    assert first.engine._endings.owed == {}
+    hold.go.set()
+    assert (await second.ended(response_id))["status"] == "completed"
+    for task in running:
+        task.cancel()
+    await asyncio.wait(running)
+
+
+class Defiant(Wrapped):
+    async def release(self, *_: Any, **__: Any) -> None:
+        raise StoreUnavailable("away")
+
+
+def house_on(store: Any, directory: Path) -> House:
+    given = {"upstream": {"url": "http://backend.test/v1"}, "store": {"database": directory / "unused.db"}}
+    return House(store, Settings.model_validate(given), ScriptedBackend(), SetClock(), Signals())
 
 
 async def test_the_dead_are_cut_off_whatever_locks_they_hold(replica: OpenReplica, url: str) -> None:
@@ -436,7 +480,8 @@ async def test_a_delete_whose_answer_was_lost_says_whether_it_was_the_end(
     replica: OpenReplica, way: Way, was_live: bool
 ) -> None:
     store = await replica(way)
-    await (started if was_live else ended)(store, "a")
+    await (started(store, "a") if was_live else ended(store, "a", Status.CANCELLED))
+    assert await store.delete("unknown", TENANT, now_ms=NOW) is None  # the statement is prepared
     way.loses_answers = True
     deleting = asyncio.create_task(store.delete("a", TENANT, now_ms=NOW + 1))
     async with asyncio.timeout(10):
