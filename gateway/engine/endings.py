@@ -78,7 +78,7 @@ class Endings:
 
     Attributes:
         runs: Those of this process.
-        owed: What jobs whose run is over are owed. Noted by `owe`; whoever looks for jobs to end leaves them out.
+        owed: By job. Written by `owe`; whoever looks for jobs to end leaves these out.
     """
 
     store: JobStore
