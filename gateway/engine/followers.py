@@ -149,7 +149,7 @@ class Followers:
 
     @contextmanager
     def arrivals(self, response_id: str, wake: Callable[[], None]) -> Iterator[None]:
-        """Until the end of the block, call `wake` when a reader comes: who wants what is not yet committed."""
+        """Until the end of the block, call `wake` when a reader comes: it wants what is not yet committed."""
         self._arrivals[response_id] = wake
         try:
             with self._store.bells.listen(wake, wanted(response_id)):

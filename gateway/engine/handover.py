@@ -35,12 +35,12 @@ class Lease:
     again, what may not run again the sweeper ends.
 
     Args:
-        lost: Stops every run: others have their jobs.
+        lost: Stops every run, and returns their claims: others have the jobs, but for what was claimed since.
         unsure: Stops the runs that others may soon begin again, and returns their claims.
     """
 
     def __init__(
-        self, store: Leasing, lost: Callable[[], None], unsure: Callable[[], Sequence[Claim]]
+        self, store: Leasing, lost: Callable[[], Sequence[Claim]], unsure: Callable[[], Sequence[Claim]]
     ) -> None:
         self._store = store
         self._lost = lost
@@ -61,10 +61,9 @@ class Lease:
         try:
             if await self._store.beat():
                 self._until_s = asked_s + _STOP_AFTER_S
-                await self._give_back()
             else:
-                self._lost()
-                self._stopped.clear()
+                self._stopped += self._lost()
+            await self._give_back()
             await self._store.abandon(dead_after_s=_DEAD_AFTER_S)
             self._has_failed = False
         except StoreUnavailable as error:

@@ -6,6 +6,7 @@ import asyncio
 import functools
 import logging
 import math
+from collections.abc import Iterable
 
 from gateway import loop
 from gateway.core.backends import Backends
@@ -13,7 +14,7 @@ from gateway.core.job import Claim, ClaimLost, NewJob, StoreUnavailable
 from gateway.core.reason import Reason
 from gateway.core.retry import Again
 from gateway.core.transcript import Abandoned
-from gateway.engine.endings import Endings
+from gateway.engine.endings import DEFECT, Endings
 from gateway.engine.intake import Intake
 from gateway.engine.joblog import JobLog, Unflushed
 from gateway.engine.run import Progress, Run
@@ -33,8 +34,6 @@ _CLAIM_BYTES_MAX = 2**20
 """Of one claim: the commits of running jobs, and creates, wait behind it."""
 
 _GRACE_S = 0.005
-
-_DEFECT = Abandoned("The gateway failed while it ran this response.", Reason.DEFECT)
 
 
 class Runner:
@@ -139,18 +138,22 @@ class Runner:
         """How many jobs run at a backend."""
         return self._slots.running(backend)
 
-    def abort_all(self) -> None:
-        """Stop every run of ours: others may have their jobs."""
-        for run in self._runs.values():
-            run.abort()
+    def abort_all(self) -> list[Claim]:
+        """Stop every run of ours: others may have their jobs. Returns their claims."""
+        return self._abort(self._runs.values())
 
     def abort_silent(self) -> list[Claim]:
         """Stop those runs that others might begin again: two of them would call a backend for one job. Who
         has shown output is never run again, and goes on for as long as it may. Returns their claims."""
-        silent = [run for run in self._runs.values() if run.is_silent]
-        for run in silent:
+        return self._abort(run for run in self._runs.values() if run.is_silent)
+
+    @staticmethod
+    def _abort(runs: Iterable[Run]) -> list[Claim]:
+        claims: list[Claim] = []
+        for run in runs:
             run.abort()
-        return [run.work for run in silent]
+            claims.append(run.work)
+        return claims
 
     async def run(self) -> None:
         """Claim and run, until cancelled."""
@@ -224,17 +227,17 @@ class Runner:
         run.task.add_done_callback(functools.partial(self._ended, run))
 
     async def _run_one(self, run: Run) -> None:
-        claim, owed = run.work, self._endings.owed
+        claim, owe = run.work, self._endings.owe
         try:
             if again := await run.to_its_end():
                 await self._release(claim, again)
         except* ClaimLost:
             self._observer.claim_lost(claim.id)
         except* StoreUnavailable as errors:
-            owed[claim.id] = _not_stored(errors.exceptions[0])
+            owe(claim, _not_stored(errors.exceptions[0]))
             line("store_unavailable", level=logging.ERROR, doing="run", reason=str(errors.exceptions[0]))
         except* Exception:
-            owed[claim.id] = _DEFECT
+            owe(claim, DEFECT)
             line("defect", level=logging.ERROR, id=claim.id, exc_info=True)
 
     async def _release(self, claim: Claim, again: Again) -> None:
@@ -252,7 +255,7 @@ class Runner:
         except ClaimLost:
             self._observer.claim_lost(claim.id)
         except StoreUnavailable as error:
-            self._endings.owed[claim.id] = _not_stored(error)
+            self._endings.owe(claim, _not_stored(error))
         else:
             self._observer.job_released(claim.id, again.reason, again.after_s)
             self._observer.retried(claim.job.backend, again.reason.short)

@@ -204,6 +204,7 @@ class HttpBackend:
                         answer,
                         idle_timeout_s=self.settings.idle_timeout_s,
                         event_bytes_max=self._event_bytes_max,
+                        kind=kind,
                         observer=self._observer,
                         taker=redactor.taker(call.taker),
                     )

@@ -69,6 +69,17 @@ class Page:
     has_more: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    """A job that has vanished.
+
+    Attributes:
+        ended: It, if it was live: this was its end, as cancelled.
+    """
+
+    ended: Job | None
+
+
 class Chores(Protocol):
     """What a store in files has to do besides."""
 
@@ -287,8 +298,8 @@ class Ruling(Protocol):
         """Put a job that waits for its first start into another tier, where it keeps its place by age. False
         if it does not wait so, or is not there."""
 
-    async def delete(self, response_id: str, tenant: bytes, *, now_ms: int) -> bool:
-        """Make a job vanish, running or not. False if there was none."""
+    async def delete(self, response_id: str, tenant: bytes, *, now_ms: int) -> Deleted | None:
+        """Make a job vanish, running or not. None if there was none."""
 
 
 class Leasing(Holding, Protocol):

@@ -89,19 +89,16 @@ async def test_a_cancel_of_a_run_that_waits_for_memory_leaves_no_hole(build: Bui
 async def test_runs_that_nobody_follows_commit_together(build: Build) -> None:
     """Each has its one event at a time of its own."""
     batches: list[int] = []
+    is_turn: list[bool] = []
 
     class Counted(Wrapped):
         async def append(self, claim: Any, first_seq: int, *rest: Any, **more: Any) -> None:
-            if not batches or self.turn is None:
+            if not is_turn:
+                is_turn.append(True)
                 batches.append(0)
-                self.turn = asyncio.get_running_loop().call_soon(self.over)
+                asyncio.get_running_loop().call_soon(is_turn.clear)
             batches[-1] += 1
             await self.inner.append(claim, first_seq, *rest, **more)
-
-        turn: asyncio.Handle | None = None
-
-        def over(self) -> None:
-            self.turn = None
 
     house = await build(wrap=Counted, background={"flush_ms": 1_000})
     house.backend.script = [frames(0, 6), Hold(), *ALL[6:]]

@@ -89,10 +89,10 @@ async def test_a_run_that_could_not_store_its_events_fails_when_the_store_is_bac
                 raise StoreUnavailable("disk full")
             await self.inner.append(*arguments, **options)
 
-        async def take_over(self, *arguments: Any, **options: Any) -> Any:
+        async def finish(self, *arguments: Any, **options: Any) -> None:
             if self.is_full:
                 raise StoreUnavailable("disk full")
-            return await self.inner.take_over(*arguments, **options)
+            await self.inner.finish(*arguments, **options)
 
     house = await build(wrap=Failing, background={"store_wait_s": 0})
     hold = Hold()

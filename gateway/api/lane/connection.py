@@ -13,6 +13,7 @@ from gateway.api.http.slow_clients import Stall, keep_little_unsent
 from gateway.api.lane.heads import KnownHead
 from gateway.core.call import Begun
 from gateway.core.quick import AnswerHead, QuickCall
+from gateway.core.reason import Reason
 
 if TYPE_CHECKING:
     from gateway.api.lane.lane import Lane
@@ -190,8 +191,8 @@ class FastConnection(asyncio.Protocol):
         self._request_ended()
         self._hand_over(self._request + self._held, begun)
 
-    def cut(self, reason: str) -> None:
-        self._lane.observer.upstream_failed("passthrough", reason)
+    def cut(self, reason: Reason) -> None:
+        self._lane.observer.upstream_failed("passthrough", reason.short)
         self._call, self._is_over = None, True
         self._request_ended()
         # What was received goes out first; then the client cannot take it for the whole.

@@ -15,6 +15,7 @@ from gateway import loop
 from gateway.config import UpstreamSettings
 from gateway.core.call import Begun, PlainCall
 from gateway.core.quick import AnswerHead, Listener, Prepared
+from gateway.core.reason import Reason
 from gateway.observe import Observer
 from gateway.outbound.budget import RetryBudget
 from gateway.outbound.client import FAILURES, IDLE_CONNECTION_S
@@ -245,12 +246,12 @@ class QuickCall:
     def broke(self, error: Exception, *, is_unsent: bool) -> None:
         assert self.wire is not None
         again = is_as_if_unsent(self._method, is_used=self.wire.is_used, is_unsent=is_unsent)
-        self._fail(None if again else error, "cut")
+        self._fail(None if again else error, Reason.CUT)
 
     def unreached(self, error: Exception) -> None:
         """There is no connection."""
         if not self.is_over:
-            self._fail(error, "cut")
+            self._fail(error, Reason.CUT)
 
     def tick(self) -> None:
         """Some time has passed."""
@@ -260,9 +261,9 @@ class QuickCall:
         self._still += 1
         if self._still >= (self._calls.idle_ticks if self._is_answered else self._calls.head_ticks):
             self.wire.close()
-            self._fail(TimeoutError(), "timeout")
+            self._fail(TimeoutError(), Reason.TIMEOUT)
 
-    def _fail(self, error: Exception | None, reason: str) -> None:
+    def _fail(self, error: Exception | None, reason: Reason) -> None:
         is_answered = self._is_answered
         self._over()
         if is_answered:

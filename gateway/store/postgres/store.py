@@ -24,7 +24,7 @@ from gateway.core.job import (
 from gateway.observe import Observer
 from gateway.store import bells
 from gateway.store.bells import OUTBOX
-from gateway.store.port import Page, QueueLimits, StoredCall, Work
+from gateway.store.port import Deleted, Page, QueueLimits, StoredCall, Work
 from gateway.store.postgres import items, operations
 from gateway.store.postgres.bells import PostgresBells
 from gateway.store.postgres.census import PostgresInsight
@@ -304,12 +304,12 @@ class PostgresStore:
 
     # -- going
 
-    async def delete(self, response_id: str, tenant: bytes, *, now_ms: int) -> bool:
-        is_gone = await self._writer.ask(operations.delete(response_id, tenant, now_ms), bool)
+    async def delete(self, response_id: str, tenant: bytes, *, now_ms: int) -> Deleted | None:
+        deleted = await self._writer.ask(operations.delete(response_id, tenant, now_ms), object)
         for topic in (bells.claim(response_id), OUTBOX):
             self.bells.ring(topic)
         self.bells.appended(response_id)
-        return is_gone
+        return deleted if isinstance(deleted, Deleted) else None
 
     async def sweep(self, *, now_ms: int) -> int:
         await self._purge("purge_segments", now_ms)
