@@ -252,7 +252,8 @@ class Jobs:
 
     async def _accept(self, job: NewJob, submission: Submission) -> str:
         may_seal = submission.backend.sees_callers
-        job = replace(job, sealed=self._credentials.keep(job, submission.held_headers, may_seal=may_seal))
+        if sealed := self._credentials.keep(job, submission.held_headers, may_seal=may_seal):
+            job = replace(job, sealed=sealed)
         if job.is_streamed:
             self._followers.expect(job)
         accepted_id = None
