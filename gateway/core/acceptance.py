@@ -44,8 +44,9 @@ def new_job(
         shows_output: The settings let readers see output that is not finished.
         tools: Those that the backend is told of, if it is not told of all.
     """
-    response = responses.accepted(body, response_id=response_id, created_at=now_ms // 1000, tools=tools)
-    first = [{"type": name, "response": response} for name in opening]
+    accepted = responses.accepted(body, response_id=response_id, created_at=now_ms // 1000, tools=tools)
+    response = orjson.dumps(accepted)
+    first = [{"type": name, "response": orjson.Fragment(response)} for name in opening]
     kept = dict(body)
     if previous_id is not None:
         kept.pop("previous_response_id", None)
@@ -60,7 +61,7 @@ def new_job(
         priority=tiers.rank(body),
         created_at_ms=now_ms,
         deadline_ms=now_ms + int(deadline_s * 1000),
-        response=orjson.dumps(response),
+        response=response,
         request=calls.request_bytes(kept),
         input=calls.input_bytes(body),
         target=target,

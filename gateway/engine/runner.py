@@ -6,7 +6,7 @@ import asyncio
 import functools
 import logging
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from gateway import loop
 from gateway.core.backends import Backends
@@ -68,12 +68,15 @@ class Runner:
         """There may be work."""
         self._bell.set()
 
-    async def accept(self, job: NewJob) -> tuple[str, Work | None]:
+    async def accept(self, job: NewJob, on_stored: Callable[[], None]) -> str:
         """Store a job. If there is room for it, and none waits before it, it is claimed in the same commit,
-        and goes to `begin` at once.
+        and started at once.
+
+        Args:
+            on_stored: Called once it is stored, before it starts.
 
         Returns:
-            Its id, of a repeated create that of the first; and the claim.
+            Its id; of a repeated create that of the first, which this one does not touch.
 
         Raises:
             KeyReused, QueueFull, PreviousGone, StoreUnavailable: Nothing was written.
@@ -83,7 +86,8 @@ class Runner:
             accepted_id = await self._store.create(job, limits)
             if accepted_id == job.id:
                 self._slots.sent(job.backend, job.tenant, job.priority, now_ms)
-            return accepted_id, None
+                on_stored()
+            return accepted_id
         self._slots.taken(job.backend, job.tenant, job.priority, now_ms)
         self._starting += 1
         self._none_starts.clear()
@@ -97,14 +101,14 @@ class Runner:
             if work is None:
                 self._slots.freed(job.backend, job.tenant)
                 self.ring()
-        return accepted_id, work
-
-    def begin(self, work: Work) -> None:
-        """Run a job that `accept` has claimed."""
-        assert self._group is not None
-        self._start(self._group, work, work.job.created_at_ms)
-        self._intake.started(1)
-        self._observer.running.set(len(self._runs))
+        if accepted_id == job.id:
+            on_stored()
+        if work is not None:
+            assert self._group is not None
+            self._start(self._group, work, work.job.created_at_ms)
+            self._intake.started(1)
+            self._observer.running.set(len(self._runs))
+        return accepted_id
 
     def _has_room(self, job: NewJob, now_ms: int) -> bool:
         """Whether a new job may be started now. One that is held back for plain requests may not."""

@@ -334,7 +334,7 @@ class House:
             return Submission(
                 response_id=response_id,
                 tenant=tenant,
-                backend="default",
+                backend=self.backend,
                 body=given,
                 target="/v1/responses",
                 stored_headers={"user-agent": "test"},
