@@ -29,7 +29,7 @@ class Backend(Protocol):
 
     @property
     def patience(self) -> Patience:
-        """What its jobs bear with."""
+        """How long, and how often, its jobs wait and retry."""
 
     @property
     def unreached_s(self) -> float:
@@ -59,8 +59,7 @@ class Backend(Protocol):
         """It has answered for this model when it was talked to so."""
 
     def rest(self, job_id: str, asked_s: float | None) -> None:
-        """A job was told within its answer, which is still open, that there is no time: keep others away,
-        too."""
+        """Keep other jobs away for a while: within an answer still open, it has put one off."""
 
     def stream(self, call: BackendCall) -> AsyncGenerator[Upstream, None]:
         """Make the call; what comes back, item by item. Never raises for what a backend does wrong.
@@ -97,7 +96,7 @@ class Controls(Protocol):
     """What operators see of backends, and can have done about them."""
 
     def pause(self, name: str, *, is_paused: bool) -> None:
-        """Start no more background jobs there, or again. Those that run go on."""
+        """Stop starting background jobs there, or start them again. Running jobs go on."""
 
     def is_paused(self, name: str) -> bool: ...
 

@@ -18,20 +18,20 @@ class Taker(Protocol):
         """Whether it may be given some now."""
 
     def take(self, item: UpstreamFrames) -> bool:
-        """Take some. False: there is something left to be done, by whoever reads the answer."""
+        """Take some. False: whoever reads the answer has something to do now."""
 
 
 @dataclass(frozen=True, slots=True)
 class BackendCall:
-    """One attempt.
+    """One call that a job makes of its backend.
 
     Attributes:
         job_id: Also sent as `Idempotency-Key`, for backends that honour it.
         target: Raw path and query.
         headers: The caller's other headers.
         is_background: False for a call that a client is waiting for.
-        is_again: One of its job was made before.
-        version: Of its body. A backend that knows the key of an earlier one would answer as before.
+        is_again: The job has made a call before.
+        version: Number of its body; part of its key, as a backend answers a key that it knows as before.
         is_limited_alone: The backend knows the caller by a credential of their own, and may limit that one.
         speech: How it is made.
         taker: Frames may go there, and are not given to whoever reads the answer then.

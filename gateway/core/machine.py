@@ -91,8 +91,8 @@ class Finish:
     Attributes:
         speech: How the backend was talked to, with what its answer has shown, if it has answered.
         failed: How it failed, if that is what ended the run.
-        is_all: Nothing else was told of this response.
-        lacks_budget: A plain request would have been made anew, but for the budget.
+        is_all: It holds the only event of this response.
+        lacks_budget: A plain request was not retried, as the budget had no room.
     """
 
     outcome: Outcome
@@ -114,7 +114,7 @@ class Task:
         input: What the backend is to be told, in the form that a way to talk to it wants.
         target: Raw path and query that the client asked for.
         speech: How the backend is talked to, as far as is known.
-        patience: What the backend's jobs bear with.
+        patience: How long, and how often, the backend's jobs wait and retry.
         attempts_max: Calls that one job may cost.
         is_limited_alone: The backend knows the caller by a credential of their own, and may limit that one.
         is_credential_lost: The caller's credential went with an earlier process.
@@ -292,7 +292,7 @@ class JobMachine:
         return [*rest, *self._finish(outcome, failed=failed, lacks_budget=lacks_budget)]
 
     def _refusal(self, broken: Broken, item: Answer) -> bytes | None:
-        """The words of a refusal by which a call may have ended that has done no work."""
+        """The backend's words, if it refused the call before it did any work; else None."""
         if self.has_output or broken.output:
             return None
         if not isinstance(item, UpstreamFailed):

@@ -18,8 +18,8 @@ def may_teach(status: int | None, calls: int) -> bool:
     """Whether an answer may be a refusal that says how the call should have been made.
 
     Args:
-        status: None of an error in a stream that has not begun: it is like that of an HTTP answer.
-        calls: That were made so far.
+        status: None for an error event at the start of a stream, which counts like an HTTP error.
+        calls: Number of calls so far.
     """
     return (status is None or status in _STATUSES) and calls < _CALLS_MAX
 

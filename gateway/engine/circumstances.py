@@ -19,7 +19,7 @@ _STORABLE = frozenset({"ok", "nearly_full", "taken_away"})
 
 @dataclass(frozen=True, slots=True)
 class Circumstances:
-    """Where all that is known.
+    """Looks up the facts that a job's outlook depends on.
 
     Attributes:
         is_in_memory_only: Whether a job's credential would be lost with the process.

@@ -29,7 +29,7 @@ from gateway.store.port import JobStore
 _REPLAY_INLINE_BYTES_MAX = 256 * 2**10
 """A longer log is parsed on a thread: it would hold up every stream of the process."""
 _WAIT_MAX_S = 60
-"""Before another try at an ending that a defect brings to nothing."""
+"""Longest wait, in seconds, before another try at an ending that a defect has made fail."""
 
 DEFECT = Abandoned("The gateway failed while it ran or ended this response.", Reason.DEFECT)
 _DAMAGED = Abandoned(
@@ -39,7 +39,7 @@ _DAMAGED = Abandoned(
 
 
 class LiveRun(Protocol):
-    """A run of this process, as far as its end goes."""
+    """A run of this process, as the gate sees it."""
 
     @property
     def work(self) -> Claim:
@@ -49,7 +49,7 @@ class LiveRun(Protocol):
         """Commit what it has received. Raises: StoreUnavailable; then it goes on."""
 
     async def stop(self, stop: Stop) -> bool:
-        """End it. False if that is not in its power (any more): its claim is gone, or it ends by itself.
+        """End it. False if it cannot: its claim is lost, or it is ending by itself.
 
         Raises:
             ClaimLost, StoreUnavailable: It is over, and its job has not ended.
@@ -61,9 +61,9 @@ class Owed:
     """An ending that could not be stored.
 
     Attributes:
-        claim: By which it was to be: a job of a later epoch is owed nothing.
-        defects: How often it failed by one, and not by the store.
-        due_ms: Not to be tried before.
+        claim: The claim it was to be stored by. If the job has a later epoch, its ending is no longer owed.
+        defects: How many tries a defect has made fail; failures of the store do not count.
+        due_ms: Earliest time of the next try, in Unix milliseconds.
     """
 
     claim: Claim
@@ -140,7 +140,7 @@ class Endings:
         return await self.end_claimed(claim, stop)
 
     async def end_claimed(self, claim: Claim, stop: Stop) -> bool:
-        """End a job that is ours alone already, and has no run."""
+        """End a job that this process has taken over, and that has no run."""
         owed = self.owed.get(claim.id)
         try:
             if owed is not None and owed.defects:
@@ -213,7 +213,7 @@ class Endings:
         return self._outcome(claim, stored, stop)
 
     def _outcome(self, claim: Claim, stored: list[bytes], stop: Stop) -> Outcome:
-        """Takes what is stored out of its list: it is not in memory any more when the ending is made."""
+        """Takes the stored events out of the list, so that they are freed before the ending is made."""
         bytes_max = self.settings.events_bytes_max
         with closing(self.outputs.shelf()) as shelf:
             now = Now(self.clock.now_ms())
@@ -223,7 +223,7 @@ class Endings:
                 )
                 return transcript.stop(stop, now)
             except Exception as error:
-                # Whoever asked, it has to end all the same, or it would be asked for ever.
+                # The job must end all the same, or its ending would be tried for ever.
                 line("defect", level=logging.ERROR, id=claim.id, exc_info=True)
                 return self._bare(claim, _DAMAGED if isinstance(error, Unreadable) else DEFECT)
 

@@ -26,9 +26,9 @@ from gateway.wire.errors import Fault, Refusal
 from gateway.wire.sse import KEEP_ALIVE
 
 _EXPECTED_S = 1.0
-"""From a create to its reader, at most."""
+"""Longest time, in seconds, for which a new response is watched before its creator begins to read it."""
 _EARLY_S = 0.01
-"""A timer may go off that much too early."""
+"""Seconds by which a timer may go off early."""
 
 Sink = Callable[[bytes], bool]
 """Takes whole events now, or says that it can't."""
@@ -135,7 +135,7 @@ class Followers:
     # -- for whoever writes
 
     def is_watched(self, response_id: str) -> bool:
-        """Whether somebody waits for its events, here or at another replica."""
+        """Whether somebody waits for its events, here or at another gateway."""
         return response_id in self._watched or self._store.bells.is_wanted(response_id)
 
     def watching(self, response_id: str) -> list[Watching]:
@@ -149,7 +149,7 @@ class Followers:
 
     @contextmanager
     def arrivals(self, response_id: str, wake: Callable[[], None]) -> Iterator[None]:
-        """Until the end of the block, call `wake` when a reader comes: it wants what is not yet committed."""
+        """Within the block, call `wake` when a reader comes: it wants what is not yet committed."""
         self._arrivals[response_id] = wake
         try:
             with self._store.bells.listen(wake, wanted(response_id)):
@@ -158,7 +158,7 @@ class Followers:
             del self._arrivals[response_id]
 
     def expect(self, job: NewJob) -> None:
-        """A response is about to be stored, and its maker reads it next: what is written waits for that."""
+        """Watch a response that is about to be stored, and keep its events: its creator reads them next."""
         watched = self._watched[job.id] = _Watched(expected=job.tenant)
         asyncio.get_running_loop().call_later(_EXPECTED_S, self._unwatch, job.id, watched)
 
@@ -344,6 +344,6 @@ async def _rang(bell: asyncio.Event, seconds: float | None) -> bool:
 
 
 def _until_next(look_s: float) -> float:
-    """Until the next look. All look at the same moments: so a store can read for all of them together."""
+    """Seconds to the next poll. All followers poll at the same moments: the store reads for all at once."""
     left_s = look_s - asyncio.get_running_loop().time() % look_s
     return left_s if left_s > _EARLY_S else left_s + look_s

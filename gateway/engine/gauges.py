@@ -16,7 +16,7 @@ from gateway.store.port import JobStore
 
 
 class Gauges:
-    """Measures when it is asked."""
+    """Measures when it is asked to."""
 
     def __init__(
         self,
@@ -41,7 +41,7 @@ class Gauges:
         await self._store.overdue(now_ms=self._clock.now_ms(), limit=1)
 
     async def measure(self) -> None:
-        """Bring the gauges up to date; those of the store at one replica only, or a sum counts twice.
+        """Bring the gauges up to date; those of the store at one gateway only, or a sum counts twice.
 
         Raises, if the store does not answer.
         """

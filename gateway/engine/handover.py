@@ -24,15 +24,16 @@ _SHUT_DOWN = Abandoned(
 
 _BEAT_S = 2.0
 _AGAIN_S = 0.5
-"""After a beat that failed."""
+"""Seconds to the next beat after one that failed."""
 _STOP_AFTER_S = 5.0
-"""Without a beat: before others take over what this process runs, it stops that itself."""
+"""Seconds without a successful beat; then this process stops the runs that others may soon take over."""
 _DEAD_AFTER_S = 6.5
 
 
 class Lease:
-    """Says that this process lives, and frees the jobs of those that say so no more: what waits is claimed
-    again, what may not run again the sweeper ends.
+    """Renews the lease of this process, and frees the jobs of processes whose lease has run out.
+
+    Freed jobs are claimed again; the sweeper ends those that must not run again.
 
     Args:
         lost: Stops every run, and returns their claims: others have the jobs, but for what was claimed since.
@@ -72,7 +73,7 @@ class Lease:
             self._stopped += self._unsure()
 
     async def _give_back(self) -> None:
-        """What was stopped and nobody has taken: the attempt does not count. Raises: StoreUnavailable."""
+        """Release stopped runs that nobody took; their attempts do not count. Raises: StoreUnavailable."""
         while self._stopped:
             with suppress(ClaimLost):
                 await self._store.release(self._stopped[-1], attempts_returned=1)
@@ -82,8 +83,8 @@ class Lease:
 async def hand_over(
     claims: list[Claim], store: Holding, endings: Endings, settings: BackgroundSettings, observer: Observer
 ) -> None:
-    """At a stop, after the runs were stopped: silent jobs go back to be run again from their start, and the
-    attempt does not count; the others fail with what they had."""
+    """At shutdown, after the runs have stopped: return silent jobs to the queue, without counting their
+    attempt, and fail the others with the output so far."""
     for stopped in claims:
         try:
             claim = await store.take_over(stopped.id, epoch=stopped.epoch)

@@ -19,13 +19,13 @@ from gateway.engine.endings import Endings
 from gateway.engine.ticks import Ticks
 
 _RETRY_S = 0.25
-"""Between two attempts at a commit that failed."""
+"""Seconds between two attempts at a commit."""
 
 
 class Unflushed:
-    """How much of all runs together waits for its commit.
+    """Bytes of events, of all runs together, that wait for their commit.
 
-    The bounds of single runs do not bound the process: ten thousand of them stay far below theirs.
+    The limit of each run does not bound the process: ten thousand runs below it can fill the memory.
     """
 
     def __init__(self, bytes_max: int) -> None:
@@ -91,7 +91,7 @@ class JobLog:
         self._rewind_to = seq
 
     def append(self, command: Append) -> None:
-        """Take events in, at once: what the machine has told is never left out by an end that comes now."""
+        """Queue events for the next commit. It never waits, so no ending leaves out what was told before."""
         self._waiting.append(command)
         self._waiting_bytes += len(command.events)
         self._unflushed.add(len(command.events))
@@ -101,7 +101,7 @@ class JobLog:
             self._call()
 
     def _call(self) -> None:
-        """Let what waits be committed: now, or where nobody reads it, at a tick or when a reader comes."""
+        """Schedule the next commit: now or, if nobody reads, at a tick or when a reader comes."""
         if (
             not self._ticks.wait_s
             or self._followers.is_watched(self._claim.id)
@@ -203,7 +203,7 @@ class JobLog:
 
     @asynccontextmanager
     async def quiet(self) -> AsyncIterator[None]:
-        """No commit is under way, and none begins."""
+        """Hold off commits: none is under way within the block, and none begins."""
         async with self._writing:
             yield
 

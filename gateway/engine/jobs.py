@@ -42,7 +42,7 @@ from gateway.wire.errors import Fault, Refusal, not_found
 
 @dataclass(frozen=True, slots=True)
 class Repeat:
-    """By what a create can be known again.
+    """What identifies a repeated create.
 
     Attributes:
         idempotency: From the header `Idempotency-Key`.
@@ -148,7 +148,7 @@ class Jobs:
         self.turns = Turns(store, clock, settings, conversations, thoughts)
 
     def stop_accepting(self) -> None:
-        """From now on every `submit` is refused."""
+        """From now on every create is refused."""
         self.is_draining = True
 
     async def accept(self, tenant: bytes, repeat: Repeat, previous_id: object, vetted: Vetted) -> Accepted:

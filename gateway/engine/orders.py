@@ -23,7 +23,7 @@ from gateway.store.port import Noting
 PAUSE, SLOTS = "pause", "slots"
 
 _LOOK_S = 5.0
-"""Behind the bell, where others may give orders: a connection that has died in silence brings no ring."""
+"""Seconds between two looks for orders at other gateways, in case a dead connection lost the bell."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,11 +27,11 @@ from gateway.store.bells import queue
 from gateway.store.port import Work
 
 _POLL_S = 1.0
-"""Behind the bell, for work whose bell nobody rang."""
+"""Seconds between two claims while no bell rings."""
 
 _CLAIM_MAX = 64
 _CLAIM_BYTES_MAX = 2**20
-"""Of one claim: the commits of running jobs, and creates, wait behind it."""
+"""Bytes after which a claim takes no more jobs: commits of running jobs, and creates, wait behind it."""
 
 _GRACE_S = 0.005
 

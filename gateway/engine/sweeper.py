@@ -27,7 +27,7 @@ BACKEND_GONE = Abandoned(
 _TICK_S = 1.0
 _LIMIT = 100
 _AT_ONCE = 8
-"""Endings under way together: they share commits, and each may hold all events of a job in memory."""
+"""Endings at a time: they share commits, and each may hold all events of a job in memory."""
 
 
 class Sweeper:

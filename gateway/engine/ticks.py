@@ -1,6 +1,6 @@
-"""Moments at which runs commit what nobody waits for: the same for all of them, so that they share commits.
+"""Common moments at which runs commit the events that nobody waits for, so that they share commits.
 
-With a moment for each, a thousand runs that have one event a second made a thousand commits a second.
+With moments of their own, a thousand runs with one event a second made a thousand commits a second.
 """
 
 from __future__ import annotations
@@ -9,15 +9,15 @@ import asyncio
 from collections.abc import Callable
 
 _TICKS_A_WAIT = 8
-"""So a wait is up to an eighth shorter than it may be. With fewer ticks more runs would be written at once,
-and hold up the event loop for longer."""
+"""Ticks per wait: an event is committed up to an eighth of the wait early. With fewer ticks, more runs would
+be written at once and hold up the event loop for longer."""
 
 
 class Ticks:
-    """Calls whoever waits, many at once.
+    """Calls many callbacks at once, at the ticks that they share.
 
     Args:
-        wait_s: Nobody waits for longer. 0: nobody waits.
+        wait_s: Longest wait. 0: no wait.
     """
 
     def __init__(self, wait_s: float) -> None:

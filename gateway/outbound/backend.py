@@ -245,9 +245,9 @@ class HttpBackend:
     async def _refused(
         self, call: BackendCall, replica: Replica, tries: Tries, answer: JobCall
     ) -> UpstreamFailed:
-        """What an error answer says. If it is that there is no time for a job, there is none for a while
-        for the others that wait either, unless it is only the rate limit of this job's caller. What clients
-        wait for is theirs to ask again."""
+        """Read an error answer. If the backend has put a job off, other jobs stay away for a while too,
+        unless only the rate limit of this job's caller is used up. Plain requests are not held back: their
+        clients decide whether to retry."""
         try:
             failed = await read_error(answer, idle_timeout_s=self.settings.idle_timeout_s)
         finally:

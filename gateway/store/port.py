@@ -71,10 +71,10 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Deleted:
-    """A job that has vanished.
+    """A job that was deleted.
 
     Attributes:
-        ended: It, if it was live: this was its end, as cancelled.
+        ended: The job, if it was live: the delete has ended it as cancelled.
     """
 
     ended: Job | None
@@ -152,7 +152,7 @@ class Accepting(Protocol):
 
 
 class Recalling(Protocol):
-    """What was asked and answered, for who goes on from it."""
+    """What was asked and answered, for requests that go on from it."""
 
     async def record(
         self,
@@ -237,10 +237,10 @@ class Running(Protocol):
         of one tier the oldest.
 
         Args:
-            accepted_before_ms: Leave later ones where they are.
-            resting: Tenants of whom none is taken.
-            bytes_max: No more jobs are taken once they have this much.
-            running_max: Nor any once so many of the backend run, here and at other replicas.
+            accepted_before_ms: Jobs accepted later stay in the queue.
+            resting: Tenants whose jobs stay in the queue.
+            bytes_max: Stop after so many bytes of jobs.
+            running_max: Most jobs of the backend that may run, at all gateways together.
         """
 
     async def append(
@@ -303,27 +303,28 @@ class Ruling(Protocol):
 
 
 class Leasing(Holding, Protocol):
-    """One replica among others."""
+    """One gateway among others."""
 
     @property
     def is_first(self) -> bool:
-        """Whether this replica, and no other, tells what all have in common; for moments it may be none."""
+        """Whether this gateway reports what all have in common, such as queue gauges. For moments, none
+        does."""
 
     async def beat(self) -> bool:
-        """Say that this replica lives. False if others took it for dead: what it runs is not its own now."""
+        """Renew this gateway's heartbeat. False if others took it for dead: its jobs are not its own now."""
 
     async def agree(self, facts: Mapping[str, str], backends: Collection[str]) -> None:
-        """Say by what this replica goes, by setting; all must go by the same. And which backends it has, in
-        which they may differ.
+        """Publish the settings that must be equal at all gateways, and the names of this gateway's backends,
+        which may differ.
 
         Raises:
-            DatabaseRefused: Another one that lives goes by something else.
+            DatabaseRefused: A live gateway has another value.
         """
 
     async def abandon(self, *, dead_after_s: float) -> None:
-        """Take live jobs from owners that have not said for so long that they live; at 0 from all owners.
+        """Free the live jobs of owners whose last beat is older than this; 0 frees those of all owners.
 
-        Where one process alone can open the store, all owners of before are dead at once.
+        Where one process alone can open the store, all earlier owners are dead at once.
         """
 
 
@@ -341,7 +342,7 @@ class Sweeping(Chores, Protocol):
         """Live jobs without an owner that must not be run again."""
 
     async def of_other_backends(self, names: Collection[str], *, limit: int) -> list[str]:
-        """Live jobs whose backend is none of these, nor one that another replica has."""
+        """Live jobs whose backend is none of these, nor one that another gateway has."""
 
     async def waiting_since(self, accepted_before_ms: int, *, backend: str, limit: int) -> list[str]:
         """Live jobs of a backend that nobody runs, accepted before a time."""
@@ -369,10 +370,10 @@ class JobStore(Telling, Noting, ForClients, Running, Ruling, Leasing, Sealing, S
         """Random bytes of this store, from which tenants are derived."""
 
     def wall_ns(self) -> int:
-        """Unix nanoseconds by the clock that all replicas share."""
+        """Unix nanoseconds by the clock that all gateways share."""
 
     def state(self) -> str:
-        """`ok`, or in a word what ails it."""
+        """`ok`, or one word for the trouble that it is in."""
 
     async def close(self) -> None:
         """Finish what was asked for, then close. Nothing may be asked after. Again: does nothing."""

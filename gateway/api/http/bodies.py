@@ -102,17 +102,17 @@ async def read_body(request: web.BaseRequest, bytes_max: int) -> bytes:
 
 
 async def read_piece(content: StreamReader) -> bytes:
-    """What has come of a body; empty at its end.
+    """The next piece of a body; empty at its end.
 
-    Others have their turn first: each read lets the next be parsed, so that of a body in a million chunks
-    there would always be some, and nothing to wait for.
+    Other tasks get their turn first: each read lets aiohttp parse more, so a body in a million chunks would
+    always have a next one ready, and would never give up the event loop.
     """
     await asyncio.sleep(0)
     return await content.readany()
 
 
 async def looked_over(look: Generator[None, None, T]) -> T:
-    """What a look at a body finds; others are served at its pauses."""
+    """Run a scan of a body to its end; others are served at its pauses."""
     while True:
         try:
             next(look)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from gateway.api.lane.lane import Lane
 
 _AHEAD_BYTES_MAX: Final = 64 * 2**10
-"""Of requests that a client sends before it has the answer to an earlier one."""
+"""Bytes of pipelined requests above which the client is not read until it has an earlier answer."""
 
 
 class FastConnection(asyncio.Protocol):

@@ -35,20 +35,20 @@ _CONNECTION: Final[tuple[list[str], ...]] = ([], ["keep-alive"], ["close"])
 
 
 class Way(Protocol):
-    """Says how a request goes on."""
+    """Decides where a request is forwarded."""
 
     def backend_of(self, head: Head) -> Backend | None:
-        """Where, if nobody has to look at its body. Raises: Refusal, if it goes nowhere."""
+        """The backend, if the head alone decides it; else None. Raises: Refusal, if there is none."""
 
     def look(
         self, head: Head, body: bytes, tenant: Callable[[], bytes]
     ) -> Generator[None, None, tuple[Backend, bytes] | None]:
-        """Where, and with which body; None if more has to be done for it. Raises: Refusal."""
+        """The backend, and the body that it gets; None if the other lane has more to do. Raises: Refusal."""
 
 
 @dataclass(slots=True)
 class KnownHead:
-    """A head that was admitted, and has nothing in it for which there is the other lane.
+    """A head that was admitted, and that the fast lane can handle.
 
     Attributes:
         length: Of the body.

@@ -27,20 +27,20 @@ HandOver = Callable[[asyncio.Transport, bytes, Begun | None], None]
 
 
 class Requests(Protocol):
-    """Whoever decides about requests, in both lanes."""
+    """The router, as the fast lane needs it."""
 
     @property
     def cors(self) -> Cors: ...
 
     @property
     def is_gate(self) -> bool:
-        """Whether callers have to be let in."""
+        """Whether the gateway itself decides which callers come in."""
 
     def tenant(self, head: Head) -> bytes:
         """Whose request it is. Raises: Refusal, if that cannot be told, or the caller may not come in."""
 
     def way(self, head: Head) -> Way | None:
-        """Who says how a request goes on, if its answer may come from a backend just as it is."""
+        """What forwards a request whose answer may come from a backend just as it is; else None."""
 
     def begin(self) -> None:
         """A request is being answered."""

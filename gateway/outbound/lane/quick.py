@@ -31,7 +31,8 @@ _ID: Final = "7f1d2a52-0d6a-4a5e-9a43-5c1f0a1be9d7"
 
 _TICK_S: Final = 1.0
 _TRUSTED_S: Final = 0.5
-"""No server closes a connection that was idle for less, but one that ends; to ask the kernel takes time."""
+"""Idle seconds for which a connection is reused without asking the kernel, which takes time: only a server
+that is shutting down closes one so soon."""
 
 
 class QuickCalls:

@@ -45,7 +45,7 @@ _NEVER_MS = 2**62
 _MANY = 2**31 - 1
 _PURGED_ROWS = 500
 _MOVED_ROWS = 1000
-"""At once: whoever appends to their job waits."""
+"""Rows moved by one statement: an append to one of their jobs waits for it."""
 
 
 class PostgresStore:
@@ -104,7 +104,7 @@ class PostgresStore:
         return accepted_id
 
     async def start(self, job: NewJob, limits: QueueLimits) -> tuple[str, Work | None]:
-        return await self.create(job, limits), None  # whose turn it is, a claim finds out for all replicas
+        return await self.create(job, limits), None  # whose turn it is, a claim finds out for all gateways
 
     async def record(
         self,
