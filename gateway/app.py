@@ -57,7 +57,7 @@ from gateway.wire import openapi
 EX_SOFTWARE, EX_TEMPFAIL, EX_CONFIG = 70, 75, 78
 
 _CLOSING_GRACE_S = 3.0
-"""After the drain: for the last bytes of answers."""
+"""Seconds after the drain for the last bytes of answers."""
 
 
 def serve(settings: Settings) -> int:
@@ -227,8 +227,8 @@ async def running(settings: Settings) -> AsyncIterator[Gateway]:
         ops = Ops(
             observer,
             contract,
-            engine.measure,
-            engine.answers,
+            engine.gauges.measure,
+            engine.gauges.answers,
             backends.state,
             store.state,
             receivers,

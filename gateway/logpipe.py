@@ -14,7 +14,7 @@ from queue import Empty, SimpleQueue
 from typing import Final
 
 _BATCH_BYTES: Final = 16 * 2**10
-"""Written at once. So much is held beside the bound."""
+"""Bytes written at once, and held beyond the bound."""
 
 _LOOK_MS: Final = 1000
 """Pause while the reader of a non-blocking pipe catches up."""

@@ -1,10 +1,9 @@
-"""Turns of the event loop: others get theirs while much is worked off, and its own delays are nobody else's
-fault.
+"""Fair turns of the event loop, and timeouts that do not blame a peer for the gateway's own halts.
 
-A process that was stopped (SIGSTOP, a paused container, a machine without time for it) finds its timers due
-and its sockets full. Whoever was waited for may have answered long ago: so no timer judges before the sockets
-have been read. All timeouts that blame somebody are made of what is here; those that only say how long
-nothing was to be done (rounds, heartbeats, breakers that are open) are asyncio's own.
+After a halt (SIGSTOP, a paused container, an overloaded machine) timers are due and sockets are full: the
+peer may have answered long ago. So no timeout fires before the sockets have been read. Every timeout that
+blames a peer uses this module; delays that blame nobody (rounds, heartbeats, open breakers) use asyncio's
+own.
 """
 
 from __future__ import annotations
@@ -21,19 +20,19 @@ from typing import Any, ClassVar, Final
 from weakref import WeakKeyDictionary
 
 _LATE_S: Final = 0.1
-"""Lateness of a timer that is no more than work of the loop."""
+"""Seconds. A timer that is later than this is late because of a halt, not because of normal work."""
 _GRACE_S: Final = 1.0
-"""After a timer that was later than that: for reading, and for what has to go to and fro, as a handshake."""
+"""Extra seconds after a halt: for reading the sockets, and for a round trip such as a handshake."""
 _TURNS: Final = 4
-"""Of the loop, before any timer judges, the first of which reads the sockets: the others take what was read
-through the tasks to whoever waits for it. A halt may have ended just before a timer was due."""
+"""Turns of the event loop before a timeout fires, as a halt may have ended just before it. The first turn
+reads the sockets; the others carry what was read through the tasks to the one that waits for it."""
 
 _PIECE_BYTES: Final = 2**10
 _TURN_S: Final = 0.002
 
 
 async def sleep(seconds: float) -> None:
-    """Sleep, and on until the sockets have been read: for whoever then looks at a clock."""
+    """Sleep, then wait until the sockets have been read: for callers that look at a clock afterwards."""
     over = asyncio.get_running_loop().create_future()
     alarm = Alarm(seconds, functools.partial(over.set_result, None))
     try:
@@ -65,8 +64,8 @@ async def pieces(chunk: bytes) -> AsyncGenerator[bytes, None]:
 
 
 class _Line:
-    """Who has more to work off stands in line: one gets on in each turn of the loop, so that a hundred of
-    them take no more of it than one."""
+    """A queue of the tasks that have more to work off. One of them goes on per turn of the event loop, so
+    that a hundred of them delay all others no more than one does."""
 
     _lines: ClassVar[WeakKeyDictionary[asyncio.AbstractEventLoop, _Line]] = WeakKeyDictionary()
 

@@ -15,14 +15,15 @@ from gateway.config import Settings
 from gateway.observe import Observer, line
 
 _OTHER_FILES = 64
-"""The database, the log, the loop, listeners, look-ups."""
+"""File descriptors besides connections: the database, its log, the event loop, listeners, look-ups."""
 _LOOK_EVERY_S = 0.05
 _TRIM_EVERY_S, _TRIM_EVERY_S_MAX = 5.0, 60.0
 _TRIMMED_BYTES_MIN = 16 * 2**20
-"""More than there was at the least: below that nothing can have been left."""
+"""Bytes of memory above the least seen, from which on a trim is tried: below that, nothing is left to
+return."""
 _WORTH_BYTES = 2**20
 _COLLECTOR_THRESHOLDS = (10_000, 10, 10)
-"""A full collection after a million objects more than before, and not after 70,000."""
+"""A full collection comes after a million new objects, not after 70,000."""
 
 
 def keep_standard_files() -> None:
@@ -78,11 +79,11 @@ def warn_of_few_files(settings: Settings, files_max: int) -> None:
 
 
 def calm_collector() -> None:
-    """Let the garbage collector look less often, and never at what was there at the start.
+    """Run the garbage collector less often, and never over what was there at the start.
 
-    What is dropped is freed without it; it is there for cycles, and a job leaves none. But a job that runs is
-    some two hundred objects, and a full collection goes through all of them in one halt: a second, with ten
-    thousand jobs, and with CPython's own thresholds every few seconds.
+    Reference counting frees what is dropped; the collector is there for cycles, and a job leaves none. A
+    running job is some two hundred objects, and a full collection visits all of them in one halt: with ten
+    thousand jobs that takes a second, and with CPython's own thresholds it comes every few seconds.
     """
     gc.collect()
     gc.freeze()

@@ -17,7 +17,7 @@ TRIED_IN = {
     # a body is classified by what its scan has found
     "wire/test_classify.py": "wire/bodies: json_scan",
     # calls are compared as bytes, whichever class makes them
-    "wire/test_requests.py": "wire: calls errors speech speech_responses",
+    "wire/test_requests.py": "wire: errors speech speech_responses",
     "wire/test_lessons.py": "wire: chat/speech conversation/item_lessons",
     "wire/test_replay.py": "wire/conversation: plain_words",
     # a chat answer is tried by what its client gets
@@ -32,12 +32,13 @@ TRIED_IN = {
     "wire/test_failures.py": "wire/failures: causes errorbody waits",
     "wire/test_shapes.py": "wire: tools",
     # a run is tried by its playbooks, and a kind of failure by what is done about it
-    "core/test_machine.py": "core: acceptance call refusal upstream",
+    "core/test_machine.py": "core: acceptance backends call refusal upstream",
     "core/test_retry.py": "core: reason",
     # an engine is tried as a whole, by what its clients, its store and its backends see
     "engine/test_run.py": "engine: exchange",
     "engine/test_handover.py": "engine: engine",
     "engine/test_jobs.py": "engine: refusals",
+    "engine/test_sweeper.py": "engine: gauges",
     "engine/test_sealing.py": "engine: credentials",
     "engine/test_outputs.py": "engine: shelf",
     "engine/test_deliveries.py": "engine: receivers",

@@ -7,10 +7,10 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from gateway.api.ports import Backend
-from gateway.core.refusal import CALLS_MAX, STATUSES
+from gateway.core.refusal import lesson, may_teach
 from gateway.wire import requests
-from gateway.wire.calls import Speech
 from gateway.wire.conversation import items
+from gateway.wire.speech import Speech
 
 
 class ChainedCall:
@@ -47,15 +47,15 @@ class ChainedCall:
 
     def may_learn(self, status: int) -> bool:
         """Whether an answer may be a refusal that says how the call should have been made."""
-        return status in STATUSES and self._calls < CALLS_MAX
+        return may_teach(status, self._calls)
 
     async def otherwise(self, said: bytes) -> bytes | None:
         """The body of another call, if a refusal has taught what to change; None: it stands."""
-        sent = self._told(self._speech)
-        taught = self._backend.after_refusal(self._speech, said, sent, self._told)
-        if taught is None:
+        found = lesson(self._speech, said, self._told(self._speech), self._told)
+        if found is None:
             return None
-        self._speech = taught
+        name, self._speech = found
+        self._backend.learned(name)
         return await self.body()
 
     def answered(self) -> None:

@@ -11,18 +11,19 @@ import orjson
 from aiohttp import web
 
 from gateway.api.chained_call import ChainedCall
+from gateway.api.forwarding import adapted
 from gateway.api.http.bodies import looked_over
 from gateway.api.http.errors import backend_error_response
 from gateway.api.http.event_streams import stream_events
 from gateway.api.http.heads import head_of
 from gateway.api.identity.callers import Caller, Callers, split_headers
-from gateway.api.identity.shared_key import kept_apart, refuse_previous
+from gateway.api.identity.shared_key import kept_apart
 from gateway.api.passthrough import Passthrough
 from gateway.api.ports import Backend
-from gateway.api.routing import Routing, renamed
+from gateway.api.routing import Routing
 from gateway.api.taps import Both, EchoTap, ResponseTap, Tap, TapOf
 from gateway.config import Settings
-from gateway.core.job import Outcome, Status
+from gateway.core.job import Job, Outcome, Status
 from gateway.core.unkept import unkept
 from gateway.engine.credentials import CallerHeaders
 from gateway.engine.engine import Engine
@@ -32,14 +33,13 @@ from gateway.engine.turns import CHAINABLE
 from gateway.observe import Observer
 from gateway.wire import requests, responses
 from gateway.wire.bodies import classify
-from gateway.wire.bodies.cache_salt import salted
 from gateway.wire.bodies.json_scan import may_be_parsed
-from gateway.wire.calls import NO_SUCH_ROUTE, Api
-from gateway.wire.conversation.items import Turn
+from gateway.wire.conversation.items import Turn, context
 from gateway.wire.errors import Refusal, invalid
 from gateway.wire.http.head import Head
 from gateway.wire.item_ids import FIRST_OUTPUT, to_be_looked_up
 from gateway.wire.response_ids import id_of, is_own
+from gateway.wire.speech import NO_SUCH_ROUTE, Api
 
 _BACKGROUND: Final = b'"background"'
 
@@ -75,33 +75,31 @@ class ForegroundCreate:
         request_id: str,
     ) -> web.StreamResponse:
         """The backend's answer, byte for byte; for a chat backend, the Response made of its answer."""
-        backend = await looked_over(self._chooser.of_body(body))
+
+        def tenant() -> bytes:
+            return self._callers.of(request, request_id).tenant
+
+        async def adapt(sent: bytes) -> bytes:
+            return await looked_over(_adapted(backend, sent, tenant))
+
+        backend, sent = await looked_over(self._passed_on(body, kind, tenant))
         if backend.speech.is_translated:
             return await self._translated(request, backend, body, request_id)
-        if isinstance(kind, classify.Plain) and not backend.sees_callers:
-            await refuse_previous(body)
-
-        async def adapted(sent: bytes) -> bytes:
-            return await looked_over(
-                _adapted(backend, sent, lambda: self._callers.of(request, request_id).tenant)
-            )
-
-        said, chained = None, None
-        sent = body
+        said, previous, chained = None, None, None
         if isinstance(kind, classify.Chained):
             caller = self._callers.of(request, request_id)
             said = await self._told(kind.body, caller, backend)
-            turns = await self._our_turns(request, kind, caller, backend)
+            previous, turns = await self._our_turns(request, kind.previous_id, caller, backend)
             if turns or said is not kind.body:
-                chained = ChainedCall(backend, said, turns, adapted)
-            elif not backend.sees_callers:
+                chained = ChainedCall(backend, said, turns, adapt)
+                sent = await chained.body()
+            else:
                 # Through a key of the gateway's nothing is passed on that a backend might read otherwise than
                 # it was read here.
-                sent = requests.written(said)
-        tap_of = await self._recorder(request, body, said, backend, request_id)
-        if isinstance(kind, classify.Chained) and kind.previous_id is not None and turns:
+                sent = await adapt(body if backend.sees_callers else requests.written(said))
+        tap_of = await self._recorder(body, said, previous, backend, tenant)
+        if isinstance(kind, classify.Chained) and kind.previous_id is not None and previous is not None:
             tap_of = self._echoing(kind.previous_id, tap_of)
-        sent = await adapted(sent) if chained is None else await chained.body()
         if not backend.speech.is_certain:
             # This request is the question which API it speaks: no other is sent unless it must be.
             answer = await self._passthrough.probe(
@@ -130,36 +128,44 @@ class ForegroundCreate:
     def look(
         self, _: Head, body: bytes, tenant: Callable[[], bytes]
     ) -> Generator[None, None, tuple[Backend, bytes] | None]:
-        """Where a create goes, and with which body, if there is nothing else to be done for it: as `answer`.
+        """Where a create goes, and with which body, if there is nothing else to be done for it.
 
         Raises:
             Refusal: It goes nowhere.
         """
-        if _BACKGROUND in body:
-            return None  # most likely ours: it is looked at once
-        if not isinstance((yield from classify.classify(body)), classify.Plain):
+        if _BACKGROUND in body or self._records is True:
+            return None  # most likely ours: it is looked at once; or its answer is kept
+        kind = yield from classify.classify(body)
+        if not isinstance(kind, classify.Plain):
             return None
+        backend, sent = yield from self._passed_on(body, kind, tenant)
+        return None if sent is None or not backend.speech.is_certain else (backend, sent)
+
+    def _passed_on(
+        self, body: bytes, kind: classify.Plain | classify.Chained, tenant: Callable[[], bytes]
+    ) -> Generator[None, None, tuple[Backend, bytes | None]]:
+        """Where a create goes, and with which body; None: that takes more than a look. Raises: Refusal."""
         backend = yield from self._chooser.of_body(body)
-        if backend.speech.is_translated or not backend.speech.is_certain or self._records is True:
-            return None
+        if backend.speech.is_translated or isinstance(kind, classify.Chained):
+            return backend, None
         if not backend.sees_callers:
             yield from kept_apart(body)
         return backend, (yield from _adapted(backend, body, tenant))
 
     async def _our_turns(
-        self, request: web.BaseRequest, chained: classify.Chained, caller: Caller, backend: Backend
-    ) -> list[Turn]:
-        """What the request goes on from; nothing, if that is a response of the backend's own, or none."""
-        previous_id = chained.previous_id
+        self, request: web.BaseRequest, previous_id: str | None, caller: Caller, backend: Backend
+    ) -> tuple[Job | None, list[Turn]]:
+        """What the request goes on from, and the turns up to it; nothing, if that is a response of the
+        backend's own, or none."""
         if previous_id is None:
-            return []
-        if await self._jobs.find(previous_id, caller.tenant) is not None:
-            return await self._jobs.turns.up_to(previous_id, caller.tenant)
+            return None, []
+        if (previous := await self._jobs.find(previous_id, caller.tenant)) is not None:
+            return previous, await self._jobs.turns.up_to(previous, previous_id)
         # Through a key of the gateway's, a backend would go on from any caller's response.
         is_in_doubt = is_own(previous_id) or not backend.sees_callers
         if is_in_doubt and not await self._callers.backend_knows(request, caller, previous_id, backend):
             raise previous_not_found(previous_id)  # some backends would answer without the context
-        return []
+        return None, []
 
     async def _told(self, body: dict[str, Any], caller: Caller, backend: Backend) -> dict[str, Any]:
         """The request with what its input names of ours put in; if that is nothing, itself."""
@@ -176,13 +182,13 @@ class ForegroundCreate:
         requests.validate(parsed, accept_store_false=True)
         requests.validate_depth(parsed)
         parsed = await self._told(parsed, caller, backend)
-        items = parsed.get("input")
+        told, previous = parsed.get("input"), None
         previous_id = parsed.get("previous_response_id")
         if previous_id is not None:
-            if await self._jobs.find(previous_id, caller.tenant) is None:
+            if (previous := await self._jobs.find(previous_id, caller.tenant)) is None:
                 raise previous_not_found(previous_id)
-            to = backend.speech.replay_target
-            items = await self._jobs.turns.expand(previous_id, caller.tenant, items, to)
+            turns = await self._jobs.turns.up_to(previous, previous_id)
+            told = context(turns, told, backend.speech.replay_target)
         stored, held = split_headers(request, caller, backend)
         headers = CallerHeaders(held.credential, {**stored, **held.others})
         response_id = id_of(secrets.token_bytes(24))
@@ -195,6 +201,7 @@ class ForegroundCreate:
                 status=outcome.status,
                 item_ids=outcome.item_ids,
                 tenant=caller.tenant,
+                previous=previous,
                 backend=backend.name,
             )
             return outcome if is_kept else unkept(outcome)
@@ -204,12 +211,12 @@ class ForegroundCreate:
             response_id,
             caller.tenant,
             {**parsed, "store": is_kept},
-            items,
+            told,
             request.raw_path,
             headers,
             keep if is_kept else None,
         )
-        tools = backend.speech.offered(parsed, items)
+        tools = backend.speech.offered(parsed, told)
         self._observer.tools_omitted(backend.name, [tool.family for tool in tools.omitted])
         try:
             if parsed.get("stream") is True:
@@ -231,11 +238,11 @@ class ForegroundCreate:
 
     async def _recorder(
         self,
-        request: web.BaseRequest,
         body: bytes,
         said: dict[str, Any] | None,
+        previous: Job | None,
         backend: Backend,
-        request_id: str,
+        tenant: Callable[[], bytes],
     ) -> TapOf | None:
         """What keeps the answer as a turn, if it is to be kept.
 
@@ -246,7 +253,7 @@ class ForegroundCreate:
             return None
         try:
             parsed = said or await _object(body)
-            tenant = self._callers.of(request, request_id).tenant
+            whose = tenant()
         except Refusal:
             return None  # the backend's to refuse, or to accept: as if nothing were kept here
         if not requests.is_turn(parsed):
@@ -260,7 +267,8 @@ class ForegroundCreate:
                     response_id=response["id"],
                     status=Status(response["status"]),
                     item_ids=to_be_looked_up(response["id"], response["output"], FIRST_OUTPUT),
-                    tenant=tenant,
+                    tenant=whose,
+                    previous=previous,
                     backend=backend.name,
                 )
 
@@ -277,9 +285,8 @@ class ForegroundCreate:
 
 
 def _adapted(backend: Backend, body: bytes, tenant: Callable[[], bytes]) -> Generator[None, None, bytes]:
-    """A plain body as its backend gets it."""
-    body = renamed(backend, body)
-    return (yield from salted(body, tenant())) if backend.settings.cache_salt else body
+    is_salted = backend.settings.cache_salt
+    return (yield from adapted(backend, body, tenant, is_renamed=True, is_salted=is_salted))
 
 
 async def _object(body: bytes) -> dict[str, Any]:

@@ -48,14 +48,22 @@ class Forwarding:
             Refusal: It goes nowhere.
         """
         backend = self._chooser.without_model()
-        if self._chooser.is_by_model(head):
+        if is_by_model := self._chooser.is_by_model(head):
             backend = yield from self._chooser.of_body(body)
-            body = renamed(backend, body)
+        is_salted = _is_salted(head, backend)
+        body = yield from adapted(backend, body, tenant, is_renamed=is_by_model, is_salted=is_salted)
         if is_kept_apart(head, backend, self._collection):
             yield from kept_apart(body)
-        if _is_salted(head, backend):
-            body = yield from salted(body, tenant())
         return backend, body
+
+
+def adapted(
+    backend: Backend, body: bytes, tenant: Callable[[], bytes], *, is_renamed: bool, is_salted: bool
+) -> Generator[None, None, bytes]:
+    """A plain body as its backend gets it: with its own name of the model, and the salt of the tenant."""
+    if is_renamed:
+        body = renamed(backend, body)
+    return (yield from salted(body, tenant())) if is_salted else body
 
 
 def _is_salted(head: Head, backend: Backend) -> bool:

@@ -19,10 +19,11 @@ from gateway.api.http.slow_clients import drained, keep_little_unsent, reset
 from gateway.api.ports import Backend
 from gateway.api.taps import Tap, TapOf
 from gateway.core.call import PlainCall, RequestBody
+from gateway.core.reason import Reason
 from gateway.observe import Observer
 from gateway.wire.errors import Fault, Refusal
-from gateway.wire.http.head import is_sendable
 from gateway.wire.http.headers import to_client
+from gateway.wire.http.messages import phrase
 
 _ERROR_BYTES_MAX = 64 * 2**10
 
@@ -113,8 +114,7 @@ class Passthrough:
             begun: What has been read of it.
         """
         headers = to_client(answer.headers.items(), request_id=request_id)
-        reason = answer.reason if answer.reason is not None and is_sendable(answer.reason) else None
-        response = Relayed(status=answer.status, reason=reason, headers=headers)
+        response = Relayed(status=answer.status, reason=phrase(answer.status, answer.reason), headers=headers)
         if tap is not None and tap.may_change:
             response.headers.popall(hdrs.CONTENT_LENGTH, None)
         if request.version < HttpVersion11:
@@ -125,7 +125,7 @@ class Passthrough:
         try:
             await self._copy(request, answer, response, idle_s, tap, begun)
         except _Cut as cut:
-            self._observer.upstream_failed("passthrough", cut.reason)
+            self._observer.upstream_failed("passthrough", cut.reason.short)
             _abort(request, response)
         except (ConnectionError, TimeoutError):
             _abort(request, response)  # the client is gone, or took no byte for too long
@@ -152,7 +152,7 @@ class Passthrough:
                     try:
                         chunk, begun = begun or await answer.content.readany(), b""
                     except aiohttp.ClientError as error:
-                        raise _Cut("cut") from error
+                        raise _Cut(Reason.CUT) from error
                     if tap is not None:
                         chunk, is_end = (await tap.saw(chunk), False) if chunk else (await tap.ended(), True)
                     else:
@@ -168,9 +168,9 @@ class Passthrough:
         except TimeoutError as error:
             if request.protocol.writing_paused:
                 raise
-            raise _Cut("timeout") from error
+            raise _Cut(Reason.TIMEOUT) from error
         if connection is not None and isinstance(connection.exception(), aiohttp.ClientOSError):
-            raise _Cut("cut")  # reset within a body that only the connection's end would have ended
+            raise _Cut(Reason.CUT)  # reset within a body that only the connection's end would have ended
         async with loop.timeout(self._stall_s):
             await response.write_eof()
 
@@ -230,7 +230,7 @@ class Relayed(web.StreamResponse):
 class _Cut(Exception):
     """The backend's answer ended before its body did; the reason is the one to count."""
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: Reason) -> None:
         super().__init__(reason)
         self.reason = reason
 

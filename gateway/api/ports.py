@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 import aiohttp
 
 from gateway.config import UpstreamSettings
-from gateway.core import call
+from gateway.core import backends
 from gateway.core.call import PlainCall
 from gateway.core.quick import Listener, Prepared, QuickCall
-from gateway.wire.calls import Api, Speech
 from gateway.wire.http.head import Head
+from gateway.wire.speech import Api
 
 
 class PlainCalls(Protocol):
@@ -45,7 +45,7 @@ class QuickCalls(Protocol):
         """Make one; None if there is no server to call. The listener is not called before this returns."""
 
 
-class Backend(call.Backend, Protocol):
+class Backend(backends.Backend, Protocol):
     """A model server, or several that serve the same models, as clients' requests see it."""
 
     @property
@@ -54,11 +54,6 @@ class Backend(call.Backend, Protocol):
     @property
     def withheld(self) -> frozenset[str]:
         """Names, in lower case, of headers of the caller that it does not get."""
-
-    def after_refusal(
-        self, speech: Speech, said: bytes, sent: bytes, retell: Callable[[Speech], bytes]
-    ) -> Speech | None:
-        """How to make a call otherwise that was refused: see `core.refusal.lesson`."""
 
     def learn(self, api: Api) -> None:
         """It has shown which API it speaks."""

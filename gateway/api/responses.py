@@ -20,21 +20,20 @@ from gateway.api.http.heads import head_of
 from gateway.api.identity.callers import Caller, Callers, split_headers
 from gateway.api.passthrough import Passthrough
 from gateway.api.ports import Backend
-from gateway.api.routing import Routing
+from gateway.api.routing import Routing, no_such_model
 from gateway.config import Settings
 from gateway.core.job import Idempotency, Job, Status
 from gateway.engine.engine import Engine
-from gateway.engine.jobs import Accepted, Repeat, Submission
+from gateway.engine.jobs import Repeat, Submission
 from gateway.engine.refusals import previous_not_found
 from gateway.observe import Observer
-from gateway.observe.tracing import Accepting
 from gateway.wire import query_strings, requests, responses, webhooks
 from gateway.wire.bodies.classify import Background, classify
-from gateway.wire.calls import NO_SUCH_ROUTE
 from gateway.wire.errors import Fault, Refusal, invalid, not_found, too_large
 from gateway.wire.failures.blotting import name_shown
 from gateway.wire.http.headers import trace_context
 from gateway.wire.response_ids import id_of, is_own
+from gateway.wire.speech import NO_SUCH_ROUTE
 
 Answer = web.StreamResponse
 Handler = Callable[[web.BaseRequest, str], Awaitable[Answer]]
@@ -86,15 +85,21 @@ class Responses:
             raise too_large(self._settings.background.body_bytes_max)
         caller = self._callers.of(request, request_id)
         repeat = self._repeat(request, body)
-        if repeat.idempotency is None and not repeat.is_retry:
-            self._jobs.check_room(caller.tenant)  # any other may be asking for what there is already
         backend = self._chooser.find(kind.body.get("model"))
         # What its settings drop or set is not judged.
         asked = kind.body if backend is None else backend.speech.heard(kind.body)
         context = trace_context(request.headers)
         with self._observer.tracing.accepting(context, request_id, began_ns) as traced:
-            accepted = await self._accept(request, asked, caller, repeat, traced)
-        headers = {} if backend is None else backend.speech.tools(asked, asked.get("input")).headers()
+            accepted = await self._jobs.accept(
+                caller.tenant,
+                repeat,
+                asked.get("previous_response_id"),
+                lambda is_ours: self._vetted(
+                    request, asked, caller, repeat, backend, traced.traceparent, is_previous_ours=is_ours
+                ),
+            )
+            traced.accepted(accepted.response_id, name_shown(asked.get("model")))
+        headers = accepted.tools.headers()
         if asked.get("stream") is True:
             self._observer.replays.labels("create").inc()
             return await self._stream(request, accepted.response_id, caller, after=-1, headers=headers)
@@ -113,14 +118,19 @@ class Responses:
         is_retry = requests.is_retry(request.headers.get("X-Stainless-Retry-Count"))
         return Repeat(fingerprint=_fingerprint(request, body), is_retry=is_retry)
 
-    async def _accept(
+    async def _vetted(
         self,
         request: web.BaseRequest,
         body: dict[str, object],
         caller: Caller,
         repeat: Repeat,
-        traced: Accepting,
-    ) -> Accepted:
+        backend: Backend | None,
+        traceparent: str | None,
+        *,
+        is_previous_ours: bool,
+    ) -> Submission:
+        """A create that repeats no other, once it is valid, and its backend lets it in and has what it
+        names."""
         for name in _query(request):
             if name not in _QUERY_OF_CREATE:  # it would lie on disk, and it might be a key
                 shown = name if _PARAMETER.fullmatch(name) else "?"
@@ -131,30 +141,9 @@ class Responses:
                 )
         accept_store_false = self._settings.background.store_false == "accept"
         requests.validate(body, accept_store_false=accept_store_false)
-        accepted = await self._jobs.accept(
-            caller.tenant,
-            repeat,
-            body.get("previous_response_id"),
-            lambda is_ours: self._vetted(
-                request, body, caller, repeat, traced.traceparent, is_previous_ours=is_ours
-            ),
-        )
-        traced.accepted(accepted.response_id, name_shown(body.get("model")))
-        return accepted
-
-    async def _vetted(
-        self,
-        request: web.BaseRequest,
-        body: dict[str, object],
-        caller: Caller,
-        repeat: Repeat,
-        traceparent: str | None,
-        *,
-        is_previous_ours: bool,
-    ) -> Submission:
-        """A create that repeats no other, once its backend lets it in and has what it names."""
         webhook = webhooks.requested_url(body, self._settings.request_webhooks.metadata_key)
-        backend = self._chooser.of_model(body.get("model"))
+        if backend is None:
+            raise no_such_model(str(body.get("model")))
         await self._callers.vet(request, caller, backend)
         previous_id = body.get("previous_response_id")
         if isinstance(previous_id, str) and not is_previous_ours:
@@ -172,7 +161,7 @@ class Responses:
         return Submission(
             response_id=id_of(secrets.token_bytes(24)),
             tenant=caller.tenant,
-            backend=backend.name,
+            backend=backend,
             body=body,
             target=request.raw_path,
             stored_headers=stored,

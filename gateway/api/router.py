@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from enum import Enum, auto
 from urllib.parse import unquote
 
 from aiohttp import web
@@ -32,6 +33,15 @@ from gateway.wire.http.head import Head
 from gateway.wire.http.headers import set_own
 
 CONTRACT_PATH = "/openapi.json"
+
+
+class _Place(Enum):
+    """Paths on which the gateway itself answers."""
+
+    RESPONSES = auto()
+    RESPONSE = auto()
+    MODELS = auto()
+    CONTRACT = auto()
 
 
 class Router:
@@ -138,21 +148,31 @@ class Router:
         return response
 
     def _handler(self, head: Head) -> Handler:
-        path = head.path
         if is_websocket(head):
             return self._tunnel
-        if head.method == "GET" and self._merges_models:
-            if path == self._models_path:
-                return self._models
-            if path.startswith(f"{self._models_path}/"):
-                return self._model
-        if path == CONTRACT_PATH and head.method == "GET" and self._settings.openapi == "gateway":
-            return self._show_contract
-        if path == self._collection and head.method == "POST":
-            return self._responses.create
-        if path.startswith(f"{self._collection}/"):
-            return self._for_one(head.method, path[len(self._collection) + 1 :].split("/"))
+        match self._place(head.path), head.method:
+            case _Place.MODELS, "GET":
+                return self._models if head.path == self._models_path else self._model
+            case _Place.CONTRACT, "GET":
+                return self._show_contract
+            case _Place.RESPONSES, "POST":
+                return self._responses.create
+            case _Place.RESPONSE, method:
+                return self._for_one(method, head.path[len(self._collection) + 1 :].split("/"))
         return self._forward
+
+    def _place(self, path: str) -> _Place | None:
+        """What of ours is at a path, for some method; None if all of them go to a backend."""
+        if path == self._collection:
+            return _Place.RESPONSES
+        if path.startswith(f"{self._collection}/"):
+            first = path[len(self._collection) + 1 :].partition("/")[0]
+            return None if first in COMPUTING else _Place.RESPONSE
+        if path == self._models_path or path.startswith(f"{self._models_path}/"):
+            return _Place.MODELS if self._merges_models else None
+        if path == CONTRACT_PATH and self._settings.openapi == "gateway":
+            return _Place.CONTRACT
+        return None
 
     @property
     def _merges_models(self) -> bool:
@@ -160,12 +180,7 @@ class Router:
 
     def _is_ours(self, head: Head) -> bool:
         """Whether some method on the path of a request is answered here."""
-        path = head.path
-        if path.startswith(f"{self._collection}/"):
-            return path[len(self._collection) + 1 :].partition("/")[0] not in COMPUTING
-        if path == self._models_path or path.startswith(f"{self._models_path}/"):
-            return self._merges_models
-        return path == self._collection or (path == CONTRACT_PATH and self._settings.openapi == "gateway")
+        return self._place(head.path) is not None
 
     def _for_one(self, method: str, segments: list[str]) -> Handler:
         raw_id = segments[0]
@@ -175,7 +190,7 @@ class Router:
             ("POST", "cancel"): self._responses.cancel,
             ("GET", "input_items"): self._responses.input_items,
         }.get((method, *segments[1:]))
-        if found is None or not raw_id or raw_id in COMPUTING:
+        if found is None or not raw_id:
             return self._forward
         return self._responses.of_one(found, unquote(raw_id))
 

@@ -29,13 +29,13 @@ class Tap(Protocol):
 
     @property
     def may_change(self) -> bool:
-        """Whether other bytes may go on than came: their number is not known before."""
+        """Whether the answer's bytes may change, so that its length is not known before."""
 
     async def saw(self, chunk: bytes) -> bytes:
-        """What of it may go on now."""
+        """The bytes to pass on now."""
 
     async def ended(self) -> bytes:
-        """What was held back."""
+        """The bytes that were held back."""
 
 
 TapOf = Callable[[aiohttp.ClientResponse], Tap]

@@ -28,7 +28,7 @@ from gateway.wire.http.admission import is_handshake
 from gateway.wire.http.headers import to_client
 
 _HELD_BYTES: Final = 64 * 2**10
-"""Of one direction, while the other side takes nothing: up to twice that."""
+"""Bytes buffered per direction while the other side reads nothing: up to twice that."""
 
 _MAY_PASS = frozenset({401, 402, 408, 425, 429, 500, 502, 503, 504})
 """Answers to a handshake that do not say that there is no WebSocket. 403 does: uvicorn gives it for every
@@ -102,7 +102,7 @@ async def _joined(
 
 
 class _Bytes:
-    """In the place of a parser of aiohttp's: whatever comes is for whoever reads the stream."""
+    """Stands in for aiohttp's parser: feeds all bytes to a stream."""
 
     def __init__(self, protocol: BaseProtocol) -> None:
         self.stream = StreamReader(protocol, _HELD_BYTES, loop=asyncio.get_running_loop())

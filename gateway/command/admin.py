@@ -24,11 +24,11 @@ from gateway.config import ConfigError, load_server
 
 API = "/api/v1/"
 CHECK_S = 3.0
-"""For a health check."""
+"""Timeout of a health check, in seconds."""
 ANSWER_S = 15.0
-"""For anything that is looked at. The store may be slow when somebody looks."""
+"""Timeout of anything that is looked at, in seconds: the store may be slow just then."""
 ACT_S = 180.0
-"""For a change: ten thousand jobs may be ended by one."""
+"""Timeout of a change, in seconds: it may end ten thousand jobs."""
 
 _WHERE = "server.admin_token_file or server.admin_token_env, in the settings that this command reads"
 _WRONG_PORT = "is this the gateway's admin port (server.admin_port, --admin-port), and not the public one?"

@@ -155,6 +155,11 @@ class BackgroundSettings(Section):
         """Calls of a backend that one job may cost."""
         return self.attempts_max if self.recovery == "rerun_if_silent" else 1
 
+    @property
+    def handed_over_max(self) -> int:
+        """The same at a handover, where the call that is given up counts for nothing."""
+        return self.calls_max + (self.recovery == "rerun_if_silent")
+
 
 class StoreSettings(Section):
     """The database file; or the PostgreSQL database that several gateways share."""

@@ -9,7 +9,7 @@ import orjson
 
 from gateway.core import tiers
 from gateway.core.job import Idempotency, Job, NewJob, Status
-from gateway.wire import events, responses
+from gateway.wire import calls, events, responses
 from gateway.wire.conversation.items import as_list
 from gateway.wire.failures.blotting import name_shown
 from gateway.wire.item_ids import FIRST_INPUT, to_be_looked_up
@@ -44,9 +44,10 @@ def new_job(
         shows_output: The settings let readers see output that is not finished.
         tools: Those that the backend is told of, if it is not told of all.
     """
-    response = responses.accepted(body, response_id=response_id, created_at=now_ms // 1000, tools=tools)
-    first = [{"type": name, "response": response} for name in opening]
-    kept = {name: value for name, value in body.items() if name != "input"}
+    accepted = responses.accepted(body, response_id=response_id, created_at=now_ms // 1000, tools=tools)
+    response = orjson.dumps(accepted)
+    first = [{"type": name, "response": orjson.Fragment(response)} for name in opening]
+    kept = dict(body)
     if previous_id is not None:
         kept.pop("previous_response_id", None)
     return NewJob(
@@ -60,11 +61,11 @@ def new_job(
         priority=tiers.rank(body),
         created_at_ms=now_ms,
         deadline_ms=now_ms + int(deadline_s * 1000),
-        response=orjson.dumps(response),
-        request=orjson.dumps(kept),
-        input=orjson.dumps(body.get("input")),
+        response=response,
+        request=calls.request_bytes(kept),
+        input=calls.input_bytes(body),
         target=target,
-        headers=orjson.dumps(headers),
+        headers=calls.headers_bytes(headers),
         is_streamed=body.get("stream") is True,
         is_followable=shows_output or body.get("stream") is True,
         is_rerunnable=is_rerunnable(body if tools is None else {**body, "tools": list(tools)}),
@@ -95,7 +96,7 @@ def kept_turn(
         deadline_ms=now_ms,
         response=b"{}",
         request=b"{}",
-        input=orjson.dumps(body.get("input")),
+        input=calls.input_bytes(body),
         target="",
         headers=b"{}",
         is_streamed=False,

@@ -149,13 +149,15 @@ class Job:
     put_offs: int = 0
     is_unnamed: bool = False
 
-    def may_rerun(self, attempts_max: int) -> bool:
-        """Whether running it again from the start would go unnoticed, and is allowed once more."""
-        return self.is_rerunnable and not self.output_shown and self.attempt < attempts_max
-
     def ran_s(self, now_ms: int) -> float | None:
         """Seconds since it was first started; None if it never was."""
         return None if self.started_at_ms is None else (now_ms - self.started_at_ms) / 1000
+
+
+def may_run(attempt: int, attempts_max: int, *, is_rerunnable: bool, output_shown: bool) -> bool:
+    """Whether running a job from its start would go unnoticed, and is allowed once more. Both stores say the
+    same in SQL, where they claim jobs and find orphans."""
+    return not output_shown and (attempt == 0 or (is_rerunnable and attempt < attempts_max))
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,6 +58,7 @@ class Call:
         version: Of the body, from 0.
         lesson: What the refusal of the last one has taught.
         omitted: Families of tools of which the backend is not told.
+        is_limited_alone: See `Task`.
     """
 
     target: str
@@ -66,6 +67,7 @@ class Call:
     version: int
     lesson: str | None = None
     omitted: tuple[str, ...] = ()
+    is_limited_alone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +91,8 @@ class Finish:
     Attributes:
         speech: How the backend was talked to, with what its answer has shown, if it has answered.
         failed: How it failed, if that is what ended the run.
-        is_all: Nothing else was told of this response.
-        lacks_budget: A plain request would have been made anew, but for the budget.
+        is_all: It holds the only event of this response.
+        lacks_budget: A plain request was not retried, as the budget had no room.
     """
 
     outcome: Outcome
@@ -112,7 +114,7 @@ class Task:
         input: What the backend is to be told, in the form that a way to talk to it wants.
         target: Raw path and query that the client asked for.
         speech: How the backend is talked to, as far as is known.
-        patience: What the backend's jobs bear with.
+        patience: How long, and how often, the backend's jobs wait and retry.
         attempts_max: Calls that one job may cost.
         is_limited_alone: The backend knows the caller by a credential of their own, and may limit that one.
         is_credential_lost: The caller's credential went with an earlier process.
@@ -232,7 +234,8 @@ class JobMachine:
             return [*began, *self._finish(self._transcript.fail(broken, now))]
         version, self._calls = self._calls, self._calls + 1
         target = self._speech.target(task.target)
-        return [*began, Call(target, self._sent, self._speech, version, lesson, self._omitted)]
+        alone = task.is_limited_alone
+        return [*began, Call(target, self._sent, self._speech, version, lesson, self._omitted, alone)]
 
     def _call_again(self, speech: Speech, now: Moment, lesson: str | None = None) -> list[Command]:
         self._speech = speech
@@ -276,7 +279,7 @@ class JobMachine:
             return self._call_again(found[1], now, lesson=found[0])
         rest: list[Command] = []
         if failed is not None and failed.reason is Reason.PUT_OFF and failed is not item:
-            is_callers = task.is_limited_alone and failed.failure["code"] == "rate_limit_exceeded"
+            is_callers = retry.is_callers_limit(failed.failure, is_limited_alone=task.is_limited_alone)
             failed = replace(failed, is_callers=is_callers)
             if task.job.is_background and not is_callers:
                 rest = [Rest(failed.retry_after_s)]
@@ -289,13 +292,12 @@ class JobMachine:
         return [*rest, *self._finish(outcome, failed=failed, lacks_budget=lacks_budget)]
 
     def _refusal(self, broken: Broken, item: Answer) -> bytes | None:
-        """The words of a refusal by which a call may have ended that has done no work. An error event in a
-        stream that has not begun is one like that of an HTTP answer."""
-        if self.has_output or broken.output or self._calls >= refusal.CALLS_MAX:
+        """The backend's words, if it refused the call before it did any work; else None."""
+        if self.has_output or broken.output:
             return None
         if not isinstance(item, UpstreamFailed):
-            return orjson.dumps(broken.error)
-        return item.said if item.status in refusal.STATUSES and item.said else None
+            return orjson.dumps(broken.error) if refusal.may_teach(None, self._calls) else None
+        return item.said if item.said and refusal.may_teach(item.status, self._calls) else None
 
     def _again(self, reason: Reason, failed: UpstreamFailed | None, now: Moment) -> Again | None:
         task, job = self._task, self._task.job

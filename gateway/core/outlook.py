@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from gateway.core.job import may_run
+
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
@@ -169,13 +171,13 @@ def if_the_gateway_dies(job: Subject, around: Around) -> Outlook:
         if around.is_credential_held
         else ""
     )
-    may_run = not job.output_shown and (
-        job.attempt == 0 or (job.is_rerunnable and job.attempt < around.attempts_max)
+    runs = may_run(
+        job.attempt, around.attempts_max, is_rerunnable=job.is_rerunnable, output_shown=job.output_shown
     )
-    if may_run and not job.is_owned:
+    if runs and not job.is_owned:
         then = "another gateway runs it" if around.is_shared else "runs after the restart"
         return Outlook("waits_again", f"It keeps its place in the queue, and {then}.{caveat}")
-    if may_run:
+    if runs:
         nth = f"attempt {job.attempt + 1} of {around.attempts_max}"
         again = (
             "Another gateway runs it again from its start, within seconds"

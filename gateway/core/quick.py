@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from gateway.core.call import Begun
+from gateway.core.reason import Reason
 from gateway.wire.http.messages import Pairs
 
 
@@ -41,8 +42,8 @@ class Listener(Protocol):
             begun: What came of it; None if the call may be made as if it had not been.
         """
 
-    def cut(self, reason: str) -> None:
-        """The answer had begun, and broke off: `cut` or `timeout`."""
+    def cut(self, reason: Reason) -> None:
+        """The answer had begun, and broke off: `CUT` or `TIMEOUT`."""
 
 
 class QuickCall(Protocol):

@@ -6,12 +6,22 @@ from collections.abc import Callable
 
 from gateway.wire.speech import Speech
 
-CALLS_MAX = 6
+_CALLS_MAX = 6
 """Calls that one run may cost. Each but the last teaches one thing, and is refused before any work is done.
 No conversation was seen to break more than three rules of one server."""
 
-STATUSES = frozenset({400, 404, 409, 415, 422, 500})
+_STATUSES = frozenset({400, 404, 409, 415, 422, 500})
 """llama.cpp says 500 of a conversation that its template does not take."""
+
+
+def may_teach(status: int | None, calls: int) -> bool:
+    """Whether an answer may be a refusal that says how the call should have been made.
+
+    Args:
+        status: None for an error event at the start of a stream, which counts like an HTTP error.
+        calls: Number of calls so far.
+    """
+    return (status is None or status in _STATUSES) and calls < _CALLS_MAX
 
 
 def lesson(

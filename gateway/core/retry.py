@@ -11,10 +11,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol, assert_never
 
-from gateway.core.job import Job
+from gateway.core.job import Job, may_run
 from gateway.core.reason import Kind, Reason
 from gateway.core.upstream import UpstreamFailed
-from gateway.wire.failures import ToldFailure
+from gateway.wire.failures import Failure, ToldFailure
 
 STATUSES = {
     408: Reason.ERROR,  # RFC 9110: "may repeat the request"; both official SDKs do
@@ -59,20 +59,20 @@ _LAST_WORDS = frozenset(
 
 _DOUBLINGS_MAX = 30
 _EARLIEST, _LATEST = 0.9, 1.05
-"""Of a wait that the backend asked for: who was sent away together must not come back so. Until a job whose
-time has come is claimed and called takes a moment more; with that, too, it should be within a tenth."""
+"""Range of a retry's wait, as a share of the wait that the backend asked for: jobs that were put off together
+come back spread out. Claiming a job takes a moment more, and the sum should stay within 10 %."""
 
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """What one backend may cost its jobs.
+    """How often, and how long, the jobs of one backend wait and retry.
 
     Attributes:
         down_wait_s: Longest wait for a backend that cannot be reached.
-        put_offs_max: How often one job lets itself be sent away.
-        put_off_first_s: Wait where the backend does not say how long; it doubles each time.
-        put_off_max_s: Longest wait, whatever the backend says.
-        backoff_first_s, backoff_max_s: Before anything else is tried again.
+        put_offs_max: How often one job waits after it was put off (429, 503 …) before it fails.
+        put_off_first_s: First such wait if the backend does not say how long; it doubles each time.
+        put_off_max_s: Longest such wait, whatever the backend says.
+        backoff_first_s, backoff_max_s: Longest pause before the first other retry, and before any.
     """
 
     down_wait_s: float
@@ -106,8 +106,8 @@ class Patience:
 
 
 class Moment(Protocol):
-    """What a decision depends on besides the job. It is looked at when there is one to be made: most of what
-    a backend sends decides nothing."""
+    """Time, dice and budget, for the decisions that need them. They are read only then: most of what a
+    backend sends needs no decision."""
 
     @property
     def now_ms(self) -> int:
@@ -174,11 +174,16 @@ def reason_of(told: ToldFailure) -> Reason | None:
     return STATUSES.get(told.status)
 
 
-def anew(reason: Reason, job: Job) -> Again | None:
-    """What to do with a plain request that has failed before its client had a byte; None: it fails.
+def is_callers_limit(failure: Failure, *, is_limited_alone: bool) -> bool:
+    """Whether a backend that has no time has none for this caller only, by a rate limit of their own."""
+    return is_limited_alone and failure["code"] == "rate_limit_exceeded"
 
-    It goes now or, if the budget has no room, not at all. Who has waited for the whole of a timeout does not
-    wait for another one.
+
+def anew(reason: Reason, job: Job) -> Again | None:
+    """The retry of a plain request that failed before its client had a byte; None: it fails.
+
+    It is made at once or, if the budget has no room, not at all. A request that timed out is not retried: its
+    client has waited for long enough.
     """
     if reason not in (Reason.CUT, Reason.CLOSED_EARLY) or job.is_streamed or job.attempt > 1:
         return None
@@ -213,7 +218,9 @@ def again(
             if failed is not None and job.put_offs < patience.put_offs_max:
                 decided = _put_off(failed, job, patience, now.roll)
         case Kind.BROKEN_OFF:
-            if job.may_rerun(attempts_max):
+            if may_run(
+                job.attempt, attempts_max, is_rerunnable=job.is_rerunnable, output_shown=job.output_shown
+            ):
                 after_s = max(patience.backoff_s(job.attempt, now.roll), now.retry_in_s)
                 decided = Again(reason, after_s, is_attempt=True)
         case Kind.LAST_WORD:
@@ -238,5 +245,5 @@ def _put_off(failed: UpstreamFailed, job: Job, patience: Patience, roll: float) 
 
 
 def rest_s(wait_s: float) -> float:
-    """How long nobody goes where a job was sent away for `wait_s`: until the first of them may come back."""
+    """How long other jobs stay away after one was put off for `wait_s`: until the first retry may be due."""
     return wait_s * _EARLIEST

@@ -84,7 +84,7 @@ FOREGROUND = ("response.created", "response.in_progress")
 """The events before output, in the order in which both official clients want them."""
 
 _LOOSE_BYTES_MAX = 256 * 2**10
-"""Of a text in many pieces; then they are put together, and a long one on the shelf."""
+"""Bytes by which the output in memory may grow; then texts are joined, and long ones go to the shelf."""
 
 
 _CLOSED_EARLY = Broken(

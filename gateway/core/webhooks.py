@@ -86,7 +86,7 @@ def owner_of(lane: str) -> str:
 
 
 class Verdict(Enum):
-    """What follows from an attempt."""
+    """What an attempt says about the event, and about the receiver."""
 
     TAKEN = auto()
     AGAIN = auto()
@@ -146,8 +146,8 @@ class Schedule:
 
 _STRIKES = {Verdict.AGAIN: 1, Verdict.DOWN: 10}
 _STRIKES_MAX = 30
-"""After three failures of its own in a row a receiver is taken to be down; also after thirty events in a
-row that it would not have: whoever refuses so many refuses all."""
+"""Strikes at which a receiver counts as down: after 3 failures of its own in a row, or after 30 events in a
+row that it refused, as a receiver that refuses so many refuses all."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,7 +102,7 @@ class Actions:
             return Submission(
                 response_id=id_of(secrets.token_bytes(24)),
                 tenant=tenant,
-                backend=details.backend,
+                backend=backend,
                 body=body,
                 target=call.target,
                 stored_headers=calls.headers_of(call.headers),

@@ -24,7 +24,7 @@ from gateway.wire.errors import Refusal, invalid
 
 _BULK_MAX = 10_000
 _AT_ONCE = 8
-"""Endings under way together: they share commits, and each may hold all events of a job in memory."""
+"""Endings at a time: they share commits, and each may hold all events of a job in memory."""
 _PREVIEW_S = 120.0
 _TOKEN = re.compile(r"([0-9]{15})-[A-Za-z0-9_-]{22}", re.ASCII)
 """Until when it is good, in Unix milliseconds, and a secret: in the order of their ends."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from gateway.config import BackgroundSettings
-from gateway.core.call import Backends, Controls
+from gateway.core.backends import Backends, Controls
 from gateway.core.outlook import Around
 from gateway.engine.orders import PAUSE, Orders
 from gateway.engine.runner import Runner
@@ -19,7 +19,7 @@ _STORABLE = frozenset({"ok", "nearly_full", "taken_away"})
 
 @dataclass(frozen=True, slots=True)
 class Circumstances:
-    """Where all that is known.
+    """Looks up the facts that a job's outlook depends on.
 
     Attributes:
         is_in_memory_only: Whether a job's credential would be lost with the process.

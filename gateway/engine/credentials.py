@@ -1,7 +1,7 @@
 """The callers' credentials and private headers, for as long as their jobs need them.
 
 On disk they are sealed, or not at all. Without a key for that they are in memory only, and are lost with the
-process.
+process. Where another gateway may end the job, and tells nobody of it, they are not in memory either.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from gateway.core.job import Job, NewJob, Sealed
 from gateway.engine.sealing import Sealer, Unsealable, missing
-from gateway.store.port import JobStore
+from gateway.store.port import Sealing
 from gateway.wire import calls
 from gateway.wire.http.head import Credential
 
@@ -35,24 +35,24 @@ class Credentials:
     """Kept from acceptance to the end of the job.
 
     Args:
-        are_shared: Another gateway may run a job: what is in memory only would be missing there.
+        are_shared: Another gateway may run a job, and end it.
     """
 
     def __init__(self, sealer: Sealer | None, *, are_shared: bool = False) -> None:
         self._sealer = sealer
         self._are_shared = are_shared
-        self._held: dict[str, tuple[int, CallerHeaders]] = {}  # with the deadline, in the order of acceptance
+        self._held: dict[str, CallerHeaders] = {}
 
     def keep(self, job: NewJob, headers: CallerHeaders, *, may_seal: bool) -> Sealed | None:
-        """What to store with the job; None: they are held in memory.
+        """What to store with the job; None: they are held in memory, if they may be.
 
         Args:
             may_seal: False where the call is made with a key of the gateway's own: it needs none of these.
         """
         must_seal = self._are_shared and bool(headers.others)
         if self._sealer is None or not (may_seal or must_seal):
-            self._forget_the_late(job.created_at_ms)
-            self._held[job.id] = job.deadline_ms, headers
+            if not self._are_shared:
+                self._held[job.id] = headers
             return None
         own = headers.credential
         text = calls.private_bytes((own.name, own.value) if own else None, headers.others)
@@ -65,8 +65,7 @@ class Credentials:
             Unsealable: They are there, and cannot be read.
         """
         if sealed is None:
-            held = self._held.get(job.id)
-            return None if held is None else held[1]
+            return self._held.get(job.id)
         if self._sealer is None:
             raise Unsealable(missing(sealed.key_id))
         own, others = calls.private_of(self._sealer.open(sealed, owner=job.id, tenant=job.tenant))
@@ -75,18 +74,13 @@ class Credentials:
     def is_in_memory_only(self, response_id: str) -> bool:
         """Whether a credential of its caller would be lost with the process."""
         held = self._held.get(response_id)
-        return held is not None and held[1].credential is not None
+        return held is not None and held.credential is not None
 
     def forget(self, response_id: str) -> None:
         """The store forgets by itself what is sealed."""
         self._held.pop(response_id, None)
 
-    def _forget_the_late(self, now_ms: int) -> None:
-        """Jobs past their deadline have ended, be it at another gateway, which does not tell us."""
-        while self._held and next(iter(self._held.values()))[0] <= now_ms:
-            del self._held[next(iter(self._held))]
-
-    async def take_stock(self, store: JobStore, *, may_fail_jobs: bool) -> None:
+    async def take_stock(self, store: Sealing, *, may_fail_jobs: bool) -> None:
         """At a start: whether what was sealed can be opened. Raises: SealingKeyMissing."""
         known = self._sealer.key_ids if self._sealer is not None else ()
         lost = {key: jobs for key, jobs in (await store.sealing_keys()).items() if key not in known}

@@ -34,18 +34,18 @@ from gateway.engine.clock import Clock
 from gateway.observe import Observer, line
 from gateway.store.bells import OUTBOX
 from gateway.store.outbox import GivenUp, LaneBacklog
-from gateway.store.port import JobStore
+from gateway.store.port import Telling
 
 _LOOK_S = 5.0
-"""Between two looks for what is due, at most: for a bell that was lost. One rings when a job ends; an attempt
-that ends makes room; and each look says when the next event is due."""
+"""Longest time between two looks for due events, in seconds, in case a bell was lost. Normally one comes
+sooner: when a job ends, when an attempt ends, or at the time that the last look has named."""
 
 _LEASE_MS = 60_000
-"""Beyond the time that an attempt may take: for storing its result."""
+"""Milliseconds by which a delivery's lease outlasts the timeout of the attempt: time to store the result."""
 
 _TIDY_MS = 60_000
 _AGAIN_S = 1.0
-"""After the store could not write."""
+"""Seconds before another try when the store could not write."""
 
 
 class Deliveries:
@@ -57,7 +57,7 @@ class Deliveries:
 
     def __init__(
         self,
-        store: JobStore,
+        store: Telling,
         sender: Sender,
         clock: Clock,
         settings: Settings,

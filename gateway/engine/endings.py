@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Protocol
 
 from gateway.config import BackgroundSettings
-from gateway.core.job import Claim, ClaimLost, Outcome, StoreUnavailable
+from gateway.core.job import Claim, ClaimLost, Job, Outcome, Status, StoreUnavailable
 from gateway.core.reason import Reason
 from gateway.core.retry import Now
 from gateway.core.transcript import Abandoned, Stop, Transcript, Unreadable
@@ -27,28 +28,48 @@ from gateway.store.port import JobStore
 
 _REPLAY_INLINE_BYTES_MAX = 256 * 2**10
 """A longer log is parsed on a thread: it would hold up every stream of the process."""
+_WAIT_MAX_S = 60
+"""Longest wait, in seconds, before another try at an ending that a defect has made fail."""
 
+DEFECT = Abandoned("The gateway failed while it ran or ended this response.", Reason.DEFECT)
 _DAMAGED = Abandoned(
     "The stored events of this response are damaged: its output is not known, and they are kept as they are.",
     Reason.EVENTS_UNREADABLE,
 )
 
 
-_DEFECT = Abandoned("The gateway failed while it ended this response.", Reason.DEFECT)
-
-
 class LiveRun(Protocol):
-    """A run of this process, as far as its end goes."""
+    """A run of this process, as the gate sees it."""
+
+    @property
+    def work(self) -> Claim:
+        """Its claim."""
 
     async def flush(self) -> None:
         """Commit what it has received. Raises: StoreUnavailable; then it goes on."""
 
     async def stop(self, stop: Stop) -> bool:
-        """End it. False if that is not in its power (any more): its claim is gone, or it ends by itself.
+        """End it. False if it cannot: its claim is lost, or it is ending by itself.
 
         Raises:
             ClaimLost, StoreUnavailable: It is over, and its job has not ended.
         """
+
+
+@dataclass(frozen=True, slots=True)
+class Owed:
+    """An ending that could not be stored.
+
+    Attributes:
+        claim: The claim it was to be stored by. If the job has a later epoch, its ending is no longer owed.
+        defects: How many tries a defect has made fail; failures of the store do not count.
+        due_ms: Earliest time of the next try, in Unix milliseconds.
+    """
+
+    claim: Claim
+    stop: Stop
+    defects: int
+    due_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +78,7 @@ class Endings:
 
     Attributes:
         runs: Those of this process.
-        owed: Jobs whose run is over and whose ending could not be stored, with the ending they should get.
+        owed: By job. Written by `owe`; whoever looks for jobs to end leaves these out.
     """
 
     store: JobStore
@@ -68,7 +89,7 @@ class Endings:
     observer: Observer
     outputs: Outputs
     runs: dict[str, LiveRun]
-    owed: dict[str, Stop]
+    owed: dict[str, Owed]
 
     async def commit(self, claim: Claim, outcome: Outcome) -> None:
         """Store an ending, and tell everybody: the one way out.
@@ -79,13 +100,18 @@ class Endings:
         now_ms = self.clock.now_ms()
         expires_at_ms = now_ms + int(self.settings.retention_s * 1000)
         await self.store.finish(claim, outcome, now_ms=now_ms, expires_at_ms=expires_at_ms)
-        job, count = claim.job, outcome.event_count
+        self.observer.events.inc(outcome.event_count)
+        self.followers.committed(
+            claim.id, outcome.first_seq, outcome.event_count, outcome.events, is_end=True
+        )
+        self._ended(claim.job, outcome.status, outcome.code, outcome.reason, now_ms)
+
+    def _ended(self, job: Job, status: Status, code: str | None, reason: Reason, now_ms: int) -> None:
+        """Tell of an end, the one by a delete as well."""
         self.credentials.forget(job.id)
-        self.observer.events.inc(count)
-        self.followers.committed(job.id, outcome.first_seq, count, outcome.events, is_end=True)
-        ran_s = job.ran_s(now_ms)
+        self.owed.pop(job.id, None)
         self.observer.job_finished(
-            job.id, job.backend, outcome.status, outcome.code, outcome.reason, ran_s, tenant=job.tenant
+            job.id, job.backend, status, code, reason, job.ran_s(now_ms), tenant=job.tenant
         )
 
     async def end(self, response_id: str, stop: Stop) -> bool:
@@ -106,7 +132,7 @@ class Endings:
             except ClaimLost:
                 return False
             except Exception:  # its run is over, so nobody else would end it
-                self.owed[response_id] = stop
+                self.owe(run.work, stop)
                 raise
         claim = await self.store.take_over(response_id)
         if claim is None:
@@ -114,16 +140,29 @@ class Endings:
         return await self.end_claimed(claim, stop)
 
     async def end_claimed(self, claim: Claim, stop: Stop) -> bool:
-        """End a job that is ours alone already, and has no run."""
+        """End a job that this process has taken over, and that has no run."""
+        owed = self.owed.get(claim.id)
         try:
-            async with self.outputs.reading(await self.store.events_bytes(claim.id)):
-                await self.commit(claim, await self._replayed(claim, stop))
+            if owed is not None and owed.defects:
+                await self.commit(claim, self._bare(claim, DEFECT))
+            else:
+                async with self.outputs.reading(await self.store.events_bytes(claim.id)):
+                    await self.commit(claim, await self._replayed(claim, stop))
         except ClaimLost:
             return False
-        except Exception:  # the store's failure, or a defect: it is nobody else's to end now
-            self.owed[claim.id] = stop
+        except Exception as error:  # the store's failure, or a defect: it is nobody else's to end now
+            self.owe(claim, stop, is_defect=not isinstance(error, StoreUnavailable))
             raise
         return True
+
+    def owe(self, claim: Claim, stop: Stop, *, is_defect: bool = False) -> None:
+        """Note an ending that could not be stored; `settle` makes it. After a defect, the next try is one
+        without the events; if that fails so as well, it is made less and less often."""
+        owed = self.owed.get(claim.id)
+        defects = (owed.defects if owed is not None else 0) + is_defect
+        wait_s = min(2 ** (defects - 2), _WAIT_MAX_S) if defects > 1 else 0
+        claim = Claim(claim.job)  # of a run's, the input and the turns are not needed any more
+        self.owed[claim.id] = Owed(claim, stop, defects, self.clock.now_ms() + wait_s * 1000)
 
     async def delete(self, response_id: str, tenant: bytes) -> bool:
         """Make a job vanish; if it runs, the backend is told to stop. False if it is gone already."""
@@ -131,30 +170,39 @@ class Endings:
         return await asyncio.shield(self._delete(response_id, tenant))
 
     async def _delete(self, response_id: str, tenant: bytes) -> bool:
-        if not await self.store.delete(response_id, tenant, now_ms=self.clock.now_ms()):
+        now_ms = self.clock.now_ms()
+        deleted = await self.store.delete(response_id, tenant, now_ms=now_ms)
+        if deleted is None:
             return False
-        self.credentials.forget(response_id)
         self.followers.gone(response_id)
+        if (job := deleted.ended) is not None:  # by the store alone: there is nothing to be kept of it
+            self._ended(job, job.status, None, Reason.CANCELLED, now_ms)
         self.observer.job_deleted(response_id)
         return True
 
     async def settle(self) -> None:
         """Give jobs the endings that could not be stored before. Raises: StoreUnavailable."""
-        for response_id in list(self.owed):
-            stop = self.owed.pop(response_id)  # before the call, which may note it anew
-            try:
-                await self.try_to_end(response_id, stop)
-            except StoreUnavailable:
-                self.owed.setdefault(response_id, stop)
-                raise
+        now_ms = self.clock.now_ms()
+        for response_id, owed in list(self.owed.items()):
+            if owed.due_ms > now_ms:
+                continue
+            # Anew: a write of its run may have come after all, and whoever has it now may be well.
+            job = await self.store.find(response_id, owed.claim.job.tenant, now_ms=now_ms)
+            if job is not None and not job.status.is_terminal and job.epoch <= owed.claim.epoch:
+                await self._tried(response_id, self.end_claimed(Claim(job), owed.stop))
+            elif self.owed.get(response_id) is owed:
+                del self.owed[response_id]
 
     async def try_to_end(self, response_id: str, stop: Stop) -> bool:
         """The same as `end`. A defect that one job brings to light must not keep others from their ends."""
+        return await self._tried(response_id, self.end(response_id, stop))
+
+    async def _tried(self, response_id: str, ending: Awaitable[bool]) -> bool:
         try:
-            return await self.end(response_id, stop)
+            return await ending
         except StoreUnavailable:
             raise
-        except Exception:  # see above: it is logged, and the others go on
+        except Exception:  # it is logged, and the others go on
             line("defect", level=logging.ERROR, id=response_id, exc_info=True)
             return False
 
@@ -165,7 +213,7 @@ class Endings:
         return self._outcome(claim, stored, stop)
 
     def _outcome(self, claim: Claim, stored: list[bytes], stop: Stop) -> Outcome:
-        """Takes what is stored out of its list: it is not in memory any more when the ending is made."""
+        """Takes the stored events out of the list, so that they are freed before the ending is made."""
         bytes_max = self.settings.events_bytes_max
         with closing(self.outputs.shelf()) as shelf:
             now = Now(self.clock.now_ms())
@@ -175,7 +223,11 @@ class Endings:
                 )
                 return transcript.stop(stop, now)
             except Exception as error:
-                # Whoever asked, it has to end all the same, or it would be asked for ever.
+                # The job must end all the same, or its ending would be tried for ever.
                 line("defect", level=logging.ERROR, id=claim.id, exc_info=True)
-                last_word = _DAMAGED if isinstance(error, Unreadable) else _DEFECT
-                return Transcript(claim.job, events_bytes_max=bytes_max).stop(last_word, now)
+                return self._bare(claim, _DAMAGED if isinstance(error, Unreadable) else DEFECT)
+
+    def _bare(self, claim: Claim, stop: Stop) -> Outcome:
+        """An ending without the events that are stored: they are kept, and not looked at."""
+        transcript = Transcript(claim.job, events_bytes_max=self.settings.events_bytes_max)
+        return transcript.stop(stop, Now(self.clock.now_ms()))

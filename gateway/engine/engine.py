@@ -7,8 +7,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from gateway.config import Settings
-from gateway.core.call import Backends, Controls
-from gateway.core.job import Status
+from gateway.core.backends import Backends, Controls
 from gateway.core.tiers import OTHERS, TiersAllowed
 from gateway.core.webhooks import Sender
 from gateway.engine.actions import Actions
@@ -19,6 +18,7 @@ from gateway.engine.deliveries import Deliveries
 from gateway.engine.endings import Endings
 from gateway.engine.followers import Followers
 from gateway.engine.foreground import Foreground
+from gateway.engine.gauges import Gauges
 from gateway.engine.handover import Lease, hand_over
 from gateway.engine.intake import Intake
 from gateway.engine.jobs import Jobs
@@ -32,8 +32,7 @@ from gateway.engine.sealing import Sealer
 from gateway.engine.silence import Silence
 from gateway.engine.sweeper import Sweeper
 from gateway.engine.thoughts import Thoughts
-from gateway.observe import Load, Observer
-from gateway.store.insight import Backlog, WaitingJobs
+from gateway.observe import Observer
 from gateway.store.port import JobStore
 from gateway.wire.dialects import Dialect
 
@@ -47,6 +46,7 @@ class Engine:
         foreground: Plain requests to a backend for which the gateway has to speak.
         deliveries: Who is told of ends.
         receivers: How it is with them.
+        gauges: What the metrics show of all this.
         ids: Of responses.
 
     Args:
@@ -79,7 +79,7 @@ class Engine:
             Sealer(keys) if keys else None, are_shared=settings.store.is_shared
         )
         intake = Intake(clock, background, observer)
-        self._outputs = outputs = Outputs(background.output_total_bytes_max, settings.store.scratch)
+        outputs = Outputs(background.output_total_bytes_max, settings.store.scratch)
         self._silence = silence = Silence(background.silent_after_s, observer)
         self.followers = followers = Followers(store, clock, settings.stream, observer)
         self._endings = endings = Endings(
@@ -113,7 +113,8 @@ class Engine:
             clock, background, thoughts, observer, outputs, head_wait_s=settings.stream.heartbeat_s
         )
         self.deliveries = Deliveries(store, sender, clock, settings, observer, fingerprint)
-        self.receivers = Receivers(store, clock, settings, observer)
+        self.receivers = receivers = Receivers(store, clock, settings, observer)
+        self.gauges = Gauges(store, backends, runner, receivers, outputs, clock, observer)
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self, *others: Coroutine[Any, Any, None]) -> asyncio.Event:
@@ -165,7 +166,7 @@ class Engine:
             lambda: self.jobs.is_draining,
         )
         return (
-            Overviews(circumstances, self._clock, self._observer, self._reasons),
+            Overviews(circumstances, self._clock, self._observer, self.gauges.reasons),
             Operators(circumstances, self.followers, self._clock, self._observer),
             Actions(circumstances, self._endings, self.jobs),
             orders,
@@ -188,59 +189,3 @@ class Engine:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
-
-    async def answers(self) -> None:
-        """Raises, if the store does not answer."""
-        await self._store.overdue(now_ms=self._clock.now_ms(), limit=1)
-
-    async def measure(self) -> None:
-        """Bring the gauges up to date; those of the store at one replica only, or a sum counts twice.
-
-        Raises, if the store does not answer.
-        """
-        now_ms = self._clock.now_ms()
-        backlog = None
-        if self._store.is_first:
-            backlog = await self._measure_store(now_ms)
-        else:
-            await self.answers()
-            self._observer.store_is_measured_elsewhere()
-        self._observer.output_bytes.set(self._outputs.total)
-        self._observer.output_waiting.set(self._outputs.waiting)
-        waiting = {} if backlog is None else backlog.waiting
-        self._observer.backends_measured(
-            Load(
-                name,
-                None if backlog is None else self._reasons(name, waiting.get(name)),
-                self._oldest_s(waiting.get(name), now_ms),
-                self._runner.count(name),
-                self._backends.slots(name) if name in self._backends.names else 0,
-            )
-            for name in {*self._backends.names, *waiting}
-        )
-
-    async def _measure_store(self, now_ms: int) -> Backlog:
-        backlog, sizes, _ = await asyncio.gather(
-            self._store.insight.backlog(now_ms=now_ms, barred=self._runner.barred(now_ms)),
-            self._store.sizes(),
-            self.receivers.measure(),
-        )
-        oldest_ms = backlog.oldest_queued_ms
-        self._observer.store_measured(
-            {status.value: backlog.by_status[status] for status in Status},
-            0 if oldest_ms is None else (now_ms - oldest_ms) / 1000,
-            sizes,
-        )
-        return backlog
-
-    def _reasons(self, backend: str, waiting: WaitingJobs | None) -> dict[str, int]:
-        """What jobs wait for there. Whoever waits for nothing else waits for a slot, or for the backend."""
-        if waiting is None:
-            return {}
-        rest = waiting.count - waiting.put_off - sum(waiting.barred.values())
-        halted = self._backends.halted(backend) if backend in self._backends.names else "removed"
-        return {"retry": waiting.put_off, **waiting.barred, halted or "slot": max(0, rest)}
-
-    @staticmethod
-    def _oldest_s(waiting: WaitingJobs | None, now_ms: int) -> float:
-        return 0 if waiting is None else max(0, now_ms - waiting.oldest_ms) / 1000

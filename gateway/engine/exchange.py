@@ -7,7 +7,8 @@ import time
 from collections.abc import AsyncGenerator
 from typing import Protocol, assert_never
 
-from gateway.core.call import Backend, BackendCall
+from gateway.core.backends import Backend
+from gateway.core.call import BackendCall
 from gateway.core.job import Job
 from gateway.core.machine import Call, Command, Finish, Input, JobMachine, Rest, Rewind, Started
 from gateway.core.retry import Again
@@ -158,6 +159,7 @@ class Exchange:
                 is_background=self._job.is_background,
                 is_again=self._is_again,
                 version=call.version,
+                is_limited_alone=call.is_limited_alone,
                 taker=None if self._log is None else self,
             )
         )

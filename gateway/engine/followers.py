@@ -21,14 +21,14 @@ from gateway.engine.refusals import refusal_of
 from gateway.engine.tails import Tails
 from gateway.observe import Observer
 from gateway.store.bells import response, wanted
-from gateway.store.port import JobStore, Page
+from gateway.store.port import Page, Reading
 from gateway.wire.errors import Fault, Refusal
 from gateway.wire.sse import KEEP_ALIVE
 
 _EXPECTED_S = 1.0
-"""From a create to its reader, at most."""
+"""Longest time, in seconds, for which a new response is watched before its creator begins to read it."""
 _EARLY_S = 0.01
-"""A timer may go off that much too early."""
+"""Seconds by which a timer may go off early."""
 
 Sink = Callable[[bytes], bool]
 """Takes whole events now, or says that it can't."""
@@ -120,7 +120,7 @@ class _Watched:
 class Followers:
     """Everybody who reads a stream, by response."""
 
-    def __init__(self, store: JobStore, clock: Clock, settings: StreamSettings, observer: Observer) -> None:
+    def __init__(self, store: Reading, clock: Clock, settings: StreamSettings, observer: Observer) -> None:
         self._store = store
         self._clock = clock
         self._settings = settings
@@ -128,14 +128,14 @@ class Followers:
         self._watched: dict[str, _Watched] = {}
         self._tails = Tails(each_bytes_max=settings.tail_bytes_max, all_bytes_max=settings.tails_bytes_max)
         self._of_tenant: Counter[bytes] = Counter()
-        self._arrivals: dict[str, asyncio.Event] = {}
+        self._arrivals: dict[str, Callable[[], None]] = {}
         self._count = 0
         self._is_closed = False
 
     # -- for whoever writes
 
     def is_watched(self, response_id: str) -> bool:
-        """Whether somebody waits for its events, here or at another replica."""
+        """Whether somebody waits for its events, here or at another gateway."""
         return response_id in self._watched or self._store.bells.is_wanted(response_id)
 
     def watching(self, response_id: str) -> list[Watching]:
@@ -148,17 +148,17 @@ class Followers:
         return sorted(found, key=lambda each: each.since_ms)
 
     @contextmanager
-    def arrivals(self, response_id: str) -> Iterator[asyncio.Event]:
-        """An event that is set when a reader comes: what was not yet committed is wanted now."""
-        event = self._arrivals[response_id] = asyncio.Event()
+    def arrivals(self, response_id: str, wake: Callable[[], None]) -> Iterator[None]:
+        """Within the block, call `wake` when a reader comes: it wants what is not yet committed."""
+        self._arrivals[response_id] = wake
         try:
-            with self._store.bells.listen(event.set, wanted(response_id)):
-                yield event
+            with self._store.bells.listen(wake, wanted(response_id)):
+                yield
         finally:
             del self._arrivals[response_id]
 
     def expect(self, job: NewJob) -> None:
-        """A response is about to be stored, and its maker reads it next: what is written waits for that."""
+        """Watch a response that is about to be stored, and keep its events: its creator reads them next."""
         watched = self._watched[job.id] = _Watched(expected=job.tenant)
         asyncio.get_running_loop().call_later(_EXPECTED_S, self._unwatch, job.id, watched)
 
@@ -328,7 +328,7 @@ class Followers:
         self._count += 1
         self._observer.followers.set(self._count)
         if arrival := self._arrivals.get(response_id):
-            arrival.set()
+            arrival()
         try:
             yield watched
         finally:
@@ -361,6 +361,6 @@ async def _rang(bell: asyncio.Event, seconds: float | None) -> bool:
 
 
 def _until_next(look_s: float) -> float:
-    """Until the next look. All look at the same moments: so a store can read for all of them together."""
+    """Seconds to the next poll. All followers poll at the same moments: the store reads for all at once."""
     left_s = look_s - asyncio.get_running_loop().time() % look_s
     return left_s if left_s > _EARLY_S else left_s + look_s

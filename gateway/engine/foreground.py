@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from gateway import loop
 from gateway.config import BackgroundSettings
 from gateway.core.acceptance import foreground_job
-from gateway.core.call import Backend
+from gateway.core.backends import Backend
 from gateway.core.job import Outcome
 from gateway.core.machine import ClientWaits, Finish, JobMachine, Rewind, Task
 from gateway.core.retry import Again
@@ -70,8 +70,8 @@ class Foreground:
     """Runs plain requests; each lives as long as its client waits.
 
     Args:
-        head_wait_s: Longest that a stream waits for what decides with which status the client is answered.
-            Then it begins without, and ends with the error, if there is one.
+        head_wait_s: Longest wait of a stream for its status. Then it begins with 200, and a later error is
+            its last event.
     """
 
     def __init__(
@@ -107,8 +107,8 @@ class Foreground:
                 yield command.outcome.events if isinstance(command, Finish) else command.events
 
     async def _commands(self, plain: PlainCreate, backend: Backend) -> AsyncGenerator[Append | Finish, None]:
-        """Those of one run; of a second one, if the first was broken off before its client had a byte: as
-        good as a request that was not answered, which goes elsewhere."""
+        """The commands of one run. If it was cut before its client had a byte, those of a second run follow:
+        it may go elsewhere, like any request that was not answered."""
         attempt, is_streamed = 1, plain.body.get("stream") is True
         while True:
             with closing(self._outputs.shelf()) as shelf:
@@ -191,8 +191,8 @@ async def _first(items: AsyncGenerator[T, None]) -> AsyncIterator[asyncio.Future
 
 
 def _raise_if_failed(finish: Finish, *, is_streamed: bool) -> None:
-    """A client that waits for one object gets an error as an HTTP error. So does one that would get nothing
-    else in its stream; but one that has begun has begun with 200."""
+    """Turn a failure into an HTTP error for a client that waits for one object, and for one whose stream
+    would hold nothing else. A stream that has begun has answered 200 already."""
     error = finish.outcome.error
     if error is not None and (finish.is_all or not is_streamed):
         failed = finish.failed or UpstreamFailed(error, finish.outcome.reason)

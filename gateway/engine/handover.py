@@ -9,12 +9,12 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from gateway.config import BackgroundSettings
-from gateway.core.job import Claim, ClaimLost, StoreUnavailable
+from gateway.core.job import Claim, ClaimLost, StoreUnavailable, may_run
 from gateway.core.reason import Reason
 from gateway.core.transcript import Abandoned
 from gateway.engine.endings import Endings
 from gateway.observe import Observer, line
-from gateway.store.port import JobStore
+from gateway.store.port import Holding, Leasing
 
 _SHUT_DOWN = Abandoned(
     "The gateway was shut down before the response was complete; the output so far is kept.",
@@ -24,23 +24,24 @@ _SHUT_DOWN = Abandoned(
 
 _BEAT_S = 2.0
 _AGAIN_S = 0.5
-"""After a beat that failed."""
+"""Seconds to the next beat after one that failed."""
 _STOP_AFTER_S = 5.0
-"""Without a beat: before others take over what this process runs, it stops that itself."""
+"""Seconds without a successful beat; then this process stops the runs that others may soon take over."""
 _DEAD_AFTER_S = 6.5
 
 
 class Lease:
-    """Says that this process lives, and frees the jobs of those that say so no more: what waits is claimed
-    again, what may not run again the sweeper ends.
+    """Renews the lease of this process, and frees the jobs of processes whose lease has run out.
+
+    Freed jobs are claimed again; the sweeper ends those that must not run again.
 
     Args:
-        lost: Stops every run: others have their jobs.
+        lost: Stops every run, and returns their claims: others have the jobs, but for what was claimed since.
         unsure: Stops the runs that others may soon begin again, and returns their claims.
     """
 
     def __init__(
-        self, store: JobStore, lost: Callable[[], None], unsure: Callable[[], Sequence[Claim]]
+        self, store: Leasing, lost: Callable[[], Sequence[Claim]], unsure: Callable[[], Sequence[Claim]]
     ) -> None:
         self._store = store
         self._lost = lost
@@ -61,10 +62,9 @@ class Lease:
         try:
             if await self._store.beat():
                 self._until_s = asked_s + _STOP_AFTER_S
-                await self._give_back()
             else:
-                self._lost()
-                self._stopped.clear()
+                self._stopped += self._lost()
+            await self._give_back()
             await self._store.abandon(dead_after_s=_DEAD_AFTER_S)
             self._has_failed = False
         except StoreUnavailable as error:
@@ -73,7 +73,7 @@ class Lease:
             self._stopped += self._unsure()
 
     async def _give_back(self) -> None:
-        """What was stopped and nobody has taken: the attempt does not count. Raises: StoreUnavailable."""
+        """Release stopped runs that nobody took; their attempts do not count. Raises: StoreUnavailable."""
         while self._stopped:
             with suppress(ClaimLost):
                 await self._store.release(self._stopped[-1], attempts_returned=1)
@@ -81,17 +81,17 @@ class Lease:
 
 
 async def hand_over(
-    claims: list[Claim], store: JobStore, endings: Endings, settings: BackgroundSettings, observer: Observer
+    claims: list[Claim], store: Holding, endings: Endings, settings: BackgroundSettings, observer: Observer
 ) -> None:
-    """At a stop, after the runs were stopped: silent jobs go back to be run again from their start, and the
-    attempt does not count; the others fail with what they had."""
+    """At shutdown, after the runs have stopped: return silent jobs to the queue, without counting their
+    attempt, and fail the others with the output so far."""
     for stopped in claims:
         try:
             claim = await store.take_over(stopped.id, epoch=stopped.epoch)
             if claim is None:
                 continue
-            reruns = settings.recovery == "rerun_if_silent"
-            if not (reruns and claim.job.may_rerun(settings.attempts_max + 1)):
+            job, most = claim.job, settings.handed_over_max
+            if not may_run(job.attempt, most, is_rerunnable=job.is_rerunnable, output_shown=job.output_shown):
                 await endings.end_claimed(claim, _SHUT_DOWN)
                 continue
             await store.release(claim, attempts_returned=1)

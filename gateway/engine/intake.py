@@ -14,13 +14,13 @@ from gateway.store.port import QueueLimits
 from gateway.wire.errors import Fault, Refusal
 
 _KNOWN_MS = 100
-"""For so long a queue that was full counts as full; then one request finds out, for all others."""
+"""Milliseconds for which a full queue counts as full. Then one request asks the store, for all others."""
 _KNOWN_MAX = 1000
 _WINDOW_MS = 30_000
 _SHARE = 0.1
-"""Whoever comes back finds about this much of the queue free, at the pace at which jobs start now."""
+"""Share of the queue that `Retry-After` waits for: at the present pace, so much of it is free by then."""
 _RETRY_AFTER_MAX_S = 120
-"""The official SDKs do not wait longer: they would come back after half a second."""
+"""Longest `Retry-After`, in seconds. The SDKs ignore a longer one, and come back after half a second."""
 
 _YOURS = "You have too many responses waiting; retry when some of them have started."
 _ALL = "Too many responses are waiting; retry later."
@@ -61,7 +61,7 @@ class Intake:
             self._full_until_ms.pop(tenant, None)
 
     def full(self, error: QueueFull, tenant: bytes) -> Refusal:
-        """The store had no room: what to tell the client, and for a moment everybody after it."""
+        """Remember for a moment that the queue is full, and return the refusal for this client."""
         if len(self._full_until_ms) >= _KNOWN_MAX:
             self._full_until_ms.clear()
         now_ms = self._clock.now_ms()
@@ -93,7 +93,7 @@ class Intake:
 
 
 def _wait_s(jobs: float, pace: float) -> int:
-    """Until so many have started, as things go; spread, so that not all come back together."""
+    """Seconds until so many have started at this pace, times a random 1 to 2, to spread the clients."""
     if not pace:
         return _RETRY_AFTER_MAX_S
     spread_s = jobs / pace * random.uniform(1, 2)  # noqa: S311  not a secret

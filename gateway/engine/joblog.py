@@ -16,15 +16,16 @@ from gateway import loop
 from gateway.core.job import Claim, Outcome, StoreUnavailable
 from gateway.core.transcript import Append
 from gateway.engine.endings import Endings
+from gateway.engine.ticks import Ticks
 
 _RETRY_S = 0.25
-"""Between two attempts at a commit that failed."""
+"""Seconds between two attempts at a commit."""
 
 
 class Unflushed:
-    """How much of all runs together waits for its commit.
+    """Bytes of events, of all runs together, that wait for their commit.
 
-    The bounds of single runs do not bound the process: ten thousand of them stay far below theirs.
+    The limit of each run does not bound the process: ten thousand runs below it can fill the memory.
     """
 
     def __init__(self, bytes_max: int) -> None:
@@ -63,17 +64,19 @@ class JobLog:
     Nobody sees an event before its commit. `run` must be running while events are appended.
     """
 
-    def __init__(self, claim: Claim, endings: Endings, unflushed: Unflushed) -> None:
+    def __init__(self, claim: Claim, endings: Endings, unflushed: Unflushed, ticks: Ticks) -> None:
         self._claim = claim
         self._endings = endings
         self._followers = endings.followers
         self._settings = endings.settings
         self._unflushed = unflushed
+        self._ticks = ticks
         self._next_seq = claim.job.next_seq
         self._rewind_to: int | None = None
         self._waiting: list[Append] = []
         self._waiting_bytes = 0
-        self._has_some = asyncio.Event()
+        self._has_some = asyncio.Event()  # that is to be committed now
+        self._is_called_later = False
         self._has_room = asyncio.Event()
         self._has_room.set()
         self._writing = asyncio.Lock()
@@ -88,13 +91,32 @@ class JobLog:
         self._rewind_to = seq
 
     def append(self, command: Append) -> None:
-        """Take events in, at once: what the machine has told is never left out by an end that comes now."""
+        """Queue events for the next commit. It never waits, so no ending leaves out what was told before."""
         self._waiting.append(command)
         self._waiting_bytes += len(command.events)
         self._unflushed.add(len(command.events))
-        self._has_some.set()
         if self._waiting_bytes >= self._settings.unflushed_bytes_max:
             self._has_room.clear()
+        if not self._has_some.is_set():
+            self._call()
+
+    def _call(self) -> None:
+        """Schedule the next commit: now or, if nobody reads, at a tick or when a reader comes."""
+        if (
+            not self._ticks.wait_s
+            or self._followers.is_watched(self._claim.id)
+            or self._waiting_bytes * 2 >= self._settings.unflushed_bytes_max
+            or self._unflushed.is_half_full
+        ):
+            self._has_some.set()
+        elif not self._is_called_later:
+            self._is_called_later = True
+            self._ticks.call(self._due)
+
+    def _due(self) -> None:
+        self._is_called_later = False
+        if self._waiting:
+            self._has_some.set()
 
     @property
     def has_room(self) -> bool:
@@ -113,24 +135,10 @@ class JobLog:
             ClaimLost: Somebody else has the job now.
             StoreUnavailable: For too long; what was not committed is lost, and the run is over.
         """
-        with self._followers.arrivals(self._claim.id) as arrival:
+        with self._followers.arrivals(self._claim.id, self._due):
             while True:
                 await self._has_some.wait()
-                if not self._followers.is_watched(self._claim.id):
-                    await self._linger(arrival)
                 await self._until_stored(self.flush)
-
-    async def _linger(self, arrival: asyncio.Event) -> None:
-        """Nobody can have seen these events: wait for more, until a reader comes or the time is up."""
-        arrival.clear()
-        if self._waiting_bytes * 2 >= self._settings.unflushed_bytes_max or self._unflushed.is_half_full:
-            return
-        # Not a timeout, which ends by an exception: nearly every time it is the timer that ends this.
-        timer = asyncio.get_running_loop().call_later(self._settings.flush_ms / 1000, arrival.set)
-        try:
-            await arrival.wait()
-        finally:
-            timer.cancel()
 
     async def _until_stored(self, attempt: Callable[[], Awaitable[None]]) -> None:
         """Make attempts until one succeeds, for as long as the settings say. Raises: as the last attempt,
@@ -195,7 +203,7 @@ class JobLog:
 
     @asynccontextmanager
     async def quiet(self) -> AsyncIterator[None]:
-        """No commit is under way, and none begins."""
+        """Hold off commits: none is under way within the block, and none begins."""
         async with self._writing:
             yield
 
@@ -235,8 +243,9 @@ class JobLog:
         del self._waiting[:count]
         self._waiting_bytes -= size
         self._unflushed.remove(size)
-        if not self._waiting:
-            self._has_some.clear()
+        self._has_some.clear()
+        if self._waiting:
+            self._call()
         if self._waiting_bytes < self._settings.unflushed_bytes_max:
             self._has_room.set()
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from gateway.config import BackgroundSettings, ConversationSettings
 from gateway.core.acceptance import new_job
-from gateway.core.call import Backends
+from gateway.core.backends import Backend, Backends
 from gateway.core.job import (
     Idempotency,
     Job,
@@ -33,16 +33,16 @@ from gateway.engine.runner import Runner
 from gateway.engine.thoughts import Thoughts
 from gateway.engine.turns import Turns, check_chainable
 from gateway.observe import Observer
-from gateway.store.port import JobStore
-from gateway.wire import responses
+from gateway.store.port import ForClients
+from gateway.wire import calls, responses
+from gateway.wire.chat.tools import Tools
 from gateway.wire.dialects import Dialect
 from gateway.wire.errors import Fault, Refusal, not_found
-from gateway.wire.failures.blotting import name_shown
 
 
 @dataclass(frozen=True, slots=True)
 class Repeat:
-    """By what a create can be known again.
+    """What identifies a repeated create.
 
     Attributes:
         idempotency: From the header `Idempotency-Key`.
@@ -54,6 +54,11 @@ class Repeat:
     fingerprint: bytes | None = None
     is_retry: bool = False
 
+    @property
+    def may_have_job(self) -> bool:
+        """It may ask for a job that there is already, and so need no room."""
+        return self.idempotency is not None or (self.fingerprint is not None and self.is_retry)
+
 
 @dataclass(frozen=True, slots=True)
 class Submission:
@@ -61,7 +66,7 @@ class Submission:
 
     Attributes:
         response_id: New, from a CSPRNG.
-        backend: Name of the one that it goes to.
+        backend: The one that it goes to.
         target: Raw path and query of the backend call.
         stored_headers: May lie on disk; `held_headers` may not.
         webhook: URL of the caller's own to tell of the end.
@@ -70,7 +75,7 @@ class Submission:
 
     response_id: str
     tenant: bytes
-    backend: str
+    backend: Backend
     body: dict[str, Any]
     target: str
     stored_headers: dict[str, str]
@@ -91,11 +96,13 @@ class Accepted:
 
     Attributes:
         response: JSON of the Response as it is now.
+        tools: Those of the request, as its backend is told of them.
     """
 
     response_id: str
     status: Status
     response: bytes
+    tools: Tools
 
 
 class Jobs:
@@ -108,7 +115,7 @@ class Jobs:
 
     def __init__(
         self,
-        store: JobStore,
+        store: ForClients,
         backends: Backends,
         runner: Runner,
         intake: Intake,
@@ -138,15 +145,11 @@ class Jobs:
         self._tiers = tiers
         self._outputs = outputs
         self.is_draining = False
-        self.turns = Turns(store, clock, settings, conversations, dialect, self.find, thoughts)
+        self.turns = Turns(store, clock, settings, conversations, thoughts)
 
     def stop_accepting(self) -> None:
-        """From now on every `submit` is refused."""
+        """From now on every create is refused."""
         self.is_draining = True
-
-    def check_room(self, tenant: bytes) -> None:
-        """Before the work on a new request that repeats no other. Raises: Refusal, if the queue is full."""
-        self._intake.check(tenant)
 
     async def accept(self, tenant: bytes, repeat: Repeat, previous_id: object, vetted: Vetted) -> Accepted:
         """Accept a job; it is stored when this returns, and will run whatever its client does. A create that
@@ -159,8 +162,9 @@ class Jobs:
             Refusal: Nothing was accepted.
         """
         self._check_accepting()
-        earlier = await self._earlier(tenant, repeat)
-        if earlier is not None:
+        if not repeat.may_have_job:
+            self._intake.check(tenant)
+        elif (earlier := await self._earlier(tenant, repeat)) is not None:
             return earlier
         previous = await self.find(previous_id, tenant) if isinstance(previous_id, str) else None
         return await self._submit(await vetted(previous is not None), previous)
@@ -170,11 +174,12 @@ class Jobs:
 
         A retry without a key adopts a job that no request has named: nobody is known to have its id.
         """
-        earlier_id, now_ms = None, self._clock.now_ms()
+        now_ms = self._clock.now_ms()
         with refusing():
             if repeat.idempotency is not None:
                 earlier_id = await self._store.repeated(tenant, repeat.idempotency, now_ms=now_ms)
-            elif repeat.fingerprint is not None and repeat.is_retry:
+            else:
+                assert repeat.fingerprint is not None
                 since_ms = now_ms - int(self._settings.adopt_within_s * 1000)
                 earlier_id = await self._store.unnamed(
                     tenant, repeat.fingerprint, since_ms=since_ms, now_ms=now_ms
@@ -190,18 +195,18 @@ class Jobs:
         if previous is not None:
             check_chainable(previous, named_id)
         previous_id = previous.id if previous is not None else None
-        backend = self._backends.get(submission.backend)
+        backend = submission.backend
         body = {**body, "input": await self.turns.told(body.get("input"), submission.tenant, backend)}
-        if backend is not None and backend.speech.is_certain:  # what it cannot be told is better known now
+        if backend.speech.is_certain:  # what it cannot be told is better known now
             said = {**body, "previous_response_id": None} if previous_id else body
             backend.speech.check(said, submission.tenant)
-        tools = backend.speech.tools(body, body.get("input")) if backend is not None else None
+        tools = backend.speech.tools(body, body["input"])
         job = new_job(
             body,
             response_id=submission.response_id,
             tenant=submission.tenant,
             previous_id=previous_id,
-            backend=submission.backend,
+            backend=backend.name,
             target=submission.target,
             headers=submission.stored_headers,
             idempotency=submission.repeat.idempotency,
@@ -211,7 +216,7 @@ class Jobs:
             opening=self._dialect.opening,
             now_ms=self._clock.now_ms(),
             deadline_s=self._settings.deadline_s,
-            tools=tools.shown if tools is not None else None,
+            tools=tools.shown,
         )
         try:
             # Shielded: a client that hangs up now must not leave a job that is stored but unknown to us.
@@ -221,9 +226,8 @@ class Jobs:
         except (KeyReused, PreviousGone, StoreUnavailable) as error:
             raise refusal_of(error, named_id) from None
         if accepted_id == job.id:
-            if tools is not None:
-                self._observer.tools_omitted(job.backend, [tool.family for tool in tools.omitted])
-            return Accepted(job.id, Status.QUEUED, job.response)
+            self._observer.tools_omitted(job.backend, [tool.family for tool in tools.omitted])
+            return Accepted(job.id, Status.QUEUED, job.response, tools)
         earlier = await self._accepted(accepted_id, job.tenant)
         if earlier is None:
             raise not_found(accepted_id)
@@ -238,33 +242,33 @@ class Jobs:
     async def _accepted(self, response_id: str, tenant: bytes) -> Accepted | None:
         """What was accepted earlier, as it is now; None if it went away this very moment."""
         job = await self._find(response_id, tenant)
-        return Accepted(job.id, job.status, await self.show(job)) if job is not None else None
+        with refusing():
+            call = await self._store.call_of(response_id) if job is not None else None
+        if job is None or call is None:
+            return None
+        backend, body = self._backends.get(job.backend), calls.body_of(call.request, call.input)
+        tools = backend.speech.tools(body, body["input"]) if backend is not None else Tools()
+        return Accepted(job.id, job.status, await self.show(job), tools)
 
     async def _accept(self, job: NewJob, submission: Submission) -> str:
-        backend = self._backends.get(job.backend)
-        may_seal = backend is not None and backend.sees_callers
-        job = replace(job, sealed=self._credentials.keep(job, submission.held_headers, may_seal=may_seal))
+        may_seal = submission.backend.sees_callers
+        if sealed := self._credentials.keep(job, submission.held_headers, may_seal=may_seal):
+            job = replace(job, sealed=sealed)
         if job.is_streamed:
             self._followers.expect(job)
         accepted_id = None
         try:
-            accepted_id, work = await self._runner.accept(job)
+            accepted_id = await self._runner.accept(job, lambda: self._stored(job, submission.request_id))
         finally:
             if accepted_id != job.id:
                 self._credentials.forget(job.id)
-        if accepted_id == job.id:
-            self._followers.created(job)
-            self._intake.accepted(job.tenant)
-            self._observer.job_known(
-                job.id,
-                backend=job.backend,
-                model=name_shown(submission.body.get("model")),
-                request=submission.request_id,
-            )
-            self._observer.job_accepted(job.id, job.backend, job.tenant, job.is_streamed)
-            if work is not None:
-                self._runner.begin(work)
         return accepted_id
+
+    def _stored(self, job: NewJob, request_id: str | None) -> None:
+        self._followers.created(job)
+        self._intake.accepted(job.tenant)
+        self._observer.job_known(job.id, backend=job.backend, model=job.model, request=request_id)
+        self._observer.job_accepted(job.id, job.backend, job.tenant, job.is_streamed)
 
     async def find(self, response_id: str, tenant: bytes) -> Job | None:
         """A client's job, by any of its names; None if it is unknown, expired, deleted or another's: there is

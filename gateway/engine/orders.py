@@ -13,17 +13,17 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.core.call import Controls
+from gateway.core.backends import Controls
 from gateway.core.job import StoreUnavailable
 from gateway.engine.clock import Clock
 from gateway.observe import Observer, line
 from gateway.store.bells import note
-from gateway.store.port import JobStore
+from gateway.store.port import Noting
 
 PAUSE, SLOTS = "pause", "slots"
 
 _LOOK_S = 5.0
-"""Behind the bell, where others may give orders: a connection that has died in silence brings no ring."""
+"""Seconds between two looks for orders at other gateways, in case a dead connection lost the bell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class Orders:
 
     def __init__(
         self,
-        store: JobStore,
+        store: Noting,
         controls: Controls,
         names: Collection[str],
         clock: Clock,

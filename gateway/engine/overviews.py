@@ -19,7 +19,7 @@ from gateway.observe.history import STEP_MS, JobKind, Live
 from gateway.store.insight import Backlog, Crowd, WaitingJobs
 
 _FRESH_S = 1.0
-"""For so long an overview is good enough for everybody: ten open pages cost what one does."""
+"""Seconds for which an overview is reused: ten open pages cost as much as one."""
 _TENANTS_SHOWN = 20
 
 

@@ -1,4 +1,4 @@
-"""How it is with the receivers of webhooks, for operators and metrics; what operators can do about it."""
+"""The state of the receivers of webhooks, for operators and metrics, and what operators can do about it."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from gateway.config import Settings
 from gateway.core.webhooks import CALLERS, Delivery, receiver_of
 from gateway.engine.clock import Clock
 from gateway.observe import Observer
-from gateway.store.port import JobStore
+from gateway.store.port import Telling
 
 _FAILING_SHOWN = 50
 
 
 @dataclass(frozen=True, slots=True)
 class Receiver:
-    """How it is with one.
+    """The state of one receiver of webhooks.
 
     Attributes:
         name: An endpoint's, or `CALLERS` for all the callers' URLs.
         origin: Scheme, host and port of an endpoint.
-        oldest_s: How long ago the response ended that has waited longest.
-        disabled_for_s: Since it wanted no more; None if it is told.
-        down: At how many places nothing is taken: at one, or none, if it is an endpoint.
-        down_for_s: For how long already; the longest.
+        oldest_s: Age of the oldest undelivered event, from the end of its response.
+        disabled_for_s: Seconds since it answered 410; None while it is enabled.
+        down: Number of hosts that are down; 0 or 1 for an endpoint.
+        down_for_s: Seconds for which the first of these has been down.
         failed_at_ms, failure: When this process last saw an attempt fail, and why; None if it has not.
     """
 
@@ -43,7 +43,7 @@ class Receiver:
 class Receivers:
     """All that there are."""
 
-    def __init__(self, store: JobStore, clock: Clock, settings: Settings, observer: Observer) -> None:
+    def __init__(self, store: Telling, clock: Clock, settings: Settings, observer: Observer) -> None:
         self._outbox = store.outbox
         self._clock = clock
         self._settings = settings.webhooks

@@ -7,7 +7,7 @@ import time
 from contextlib import ExitStack, aclosing, suppress
 from dataclasses import dataclass
 
-from gateway.core.call import Backend
+from gateway.core.backends import Backend
 from gateway.core.job import ClaimLost, Outcome, StoreUnavailable
 from gateway.core.machine import Finish, JobMachine, Rewind, Task
 from gateway.core.reason import Reason

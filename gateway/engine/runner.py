@@ -6,34 +6,34 @@ import asyncio
 import functools
 import logging
 import math
+from collections.abc import Callable, Iterable
 
 from gateway import loop
-from gateway.core.call import Backends
+from gateway.core.backends import Backends
 from gateway.core.job import Claim, ClaimLost, NewJob, StoreUnavailable
 from gateway.core.reason import Reason
 from gateway.core.retry import Again
 from gateway.core.transcript import Abandoned
-from gateway.engine.endings import Endings
+from gateway.engine.endings import DEFECT, Endings
 from gateway.engine.intake import Intake
 from gateway.engine.joblog import JobLog, Unflushed
 from gateway.engine.run import Progress, Run
 from gateway.engine.silence import Silence
 from gateway.engine.slots import Slots
 from gateway.engine.thoughts import Thoughts
+from gateway.engine.ticks import Ticks
 from gateway.observe import line
 from gateway.store.bells import queue
 from gateway.store.port import Work
 
 _POLL_S = 1.0
-"""Behind the bell, for work whose bell nobody rang."""
+"""Seconds between two claims while no bell rings."""
 
 _CLAIM_MAX = 64
 _CLAIM_BYTES_MAX = 2**20
-"""Of one claim: the commits of running jobs, and creates, wait behind it."""
+"""Bytes after which a claim takes no more jobs: commits of running jobs, and creates, wait behind it."""
 
 _GRACE_S = 0.005
-
-_DEFECT = Abandoned("The gateway failed while it ran this response.", Reason.DEFECT)
 
 
 class Runner:
@@ -56,6 +56,7 @@ class Runner:
         self._runs: dict[str, Run] = {}
         self._slots = Slots()
         self._unflushed = Unflushed(settings.unflushed_total_bytes_max)
+        self._ticks = Ticks(settings.flush_ms / 1000)
         self._claiming = asyncio.Lock()
         self._group: asyncio.TaskGroup | None = None
         self._starting = 0  # jobs that are claimed with their acceptance, just now
@@ -67,12 +68,15 @@ class Runner:
         """There may be work."""
         self._bell.set()
 
-    async def accept(self, job: NewJob) -> tuple[str, Work | None]:
+    async def accept(self, job: NewJob, on_stored: Callable[[], None]) -> str:
         """Store a job. If there is room for it, and none waits before it, it is claimed in the same commit,
-        and goes to `begin` at once.
+        and started at once.
+
+        Args:
+            on_stored: Called once it is stored, before it starts.
 
         Returns:
-            Its id, of a repeated create that of the first; and the claim.
+            Its id; of a repeated create that of the first, which this one does not touch.
 
         Raises:
             KeyReused, QueueFull, PreviousGone, StoreUnavailable: Nothing was written.
@@ -82,7 +86,8 @@ class Runner:
             accepted_id = await self._store.create(job, limits)
             if accepted_id == job.id:
                 self._slots.sent(job.backend, job.tenant, job.priority, now_ms)
-            return accepted_id, None
+                on_stored()
+            return accepted_id
         self._slots.taken(job.backend, job.tenant, job.priority, now_ms)
         self._starting += 1
         self._none_starts.clear()
@@ -96,14 +101,14 @@ class Runner:
             if work is None:
                 self._slots.freed(job.backend, job.tenant)
                 self.ring()
-        return accepted_id, work
-
-    def begin(self, work: Work) -> None:
-        """Run a job that `accept` has claimed."""
-        assert self._group is not None
-        self._start(self._group, work, work.job.created_at_ms)
-        self._intake.started(1)
-        self._observer.running.set(len(self._runs))
+        if accepted_id == job.id:
+            on_stored()
+        if work is not None:
+            assert self._group is not None
+            self._start(self._group, work, work.job.created_at_ms)
+            self._intake.started(1)
+            self._observer.running.set(len(self._runs))
+        return accepted_id
 
     def _has_room(self, job: NewJob, now_ms: int) -> bool:
         """Whether a new job may be started now. One that is held back for plain requests may not."""
@@ -137,18 +142,22 @@ class Runner:
         """How many jobs run at a backend."""
         return self._slots.running(backend)
 
-    def abort_all(self) -> None:
-        """Stop every run of ours: others may have their jobs."""
-        for run in self._runs.values():
-            run.abort()
+    def abort_all(self) -> list[Claim]:
+        """Stop every run of ours: others may have their jobs. Returns their claims."""
+        return self._abort(self._runs.values())
 
     def abort_silent(self) -> list[Claim]:
         """Stop those runs that others might begin again: two of them would call a backend for one job. Who
         has shown output is never run again, and goes on for as long as it may. Returns their claims."""
-        silent = [run for run in self._runs.values() if run.is_silent]
-        for run in silent:
+        return self._abort(run for run in self._runs.values() if run.is_silent)
+
+    @staticmethod
+    def _abort(runs: Iterable[Run]) -> list[Claim]:
+        claims: list[Claim] = []
+        for run in runs:
             run.abort()
-        return [run.work for run in silent]
+            claims.append(run.work)
+        return claims
 
     async def run(self) -> None:
         """Claim and run, until cancelled."""
@@ -214,7 +223,7 @@ class Runner:
         )
         backend = self._backends.get(claim.job.backend)
         assert backend is not None, "only jobs of backends that there are get claimed"
-        log = JobLog(claim, self._endings, self._unflushed)
+        log = JobLog(claim, self._endings, self._unflushed, self._ticks)
         run = Run(claim, log, backend, self._endings, self._thoughts, self._silence, self._attempts_max)
         run.task = group.create_task(self._run_one(run), name=f"run-{claim.id}")
         self._runs[claim.id] = self._endings.runs[claim.id] = run
@@ -222,17 +231,17 @@ class Runner:
         run.task.add_done_callback(functools.partial(self._ended, run))
 
     async def _run_one(self, run: Run) -> None:
-        claim, owed = run.work, self._endings.owed
+        claim, owe = run.work, self._endings.owe
         try:
             if again := await run.to_its_end():
                 await self._release(claim, again)
         except* ClaimLost:
             self._observer.claim_lost(claim.id)
         except* StoreUnavailable as errors:
-            owed[claim.id] = _not_stored(errors.exceptions[0])
+            owe(claim, _not_stored(errors.exceptions[0]))
             line("store_unavailable", level=logging.ERROR, doing="run", reason=str(errors.exceptions[0]))
         except* Exception:
-            owed[claim.id] = _DEFECT
+            owe(claim, DEFECT)
             line("defect", level=logging.ERROR, id=claim.id, exc_info=True)
 
     async def _release(self, claim: Claim, again: Again) -> None:
@@ -250,7 +259,7 @@ class Runner:
         except ClaimLost:
             self._observer.claim_lost(claim.id)
         except StoreUnavailable as error:
-            self._endings.owed[claim.id] = _not_stored(error)
+            self._endings.owe(claim, _not_stored(error))
         else:
             self._observer.job_released(claim.id, again.reason, again.after_s)
             self._observer.retried(claim.job.backend, again.reason.short)

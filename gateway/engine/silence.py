@@ -16,7 +16,7 @@ from typing import Protocol
 from gateway.observe import Observer
 
 _LOOKS = 6
-"""In the time after which a silence is told of."""
+"""Checks per `after_s`, so a silence is reported at most a sixth of it late."""
 
 
 class BackendWait(Protocol):

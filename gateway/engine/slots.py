@@ -7,14 +7,14 @@ from collections import Counter, OrderedDict, defaultdict
 from gateway.core.tiers import weight
 
 _ABOUT_MS = 60_000
-"""A caller who sent a job so recently, or had one started, is expected to send another one soon."""
+"""Milliseconds for which a caller counts as active after it sent a job or one of its jobs was started."""
 
 
 class _About:
-    """Callers who are about at one backend, with what their claim is worth by the tier they used last.
+    """The active callers of one backend, each with the weight of the tier that it used last.
 
     Attributes:
-        weight: Of all of them.
+        weight: The sum of these.
     """
 
     def __init__(self) -> None:
@@ -39,7 +39,7 @@ class _About:
         return len(self._seen)
 
     def with_their_share(self, slots: int, kept: int) -> set[bytes]:
-        """Callers who have as many of the slots as are theirs, or all but those that are kept."""
+        """Callers that run their share of the slots already, or all slots but the reserved ones."""
         return {
             tenant
             for tenant, jobs in self.running.items()
@@ -50,10 +50,10 @@ class _About:
 class Slots:
     """The running jobs of each backend, by caller.
 
-    A caller who floods the queue takes every slot as soon as it is free, and whoever sends a job now and then
-    waits for one to end: turns alone do not help against that. So the last few slots are kept for callers who
-    have less than their share, while there are any about. Who is about is judged by what was sent: a caller
-    of whom nothing was started yet is the one who needs it.
+    Turns alone do not protect a caller with few jobs from one that floods the queue and takes every slot as
+    soon as it is free. So the last few slots are reserved for callers with less than their share, while
+    several callers are active. A caller is active as soon as it has sent a job: one of whose jobs none has
+    started needs a slot most.
     """
 
     def __init__(self) -> None:

@@ -8,14 +8,14 @@ from collections.abc import Awaitable, Callable, Iterator
 
 from gateway import loop
 from gateway.config import BackgroundSettings, StoreSettings
-from gateway.core.call import Backends
+from gateway.core.backends import Backends
 from gateway.core.job import StoreUnavailable
 from gateway.core.reason import Reason
 from gateway.core.transcript import Abandoned, DeadlinePassed, Stop
 from gateway.engine.clock import Clock
 from gateway.engine.endings import Endings
 from gateway.observe import Observer, line
-from gateway.store.port import JobStore
+from gateway.store.port import Sweeping
 
 INTERRUPTED = Abandoned(
     "The response was interrupted by a restart of the gateway; the output so far is kept.",
@@ -27,7 +27,7 @@ BACKEND_GONE = Abandoned(
 _TICK_S = 1.0
 _LIMIT = 100
 _AT_ONCE = 8
-"""Endings under way together: they share commits, and each may hold all events of a job in memory."""
+"""Endings at a time: they share commits, and each may hold all events of a job in memory."""
 
 
 class Sweeper:
@@ -35,7 +35,7 @@ class Sweeper:
 
     def __init__(
         self,
-        store: JobStore,
+        store: Sweeping,
         backends: Backends,
         endings: Endings,
         clock: Clock,
@@ -72,9 +72,10 @@ class Sweeper:
             self._observer.clock_jumped(jumped_s)
         now_ms = self._clock.now_ms()
         store, names = self._store, self._backends.names
-        await self._end_all(lambda: store.overdue(now_ms=now_ms, limit=_LIMIT), DeadlinePassed())
-        await self._end_all(lambda: store.orphans(attempts_max=self._attempts_max, limit=_LIMIT), INTERRUPTED)
-        await self._end_all(lambda: store.of_other_backends(names, limit=_LIMIT), BACKEND_GONE)
+        attempts_max = self._attempts_max
+        await self._end_all(lambda limit: store.overdue(now_ms=now_ms, limit=limit), DeadlinePassed())
+        await self._end_all(lambda limit: store.orphans(attempts_max=attempts_max, limit=limit), INTERRUPTED)
+        await self._end_all(lambda limit: store.of_other_backends(names, limit=limit), BACKEND_GONE)
         for name in names:
             await self._end_what_waits_in_vain(name, now_ms)
         await self._endings.settle()
@@ -86,11 +87,16 @@ class Sweeper:
             self._swept_at_ms = now_ms
             await self.sweep()
 
-    async def _end_all(self, find: Callable[[], Awaitable[list[str]]], ending: Stop) -> None:
+    async def _end_all(self, find: Callable[[int], Awaitable[list[str]]], ending: Stop) -> None:
         """End what is found, until nothing is, or nothing more can be ended: after a crash with thousands
-        under way, too, nobody waits for the next round."""
-        has_ended = True
-        while has_ended and (found := await find()):
+        under way, too, nobody waits for the next round. What is owed an end already waits for that, and is in
+        nobody's way.
+
+        Args:
+            find: Given how many, at most.
+        """
+        has_ended, owed = True, self._endings.owed
+        while has_ended and (found := [each for each in await find(_LIMIT + len(owed)) if each not in owed]):
             waiting = iter(found)
             ended = await asyncio.gather(*(self._end_each(waiting, ending) for _ in range(_AT_ONCE)))
             has_ended = any(ended)
@@ -110,7 +116,7 @@ class Sweeper:
         )
         store = self._store
         await self._end_all(
-            lambda: store.waiting_since(accepted_before_ms, backend=name, limit=_LIMIT), ending
+            lambda limit: store.waiting_since(accepted_before_ms, backend=name, limit=limit), ending
         )
 
     async def sweep(self) -> None:

@@ -15,9 +15,9 @@ from gateway.core.job import Sealed
 from gateway.engine.sealing import Sealer, Unsealable
 from gateway.wire.answers.notices import Notice
 from gateway.wire.answers.readers import Reader
-from gateway.wire.calls import Api
 from gateway.wire.conversation import thoughts
 from gateway.wire.events import Event
+from gateway.wire.speech import Api
 from gateway.wire.sse import Frame
 
 _PURPOSE = "reasoning"

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 from gateway.config import BackgroundSettings, ConversationSettings
 from gateway.core.acceptance import kept_turn
-from gateway.core.call import Backend
+from gateway.core.backends import Backend
 from gateway.core.job import IdTaken, Job, PreviousGone, Status, StoreUnavailable, TooMuchNamed
 from gateway.engine.clock import Clock
 from gateway.engine.refusals import previous_not_found, refusing
 from gateway.engine.thoughts import Thoughts
 from gateway.observe import line
-from gateway.store.port import JobStore
+from gateway.store.port import Recalling
 from gateway.wire import query_strings, responses
 from gateway.wire.conversation import items, references
-from gateway.wire.conversation.replay import ReplayTarget
-from gateway.wire.dialects import Dialect
 from gateway.wire.errors import Fault, Refusal, invalid, not_found
 from gateway.wire.item_ids import NAMED_MAX
 
@@ -29,26 +26,21 @@ class Turns:
     """The turns of conversations.
 
     Args:
-        find: A client's job, by any of its names.
         thoughts: Opens what was sealed of them.
     """
 
     def __init__(
         self,
-        store: JobStore,
+        store: Recalling,
         clock: Clock,
         settings: BackgroundSettings,
         conversations: ConversationSettings,
-        dialect: Dialect,
-        find: Callable[[str, bytes], Awaitable[Job | None]],
         thoughts: Thoughts,
     ) -> None:
         self._store = store
         self._clock = clock
         self._settings = settings
         self._conversations = conversations
-        self._dialect = dialect
-        self._find = find
         self._thoughts = thoughts
 
     async def input_items(self, job: Job, query: query_strings.ListItems) -> bytes:
@@ -63,7 +55,7 @@ class Turns:
             listed, limit=query.limit, order=query.order, after=query.after, before=query.before
         )
 
-    async def told(self, input: Any, tenant: bytes, backend: Backend | None) -> Any:
+    async def told(self, input: Any, tenant: bytes, backend: Backend) -> Any:
         """An input as it is said: with the items of ours that it names, and with thoughts in clear that were
         sealed here.
 
@@ -106,34 +98,31 @@ class Turns:
         status: Status,
         item_ids: tuple[str, ...],
         tenant: bytes,
+        previous: Job | None,
         backend: str,
     ) -> bool:
         """Keep a plain response as a turn. One that cannot be kept is only not to be gone on from.
 
         Args:
             item_ids: Of the output: see `Outcome`.
+            previous: What it went on from, if that was ours.
 
         Returns:
             Whether it is there.
         """
+        if previous is None and isinstance(body.get("previous_response_id"), str):
+            return False  # the backend's own: it knows the context, we do not
         now_ms = self._clock.now_ms()
-        previous_id = body.get("previous_response_id")
+        turn = kept_turn(
+            body,
+            response_id=response_id,
+            tenant=tenant,
+            previous_id=previous.id if previous is not None else None,
+            backend=backend,
+            now_ms=now_ms,
+        )
+        expires_at_ms = now_ms + int(self._settings.retention_s * 1000)
         try:
-            if isinstance(previous_id, str):
-                stored_id = self._dialect.stored_id(previous_id)
-                previous = await self._store.find(stored_id, tenant, now_ms=now_ms)
-                if previous is None:
-                    return False  # the backend's own: it knows the context, we do not
-                previous_id = previous.id
-            turn = kept_turn(
-                body,
-                response_id=response_id,
-                tenant=tenant,
-                previous_id=previous_id,
-                backend=backend,
-                now_ms=now_ms,
-            )
-            expires_at_ms = now_ms + int(self._settings.retention_s * 1000)
             await self._store.record(
                 turn,
                 status,
@@ -147,21 +136,15 @@ class Turns:
             return False
         return True
 
-    async def expand(self, previous_id: str, tenant: bytes, new_input: Any, to: ReplayTarget) -> list[Any]:
-        """The `input` of a plain request that goes on from one of our responses. Raises: Refusal."""
-        return items.context(await self.up_to(previous_id, tenant), new_input, to)
-
-    async def up_to(self, previous_id: str, tenant: bytes) -> list[items.Turn]:
-        """The turns of a conversation to one of our responses. Raises: Refusal, if it cannot be continued."""
-        previous = await self._find(previous_id, tenant)
-        if previous is None:
-            raise previous_not_found(previous_id)
-        check_chainable(previous, previous_id)
+    async def up_to(self, previous: Job, named_id: str) -> list[items.Turn]:
+        """The turns of a conversation to one of our responses, whatever its client calls it. Raises: Refusal,
+        if it cannot be continued."""
+        check_chainable(previous, named_id)
         with refusing():
             call = await self._store.call_of(previous.id)
-            turns = await self._store.turns_before(previous.id, tenant)
+            turns = await self._store.turns_before(previous.id, previous.tenant)
         if call is None or previous.final is None:
-            raise previous_not_found(previous_id)
+            raise previous_not_found(named_id)
         return [*turns, items.Turn(previous.id, call.input, previous.final, previous.backend)]
 
 
@@ -185,6 +168,6 @@ def check_chainable(previous: Job, named_id: object) -> None:
     )
 
 
-def _may_know_items(backend: Backend | None) -> bool:
+def _may_know_items(backend: Backend) -> bool:
     """Whether an item may be in a backend's own store, and is shown to its caller only."""
-    return backend is None or (backend.sees_callers and not backend.speech.is_translated)
+    return backend.sees_callers and not backend.speech.is_translated

@@ -15,9 +15,9 @@ STEP_MS = 10_000
 _STEPS_MAX = 360
 _KINDS_MAX = 200
 _WAITS_MAX = 200
-"""Of one step: times that jobs have waited. Of more, each has the same chance to be among them."""
+"""Waiting times kept for one step. Of more, a random sample is kept."""
 _SERIES_MAX = 8
-"""Lines of one chart; the others are added up."""
+"""Lines of one chart; all others are added up as one."""
 
 OTHERS = "others"
 

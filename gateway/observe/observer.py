@@ -153,8 +153,8 @@ class Observer(BackendObserver, StoreObserver, WebhookObserver):
         return code or ""
 
     def job_deleted(self, response_id: str) -> None:
+        """Whether it had ended before, or by this: see `job_finished`."""
         line("job", id=response_id, to="deleted", **self._facts.forget(response_id))
-        self.tracing.run_ended(response_id, "deleted", None)
 
     def job_released(self, response_id: str, reason: str, after_s: float) -> None:
         """The job will run again. Clients still see `in_progress`."""

@@ -33,7 +33,7 @@ from gateway.logs import hear_seldom
 from gateway.observe.tracing import Accepting, Tracing
 
 _W3C = TraceContextTextMapPropagator()
-_ENDS_WELL = frozenset({"completed", "incomplete", "cancelled", "waiting", "deleted"})
+_ENDS_WELL = frozenset({"completed", "incomplete", "cancelled", "waiting"})
 
 
 _EXPORTER = "opentelemetry.exporter.otlp.proto.http.trace_exporter"

@@ -61,7 +61,7 @@ class Tracing:
         """The answer has ended, or the call has failed."""
 
     def run_ended(self, response_id: str, outcome: str, reason: str | None, code: str | None = None) -> None:
-        """By an end of the response (`completed` …), or without one (`waiting`, `lost`, `deleted`)."""
+        """By an end of the response (`completed` …), or without one (`waiting`, `lost`)."""
 
     def close(self) -> None:
         """Send what is left."""

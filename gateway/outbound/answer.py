@@ -30,6 +30,7 @@ async def read_answer(
     *,
     idle_timeout_s: float,
     event_bytes_max: int,
+    kind: str,
     observer: Observer,
     taker: Taker | None = None,
 ) -> AsyncGenerator[Answer, None]:
@@ -39,6 +40,7 @@ async def read_answer(
         taker: Takes frames as they come. Where it has left something to be done, no frames are given.
         idle_timeout_s: Longest silence.
         event_bytes_max: Of one event, and of an answer that is not a stream.
+        kind: For the metrics: `background` or `passthrough`.
     """
     if (problem := _not_readable(answer)) is not None:
         yield problem
@@ -74,7 +76,7 @@ async def read_answer(
         )
     except FAILURES:
         reason = Reason.TIMEOUT if reading.was_silent else Reason.CUT
-        observer.upstream_failed("background", reason.short)
+        observer.upstream_failed(kind, reason.short)
         message = "The connection to the backend broke before the response was complete."
         if reading.was_silent:
             message = f"The backend sent nothing for {idle_timeout_s:g} s."

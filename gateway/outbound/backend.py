@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -19,10 +19,9 @@ import aiohttp
 
 from gateway import loop
 from gateway.config import TenantSettings, UpstreamSettings
-from gateway.core import refusal
 from gateway.core.call import BackendCall
 from gateway.core.reason import Reason
-from gateway.core.retry import Patience
+from gateway.core.retry import Patience, is_callers_limit
 from gateway.core.upstream import OtherApi, Upstream, UpstreamFailed
 from gateway.observe import Observer
 from gateway.outbound.answer import read_answer, read_error
@@ -37,13 +36,15 @@ from gateway.outbound.plain import PlainCalls
 from gateway.outbound.pool import Pool, Replica
 from gateway.outbound.redact import Redactor
 from gateway.outbound.tries import Tries
-from gateway.wire.calls import NO_SUCH_ROUTE, Api, ChatSpeech, ResponsesSpeech, Speech
 from gateway.wire.chat.request import ChatOptions
+from gateway.wire.chat.speech import ChatSpeech
 from gateway.wire.chat.ways import System, ThoughtReplay, Ways
 from gateway.wire.conversation.replay import Forms
 from gateway.wire.failures import failure
 from gateway.wire.http.head import CREDENTIALS, Credential
 from gateway.wire.http.headers import of_job
+from gateway.wire.speech import NO_SUCH_ROUTE, Api, Speech
+from gateway.wire.speech_responses import ResponsesSpeech
 
 
 class HttpBackend:
@@ -137,14 +138,6 @@ class HttpBackend:
                 self.learn(api)
         return self.speech
 
-    def after_refusal(
-        self, speech: Speech, said: bytes, sent: bytes, retell: Callable[[Speech], bytes]
-    ) -> Speech | None:
-        if (found := refusal.lesson(speech, said, sent, retell)) is None:
-            return None
-        self.learned(found[0])
-        return found[1]
-
     def learned(self, lesson: str) -> None:
         self._observer.lesson_learned(self.name, lesson)
 
@@ -211,6 +204,7 @@ class HttpBackend:
                         answer,
                         idle_timeout_s=self.settings.idle_timeout_s,
                         event_bytes_max=self._event_bytes_max,
+                        kind=kind,
                         observer=self._observer,
                         taker=redactor.taker(call.taker),
                     )
@@ -251,9 +245,9 @@ class HttpBackend:
     async def _refused(
         self, call: BackendCall, replica: Replica, tries: Tries, answer: JobCall
     ) -> UpstreamFailed:
-        """What an error answer says. If it is that there is no time for a job, there is none for a while
-        for the others that wait either, unless it is only the rate limit of this job's caller. What clients
-        wait for is theirs to ask again."""
+        """Read an error answer. If the backend has put a job off, other jobs stay away for a while too,
+        unless only the rate limit of this job's caller is used up. Plain requests are not held back: their
+        clients decide whether to retry."""
         try:
             failed = await read_error(answer, idle_timeout_s=self.settings.idle_timeout_s)
         finally:
@@ -261,7 +255,7 @@ class HttpBackend:
         asked_s = asked_wait_s(answer.headers, datetime.now(UTC))
         failed = replace(failed, retry_after_s=failed.retry_after_s if asked_s is None else asked_s)
         is_put_off = call.is_background and failed.reason is Reason.PUT_OFF
-        is_callers = is_put_off and self._is_callers(failed, call.credential)
+        is_callers = is_put_off and is_callers_limit(failed.failure, is_limited_alone=call.is_limited_alone)
         takes_jobs = call.is_background and (is_callers or not is_put_off)
         self.pool.answered(replica, answer.status, takes_jobs=takes_jobs)
         if not is_put_off:
@@ -273,11 +267,6 @@ class HttpBackend:
 
     def rest(self, job_id: str, asked_s: float | None) -> None:
         self.pool.put_off(self._under_way[job_id], asked_s, self.patience)
-
-    def _is_callers(self, failed: UpstreamFailed, credential: Credential | None) -> bool:
-        """Whether it is the rate limit of a credential that is the caller's own."""
-        is_rate_limit = failed.failure["code"] == "rate_limit_exceeded"
-        return is_rate_limit and self.sees_callers and credential is not None
 
     def _for_how_long(self) -> str:
         """What to add to a failure of a backend that has been out of reach for some time."""

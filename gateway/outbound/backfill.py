@@ -31,8 +31,8 @@ _WAITING = {
 _PAGE_BYTES_MAX = 4 * 2**20
 _NO_LIMIT = 2**31
 _GROWTH = 4
-"""From one look to the next, background calls may grow by a fourth of those under way, and by one at least:
-how many an engine can batch it does not say, and every job sent beyond that stands before the next caller."""
+"""From one look to the next, background calls may grow by a quarter of those under way, and by one at least.
+An engine does not say how many requests it can batch, and every job beyond that delays the next caller."""
 
 
 def waiting_in(page: bytes, engine: str) -> float | None:

@@ -90,7 +90,7 @@ class Failures:
         return calls >= self._calls_min and failed * 100 >= calls * self._percent
 
     def forgive(self, *, but_one: bool = False) -> None:
-        """Begin anew. `but_one`: on trial, one more without an answer is too many."""
+        """Reset the counts. `but_one`: on trial, the next unanswered call is one too many."""
         self._in_a_row = self._in_a_row_max - 1 if but_one else 0
         self._by_second.clear()
 

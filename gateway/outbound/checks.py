@@ -20,7 +20,7 @@ from gateway.config import UpstreamSettings
 from gateway.observe import Observer, line
 from gateway.outbound.client import FAILURES, make_session, url_at
 from gateway.outbound.pool import Pool, Replica
-from gateway.wire.calls import NO_SUCH_ROUTE, Api
+from gateway.wire.speech import NO_SUCH_ROUTE, Api
 
 USER_AGENT = "backburner-healthcheck"
 _KEY_REFUSED = frozenset({401, 403})

@@ -23,7 +23,7 @@ from gateway import loop
 from gateway.config import UpstreamSettings
 from gateway.core.reason import Reason
 from gateway.wire.errors import Fault, Refusal, invalid
-from gateway.wire.http.head import is_sendable
+from gateway.wire.http.head import is_target
 
 IDLE_CONNECTION_S: Final = 4
 """uvicorn closes idle connections at 5 s: sending into one that just closed is a needless 502."""
@@ -89,16 +89,10 @@ class _Connector(aiohttp.TCPConnector):
 
 
 def checked_target(raw_path_and_query: str) -> str:
-    """A caller's request target, byte for byte, as it goes to a backend.
-
-    Raises:
-        Refusal: The target is not a path. `@host/`, `http://host/` and the like would name another
-            server; a fragment would be cut off in silence.
-    """
-    target = raw_path_and_query
-    if not target.startswith("/") or "#" in target or not is_sendable(target):
+    """A caller's request target, byte for byte, as it goes to a backend. Raises: Refusal, if it is none."""
+    if not is_target(raw_path_and_query):
         raise invalid("The request target must be an absolute path, without a fragment.")
-    return target
+    return raw_path_and_query
 
 
 def url_at(origin: URL, raw_path_and_query: str) -> URL:

@@ -18,9 +18,9 @@ from gateway import loop
 from gateway.outbound.wire import KnownAnswers, Wire
 
 _NAMES_KEPT_S: Final = 10.0
-"""As aiohttp's client keeps what a name was resolved to."""
+"""Seconds for which a resolved name is cached, as in aiohttp's client."""
 _NEXT_ADDRESS_S: Final = 0.25
-"""After which the next address of a name is tried beside the last one (RFC 8305)."""
+"""Seconds until the next address of a name is tried beside the last one (RFC 8305)."""
 
 _Address = tuple[Any, Any, int, str, tuple[Any, ...]]
 

@@ -21,9 +21,10 @@ from gateway.outbound.wire import Wire
 from gateway.wire.http.messages import serialised
 
 _UNREAD_BYTES_MAX: Final = 2**17
-"""More is left in the socket until somebody reads on."""
+"""Unread bytes of an answer above which its socket is not read, until somebody reads on."""
 _PUSHED_BYTES_MAX: Final = 2**10
-"""Of one chunk: a larger one is read, and others get their turns while it is worked off."""
+"""Largest chunk that is pushed, in bytes. A larger one is read, so that other tasks get their turns
+meanwhile."""
 
 Push = Callable[[bytes], bool]
 

@@ -15,7 +15,7 @@ from gateway.core.retry import UNANSWERED, Patience, rest_s
 from gateway.outbound.breaker import Breaker, BreakerState, Failures
 
 _LOOK_AGAIN_S = 0.25
-"""Behind the bell of `room_for_background`: that a breaker's time is over rings nothing."""
+"""Seconds between two looks for a free replica: no bell rings when a breaker's time is over."""
 
 Monotonic = Callable[[], float]
 
@@ -108,7 +108,7 @@ class Pool:
 
     @property
     def is_down(self) -> bool:
-        """Whether there is no replica that calls are not kept from."""
+        """Whether the breaker of no replica is closed."""
         now_s = self._now_s()
         return all(replica.breaker.state(now_s) is not BreakerState.CLOSED for replica in self.replicas)
 
@@ -136,7 +136,7 @@ class Pool:
         return [r for r in usable if r.breaker.allows(now_s)]
 
     def _is_tried(self, replica: Replica) -> bool:
-        """One call is to find out whether it takes more."""
+        """Whether the replica is on trial: one call finds out whether it takes more."""
         now_s = self._now_s()
         return any(b.state(now_s) is not BreakerState.CLOSED for b in (replica.breaker, replica.rest))
 
@@ -228,11 +228,11 @@ class Pool:
         return wait_s
 
     def checked(self, replica: Replica, *, is_healthy: bool) -> None:
-        """A health check has ended.
+        """Take in the result of a health check.
 
-        If it was answered, calls may try again, and the first that is not opens the breaker again. Failures
-        in a row stay counted: a server whose engine has died goes on to list its models, and would otherwise
-        be forgiven by each check for all the calls it broke off before.
+        A healthy replica gets calls again, and the first one that is not answered opens the breaker again.
+        Failures in a row stay counted: a server whose engine has died still lists its models, and each check
+        would otherwise forgive all the calls that it broke off before.
         """
         now_s = self._now_s()
         replica.is_healthy = is_healthy
@@ -246,7 +246,7 @@ class Pool:
         self._bell.set()
 
     def _judge(self, replica: Replica, now_s: float) -> None:
-        """After a failure: one that tried whether it is over, or one too many?"""
+        """Trip the breaker after a failed trial call, or after too many failures."""
         is_doubted = replica.breaker.state(now_s) is not BreakerState.CLOSED
         if is_doubted or replica.failures.are_too_many(now_s):
             replica.breaker.trip(now_s + self._open_s)

@@ -27,18 +27,20 @@ from gateway.outbound.guard import AddressDenied, SocketFactory, guarded
 from gateway.wire import webhooks
 
 _ANSWER_BYTES_MAX: Final = 64 * 2**10
-"""Read, so that a receiver is not cut off in the middle of its answer, and thrown away."""
+"""Bytes of an answer that are read, so that a receiver is not cut off within it, and thrown away."""
 
 
 _FOR_EVER: Final = frozenset({"address_denied", "invalid_url", "http_410"})
-"""What a caller's own URL is not tried again after; an endpoint is the operator's to mend."""
+"""Failures after which a caller's own URL is never tried again. An endpoint is: its operator can repair
+it."""
 
 
 _OF_THE_EVENT: Final = frozenset({400, 409, 413, 414, 415, 422, 431})
-"""What a receiver that is well may answer to one event. Everything else says that the receiver is not well,
-or is not at this address, or does not know our secret."""
+"""Statuses by which a healthy receiver may refuse one event. Any other failure says that the receiver is
+unhealthy, is not at this address, or does not know our secret."""
 _OF_THE_HOST: Final = frozenset({408, 425, 429})
-"""The 4xx that do not depend on the path: each URL of a caller's has its own."""
+"""4xx statuses that concern the whole host. For a caller's own URL, every other 3xx and 4xx concerns that URL
+alone."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
-"""Where one call goes, and where it goes next when nobody has answered it.
+"""Which replicas one call is sent to, one after the other, until one has answered.
 
-Only as long as it may: a call that was not sent may go anywhere, also to the same place once more; one that
-was sent and broken off goes elsewhere only for a client that waits. All that is within the backend's budget.
+A call that was not sent may go to any replica, the same one again included. One that was sent and cut goes to
+another replica only if a client waits for it. All retries count against the backend's budget.
 """
 
 from __future__ import annotations
@@ -10,11 +10,27 @@ import asyncio
 import random
 from dataclasses import dataclass, field
 
+from aiohttp.client import IDEMPOTENT_METHODS
+
 from gateway.core.reason import Reason
 from gateway.core.retry import Patience
 from gateway.observe import Observer
 from gateway.outbound.budget import RetryBudget
 from gateway.outbound.pool import Pool, Replica
+
+
+def is_as_if_unsent(method: str, *, is_used: bool, is_unsent: bool) -> bool:
+    """Whether a plain call that broke off without an answer may be made again as if it had never been sent.
+
+    It may if its method can be repeated safely (RFC 9110 §9.2.2; aiohttp's client does the same in the other
+    lane, by the same table), or if the server had closed the connection before it had the request. Any other
+    call may have begun, and is judged like every call that was broken off.
+
+    Args:
+        is_used: Its connection had served a call before, and may just have died.
+        is_unsent: No byte of the request has reached the server, as far as TCP can tell.
+    """
+    return is_used and (is_unsent or method in IDEMPOTENT_METHODS)
 
 
 @dataclass(slots=True)

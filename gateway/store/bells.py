@@ -32,24 +32,24 @@ def claim(response_id: str) -> Topic:
 
 
 def response(response_id: str) -> Topic:
-    """Another replica may have written events of a response, or its end."""
+    """Another gateway may have written events of a response, or its end."""
     return Topic(f"response:{response_id}")
 
 
 def wanted(response_id: str) -> Topic:
-    """Somebody follows a response at another replica than ours, and did not a moment ago."""
+    """A follower at another gateway wants events of a response, and none did a moment ago."""
     return Topic(f"wanted:{response_id}")
 
 
 class Bells(Protocol):
-    """Those of one store, for all of its replicas."""
+    """The bells of one store, for all of its gateways."""
 
     @property
     def look_s(self) -> float | None:
-        """How long a ring of another replica may be missing: look so often. None: there is no other."""
+        """Seconds between two polls, in case a ring of another gateway is lost. None: there is no other."""
 
     def is_wanted(self, response_id: str) -> bool:
-        """Whether a response has followers at other replicas, who wait for its events."""
+        """Whether a response has followers at other gateways, who wait for its events."""
 
     def ring(self, topic: Topic) -> None:
         """Wake whoever listens."""

@@ -10,9 +10,9 @@ from typing import Protocol
 from gateway.core.job import Status
 
 LOOKED_AT = 10_000
-"""So many jobs one look goes through: some milliseconds."""
+"""Most jobs that one look goes through, which takes some milliseconds."""
 AT_FIRST = 500
-"""So many before that: nearly every page of a list is among them."""
+"""Jobs that are looked at first: nearly every page of a list is complete with these."""
 NEWEST = 2**62
 LATER_MAX = 20
 CROWDS_MAX = 500

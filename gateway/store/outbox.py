@@ -50,7 +50,7 @@ class Outbox(Protocol):
 
     async def set_endpoints(self, endpoints: Collection[Endpoint], *, due_by_ms: int = ...) -> None:
         """From now on, these are told. One that was disabled is so still, if it is the same receiver.
-        Whoever is down is tried at once, and what a replica that is dead was sending is nobody's.
+        Whoever is down is tried at once, and what a dead gateway was sending is nobody's.
 
         Args:
             due_by_ms: Nothing is put off for longer: it may have been by another clock.
@@ -62,7 +62,7 @@ class Outbox(Protocol):
         `put_off`, or the end of the lease.
 
         Args:
-            per_lane_max: So many to one endpoint, or to one caller's URLs, at once, by all replicas.
+            per_lane_max: So many to one endpoint, or to one caller's URLs, at once, by all gateways.
             own_url_max: The same, of all callers' URLs together.
         """
 

@@ -1,4 +1,5 @@
-"""What the engine asks of a store. `SqliteStore` keeps it; `tests/store/exercise.py` holds any store to it.
+"""What the engine asks of a store, by role: each part of the engine takes the role that it needs. `JobStore`
+joins them; `SqliteStore` keeps it, and `tests/store/exercise.py` holds any store to it.
 
 Every write is one transaction, and has happened when the call returns. Reads give whole results. Any call
 may raise `StoreUnavailable`.
@@ -69,6 +70,17 @@ class Page:
     has_more: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    """A job that was deleted.
+
+    Attributes:
+        ended: The job, if it was live: the delete has ended it as cancelled.
+    """
+
+    ended: Job | None
+
+
 class Chores(Protocol):
     """What a store in files has to do besides."""
 
@@ -82,35 +94,32 @@ class Chores(Protocol):
         """Bytes on disk, by kind of file."""
 
 
-class JobStore(Chores, Protocol):
-    """A store of jobs and their events; with it come its outbox, its bells, its notes and its read side."""
-
-    @property
-    def outbox(self) -> Outbox:
-        """What is to be told about jobs that have ended."""
+class Ringing(Protocol):
+    """It says when to look."""
 
     @property
     def bells(self) -> Bells:
         """What rings when something of this has changed."""
 
-    @property
-    def pushes(self) -> Pushes:
-        """What other replicas hand over of what they commit."""
+
+class Telling(Ringing, Protocol):
+    """For whoever tells of ends."""
 
     @property
-    def insight(self) -> Insight:
-        """What operators are shown of it."""
+    def outbox(self) -> Outbox:
+        """What is to be told about jobs that have ended."""
+
+
+class Noting(Ringing, Protocol):
+    """For what operators have ordered."""
 
     @property
     def notes(self) -> Notes:
         """What holds for all gateways, besides jobs."""
 
-    @property
-    def pepper(self) -> bytes:
-        """Random bytes of this store, from which tenants are derived."""
 
-    def wall_ns(self) -> int:
-        """Unix nanoseconds by the clock that all replicas share."""
+class Accepting(Protocol):
+    """From a create request to a stored job."""
 
     async def create(self, job: NewJob, limits: QueueLimits) -> str:
         """Accept a job. Returns its id; for a repeated create, that of the first, and nothing was written.
@@ -141,6 +150,10 @@ class JobStore(Chores, Protocol):
 
     async def name(self, response_id: str) -> None:
         """A request has named this job: no retry adopts it any more. Raises: StoreUnavailable."""
+
+
+class Recalling(Protocol):
+    """What was asked and answered, for requests that go on from it."""
 
     async def record(
         self,
@@ -184,6 +197,14 @@ class JobStore(Chores, Protocol):
             TooMuchNamed: It would be more.
         """
 
+
+class Reading(Ringing, Protocol):
+    """The events of a job."""
+
+    @property
+    def pushes(self) -> Pushes:
+        """What other gateways hand over of what they commit."""
+
     async def page(
         self, response_id: str, tenant: bytes, *, after: int, bytes_max: int, now_ms: int
     ) -> Page | None:
@@ -194,6 +215,14 @@ class JobStore(Chores, Protocol):
 
     async def events_bytes(self, response_id: str) -> int:
         """How much that is."""
+
+
+class ForClients(Accepting, Recalling, Reading, Protocol):
+    """All that a client's requests need."""
+
+
+class Running(Protocol):
+    """A run, from its claim to its end."""
 
     async def claim(
         self,
@@ -213,10 +242,10 @@ class JobStore(Chores, Protocol):
         of one tier the oldest.
 
         Args:
-            accepted_before_ms: Leave later ones where they are.
-            resting: Tenants of whom none is taken.
-            bytes_max: No more jobs are taken once they have this much.
-            running_max: Nor any once so many of the backend run, here and at other replicas.
+            accepted_before_ms: Jobs accepted later stay in the queue.
+            resting: Tenants whose jobs stay in the queue.
+            bytes_max: Stop after so many bytes of jobs.
+            running_max: Most jobs of the backend that may run, at all gateways together.
         """
 
     async def append(
@@ -242,6 +271,10 @@ class JobStore(Chores, Protocol):
             ClaimLost, StoreUnavailable: Nothing was written.
         """
 
+
+class Holding(Protocol):
+    """Who may write to a job."""
+
     async def take_over(self, response_id: str, *, epoch: int | None = None) -> Claim | None:
         """Become the only one who may write to a live job; None if it is not live (any more).
 
@@ -262,45 +295,62 @@ class JobStore(Chores, Protocol):
             ClaimLost, StoreUnavailable: Nothing was written.
         """
 
+
+class Ruling(Protocol):
+    """What is done to a job besides."""
+
     async def set_priority(self, response_id: str, priority: int) -> bool:
         """Put a job that waits for its first start into another tier, where it keeps its place by age. False
         if it does not wait so, or is not there."""
 
-    async def delete(self, response_id: str, tenant: bytes, *, now_ms: int) -> bool:
-        """Make a job vanish, running or not. False if there was none."""
+    async def delete(self, response_id: str, tenant: bytes, *, now_ms: int) -> Deleted | None:
+        """Make a job vanish, running or not. None if there was none."""
+
+
+class Leasing(Holding, Protocol):
+    """One gateway among others."""
 
     @property
     def is_first(self) -> bool:
-        """Whether this replica, and no other, tells what all have in common; for moments it may be none."""
+        """Whether this gateway reports what all have in common, such as queue gauges. For moments, none
+        does."""
 
     async def beat(self) -> bool:
-        """Say that this replica lives. False if others took it for dead: what it runs is not its own now."""
+        """Renew this gateway's heartbeat. False if others took it for dead: its jobs are not its own now."""
 
     async def agree(self, facts: Mapping[str, str], backends: Collection[str]) -> None:
-        """Say by what this replica goes, by setting; all must go by the same. And which backends it has, in
-        which they may differ.
+        """Publish the settings that must be equal at all gateways, and the names of this gateway's backends,
+        which may differ.
 
         Raises:
-            DatabaseRefused: Another one that lives goes by something else.
+            DatabaseRefused: A live gateway has another value.
         """
 
     async def abandon(self, *, dead_after_s: float) -> None:
-        """Take live jobs from owners that have not said for so long that they live; at 0 from all owners.
+        """Free the live jobs of owners whose last beat is older than this; 0 frees those of all owners.
 
-        Where one process alone can open the store, all owners of before are dead at once.
+        Where one process alone can open the store, all earlier owners are dead at once.
         """
+
+
+class Sealing(Protocol):
+    """What is sealed in it."""
+
+    async def sealing_keys(self) -> dict[str, int]:
+        """Ids of the keys by which something is sealed, and for how many jobs."""
+
+
+class Sweeping(Chores, Protocol):
+    """What must end, and what must go."""
 
     async def orphans(self, *, attempts_max: int, limit: int) -> list[str]:
         """Live jobs without an owner that must not be run again."""
 
     async def of_other_backends(self, names: Collection[str], *, limit: int) -> list[str]:
-        """Live jobs whose backend is none of these, nor one that another replica has."""
+        """Live jobs whose backend is none of these, nor one that another gateway has."""
 
     async def waiting_since(self, accepted_before_ms: int, *, backend: str, limit: int) -> list[str]:
         """Live jobs of a backend that nobody runs, accepted before a time."""
-
-    async def sealing_keys(self) -> dict[str, int]:
-        """Ids of the keys by which something is sealed, and for how many jobs."""
 
     async def overdue(self, *, now_ms: int, limit: int) -> list[str]:
         """Live jobs past their deadline."""
@@ -312,8 +362,23 @@ class JobStore(Chores, Protocol):
             How many jobs are gone.
         """
 
+
+class JobStore(Telling, Noting, ForClients, Running, Ruling, Leasing, Sealing, Sweeping, Protocol):
+    """A store of jobs and their events, with all that comes with it."""
+
+    @property
+    def insight(self) -> Insight:
+        """What operators are shown of it."""
+
+    @property
+    def pepper(self) -> bytes:
+        """Random bytes of this store, from which tenants are derived."""
+
+    def wall_ns(self) -> int:
+        """Unix nanoseconds by the clock that all gateways share."""
+
     def state(self) -> str:
-        """`ok`, or in a word what ails it."""
+        """`ok`, or one word for the trouble that it is in."""
 
     async def close(self) -> None:
         """Finish what was asked for, then close. Nothing may be asked after. Again: does nothing."""

@@ -1,4 +1,4 @@
-"""The call that a stored request becomes, in the API that its backend speaks."""
+"""What is stored of a create request: there, and back to the call that it becomes."""
 
 from __future__ import annotations
 
@@ -6,25 +6,28 @@ from typing import Any
 
 import orjson
 
-from gateway.wire.chat.speech import ChatSpeech
 from gateway.wire.conversation.items import Turn, context
-from gateway.wire.speech import Api, Speech
-from gateway.wire.speech_responses import SEALED_THOUGHTS, ResponsesSpeech
+from gateway.wire.speech import Speech
 
-__all__ = ["NO_SUCH_ROUTE", "SEALED_THOUGHTS", "Api", "ChatSpeech", "ResponsesSpeech", "Speech"]
 
-NO_SUCH_ROUTE = frozenset({404, 405, 501})
-"""Statuses of a server without this route; some say 404 of a model or a response, too."""
+def request_bytes(body: dict[str, Any]) -> bytes:
+    """To be stored of a client's body, without its input."""
+    return orjson.dumps({name: value for name, value in body.items() if name != "input"})
+
+
+def input_bytes(body: dict[str, Any]) -> bytes:
+    """The rest of it."""
+    return orjson.dumps(body.get("input"))
 
 
 def request_of(stored: bytes) -> dict[str, Any]:
-    """A stored request."""
+    """The inverse of `request_bytes`."""
     request: dict[str, Any] = orjson.loads(stored)
     return request
 
 
 def body_of(request: bytes, told: bytes) -> dict[str, Any]:
-    """The client's body, of its stored parts."""
+    """All of the client's body."""
     return {**request_of(request), "input": orjson.loads(told)}
 
 
@@ -36,6 +39,17 @@ def input_of(stored: bytes, turns: list[Turn], to: Speech) -> Any:
     return context(turns, new_input, to.replay_target) if turns else new_input
 
 
+def headers_bytes(headers: dict[str, str]) -> bytes:
+    """The caller's headers, as far as they may be stored."""
+    return orjson.dumps(headers)
+
+
+def headers_of(stored: bytes) -> dict[str, str]:
+    """The inverse of `headers_bytes`."""
+    headers: dict[str, str] = orjson.loads(stored)
+    return headers
+
+
 def private_bytes(credential: tuple[str, str] | None, headers: dict[str, str]) -> bytes:
     """A caller's credential and private headers, to be sealed."""
     return orjson.dumps([credential, headers])
@@ -45,9 +59,3 @@ def private_of(text: bytes) -> tuple[tuple[str, str] | None, dict[str, str]]:
     """The inverse of `private_bytes`."""
     credential, headers = orjson.loads(text)
     return (None if credential is None else tuple(credential)), headers
-
-
-def headers_of(stored: bytes) -> dict[str, str]:
-    """The caller's headers that were stored with a job."""
-    headers: dict[str, str] = orjson.loads(stored)
-    return headers

@@ -67,15 +67,15 @@ def frame(event: Event, sequence_number: int) -> bytes:
 def to_json(value: dict[str, Any]) -> bytes:
     """One line, for whatever a reader takes for the end of one."""
     json = orjson.dumps(value)
-    for raw, escaped in _LINE_SEPARATORS:
-        if raw in json:
+    if not json.isascii():
+        for raw, escaped in _LINE_SEPARATORS:
             json = json.replace(raw, escaped)
     return json
 
 
 def has_line_separator(json: bytes) -> bool:
     """Whether something in it is written in another way than orjson does."""
-    return any(raw in json for raw, _ in _LINE_SEPARATORS)
+    return not json.isascii() and any(raw in json for raw, _ in _LINE_SEPARATORS)
 
 
 def is_writable(value: Any) -> bool:

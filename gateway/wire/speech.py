@@ -54,6 +54,10 @@ class Api(StrEnum):
     CHAT = "chat"
 
 
+NO_SUCH_ROUTE = frozenset({404, 405, 501})
+"""Statuses of a server without this route; some say 404 of a model or a response, too."""
+
+
 @dataclass(frozen=True, slots=True)
 class Speech(ABC):
     """How to talk to one backend.

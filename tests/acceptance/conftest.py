@@ -10,13 +10,15 @@ from pathlib import Path
 import pytest
 
 from demo.model_server import ModelServer, listening, make_app
-from demo.postgres import Postgres, binaries, postgres
+from demo.postgres import Postgres
 from tests.acceptance.fleet import Fleet
 from tests.acceptance.harness import Gateway
 from tests.acceptance.replay import ReplayServer
 from tests.acceptance.spread import IS_SPREAD, Spread, front
-from tests.support.databases import Databases
+from tests.support.databases import Databases, a_postgres, databases
 from tests.support.replicas import Replicas, replicas_of
+
+__all__ = ["databases"]
 
 StartGateway = Callable[..., Awaitable[Gateway]]
 
@@ -108,21 +110,10 @@ def _is_spread(request: pytest.FixtureRequest) -> None:
         pytest.skip(marker.args[0])
 
 
-@pytest.fixture(scope="session")
-def databases() -> Iterator[Databases]:
-    """Databases of one PostgreSQL, used again and again."""
-    if binaries() is None:
-        pytest.skip("there is no PostgreSQL on this machine: no initdb in the path or in /usr/lib/postgresql")
-    with postgres() as started:
-        yield Databases(started)
-
-
 @pytest.fixture(scope="module")
 def database_server() -> Iterator[Postgres]:
-    """A PostgreSQL, made of the machine's own binaries."""
-    if binaries() is None:
-        pytest.skip("there is no PostgreSQL on this machine: no initdb in the path or in /usr/lib/postgresql")
-    with postgres() as started:
+    """A PostgreSQL of the tests' own."""
+    with a_postgres() as started:
         yield started
 
 

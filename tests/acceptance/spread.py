@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from tests.acceptance.harness import Gateway
+from tests.support.member import Member
 
 IS_SPREAD = os.environ.get("REPLICAS") == "all"
 COUNT = 3
@@ -89,22 +90,6 @@ async def front() -> AsyncIterator[Front]:
             await asyncio.wait(serving)
 
 
-class _Member(Gateway):
-    """One of them; what it says is heard by all."""
-
-    def __init__(self, whole: Spread, upstream: str, directory: Path, *flags: str, **environ: object) -> None:
-        directory.mkdir()
-        super().__init__(upstream, directory / "none", *flags, **environ)
-        self._whole = whole
-
-    def kept_in(self) -> list[str]:
-        return []
-
-    def heard(self, line: bytes, fields: dict[str, Any]) -> None:
-        super().heard(line, fields)
-        self._whole.heard(line, fields)
-
-
 class Spread(Gateway):
     """All of them. What is done to the process is done to each; what they log is one log."""
 
@@ -119,9 +104,11 @@ class Spread(Gateway):
         keys.chmod(0o600)
         shared = {"BACKBURNER_STORE__URL": url, "BACKBURNER_CREDENTIALS__SEALING_KEYS_FILE": str(keys)}
         self._front = front
+        places = [directory / f"replica-{number}" for number in range(COUNT)]
+        for place in places:
+            place.mkdir()
         self.members = [
-            _Member(self, upstream, directory / f"replica-{number}", *flags, **{**shared, **environ})
-            for number in range(COUNT)
+            Member(self, upstream, place / "none", *flags, **{**shared, **environ}) for place in places
         ]
 
     @property

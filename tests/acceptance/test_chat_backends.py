@@ -123,6 +123,9 @@ async def test_a_plain_stream_that_breaks_off_says_so_and_is_not_begun_anew(
     last = payload(frames(answer.body)[-1])
     assert (last["type"], last["response"]["error"]["code"]) == ("response.failed", "server_error")
     assert len(replay_server.creates) == 1
+    for kind, count in {"passthrough": 1, "background": 0}.items():
+        sample = f'backburner_upstream_errors_total{{kind="{kind}",reason="cut"}}'
+        assert await chat_gateway.metric(sample) == count
 
 
 def _chunks(*choices: dict[str, Any]) -> Answer:

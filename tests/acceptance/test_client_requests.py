@@ -209,6 +209,23 @@ async def test_tools_may_come_in_an_item_and_none_in_the_list(
     assert [message["role"] for message in replay_server.creates[-1].json()["messages"]] == ["system", "user"]
 
 
+async def test_tools_of_an_item_that_is_only_named_are_told_of_at_each_repeat_of_the_create(
+    chat: Gateway,
+) -> None:
+    brought = {"type": "additional_tools", "role": "developer", "tools": CODEX_TOOLS}
+    body = {name: value for name, value in CODEX.items() if name != "tools"}
+    body |= {"stream": False, "background": True, "store": True}
+    _, first = await asked(chat, {**body, "input": [brought, *CODEX["input"]]})
+    page = await chat.call("GET", f"/responses/{first['id']}/input_items?order=asc")
+    reference = {"type": "item_reference", "id": page.json()["data"][0]["id"]}
+    body["input"] = [reference, *CODEX["input"]]
+    more = {"Idempotency-Key": "named"}
+    answers = [await chat.call("POST", "/responses", body, more=more) for _ in range(2)]
+    assert len({answer.json()["id"] for answer in answers}) == 1
+    told = [answer.headers["x-backburner-omitted-tools"] for answer in answers]
+    assert told == ["tool_search, web_search"] * 2
+
+
 @pytest.mark.parametrize("background", [False, True])
 @pytest.mark.parametrize("name", OTHERS)
 async def test_other_clients_are_served(

@@ -105,6 +105,19 @@ async def test_a_repeat_is_answered_whatever_has_become_of_what_it_leant_on(gate
     assert (status, again["id"]) == (200, first["id"])
 
 
+async def test_a_repeat_is_answered_by_settings_that_would_refuse_a_new_one(
+    start_gateway: StartGateway,
+) -> None:
+    gateway = await start_gateway(BACKBURNER_BACKGROUND__STORE_FALSE="accept")
+    _, first = await create(gateway, "kept", store=False)
+    await gateway.ended(first["id"])
+    await gateway.stop()
+    await gateway.restart(BACKBURNER_BACKGROUND__STORE_FALSE="reject")
+    assert (await create(gateway, "new", store=False))[0] == 400
+    status, again = await create(gateway, "kept", store=False)
+    assert (status, again["id"]) == (200, first["id"])
+
+
 async def test_a_repeat_is_answered_when_the_queue_is_full(
     start_gateway: StartGateway, replay_server: ReplayServer
 ) -> None:

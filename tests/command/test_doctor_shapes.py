@@ -7,7 +7,7 @@ import pytest
 
 from gateway.command.doctor.engines import load_in
 from gateway.command.doctor.shapes import Answer, Ask, body_of, fits_schema
-from gateway.wire.calls import Api
+from gateway.wire.speech import Api
 from gateway.wire.sse import SseDecoder
 from tests.acceptance.replay import recording
 

@@ -26,9 +26,10 @@ from gateway.core.reason import Reason
 from gateway.core.retry import Again, Now, Patience
 from gateway.core.transcript import Abandoned, Append, CancelRequested, DeadlinePassed
 from gateway.core.upstream import OtherApi, UpstreamAnswer, UpstreamClosed, UpstreamFailed, UpstreamFrames
-from gateway.wire.calls import ChatSpeech, ResponsesSpeech
+from gateway.wire.chat.speech import ChatSpeech
 from gateway.wire.errors import Refusal
 from gateway.wire.failures import failure
+from gateway.wire.speech_responses import ResponsesSpeech
 from gateway.wire.sse import Frame, split_frames
 from tests.core.conftest import NOW_S, accepted
 
@@ -186,7 +187,9 @@ def test_a_busy_backend_is_left_alone_by_the_others_if_it_says_so_within_its_ans
     assert play(background(), Started(), BUSY)[-1:] == ["again upstream_put_off"], "that was done by the call"
     assert play(background(), Started(), busy)[-2:] == ["rest", "again upstream_put_off"]
     own = background(is_limited_alone=True)
-    own.receive(Started(), NOW)
+    *_, call = own.receive(Started(), NOW)
+    assert isinstance(call, Call)
+    assert call.is_limited_alone, "so that whoever makes it judges a 429 alike"
     (again,) = own.receive(busy, NOW)
     assert isinstance(again, Again)
     assert again.caller_rests_s > 0, "a limit of this caller's own concerns nobody else"

@@ -295,7 +295,7 @@ async def test_what_waits_is_measured_by_endpoint(build: Build, clock: SetClock)
     await house.ended(await house.submit())
     await attempted(house, 2)
     clock.advance(3)
-    await house.engine.measure()
+    await house.engine.gauges.measure()
     assert counted(house, "webhook_waiting", "x") == 1
     assert counted(house, "webhook_oldest", "x") == pytest.approx(3, abs=0.1)
     assert counted(house, "webhook_is_disabled", "x") == 0
@@ -362,7 +362,7 @@ async def test_a_receiver_that_is_down_is_tried_with_one_event_at_a_time(
     assert together[1] == 1
     tried = [each.response_id for each in house.sender.sent]
     assert len(set(tried)) == len(tried), "a different one each time"
-    await house.engine.measure()
+    await house.engine.gauges.measure()
     assert counted(house, "webhook_waiting", "x") == len(ids)
     assert counted(house, "webhook_is_down", "x") == 1
     is_deaf = False
@@ -370,7 +370,7 @@ async def test_a_receiver_that_is_down_is_tried_with_one_event_at_a_time(
     await emptied(house)
     assert {each.response_id for each in house.sender.sent} == set(ids)
     assert together[1] <= 4
-    await house.engine.measure()
+    await house.engine.gauges.measure()
     assert counted(house, "webhook_is_down", "x") == 0
     states = lines_about(caplog, "webhook_endpoint")
     assert [(each["to"], each.get("reason")) for each in states] == [("down", "unreachable"), ("up", None)]

@@ -10,6 +10,7 @@ import pytest
 from gateway.core.upstream import UpstreamClosed
 from gateway.wire.errors import Fault, Refusal
 from tests.support.house import (
+    ALL,
     TENANT,
     Build,
     Hold,
@@ -195,6 +196,30 @@ async def test_deleting_a_running_response_stops_the_backend_and_ends_the_stream
     assert await house.jobs.find(response_id, TENANT) is None
     assert await house.stream(response_id) == b""
     assert response_id not in house.engine._credentials._held
+
+
+@pytest.mark.parametrize("state", ["queued", "running", "ended"])
+async def test_a_delete_of_a_live_job_is_counted_as_its_end_and_of_an_ended_one_is_not(
+    build: Build, state: str
+) -> None:
+    house = await build(is_started=state != "queued")
+    hold = Hold()
+    house.backend.script = [hold] if state == "running" else ALL
+    response_id = await house.submit()
+    if state == "running":
+        await hold.here()
+        house.clock.advance(7)
+    if state == "ended":
+        await house.ended(response_id)
+    await house.jobs.delete(await house.job(response_id))
+
+    def read(name: str, **labels: str) -> float:
+        labels = {"backend": "default", "outcome": "cancelled", **labels}
+        return house.observer.registry.get_sample_value(f"backburner_{name}", labels) or 0
+
+    assert read("jobs_finished_total", code="") == (state != "ended")
+    assert read("run_seconds_sum") == (7 if state == "running" else 0)
+    assert house.observer.of(response_id).count("finished") == 1
 
 
 async def test_deleting_twice_is_not_found(house: House) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gateway.core.job import NewJob, Status, StoreUnavailable
+from gateway.core.job import ClaimLost, NewJob, Status, StoreUnavailable
 from gateway.core.reason import Reason
 from gateway.core.upstream import UpstreamClosed, UpstreamFailed
 from gateway.engine.handover import Lease, hand_over
@@ -412,24 +412,53 @@ class _Beating:
 
     async def release(self, claim: Any, *, attempts_returned: int) -> None:
         assert attempts_returned == 1
+        if claim == "taken":
+            raise ClaimLost
         self.released.append(claim)
 
 
 def _lease(store: _Beating, stops: list[str]) -> Lease:
+    def everything() -> Any:
+        stops.append("all")
+        return ["claimed since", "taken"]
+
     def silent() -> Any:
         stops.append("silent")
-        return ["claim"]
+        return ["claim", "taken"]
 
-    return Lease(store, lambda: stops.append("all"), silent)  # type: ignore[arg-type]
+    return Lease(store, everything, silent)  # type: ignore[arg-type]
 
 
-async def test_whoever_was_taken_for_dead_stops_all_that_it_runs() -> None:
+async def test_whoever_was_taken_for_dead_stops_all_that_it_runs_and_frees_what_nobody_has_taken() -> None:
     stops: list[str] = []
-    lease = _lease(_Beating(True, False), stops)
+    store = _Beating(True, False)
+    lease = _lease(store, stops)
     await lease.renew()
     assert stops == []
     await lease.renew()
     assert stops == ["all"]
+    assert store.released == ["claimed since"]
+
+
+async def test_a_run_that_was_stopped_with_its_process_taken_for_dead_is_made_again(build: Build) -> None:
+    class Doubted(Wrapped):
+        is_doubted = False
+
+        async def beat(self) -> bool:
+            return not self.is_doubted
+
+    house = await build(wrap=Doubted)
+    hold = Hold()
+    house.backend.script = [hold]
+    response_id = await house.submit()
+    await hold.here()
+    house.backend.script = ALL
+    house.store.is_doubted = True
+    await house.engine._lease.renew()
+    house.store.is_doubted = False
+    assert (await house.ended(response_id))["status"] == "completed"
+    assert len(house.backend.calls_of(response_id)) == 2
+    assert (await house.job(response_id)).attempt == 1
 
 
 async def test_whoever_cannot_renew_its_lease_stops_what_others_would_begin_again(
@@ -445,9 +474,9 @@ async def test_whoever_cannot_renew_its_lease_stops_what_others_would_begin_agai
     assert stops == ["silent"]
 
 
-@pytest.mark.parametrize(("is_alive", "released"), [(True, ["claim"]), (False, [])])
+@pytest.mark.parametrize("is_alive", [True, False])
 async def test_what_was_stopped_for_the_want_of_a_lease_goes_back_if_nobody_has_taken_it(
-    monkeypatch: pytest.MonkeyPatch, is_alive: bool, released: list[str]
+    monkeypatch: pytest.MonkeyPatch, is_alive: bool
 ) -> None:
     store = _Beating(None, is_alive)
     monkeypatch.setattr("gateway.engine.handover._STOP_AFTER_S", -1)
@@ -455,7 +484,7 @@ async def test_what_was_stopped_for_the_want_of_a_lease_goes_back_if_nobody_has_
     await lease.renew()
     monkeypatch.setattr("gateway.engine.handover._STOP_AFTER_S", 60)
     await lease.renew()
-    assert store.released == released
+    assert store.released == ["claim"] if is_alive else ["claimed since", "claim"]
 
 
 async def test_a_defect_in_one_hand_over_keeps_no_other_job_from_its_own(build: Build) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from typing import Any
 
 from tests.support.house import (
@@ -49,11 +48,10 @@ async def test_all_runs_together_hold_no_more_than_the_process_may(build: Build)
     assert unflushed._bytes == 0
 
 
-async def test_what_a_stopped_run_had_not_committed_is_given_back(house: House) -> None:
+async def test_what_a_stopped_run_had_not_committed_is_given_back(build: Build) -> None:
+    house = await build(background={"flush_ms": 10_000})
     hold = Hold()
     house.backend.script = [frames(0, 6), hold]
-    slow = house.settings.background.model_copy(update={"flush_ms": 10_000})
-    house.engine._runner._endings = replace(house.engine._endings, settings=slow)
     response_id = await house.submit()
     await hold.here()
     assert house.engine._runner._unflushed._bytes > 0
@@ -82,7 +80,48 @@ async def test_a_cancel_of_a_run_that_waits_for_memory_leaves_no_hole(build: Bui
     house.backend.script = [frames(0, 14), frames(14, 22), Hold()]
     smaller = await house.submit()  # of two that want more than there is, the larger one goes on
     async with asyncio.timeout(PATIENCE_S):
-        while house.engine._outputs.total <= 5200:
+        while house.engine._endings.outputs.total <= 5200:
             await asyncio.sleep(0)
     await house.cancel(smaller)
     await _adds_up(house, smaller)
+
+
+async def test_runs_that_nobody_follows_commit_together(build: Build) -> None:
+    """Each has its one event at a time of its own."""
+    batches: list[int] = []
+    is_turn: list[bool] = []
+
+    class Counted(Wrapped):
+        async def append(self, claim: Any, first_seq: int, *rest: Any, **more: Any) -> None:
+            if not is_turn:
+                is_turn.append(True)
+                batches.append(0)
+                asyncio.get_running_loop().call_soon(is_turn.clear)
+            batches[-1] += 1
+            await self.inner.append(claim, first_seq, *rest, **more)
+
+    house = await build(wrap=Counted, background={"flush_ms": 1_000})
+    house.backend.script = [frames(0, 6), Hold(), *ALL[6:]]
+    jobs = []
+    for _ in range(20):
+        jobs.append(await house.submit())
+        await asyncio.sleep(0.002)
+    async with asyncio.timeout(PATIENCE_S):
+        while sum(batches) < len(jobs):
+            await asyncio.sleep(0.01)
+    assert len(batches) <= 3, batches  # a tick may pass while they begin
+
+
+async def test_a_reader_that_comes_is_not_kept_waiting_for_the_tick(build: Build) -> None:
+    house = await build(background={"flush_ms": 10_000})
+    hold = Hold()
+    house.backend.script = [frames(0, 6), hold]
+    response_id = await house.submit()
+    await hold.here()
+    job = await house.job(response_id)
+    seen = 0
+    async with asyncio.timeout(5):  # half of what they would wait for
+        async for block in house.engine.followers.follow(job.id, job.tenant, after=-1):
+            seen += len(parsed(block)) if block else 0
+            if seen > 2:  # the first two were there from the beginning
+                return

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from gateway.core.job import Status, StoreUnavailable
+from gateway.engine.jobs import Repeat, Submission
 from gateway.wire.errors import Fault, Refusal
 from gateway.wire.http.head import Credential
 from tests.support.house import (
@@ -29,8 +30,12 @@ async def test_a_full_queue_refuses_and_says_when_to_come_back(build: Build) -> 
     with pytest.raises(Refusal) as everybody:
         await house.submit(tenant=b"3" * 32)
     assert everybody.value.fault is Fault.OVERLOADED
+
+    async def vetted(is_previous_ours: bool) -> Submission:
+        raise AssertionError("the next one is not even judged")
+
     with pytest.raises(Refusal):
-        house.jobs.check_room(b"4" * 32)  # the next one is not even looked at
+        await house.jobs.accept(b"4" * 32, Repeat(), None, vetted)
     assert len(house.engine._credentials._held) == 2, "those of the refused are not kept"
 
 

@@ -117,7 +117,7 @@ async def test_many_large_responses_end_whole_though_hardly_one_has_room(
     for response_id in ids:
         response = await house.ended(response_id)
         assert response["output"][0]["content"][0]["text"] == PIECE * 20
-    assert house.engine._outputs.total == 0
+    assert house.engine._endings.outputs.total == 0
 
 
 @pytest.mark.parametrize("way", ["closed", "cancelled"])
@@ -133,7 +133,7 @@ async def test_a_long_text_lies_in_a_file_without_a_name_and_comes_back_whole(
     await hold.here()
     directory = house.settings.store.database.parent
     assert has_nameless_file(directory)
-    assert house.engine._outputs.total < 10 * len(PIECE)
+    assert house.engine._endings.outputs.total < 10 * len(PIECE)
     if way == "cancelled":
         response = await house.cancel(response_id)
     else:

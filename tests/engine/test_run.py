@@ -92,5 +92,5 @@ async def test_a_defect_in_a_run_fails_its_response_and_no_other(house: House, a
     await house.tick()
     response = await house.ended(broken)
     assert response["status"] == "failed"
-    assert response["error"]["message"] == "The gateway failed while it ran this response."
+    assert response["error"]["message"] == "The gateway failed while it ran or ended this response."
     await house.stored(broken)

@@ -13,10 +13,11 @@ from pydantic import SecretStr
 from gateway.core.job import Sealed
 from gateway.core.reason import Reason
 from gateway.core.upstream import UpstreamFailed
-from gateway.engine.credentials import SealingKeyMissing
+from gateway.engine.credentials import CallerHeaders, Credentials, SealingKeyMissing
 from gateway.engine.sealing import Sealer, Unsealable
 from gateway.wire.failures import failure
 from gateway.wire.http.head import Credential
+from tests.store.jobs import new_job
 from tests.support.house import ALL, Build, Hold, House, frames
 
 KEY = Credential("authorization", "Bearer sk-canary-51ab")
@@ -83,14 +84,24 @@ def _flipped(text: bytes, bit: int) -> bytes:
 # -- jobs
 
 
-async def test_what_is_in_memory_only_is_forgotten_with_the_deadline(build: Build) -> None:
-    """Another gateway may have ended the job: it tells nobody."""
-    house = await build(is_started=False, background={"deadline_s": 60})
-    early = await house.submit(credential=KEY)
-    house.clock.advance(60)
-    late = await house.submit(credential=KEY)
-    credentials = house.engine._credentials
-    assert [credentials.is_in_memory_only(each) for each in (early, late)] == [False, True]
+@pytest.mark.parametrize("sealer", [None, Sealer({"new": NEW})])
+@pytest.mark.parametrize("others", [{}, {"x-held": "1"}])
+def test_nothing_is_in_memory_only_for_a_job_that_another_gateway_may_end(
+    sealer: Sealer | None, others: dict[str, str]
+) -> None:
+    """It tells nobody."""
+    job = new_job("resp_1")
+    headers = CallerHeaders(KEY, others)
+    shared = Credentials(sealer, are_shared=True)
+    sealed = shared.keep(job, headers, may_seal=False)
+    assert (sealed is not None) is (sealer is not None and bool(others))
+    assert not shared.is_in_memory_only("resp_1")
+    assert shared._held == {}
+    alone = Credentials(sealer)
+    assert alone.keep(job, headers, may_seal=False) is None
+    assert alone.is_in_memory_only("resp_1")
+    alone.forget("resp_1")
+    assert alone._held == {}
 
 
 async def test_a_job_runs_after_a_restart_with_the_credential_and_the_private_headers(build: Build) -> None:

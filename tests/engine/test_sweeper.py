@@ -89,10 +89,10 @@ async def test_a_run_that_could_not_store_its_events_fails_when_the_store_is_bac
                 raise StoreUnavailable("disk full")
             await self.inner.append(*arguments, **options)
 
-        async def take_over(self, *arguments: Any, **options: Any) -> Any:
+        async def finish(self, *arguments: Any, **options: Any) -> None:
             if self.is_full:
                 raise StoreUnavailable("disk full")
-            return await self.inner.take_over(*arguments, **options)
+            await self.inner.finish(*arguments, **options)
 
     house = await build(wrap=Failing, background={"store_wait_s": 0})
     hold = Hold()
@@ -218,7 +218,7 @@ async def test_the_gauges_tell_what_waits_and_for_how_long(build: Build) -> None
     await house.submit()
     house.clock.advance(7)
     await house.submit()
-    await house.engine.measure()
+    await house.engine.gauges.measure()
     read = house.observer.registry.get_sample_value
     assert read("backburner_jobs", {"status": "queued"}) == 2
     assert read("backburner_jobs", {"status": "completed"}) == 0
@@ -229,7 +229,7 @@ async def test_the_gauges_tell_what_jobs_wait_for_and_the_wait_of_each_is_counte
     house = await build(concurrency_max=1)
 
     async def read(name: str, **labels: str) -> float | None:
-        await house.engine.measure()
+        await house.engine.gauges.measure()
         found: float | None = house.observer.registry.get_sample_value(name, {"backend": "default", **labels})
         return found
 

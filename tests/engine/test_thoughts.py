@@ -9,10 +9,10 @@ import pytest
 
 from gateway.engine.thoughts import Thoughts
 from gateway.wire.answers.readers import ChatReader
-from gateway.wire.calls import Api
 from gateway.wire.conversation import thoughts as wire
 from gateway.wire.errors import Refusal
 from gateway.wire.events import Event
+from gateway.wire.speech import Api
 from gateway.wire.sse import Frame
 
 PEPPER = b"p" * 32

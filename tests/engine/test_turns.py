@@ -9,6 +9,7 @@ import pytest
 
 from gateway.core.reason import Reason
 from gateway.core.upstream import UpstreamFailed
+from gateway.wire.conversation.items import context
 from gateway.wire.conversation.replay import ReplayTarget
 from gateway.wire.errors import Refusal
 from gateway.wire.failures import failure
@@ -53,11 +54,10 @@ async def test_a_later_turn_carries_the_earlier_ones_but_not_their_instructions(
 async def test_a_plain_request_is_expanded_with_the_earlier_turns(house: House) -> None:
     first = await house.submit(input="first question")
     answer = await house.ended(first)
-    expanded = await house.jobs.turns.expand(first, TENANT, "now", ReplayTarget())
+    turns = await house.jobs.turns.up_to(await house.job(first), first)
     question = {"role": "user", "content": "first question"}
-    assert expanded == [question, *sent_back(answer["output"]), {"role": "user", "content": "now"}]
-    with pytest.raises(Refusal):
-        await house.jobs.turns.expand(first, OTHER, "now", ReplayTarget())
+    said = context(turns, "now", ReplayTarget())
+    assert said == [question, *sent_back(answer["output"]), {"role": "user", "content": "now"}]
 
 
 async def test_a_turn_whose_context_only_the_backend_has_cannot_be_continued(house: House) -> None:
@@ -66,7 +66,7 @@ async def test_a_turn_whose_context_only_the_backend_has_cannot_be_continued(hou
     with pytest.raises(Refusal, match="backend's own"):
         await house.submit(previous=first)
     with pytest.raises(Refusal, match="backend's own"):
-        await house.jobs.turns.expand(first, TENANT, "now", ReplayTarget())
+        await house.jobs.turns.up_to(await house.job(first), first)
 
 
 @pytest.mark.parametrize("state", ["queued", "in_progress"])

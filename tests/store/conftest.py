@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from demo.postgres import binaries, postgres
 from gateway.config import StoreSettings
 from gateway.core.job import NewJob
 from gateway.observe import Observer
@@ -18,8 +17,10 @@ from gateway.store import opening
 from gateway.store.port import JobStore
 from gateway.store.sqlite.store import SqliteStore
 from tests.store.jobs import NOW, TENANT, new_job
-from tests.support.databases import Databases
+from tests.support.databases import Databases, databases
 from tests.torture.disk import Disk, Faults, break_disk, mend_disk
+
+__all__ = ["databases"]
 
 Open = Callable[[], Awaitable[JobStore]]
 OpenStore = Callable[..., Awaitable[SqliteStore]]
@@ -80,15 +81,6 @@ class Counting(Observer):
 def commits() -> list[int]:
     """The number of operations of every commit so far."""
     return []
-
-
-@pytest.fixture(scope="session")
-def databases() -> Iterator[Databases]:
-    """A PostgreSQL for the tests of this process."""
-    if binaries() is None:
-        pytest.skip("there is no PostgreSQL on this machine: no initdb in the path or in /usr/lib/postgresql")
-    with postgres() as server:
-        yield Databases(server)
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ from gateway.core.reason import Reason
 from gateway.core.tiers import weight
 from gateway.store import bells
 from gateway.store.insight import WaitingJobs, Wanted
-from gateway.store.port import JobStore, Page, QueueLimits, Work
+from gateway.store.port import Deleted, JobStore, Page, QueueLimits, Work
 from gateway.wire.sse import encode, split_frames
 from tests.store.jobs import NOW, TENANT, new_job
 
@@ -158,7 +158,7 @@ async def test_jobs_that_are_not_there_look_alike_on_every_method(
     name, tenant, now_ms = absent
     assert await store.find(name, tenant, now_ms=now_ms) is None
     assert await store.page(name, tenant, after=-1, bytes_max=1000, now_ms=now_ms) is None
-    assert await store.delete(name, tenant, now_ms=now_ms) is False
+    assert await store.delete(name, tenant, now_ms=now_ms) is None
     assert await store.turns_before(name, tenant) == []
     later = job_named("later", tenant=tenant, previous_id=name, created_at_ms=now_ms)
     with pytest.raises(PreviousGone):
@@ -170,7 +170,7 @@ async def test_jobs_that_are_not_there_look_alike_on_every_method(
 async def test_a_foreign_tenant_that_tries_everything_changes_nothing(store: JobStore) -> None:
     await ended(store, "a")
     before = await found(store, "a"), await page(store, "a")
-    assert await store.delete("a", OTHER, now_ms=NOW) is False
+    assert await store.delete("a", OTHER, now_ms=NOW) is None
     assert (await found(store, "a"), await page(store, "a")) == before
 
 
@@ -938,7 +938,10 @@ async def test_queued_jobs_outlive_their_owner_s_death(store: JobStore) -> None:
 @pytest.mark.parametrize("state", ["queued", "running", "ended"])
 async def test_a_deleted_job_is_gone_at_once_and_later_for_good(store: JobStore, state: str) -> None:
     await {"queued": create, "running": started, "ended": ended}[state](store, "a")
-    assert await store.delete("a", TENANT, now_ms=NOW)
+    before = await found(store, "a")
+    ending_here = replace(before, status=Status.CANCELLED, epoch=before.epoch + 1)
+    deleted = await store.delete("a", TENANT, now_ms=NOW)
+    assert deleted == Deleted(None if state == "ended" else ending_here)
     assert await store.find("a", TENANT, now_ms=NOW) is None
     assert not await store.delete("a", TENANT, now_ms=NOW)
     assert await claim(store) == []

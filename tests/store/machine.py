@@ -337,9 +337,11 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(name=jobs)
     def delete(self, name: str) -> None:
-        assert self.run(self.store.delete(name, TENANT, now_ms=self.now_ms)) is self.is_there(name)
-        if self.is_there(name):
+        deleted = self.run(self.store.delete(name, TENANT, now_ms=self.now_ms))
+        assert (deleted is not None) is self.is_there(name)
+        if deleted is not None:
             job = self.model[name]
+            assert (deleted.ended is None) is job.status.is_terminal
             if not job.status.is_terminal:
                 job.move(Status.CANCELLED)
                 self.untold[name] = Status.CANCELLED

@@ -6,14 +6,18 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import asyncpg
 import pytest
 from pydantic import SecretStr
 
-from gateway.config import StoreSettings
+from gateway.config import Settings, StoreSettings
 from gateway.core.job import Claim, ClaimLost, Idempotency, Status, StoreUnavailable
+from gateway.core.reason import Reason
+from gateway.core.upstream import UpstreamFailed
+from gateway.engine.handover import Lease
 from gateway.engine.orders import PAUSE
 from gateway.observe import Observer
 from gateway.store.bells import response
@@ -22,6 +26,7 @@ from gateway.store.postgres.connecting import one_by_one
 from gateway.store.postgres.queries import MIGRATIONS, QUERIES, Migration, Query
 from gateway.store.postgres.store import PostgresStore
 from gateway.store.refused import DatabaseDamaged, DatabaseRefused, DatabaseUnreachable
+from gateway.wire.failures import failure
 from tests.store.exercise import (
     EXPIRY,
     OTHER,
@@ -41,6 +46,7 @@ from tests.store.exercise_outbox import endpoint
 from tests.store.jobs import NOW, TENANT
 from tests.support.cutting import Way, way_to
 from tests.support.databases import Databases
+from tests.support.house import ALL, Hold, House, ScriptedBackend, SetClock, Signals, Wrapped
 
 OpenReplica = Callable[..., Awaitable[PostgresStore]]
 
@@ -198,6 +204,74 @@ async def test_who_is_dead_loses_its_jobs_and_hears_of_it(replica: OpenReplica, 
     assert [work.id for work in await claim(second)] == ["a"]
     assert not await first.beat()
     assert await first.beat(), "it is one of them again"
+
+
+async def test_what_one_that_was_taken_for_dead_claims_before_it_hears_of_it_waits_again(
+    replica: OpenReplica, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is its own, is stopped with all that it runs, and its owner lives: nobody else would free it."""
+    first, second = await replica(), await replica()
+    runs = [await started(first, "a")]
+    await run_sql(
+        url,
+        "UPDATE backburner.replica SET steady_since_ms = steady_since_ms - 60000, "
+        "beat_at_ms = beat_at_ms - CASE WHEN id = $1 THEN 60000 ELSE 0 END",
+        first._owner,
+    )
+    await second.abandon(dead_after_s=6.5)
+    (theirs,) = await claim(second)
+    await create(first, "b")
+    tell = first._replica._tell
+
+    async def claims_before() -> Any:
+        runs.extend(await claim(first))
+        return await tell()
+
+    monkeypatch.setattr(first._replica, "_tell", claims_before)
+    await Lease(first, lambda: runs, list).renew()
+    assert [run.id for run in runs] == ["a", "b"]
+    (again,) = await claim(second)
+    assert (theirs.id, again.id, again.job.attempt) == ("a", "b", 1)
+    assert (await found(second, "a")).epoch == theirs.epoch
+
+
+async def test_who_could_not_give_a_job_back_leaves_it_to_the_gateway_that_runs_it_by_now(
+    replica: OpenReplica, url: str, tmp_path: Path
+) -> None:
+    """Its lease has lapsed meanwhile."""
+    store = Defiant(await replica())
+    first = house_on(store, tmp_path)
+    first.backend.script = [UpstreamFailed(failure("Busy"), Reason.PUT_OFF, 503)]
+    second = house_on(await replica(), tmp_path)
+    hold = Hold()
+    second.backend.script = [hold, *ALL]
+    running = [asyncio.create_task(first.engine._runner.run())]
+    response_id = await first.submit()
+    async with asyncio.timeout(10):
+        while response_id not in first.engine._endings.owed:
+            await asyncio.sleep(0.01)
+    first.backends.slots_now = 0
+    await run_sql(url, "DELETE FROM backburner.replica WHERE id = $1", store.inner._owner)
+    await second.store.abandon(dead_after_s=6.5)
+    running.append(asyncio.create_task(second.engine._runner.run()))
+    await hold.here()
+    await first.tick()
+    assert first.engine._endings.owed == {}
+    hold.go.set()
+    assert (await second.ended(response_id))["status"] == "completed"
+    for task in running:
+        task.cancel()
+    await asyncio.wait(running)
+
+
+class Defiant(Wrapped):
+    async def release(self, *_: Any, **__: Any) -> None:
+        raise StoreUnavailable("away")
+
+
+def house_on(store: Any, directory: Path) -> House:
+    given = {"upstream": {"url": "http://backend.test/v1"}, "store": {"database": directory / "unused.db"}}
+    return House(store, Settings.model_validate(given), ScriptedBackend(), SetClock(), Signals())
 
 
 async def test_the_dead_are_cut_off_whatever_locks_they_hold(replica: OpenReplica, url: str) -> None:
@@ -399,6 +473,24 @@ async def test_a_create_or_a_claim_whose_answer_was_lost_is_answered_when_it_is_
             way.loses_answers = False
             (work,) = await claiming
         assert (work.id, work.epoch, work.job.attempt) == (f"j{attempt}", 1, 1)
+
+
+@pytest.mark.parametrize("was_live", [True, False])
+async def test_a_delete_whose_answer_was_lost_says_whether_it_was_the_end(
+    replica: OpenReplica, way: Way, was_live: bool
+) -> None:
+    store = await replica(way)
+    await (started(store, "a") if was_live else ended(store, "a", Status.CANCELLED))
+    assert await store.delete("unknown", TENANT, now_ms=NOW) is None  # the statement is prepared
+    way.loses_answers = True
+    deleting = asyncio.create_task(store.delete("a", TENANT, now_ms=NOW + 1))
+    async with asyncio.timeout(10):
+        while not way.cuts:
+            await asyncio.sleep(0.01)
+        way.loses_answers = False
+        deleted = await deleting
+    assert deleted is not None
+    assert (deleted.ended.status if deleted.ended else None) is (Status.CANCELLED if was_live else None)
 
 
 async def test_while_nobody_is_there_writes_fail_at_once_and_reads_as_well(

@@ -3,12 +3,13 @@ take long to make, and minutes to delete at the end."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractContextManager, asynccontextmanager
 
 import asyncpg
+import pytest
 
-from demo.postgres import Postgres
+from demo.postgres import Postgres, binaries, postgres
 
 _CUT_OFF = """
 SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
@@ -63,3 +64,17 @@ async def _run(url: str, *statements: str) -> None:
             await connection.execute(statement)
     finally:
         await connection.close()
+
+
+def a_postgres() -> AbstractContextManager[Postgres]:
+    """One for the block, made of the machine's own binaries; without them the test is skipped."""
+    if binaries() is None:
+        pytest.skip("there is no PostgreSQL on this machine: no initdb in the path or in /usr/lib/postgresql")
+    return postgres()
+
+
+@pytest.fixture(scope="session")
+def databases() -> Iterator[Databases]:
+    """Databases of one PostgreSQL, used again and again."""
+    with a_postgres() as started:
+        yield Databases(started)

@@ -25,8 +25,9 @@ from gateway.engine.jobs import Repeat, Submission
 from gateway.engine.refusals import previous_not_found
 from gateway.observe import Observer
 from gateway.store.port import JobStore, QueueLimits, Work
-from gateway.wire.calls import ResponsesSpeech, Speech
 from gateway.wire.http.head import Credential
+from gateway.wire.speech import Speech
+from gateway.wire.speech_responses import ResponsesSpeech
 from gateway.wire.sse import KEEP_ALIVE, SseDecoder, data_of, split_frames
 
 PATIENCE_S = 20
@@ -333,7 +334,7 @@ class House:
             return Submission(
                 response_id=response_id,
                 tenant=tenant,
-                backend="default",
+                backend=self.backend,
                 body=given,
                 target="/v1/responses",
                 stored_headers={"user-agent": "test"},

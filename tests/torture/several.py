@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.acceptance.spread import Front
+from tests.support.member import Member
 from tests.torture.gateway import Gateway
 from tests.torture.process import NotStarted
 
@@ -27,22 +28,8 @@ _OF_THE_FILE = (
 )
 
 
-class _Member(Gateway):
+class _Member(Member, Gateway):
     """One of them."""
-
-    def __init__(
-        self, whole: Several, upstream: str, place: Path, without: str | None, *flags: str, **settings: object
-    ) -> None:
-        place.mkdir()
-        super().__init__(upstream, place, without, *flags, **settings)
-        self._whole = whole
-
-    def kept_in(self) -> list[str]:
-        return []
-
-    def heard(self, line: bytes, fields: dict[str, Any]) -> None:
-        super().heard(line, fields)
-        self._whole.heard(line, fields)
 
 
 class Several(Gateway):
@@ -72,9 +59,11 @@ class Several(Gateway):
         keys.chmod(0o600)
         shared = {"store__url": url, "credentials__sealing_keys_file": keys}
         self._front = front
+        places = [directory / f"replica-{number}" for number in range(count)]
+        for place in places:
+            place.mkdir()
         self.members = [
-            _Member(self, upstream, directory / f"replica-{number}", without, *flags, **shared, **settings)
-            for number in range(count)
+            _Member(self, upstream, place, without, *flags, **shared, **settings) for place in places
         ]
 
     @property

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from gateway.core.machine import Started
 from gateway.core.upstream import UpstreamClosed, UpstreamFrames
-from gateway.wire.calls import ChatSpeech
 from gateway.wire.chat.request import ChatOptions
+from gateway.wire.chat.speech import ChatSpeech
 from gateway.wire.chat.thinking import HELD_CHARS_MAX, TAGS, ThinkTags
 from gateway.wire.sse import SseDecoder
 from tests.core.conftest import Played, StrictReader, accepted

@@ -10,6 +10,7 @@ from gateway.wire.http.headers import (
     ask_to_upgrade,
     background_headers,
     of_job,
+    storable,
     to_backend,
     to_client,
     trace_context,
@@ -244,3 +245,11 @@ def test_a_job_goes_on_with_its_own_trace_or_else_with_its_callers() -> None:
     sent = of_job(callers, request_id="r", key="k", own={}, traced={"traceparent": "mine"})
     assert {name.lower(): sent[name] for name in sent if "trace" in name.lower()} == {"traceparent": "mine"}
     assert sent["x"] == "y"
+
+
+def test_only_what_is_known_to_hold_no_secret_may_lie_on_disk() -> None:
+    trace = {"traceparent": f"00-{'a' * 32}-{'b' * 16}-01"}
+    kept, others = {"User-Agent": "sdk/1", "OpenAI-Beta": "x"}, {"X-Session": "s", "tracestate": "k=v"}
+    assert storable({**kept, **trace, **others}) == ({**kept, **trace}, others)
+    forged = {"traceparent": "a secret"}
+    assert storable({**kept, **forged}) == (kept, forged), "it is no trace: it may be anything"

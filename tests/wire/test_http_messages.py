@@ -49,3 +49,5 @@ def test_a_head_is_lines_without_the_one_that_ends_it() -> None:
 
 def test_a_status_has_its_phrase_if_it_is_known() -> None:
     assert (phrase(404), phrase(599)) == ("Not Found", "")
+    assert (phrase(404, "Nowhere"), phrase(404, "")) == ("Nowhere", "")
+    assert phrase(404, "No\r\nX: 1") == "Not Found", "what cannot be sent on is not said"

@@ -12,12 +12,14 @@ import orjson
 import pytest
 
 from gateway.wire.answers.readers import ChatReader
-from gateway.wire.calls import ChatSpeech, ResponsesSpeech, Speech
 from gateway.wire.chat.lessons import CHAT
 from gateway.wire.chat.request import ChatOptions
+from gateway.wire.chat.speech import ChatSpeech
 from gateway.wire.chat.ways import System, ThoughtReplay, Ways
 from gateway.wire.conversation.item_lessons import ITEMS
 from gateway.wire.conversation.replay import Forms, Ids
+from gateway.wire.speech import Speech
+from gateway.wire.speech_responses import ResponsesSpeech
 from gateway.wire.sse import Frame
 
 Item = dict[str, Any]

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.wire.calls import Api, ChatSpeech, ResponsesSpeech, Speech
+from gateway.wire.chat.speech import ChatSpeech
 from gateway.wire.errors import Fault, Refusal
 from gateway.wire.query_strings import INCLUDE
 from gateway.wire.requests import (
@@ -20,6 +20,8 @@ from gateway.wire.requests import (
     validate,
     validate_depth,
 )
+from gateway.wire.speech import Api, Speech
+from gateway.wire.speech_responses import ResponsesSpeech
 
 VALID: dict[str, Any] = {"model": "tiny", "input": "Hello", "background": True}
 

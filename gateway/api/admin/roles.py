@@ -49,7 +49,7 @@ class Access:
         return self._admin() is not None
 
     def role(self, request: web.BaseRequest) -> Role:
-        """Of whoever asks."""
+        """The caller's role."""
         admin, read = self._admin(), self._read()
         if admin is None:
             return Role.ADMIN if self._is_on_loopback else Role.NOBODY
@@ -59,7 +59,7 @@ class Access:
         return Role.READ if read is not None and _is(given, read) else Role.NOBODY
 
     def admit(self, request: web.BaseRequest) -> Role:
-        """The role of whoever may look. Raises: Refusal, if they may not."""
+        """The caller's role, which is READ at least. Raises: Refusal."""
         role = self.role(request)
         if role is Role.NOBODY:
             if self._admin() is None:

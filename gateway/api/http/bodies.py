@@ -8,9 +8,9 @@ from io import BytesIO
 from typing import TypeVar
 
 from aiohttp import hdrs, web
-from aiohttp.http import HttpVersion11
 from aiohttp.streams import StreamReader
 
+from gateway.api.http.heads import head_of
 from gateway.core.call import Limit
 from gateway.wire.bodies.codings import Decoding, codings_of
 from gateway.wire.errors import too_large
@@ -69,9 +69,8 @@ class Upload:
 
 
 def continue_if_expected(request: web.BaseRequest) -> None:
-    """Ask for the body of a client that waits to be asked (RFC 9110 §10.1.1)."""
-    expects = request.headers.get(hdrs.EXPECT, "").lower() == "100-continue"
-    if expects and request.version >= HttpVersion11 and request.transport is not None:
+    """Ask for the body of a client that waits to be asked."""
+    if head_of(request).has_expectation and request.transport is not None:
         request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
 
@@ -103,17 +102,17 @@ async def read_body(request: web.BaseRequest, bytes_max: int) -> bytes:
 
 
 async def read_piece(content: StreamReader) -> bytes:
-    """What has come of a body; empty at its end.
+    """The next piece of a body; empty at its end.
 
-    Others have their turn first: each read lets the next be parsed, so that of a body in a million chunks
-    there would always be some, and nothing to wait for.
+    Other tasks get their turn first: each read lets aiohttp parse more, so a body in a million chunks would
+    always have a next one ready, and would never give up the event loop.
     """
     await asyncio.sleep(0)
     return await content.readany()
 
 
 async def looked_over(look: Generator[None, None, T]) -> T:
-    """What a look at a body finds; others are served at its pauses."""
+    """Run a scan of a body to its end; others are served at its pauses."""
     while True:
         try:
             next(look)

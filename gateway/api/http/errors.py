@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import uuid
-from http import HTTPStatus
 
 import orjson
 from aiohttp import web
@@ -14,6 +13,7 @@ from gateway.wire.bodies import codings
 from gateway.wire.errors import Fault, Refusal
 from gateway.wire.failures import Failure
 from gateway.wire.http.headers import set_own
+from gateway.wire.http.messages import phrase, serialised
 
 STATUS: dict[Fault, int] = {
     Fault.INVALID: 400,
@@ -98,6 +98,5 @@ def error_bytes(refusal: Refusal) -> bytes:
     set_own(response.headers, str(uuid.uuid4()))
     body = refusal.body()
     headers = {**response.headers, "Content-Length": str(len(body)), "Connection": "close"}
-    lines = [f"HTTP/1.1 {response.status} {HTTPStatus(response.status).phrase}"]
-    lines += [f"{name}: {value}" for name, value in headers.items()]
-    return "\r\n".join([*lines, "", ""]).encode() + body
+    head = serialised(f"HTTP/1.1 {response.status} {phrase(response.status)}", headers.items())
+    return head + b"\r\n" + body

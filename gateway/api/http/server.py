@@ -42,13 +42,13 @@ Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 Settle = Callable[[Head, CIMultiDict[str]], None]
 
 _READ_BYTES = 64 * 2**10
-"""Of a body, held for whoever reads it: up to twice that, or 4096 chunks, some 10 ms of parsing."""
+"""Bytes of a body buffered for its reader: up to twice that, or 4096 chunks, some 10 ms of parsing."""
 
 _SEE_OFF_S = 2.0
-"""For so long at most a client may go on with a request that is no HTTP, to hear what was wrong with it."""
+"""Seconds for which a connection stays half open after a malformed request: the client can read why."""
 
 _UNKNOWN_METHOD = re.compile(r"Invalid method.*\bb['\"][\w!#$%&'*+.^`|~-]+ /", re.DOTALL)
-"""The parser's words for a request line that is one, but for a method that it does not know."""
+"""Matches the parser's words for a well-formed request line whose method it does not know."""
 
 _FAILED = Refusal(Fault.INTERNAL, "The gateway failed.", code="internal_error")
 
@@ -239,7 +239,7 @@ class _Connection(RequestHandler):
             resp.force_close()
         finished = await super().finish_response(request, resp, start_time)
         if self._is_deaf and self.transport is not None and self.transport.can_write_eof():
-            # RFC 9112 §9.6: closed while the client still sends, a connection is reset, and the answer lost.
+            # RFC 9112 §9.6: closing while the client still sends resets the connection and loses the answer.
             self.transport.write_eof()
             await asyncio.sleep(_SEE_OFF_S)  # the client's end of the connection ends it
         return finished

@@ -20,16 +20,15 @@ from gateway.wire.errors import Fault, Refusal
 from gateway.wire.http.admission import head_too_large
 
 _TICK_S: Final = 1.0
-"""Limits are met this much late at most: one timer for a body, not one for each piece of it. Ticks are
-counted, and no time looked at: a halt of ours is one tick, and all of its time is not the client's."""
+"""Longest time, in seconds, between two checks of a body's limits: they are enforced at most that late. One
+timer serves a whole body. Ticks are counted, not time, so a halt of the gateway costs the client one tick."""
 
 _TCP_INFO: Final = getattr(socket, "TCP_INFO", None)  # Linux; its first byte is the state
 _ESTABLISHED: Final = 1
 
 _UNSENT_BYTES_MAX = 16 * 2**10
 _LOOKS = 10
-"""At a client that takes nothing, in the time it has: it goes at most so much of it late, and a halt of ours
-counts for one look."""
+"""Checks per stall timeout: a stalled client is cut off at most 10 % late. A halt of ours counts as one."""
 
 
 class SendingClient(Protocol):
@@ -141,11 +140,10 @@ def _has_hung_up(transport: asyncio.Transport | None) -> bool:
 
 
 def hold_little(request: web.BaseRequest) -> None:
-    """Take no more for a client than it takes itself: a piece here, and a little in the kernel.
+    """Buffer little for a slow client: one piece here, and 16 KiB in the kernel.
 
-    Else the kernel takes up to some megabytes for each connection, and reports no room until a third of that
-    is free: a client on a slow line, which takes something all the time, would look like one that takes
-    nothing.
+    Otherwise the kernel buffers some megabytes for each connection, and reports room only when a third of
+    that is free: a client on a slow line, which reads all the time, would look like one that reads nothing.
     """
     if (transport := _open(request)) is not None:
         transport.set_write_buffer_limits(high=0)

@@ -15,13 +15,8 @@ from gateway.api.ports import Backend
 from gateway.engine.credentials import CallerHeaders
 from gateway.wire.errors import Fault, Refusal, invalid
 from gateway.wire.http.head import Credential, Head
-from gateway.wire.http.headers import background_headers, trace_context
+from gateway.wire.http.headers import background_headers, storable
 from gateway.wire.response_ids import is_own
-
-_STORABLE_HEADERS = frozenset(
-    {"accept-language", "openai-beta", "openai-organization", "openai-project", "user-agent"}
-)
-"""Headers known to hold no secret: they may lie on disk beside a job. All others stay in memory."""
 
 _LOOKS_LIKE_ID = re.compile(r"[A-Za-z0-9_-]{1,256}")
 """What may stand in the path of a question to a backend: it comes from a body, where anything may stand."""
@@ -125,7 +120,5 @@ def split_headers(
 ) -> tuple[dict[str, str], CallerHeaders]:
     """The headers that go with a background call: those that may be stored, and those that may not."""
     headers = background_headers(head_of(request).headers, withheld=backend.withheld)
-    known = _STORABLE_HEADERS | ({"traceparent"} if trace_context(headers) else set())
-    stored = {name: value for name, value in headers.items() if name.lower() in known}
-    others = {name: value for name, value in headers.items() if name not in stored}
+    stored, others = storable(headers)
     return stored, CallerHeaders(caller.credential if backend.sees_callers else None, others)

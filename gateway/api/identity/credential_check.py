@@ -55,7 +55,7 @@ class CredentialCheck:
     async def check(
         self, request: web.BaseRequest, tenant: bytes, backend: Backend, *, request_id: str
     ) -> None:
-        """Nothing, for a credential that the backend took a moment ago, or does not say about.
+        """Let the backend judge a credential, unless it just did. Without an answer nobody is refused.
 
         Raises:
             Refusal: With the backend's own status.

@@ -14,10 +14,10 @@ from gateway.observe import Observer
 from gateway.wire.errors import Refusal
 
 _SILENCE_S: Final = 10.0
-"""A line for each caller and reason in this time at most."""
+"""Seconds between two lines about the same caller and reason."""
 
 _KNOWN_MAX: Final = 1000
-"""Callers and reasons that are told apart at the same time; of those beyond only the reason is told."""
+"""Callers and reasons counted at the same time. Beyond that, a refusal is logged by its reason only."""
 
 _NAME_CHARS_MAX: Final = 100
 

@@ -10,7 +10,6 @@ import re
 from collections.abc import Generator
 from urllib.parse import unquote
 
-from gateway.api.http.bodies import looked_over
 from gateway.api.ports import Backend
 from gateway.wire.bodies.classify import may_name_previous
 from gateway.wire.errors import Fault, Refusal, invalid
@@ -46,11 +45,6 @@ def is_kept_apart(head: Head, backend: Backend, collection: str) -> bool:
     if head.method != "POST" or head.path not in {f"{collection}/{name}" for name in COMPUTING}:
         raise _not_passed_on()
     return True
-
-
-async def refuse_previous(body: bytes) -> None:
-    """Raises: Refusal, as `kept_apart`."""
-    await looked_over(kept_apart(body))
 
 
 def kept_apart(body: bytes) -> Generator[None, None, None]:

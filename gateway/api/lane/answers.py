@@ -11,7 +11,7 @@ from multidict import CIMultiDict
 
 from gateway.api.http.cors import Cors
 from gateway.core.quick import AnswerHead
-from gateway.wire.http.head import Head, is_sendable
+from gateway.wire.http.head import Head
 from gateway.wire.http.headers import to_client
 from gateway.wire.http.messages import framed, phrase, serialised
 
@@ -55,9 +55,7 @@ class Shows:
             settled = CIMultiDict(headers)
             self._cors.settle(request, settled)
             headers = list(settled.items())
-        is_said = answer.reason is not None and is_sendable(answer.reason)
-        reason = answer.reason if is_said else phrase(answer.status)
-        told = serialised(f"HTTP/1.1 {answer.status} {reason}", headers)
+        told = serialised(f"HTTP/1.1 {answer.status} {phrase(answer.status, answer.reason)}", headers)
         before, _, after = told.partition(_ID.encode())
         shown = Shown(before, after, is_dated, is_chunked)
         if request.method != "HEAD" and not self._cors.is_on:

@@ -10,15 +10,16 @@ from aiohttp.tcp_helpers import tcp_keepalive
 
 from gateway import loop
 from gateway.api.http.slow_clients import Stall, keep_little_unsent
-from gateway.api.lane.heads import HEAD_END, KnownHead
+from gateway.api.lane.heads import KnownHead
 from gateway.core.call import Begun
 from gateway.core.quick import AnswerHead, QuickCall
+from gateway.core.reason import Reason
 
 if TYPE_CHECKING:
     from gateway.api.lane.lane import Lane
 
 _AHEAD_BYTES_MAX: Final = 64 * 2**10
-"""Of requests that a client sends before it has the answer to an earlier one."""
+"""Bytes of pipelined requests above which the client is not read until it has an earlier answer."""
 
 
 class FastConnection(asyncio.Protocol):
@@ -138,8 +139,7 @@ class FastConnection(asyncio.Protocol):
 
     def _next(self, data: bytes) -> None:
         self._ticks = 0
-        end = data.find(HEAD_END) + len(HEAD_END)
-        known = self._lane.known(data[:end]) if end >= len(HEAD_END) else None
+        known, end = self._lane.head(data)
         if known is None:
             self._hand_over(data)
             return
@@ -191,8 +191,8 @@ class FastConnection(asyncio.Protocol):
         self._request_ended()
         self._hand_over(self._request + self._held, begun)
 
-    def cut(self, reason: str) -> None:
-        self._lane.observer.upstream_failed("passthrough", reason)
+    def cut(self, reason: Reason) -> None:
+        self._lane.observer.upstream_failed("passthrough", reason.short)
         self._call, self._is_over = None, True
         self._request_ended()
         # What was received goes out first; then the client cannot take it for the whole.

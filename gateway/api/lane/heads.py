@@ -22,7 +22,7 @@ from gateway.wire.errors import Refusal
 from gateway.wire.http.admission import admit
 from gateway.wire.http.head import Head, Headers
 
-HEAD_END: Final = b"\r\n\r\n"
+_HEAD_END: Final = b"\r\n\r\n"
 
 BODY_BYTES_MAX: Final = 64 * 2**10
 """Larger ones are sent on before they have come whole, in the other lane."""
@@ -35,20 +35,20 @@ _CONNECTION: Final[tuple[list[str], ...]] = ([], ["keep-alive"], ["close"])
 
 
 class Way(Protocol):
-    """Says how a request goes on."""
+    """Decides where a request is forwarded."""
 
     def backend_of(self, head: Head) -> Backend | None:
-        """Where, if nobody has to look at its body. Raises: Refusal, if it goes nowhere."""
+        """The backend, if the head alone decides it; else None. Raises: Refusal, if there is none."""
 
     def look(
         self, head: Head, body: bytes, tenant: Callable[[], bytes]
     ) -> Generator[None, None, tuple[Backend, bytes] | None]:
-        """Where, and with which body; None if more has to be done for it. Raises: Refusal."""
+        """The backend, and the body that it gets; None if the other lane has more to do. Raises: Refusal."""
 
 
 @dataclass(slots=True)
 class KnownHead:
-    """A head that was admitted, and has nothing in it for which there is the other lane.
+    """A head that was admitted, and that the fast lane can handle.
 
     Attributes:
         length: Of the body.
@@ -85,8 +85,12 @@ class Heads:
         self._body_bytes_max = body_bytes_max
         self._known: OrderedDict[bytes, KnownHead | None] = OrderedDict()
 
-    def read(self, raw: bytes) -> KnownHead | None:
-        """What stands in the bytes of one head, with its end; None if it is not for this lane."""
+    def read(self, data: bytes) -> tuple[KnownHead | None, int]:
+        """The head with which bytes begin, and its size; None if it is not there, or not for this lane."""
+        end = data.find(_HEAD_END) + len(_HEAD_END)
+        return (self._read(data[:end]) if end >= len(_HEAD_END) else None), end
+
+    def _read(self, raw: bytes) -> KnownHead | None:
         try:
             known = self._known[raw]
         except KeyError:

@@ -12,7 +12,7 @@ from gateway.api.http.cors import Cors
 from gateway.api.http.ids import new_request_id
 from gateway.api.lane.answers import Shows
 from gateway.api.lane.connection import FastConnection
-from gateway.api.lane.heads import HEAD_END, Heads, KnownHead, Way
+from gateway.api.lane.heads import Heads, KnownHead, Way
 from gateway.config import ServerSettings
 from gateway.core.call import Begun
 from gateway.core.quick import Listener, QuickCall
@@ -27,20 +27,20 @@ HandOver = Callable[[asyncio.Transport, bytes, Begun | None], None]
 
 
 class Requests(Protocol):
-    """Whoever decides about requests, in both lanes."""
+    """The router, as the fast lane needs it."""
 
     @property
     def cors(self) -> Cors: ...
 
     @property
     def is_gate(self) -> bool:
-        """Whether callers have to be let in."""
+        """Whether the gateway itself decides which callers come in."""
 
     def tenant(self, head: Head) -> bytes:
         """Whose request it is. Raises: Refusal, if that cannot be told, or the caller may not come in."""
 
     def way(self, head: Head) -> Way | None:
-        """Who says how a request goes on, if its answer may come from a backend just as it is."""
+        """What forwards a request whose answer may come from a backend just as it is; else None."""
 
     def begin(self) -> None:
         """A request is being answered."""
@@ -83,7 +83,7 @@ class Lane:
         self.turns_away = doors.turns_away
         self.hand_over = doors.hand_over
         self._doors = doors
-        self.known = Heads(requests.way, requests.cors.concerns, body_bytes_max=settings.body_bytes_max).read
+        self.head = Heads(requests.way, requests.cors.concerns, body_bytes_max=settings.body_bytes_max).read
         self._connections: set[FastConnection] = set()
         self._ticker = loop.Ticker(min(_TICK_S, settings.keepalive_timeout_s / 2), self._tick)
         self.keepalive_ticks = self._ticker.ticks(settings.keepalive_timeout_s)
@@ -94,8 +94,7 @@ class Lane:
 
     def wants(self, data: bytes) -> bool:
         """Whether what has come begins with a head that takes this lane, whatever follows it."""
-        end = data.find(HEAD_END) + len(HEAD_END)
-        known = self.known(data[:end]) if end >= len(HEAD_END) else None
+        known, _ = self.head(data)
         return known is not None and known.backend is not None
 
     @property

@@ -19,8 +19,8 @@ from gateway.command.doctor.engines import Load, load_in
 from gateway.command.doctor.shapes import ROUTES, Answer, Ask, body_of, shown
 from gateway.config import UpstreamSettings
 from gateway.outbound.client import FAILURES, explain, make_session, read_up_to, url_at
-from gateway.wire.calls import Api
 from gateway.wire.http.head import CREDENTIALS
+from gateway.wire.speech import Api
 from gateway.wire.sse import FrameTooLarge, SseDecoder
 
 _BODY_BYTES_MAX = 4 * 2**20

@@ -14,7 +14,7 @@ from gateway.command.doctor.asking import Asker, asker_of
 from gateway.command.doctor.findings import Finding, Level
 from gateway.command.doctor.shapes import Answer, Ask
 from gateway.config import UpstreamSettings
-from gateway.wire.calls import NO_SUCH_ROUTE, Api
+from gateway.wire.speech import NO_SUCH_ROUTE, Api
 
 _NO_TEXT = ("embed", "rerank", "whisper", "tts")
 """In the names of models that write no text."""

@@ -11,7 +11,7 @@ from gateway.command.doctor.asking import Asker
 from gateway.command.doctor.findings import Finding, Level
 from gateway.command.doctor.shapes import Answer, Ask, fits_schema
 from gateway.outbound.client import FAILURES
-from gateway.wire.calls import Api
+from gateway.wire.speech import Api
 
 Found = Callable[..., Finding]
 """Makes a finding about the backend: of a check, its level, what was found, advice, settings."""
@@ -25,9 +25,9 @@ _AT_ONCE_S = 0.05
 _LOOK_S = 0.25
 _SEEN_WITHIN_S, _STOPS_WITHIN_S = 5.0, 5.0
 _TELLS_S_MIN = 2.0
-"""So much work must be left when the connection is closed; else it may have ended by itself."""
+"""Seconds of work that must be left when the connection is closed. With less, it may have ended by itself."""
 _STILL_S = 1.5
-"""No token in this time: nothing is made any more."""
+"""Seconds without a token after which nothing is being generated any more."""
 
 
 async def tools(asker: Asker, found: Found, _tokens: int) -> Finding:

@@ -8,10 +8,10 @@ from typing import Any
 
 import orjson
 
-from gateway.wire.calls import Api
 from gateway.wire.failures import error_in
 from gateway.wire.failures.blotting import blotted
 from gateway.wire.failures.errorbody import plain_words, said_in
+from gateway.wire.speech import Api
 
 ROUTES = {Api.RESPONSES: "/responses", Api.CHAT: "/chat/completions"}
 

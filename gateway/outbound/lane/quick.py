@@ -15,11 +15,13 @@ from gateway import loop
 from gateway.config import UpstreamSettings
 from gateway.core.call import Begun, PlainCall
 from gateway.core.quick import AnswerHead, Listener, Prepared
+from gateway.core.reason import Reason
 from gateway.observe import Observer
 from gateway.outbound.budget import RetryBudget
 from gateway.outbound.client import FAILURES, IDLE_CONNECTION_S
 from gateway.outbound.connector import Connector
 from gateway.outbound.pool import Pool, Replica
+from gateway.outbound.tries import is_as_if_unsent
 from gateway.outbound.wire import Wire
 from gateway.wire.http.head import Head
 from gateway.wire.http.messages import Pairs, serialised, sized
@@ -29,9 +31,8 @@ _ID: Final = "7f1d2a52-0d6a-4a5e-9a43-5c1f0a1be9d7"
 
 _TICK_S: Final = 1.0
 _TRUSTED_S: Final = 0.5
-"""No server closes a connection that was idle for less, but one that ends; to ask the kernel takes time."""
-
-_IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
+"""Idle seconds for which a connection is reused without asking the kernel, which takes time: only a server
+that is shutting down closes one so soon."""
 
 
 class QuickCalls:
@@ -245,16 +246,13 @@ class QuickCall:
 
     def broke(self, error: Exception, *, is_unsent: bool) -> None:
         assert self.wire is not None
-        # Go on as if nothing had been done where that cannot be told apart from what was done: for methods
-        # that may be repeated (RFC 9110 §9.2.2), and where the server had closed before it had the request.
-        # Anything else may have begun, and is judged as every call that was broken off.
-        is_repeatable = self.wire.is_used and (is_unsent or self._method in _IDEMPOTENT)
-        self._fail(None if is_repeatable else error, "cut")
+        again = is_as_if_unsent(self._method, is_used=self.wire.is_used, is_unsent=is_unsent)
+        self._fail(None if again else error, Reason.CUT)
 
     def unreached(self, error: Exception) -> None:
         """There is no connection."""
         if not self.is_over:
-            self._fail(error, "cut")
+            self._fail(error, Reason.CUT)
 
     def tick(self) -> None:
         """Some time has passed."""
@@ -264,9 +262,9 @@ class QuickCall:
         self._still += 1
         if self._still >= (self._calls.idle_ticks if self._is_answered else self._calls.head_ticks):
             self.wire.close()
-            self._fail(TimeoutError(), "timeout")
+            self._fail(TimeoutError(), Reason.TIMEOUT)
 
-    def _fail(self, error: Exception | None, reason: str) -> None:
+    def _fail(self, error: Exception | None, reason: Reason) -> None:
         is_answered = self._is_answered
         self._over()
         if is_answered:

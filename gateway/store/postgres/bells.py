@@ -1,10 +1,10 @@
-"""Bells of several replicas: rung here at once, and at the others by notifications.
+"""Bells between several gateways: rung here at once, and at the others by PostgreSQL notifications.
 
-These go by a connection of their own and never in the transaction of an event: one that notifies holds a lock
-of the whole database until its commit. That one does not wait for the disk: the events are there by then.
-What is to be told is collected, for longer where there is more of it: little is told at once, and of much at
-most 40 notifications a second. Of a response's events only those replicas are told that have asked; they ask
-again and again. Those to whom they are pushed (`peers/`) need not ask, and are not told.
+Notifications have a connection of their own and are never part of a transaction that writes events: NOTIFY
+holds a lock on the whole database until its commit. That commit does not wait for the disk, which is safe, as
+the events are stored by then. A few topics are sent at once; of many, batches are sent, at most 40 a second.
+Events of a response are announced only while another gateway has asked for them; it asks again and again.
+A gateway that has its events pushed (`peers/`) need not ask, and is not told.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from gateway.store.postgres.queries import QUERIES
 
 _CHANNEL = "backburner"
 _PACE_S = 0.001
-"""From one notification to the next, for each topic of the first; `_PACE_MAX_S` at most."""
+"""Seconds between two notifications, for each topic of the first; `_PACE_MAX_S` at most."""
 _PACE_MAX_S = 0.025
 _PAYLOAD_BYTES_MAX = 7_900
 _TOPICS_MAX = 5_000
@@ -32,24 +32,24 @@ _ALL = Topic("*")
 _ASK_S = 10.0
 _ASKED_FOR_S = 25.0
 _LOOK_S = 1.0
-"""For what a notification that comes too late, or never, would have told."""
+"""Seconds between two polls while notifications arrive, in case one is late or lost."""
 _LOOK_UNHEARD_S = 0.25
-"""Where notifications do not come through: the connection failed, or a pooler takes them."""
+"""Seconds between two polls while none arrive: the connection failed, or a pooler drops them."""
 _RECONNECT_S = 0.5
 _TRY_S = 5.0
-"""So often a connection on which nothing was told is tried: one to a machine that is gone says nothing."""
+"""Seconds without a topic after which the connection is checked: a machine that is gone reports no error."""
 _RESPONSE = response("")
 _WANTED = wanted("")
 
 
 class PostgresBells(LocalBells):
-    """Those of one replica.
+    """The bells of one gateway.
 
     Attributes:
         served: Who pushes us the events of a response: of that one's we need not be told.
 
     Args:
-        replica_id: What is heard of oneself is not rung again.
+        replica_id: Its own notifications are not rung again.
         is_quiet: Send and hear nothing.
     """
 
@@ -74,7 +74,7 @@ class PostgresBells(LocalBells):
         self.tell(topic)
 
     def tell(self, topic: Topic) -> None:
-        """Ring at the other replicas only."""
+        """Ring at the other gateways only."""
         if not self._is_quiet and len(self._telling) < _TOPICS_MAX:
             self._telling[topic] = None
             self._has_some.set()

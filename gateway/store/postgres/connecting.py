@@ -20,7 +20,7 @@ from gateway.store.postgres.queries import Query
 T = TypeVar("T")
 
 _CROSSED_MAX = 5
-"""So often is done again what another gateway was in the way of."""
+"""Attempts at an operation that fails because another gateway was in its way (a deadlock, say)."""
 
 
 class Connector:

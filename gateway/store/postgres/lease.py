@@ -1,5 +1,5 @@
-"""That this gateway lives, and what time it is: both by the clock of the database, on a connection of their
-own, so that no write of events is ever in front of a beat."""
+"""The heartbeat of this gateway, and the time, both by the clock of the database. They use a connection of
+their own, so that a beat never waits behind a write of events."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ from gateway.store.postgres.queries import QUERIES
 from gateway.store.refused import DatabaseRefused
 
 _GAP_MS = 4_000
-"""Between two beats: a longer one says that something was amiss, here or there."""
+"""Longest time between two beats, in milliseconds; a longer one says that something was wrong, here or there,
+and the gateway's steady time starts anew. Only a gateway that has been steady may declare others dead."""
 _GAP_CUT_OFF_MS = 2_500
-"""The same after a call that failed. One alone, as when a busy database frees the jobs of the dead too
-slowly, is no gap: it would cost those jobs the time of steadiness once more, each time."""
+"""The same after a failed call. One failed call alone must not exceed it: a busy database may free the jobs
+of dead gateways too slowly, and if each such failure restarted the steady time, those jobs would wait for it
+again each time."""
 _AGREED_MS = 10_000
-"""Whoever has said for longer nothing is not asked whether it agrees."""
+"""Milliseconds without a beat after which the settings of a gateway no longer count."""
 _ANSWER_S = 1.5
 
 
@@ -52,7 +54,7 @@ class Replica:
         return _since_boot_ns() + self._offset_ns
 
     async def beat(self) -> bool:
-        """Say that we live. False: others took us for dead. Raises: StoreUnavailable."""
+        """Renew the heartbeat. False: others took this gateway for dead. Raises: StoreUnavailable."""
         asked_ns = _since_boot_ns()
         self.is_first = False
         row = await self._ask("beat", id=self._id, gap_ms=_GAP_CUT_OFF_MS if self._was_cut_off else _GAP_MS)
@@ -65,7 +67,7 @@ class Replica:
         return bool(row["is_alive"])
 
     async def abandon(self, dead_after_s: float) -> int:
-        """Take the jobs of the dead from them. Returns how many. Raises: StoreUnavailable."""
+        """Free the jobs of dead gateways. Returns how many. Raises: StoreUnavailable."""
         row = await self._ask("abandon", id=self._id, dead_after_ms=int(dead_after_s * 1000))
         return int(row["abandon"])
 
@@ -80,11 +82,11 @@ class Replica:
             )
 
     async def _tell(self) -> Any:
-        """Also when others took us for dead: they forgot it with us."""
+        """Store our settings; again after others took us for dead, as they deleted them with our entry."""
         return await self._ask("agree", id=self._id, facts=self._facts, dead_after_ms=_AGREED_MS)
 
     async def leave(self) -> None:
-        """Nothing is ours any more: others may have it at once."""
+        """Delete this gateway's entry, so that others may take its jobs at once."""
         with suppress(StoreUnavailable):
             await self._ask("leave", id=self._id)
         if self._connection is not None:

@@ -16,7 +16,7 @@ from gateway.store.refused import DatabaseDamaged, DatabaseRefused, DatabaseUnre
 
 _VERSION_MIN = 140000
 _STEP_MAX_S = 3600.0
-"""For one step; what is waited for on its way is not longer than ever."""
+"""Longest time for one migration, in seconds. Its waits for locks keep their usual limit."""
 
 
 async def prepare(settings: StoreSettings, connector: Connector) -> bytes:

@@ -17,7 +17,7 @@ from gateway.core.job import (
 )
 from gateway.core.webhooks import own_lane
 from gateway.store.item_keys import keys_of
-from gateway.store.port import QueueLimits
+from gateway.store.port import Deleted, QueueLimits
 from gateway.store.postgres.batches import Statement
 from gateway.store.postgres.queries import QUERIES
 from gateway.store.rows import to_job
@@ -147,7 +147,13 @@ def _taken(row: Any) -> Claim | None:
 
 def delete(response_id: str, tenant: bytes, now_ms: int) -> Statement:
     given = {"id": response_id, "tenant": tenant, "now_ms": now_ms}
-    return _statement("delete", response_id, given, _is_done, settled="was_deleted")
+    return _statement("delete", response_id, given, _deleted, settled="was_deleted")
+
+
+def _deleted(row: Any) -> Deleted | None:
+    if not row["is_done"]:
+        return None
+    return Deleted(None if row["id"] is None else to_job(row))
 
 
 def _is_done(row: Any) -> bool:

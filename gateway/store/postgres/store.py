@@ -25,7 +25,7 @@ from gateway.core.job import (
 from gateway.observe import Observer
 from gateway.store import bells
 from gateway.store.bells import OUTBOX
-from gateway.store.port import Page, QueueLimits, StoredCall, Work
+from gateway.store.port import Deleted, Page, QueueLimits, StoredCall, Work
 from gateway.store.postgres import items, operations
 from gateway.store.postgres.bells import PostgresBells
 from gateway.store.postgres.census import PostgresInsight
@@ -50,7 +50,7 @@ _NEVER_MS = 2**62
 _MANY = 2**31 - 1
 _PURGED_ROWS = 500
 _MOVED_ROWS = 1000
-"""At once: whoever appends to their job waits."""
+"""Rows moved by one statement: an append to one of their jobs waits for it."""
 
 
 class PostgresStore:
@@ -125,7 +125,7 @@ class PostgresStore:
         return accepted_id
 
     async def start(self, job: NewJob, limits: QueueLimits) -> tuple[str, Work | None]:
-        return await self.create(job, limits), None  # whose turn it is, a claim finds out for all replicas
+        return await self.create(job, limits), None  # whose turn it is, a claim finds out for all gateways
 
     async def record(
         self,
@@ -334,14 +334,14 @@ class PostgresStore:
 
     # -- going
 
-    async def delete(self, response_id: str, tenant: bytes, *, now_ms: int) -> bool:
-        is_gone = await self._writer.ask(operations.delete(response_id, tenant, now_ms), bool)
+    async def delete(self, response_id: str, tenant: bytes, *, now_ms: int) -> Deleted | None:
+        deleted = await self._writer.ask(operations.delete(response_id, tenant, now_ms), object)
         for topic in (bells.claim(response_id), OUTBOX):
             self.bells.ring(topic)
         self._tell(response_id)
         if self._peers is not None:
             self._peers.subscribers.changed(response_id)
-        return is_gone
+        return deleted if isinstance(deleted, Deleted) else None
 
     async def sweep(self, *, now_ms: int) -> int:
         await self._purge("purge_segments", now_ms)

@@ -15,7 +15,7 @@ from gateway.store.refused import DatabaseRefused
 from gateway.store.sqlite.file import beside, open_private
 
 _SHARE = 8
-"""It takes no more than an eighth of the quota, nor of the volume."""
+"""The ballast takes at most one eighth of the quota, and of the volume."""
 
 
 class Ballast:

@@ -18,9 +18,9 @@ _APPLICATION_ID = 0x6275726E  # "burn": a file that is not ours is never touched
 _PAGE_BYTES = 4096
 _VACUUM_PAGES = 200
 _FREE_SHARE_MAX = 0.25
-"""Free pages are the first to be used again, and so are left where they are, up to this share of the file."""
+"""Share of free pages up to which they stay in the file: they are the first to be reused."""
 _CHECKPOINT_BUSY_MS = 20
-"""How long a checkpoint waits for reads under way; they are short, and every write waits with it."""
+"""Milliseconds for which a checkpoint waits for reads. These are short, but every write waits with it."""
 
 
 def prepare_writer(raw: sqlite3.Connection, settings: StoreSettings, known: Known) -> None:

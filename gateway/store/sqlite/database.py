@@ -25,17 +25,17 @@ from gateway.store.sqlite.writer import Writer
 T = TypeVar("T")
 
 ACCEPTING_SHARE = 0.9
-"""Of the quota; what is left is for the responses that were accepted."""
+"""Share of the quota above which no new response is accepted; the rest is for those already accepted."""
 
 RECORDING_SHARE = 0.7
-"""Of the quota; above it plain responses are not kept, so that those in the background are accepted still."""
+"""Share of the quota above which plain responses are not kept, so that background ones are still accepted."""
 
 
 _DELETED_BYTES_MAX = 2**20
-"""By one transaction: others wait for it."""
+"""Most bytes that one transaction deletes: other writes wait for it."""
 
 _RESTORE_INTERVAL_S = 5.0
-"""After an attempt to write a deleted file anew has failed."""
+"""Seconds between two attempts to restore a deleted file."""
 
 
 class Database:

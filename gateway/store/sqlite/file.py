@@ -67,7 +67,8 @@ class DatabaseLock:
         self._held.append(descriptor)
 
     def let_go_of_earlier(self) -> None:
-        """Of the databases of before, when SQLite has closed them: its own locks go with any descriptor."""
+        """Unlock earlier databases. SQLite must have closed them: closing any descriptor of a file drops its
+        locks."""
         while len(self._held) > 1:
             os.close(self._held.pop(0))
 

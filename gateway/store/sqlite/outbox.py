@@ -29,7 +29,7 @@ from gateway.store.sqlite.queries import QUERIES
 
 _NEVER_MS = 2**62
 _PIECE = 500
-"""Rows deleted by one operation: other commits get their turn in between."""
+"""Rows deleted by one operation, so that other commits get their turn in between."""
 
 
 class SqliteOutbox:

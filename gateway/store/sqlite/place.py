@@ -30,7 +30,7 @@ class Place:
         self._is_kept = True
 
     def settle(self) -> None:
-        """What lies there now is what is open."""
+        """Take the files that lie there now for the open ones."""
         self._known = {suffix: self._at(suffix) for suffix in _SUFFIXES}
         self._is_kept = True
 

@@ -18,7 +18,8 @@ from gateway.store.sqlite.health import Health
 T = TypeVar("T")
 
 _INTERRUPTED_AFTER_S = 1.0
-"""A read that is under way for less cannot be what keeps a log from being emptied."""
+"""Seconds after which a read may be interrupted. A shorter one cannot be what keeps the log from being
+emptied."""
 
 
 class _Reader:

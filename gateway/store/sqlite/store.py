@@ -16,7 +16,7 @@ from gateway.core.job import Claim, ClaimLost, Idempotency, IdTaken, Job, NewJob
 from gateway.observe import Observer
 from gateway.store import bells
 from gateway.store.bells import OUTBOX, LocalBells
-from gateway.store.port import Page, QueueLimits, StoredCall, Work
+from gateway.store.port import Deleted, Page, QueueLimits, StoredCall, Work
 from gateway.store.pushes import NoPushes
 from gateway.store.rows import Appended, to_call, to_job
 from gateway.store.sqlite import items, operations
@@ -286,17 +286,18 @@ class SqliteStore:
 
     # -- going
 
-    async def delete(self, response_id: str, tenant: bytes, *, now_ms: int) -> bool:
+    async def delete(self, response_id: str, tenant: bytes, *, now_ms: int) -> Deleted | None:
         values = {"id": response_id, "tenant": tenant, "now_ms": now_ms}
 
-        def operation(raw: sqlite3.Connection, _bytes_max: int) -> bool:
-            live = raw.execute(QUERIES["delete_live"], values).fetchone()
-            return live is not None or raw.execute(QUERIES["delete_ended"], values).fetchone() is not None
+        def operation(raw: sqlite3.Connection, _bytes_max: int) -> Deleted | None:
+            if raw.execute(QUERIES["delete_live"], values).fetchone():
+                return Deleted(operations.job_by_id(raw, response_id))
+            return Deleted(None) if raw.execute(QUERIES["delete_ended"], values).fetchone() else None
 
-        is_gone = await self._database.delete(operation)
+        deleted = await self._database.delete(operation)
         for topic in (bells.claim(response_id), OUTBOX):
             self.bells.ring(topic)
-        return is_gone
+        return deleted
 
     async def sweep(self, *, now_ms: int) -> int:
         await self._purge("expired_segments", "purge_segment", now_ms)

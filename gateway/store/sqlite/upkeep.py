@@ -22,9 +22,10 @@ from gateway.store.sqlite.queries import QUERIES
 _TICK_S = 1.0
 _TRUNCATION_INTERVAL_S = 5.0
 _ALARM_SHARE = 0.75
-"""Of the largest log: what is written until the next round, and until it is empty, has to fit."""
+"""Share of `wal_bytes_max` above which the longest read is interrupted. The rest is room for what is written
+until the log is empty."""
 _RUNNING_SHARE = 0.95
-"""Of the quota: a file that was full has to be emptier than this before another response is run."""
+"""Share of the quota: a store that was full runs responses again only when no more than this is used."""
 
 
 class Upkeep:
@@ -37,8 +38,8 @@ class Upkeep:
         self._tried_at_s = 0.0
 
     async def run(self) -> None:
-        """Rounds, until cancelled. The log has rounds of its own: all else reads, and what keeps the log from
-        being emptied may be a read that it would wait for."""
+        """Run both rounds every second, until cancelled. The log's round is a task of its own: the other one
+        reads, and might wait for the very read that keeps the log from being emptied."""
         async with asyncio.TaskGroup() as group:
             if not self._database.is_checked:
                 group.create_task(self._check(), name="store-check")
@@ -81,7 +82,7 @@ class Upkeep:
         self._health.improve(State.FULL)  # `_measure` finds out whether there is room
 
     async def _keep_log_small(self) -> None:
-        """Empty it where it has grown, or has deleted bytes in it; and see to whoever stands in the way."""
+        """Empty the log if it has grown or holds deleted bytes; interrupt the read that prevents it."""
         self._health.require_below(State.FAILING)
         size, settings = self._database.sizes()["wal"], self._database.settings
         is_due = time.monotonic() - self._tried_at_s >= _TRUNCATION_INTERVAL_S
@@ -97,7 +98,8 @@ class Upkeep:
                 self._tried_at_s = 0.0  # again in the next round
 
     async def _measure(self) -> None:
-        """Is there room? Of a store that was full, a commit has to say so."""
+        """Set the state by the space that is used. A store that was full recovers only after a commit has
+        succeeded."""
         share, is_log_large = await self._database.used_share(), self._is_log_too_large()
         self._observer.store_used.set(share)
         if self._health.state is State.FULL:

@@ -68,6 +68,7 @@ class Writer:
         self._connect = connect
         self._health = health
         self._observer = observer
+        self._loop = asyncio.get_running_loop()
         self._asked: deque[_Asked] = deque()
         self.waiting_bytes = 0
         """What waits for its commit."""
@@ -104,7 +105,7 @@ class Writer:
         if self._is_closing:
             raise StoreUnavailable("the store is closed")
         self._health.require_below(State.FAILING)
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Any] = self._loop.create_future()
         self._asked.append(_Asked(operation, size, future, run))
         self.waiting_bytes += size
         self._bell.set()

@@ -33,7 +33,7 @@ _Step = tuple[bytes, re.Pattern[bytes], bool]
 _PROBE = "~any text~"
 _ANY_NUMBER = 9_007_199_254_740_881
 _TRIES_MAX = 8
-"""How often in a row a pattern is learned that nothing matches."""
+"""Patterns in a row that may match nothing; then no more are learned."""
 _PASSED_OVER = {"obfuscation": _PROBE, "sequence_number": _ANY_NUMBER, "created": _ANY_NUMBER}
 """Fields that differ from event to event, and that nobody is told of."""
 

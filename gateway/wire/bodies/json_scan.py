@@ -15,8 +15,8 @@ from gateway.wire.errors import Refusal, invalid
 
 DEPTH_MAX: Final = 100
 VALUES_MAX: Final = 100_000
-"""Of all lists and objects of a request together: parsed, some 10 MB, and some 50 ms in which nobody else is
-served. A conversation has eight of them for a message."""
+"""Most values in all lists and objects of a request: parsed, some 10 MB, and some 50 ms in which nobody else
+is served. A conversation has eight of them for a message."""
 
 PLAIN_VALUES_MAX: Final = 1_000_000
 """The same of a plain body of which something must be known, such as its model. More than any engine takes, a
@@ -24,7 +24,7 @@ batch of embeddings as numbers included."""
 
 _STEP_BYTES: Final = 2**20
 _STEP_TOKENS: Final = 4096
-"""Between two pauses; either takes some milliseconds."""
+"""Tokens between two pauses, some milliseconds of work."""
 
 _OBJECT = re.compile(rb"(?:\xef\xbb\xbf)?[ \t\r\n]*\{")  # some parsers skip a byte order mark
 _TOKEN = re.compile(rb'["\[\]{},]')
@@ -129,7 +129,7 @@ def is_object(body: bytes) -> bool:
 
 
 def may_be_parsed(body: bytes) -> Generator[None, None, None]:
-    """Nothing, for a plain body that can be parsed without harm. The pauses are for others.
+    """Refuse a plain body that is too large to be parsed. The generator pauses so that others are served.
 
     Raises:
         Refusal: It has more than `PLAIN_VALUES_MAX` values.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 BLOT: Final = "***"
@@ -139,6 +140,8 @@ PATTERNS: Final = (
 )
 
 _NAME_CHARS_MAX: Final = 100
+_NAMES_MAX: Final = 256
+"""Names whose look is remembered: nearly all requests have one of a few models."""
 
 _ESCAPE = re.compile(r"(?<!\\)\\++(?:u00([0-7][0-9A-Fa-f])|([/\"']))")
 _QUOTED_DEEPEST: Final = 3
@@ -157,7 +160,10 @@ def blotted(text: str) -> str:
 
 def name_shown(name: object) -> str | None:
     """A name that a client gave, such as a model's, as it may stand in a log line."""
-    return blotted(name[:_NAME_CHARS_MAX]) if isinstance(name, str) else None
+    return _name_blotted(name[:_NAME_CHARS_MAX]) if isinstance(name, str) else None
+
+
+_name_blotted = lru_cache(_NAMES_MAX)(blotted)
 
 
 def _blot(match: re.Match[str]) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from gateway.wire.errors import Fault, Refusal, invalid
-from gateway.wire.http.head import Head, is_sendable
+from gateway.wire.http.head import Head, is_target
 
 # RFC 3986 §3.2.2, without user information; `a/health?x=` moved a path behind an authority (CVE-2026-48746).
 _AUTHORITY = re.compile(r"(?:[\w.~-]+|\[[0-9a-f:.]+(?:%25[\w.~-]+)?\])(?::[0-9]{0,5})?", re.A | re.I)
@@ -64,7 +64,7 @@ def admit(head: Head) -> None:
         # TRACE would show the caller what the backend is sent, a key of the gateway's included.
         raise Refusal(Fault.METHOD, "This method is not supported.", code="unsupported_method")
     _check_target(head.target)
-    if "expect" in headers and version == (1, 1):
+    if head.has_expectation:
         _check_expectation(head)
     _ = head.credential  # refuses more than one, in every mode
     if "upgrade" in headers and is_websocket(head) and (head.has_body or "transfer-encoding" in headers):
@@ -108,7 +108,7 @@ def _check_framing(head: Head) -> None:
 def _check_target(target: str) -> None:
     if _CLEAR.fullmatch(target):
         return
-    if not target.startswith("/") or "#" in target or not is_sendable(target):
+    if not is_target(target):
         raise invalid("The request target must be an absolute path, without a fragment.", code="invalid_path")
     before, models, name = target.partition("?")[0].partition(_HAVE_SLASHES)
     if _AMBIGUOUS.search(f"{before}{models}{_SLASH.sub('/', name)}" if models else before):

@@ -74,6 +74,11 @@ class Head:
         return self.target.partition("?")[0]
 
     @property
+    def has_expectation(self) -> bool:
+        """Whether it waits to be asked for its body (RFC 9110 §10.1.1): nothing else may be expected here."""
+        return self.version == (1, 1) and "expect" in self.headers
+
+    @property
     def is_json(self) -> bool:
         """Whether the body is said to be JSON."""
         kind = self.headers.first("content-type") or ""
@@ -94,6 +99,12 @@ class Head:
             message = "The credential is not text."
             raise Refusal(Fault.UNAUTHENTICATED, message, code="invalid_api_key")
         return found[0] if found else None
+
+
+def is_target(text: str) -> bool:
+    """Whether this can be the target of a request: `@host/`, `http://host/` and the like would name another
+    server; a fragment would be cut off in silence."""
+    return text.startswith("/") and "#" not in text and is_sendable(text)
 
 
 def is_sendable(text: str) -> bool:

@@ -53,6 +53,11 @@ _NOT_WITH_BACKGROUND = CREDENTIALS | {
     "content-type",
 }
 
+# Known to hold no secret: they may lie on disk beside a job.
+_STORABLE = frozenset(
+    {"accept-language", "openai-beta", "openai-organization", "openai-project", "user-agent"}
+)
+
 _NOT_TO_CLIENT = HOP_BY_HOP | {
     "set-cookie",  # it would bind a browser's state at our origin to one backend
     "server",  # which software stands behind us is nobody's business
@@ -147,6 +152,13 @@ def background_headers(headers: Headers, *, withheld: frozenset[str] = frozenset
             # RFC 9110 §5.3: repeated fields may be joined, and a dict has one value for a name.
             kept[name] = f"{kept[name]}, {value}" if name in kept else value
     return kept
+
+
+def storable(headers: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Those of a background call that may lie on disk, and all others, which stay in memory."""
+    known = _STORABLE | ({"traceparent"} if trace_context(headers) else set())
+    stored = {name: value for name, value in headers.items() if name.lower() in known}
+    return stored, {name: value for name, value in headers.items() if name not in stored}
 
 
 def to_client(headers: Iterable[tuple[str, str]], *, request_id: str) -> list[tuple[str, str]]:

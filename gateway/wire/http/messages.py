@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Final
 
-from gateway.wire.http.head import Head
+from gateway.wire.http.head import Head, is_sendable
 
 Pairs = list[tuple[str, str]]
 
@@ -34,8 +34,10 @@ def may_have_body(method: str, status: int) -> bool:
     return method != _NO_BODY_TO and status not in _NO_BODY_WITH
 
 
-def phrase(status: int) -> str:
-    """What a status is called, where the backend does not say."""
+def phrase(status: int, said: str | None = None) -> str:
+    """What a status is called: as the backend has said, where that can be sent on."""
+    if said is not None and is_sendable(said):
+        return said
     try:
         return HTTPStatus(status).phrase
     except ValueError:

@@ -286,16 +286,23 @@ WITH live AS (
     UPDATE backburner.job
     SET status = 'cancelled', epoch = epoch + 1, owner = NULL, finished_at_ms = :now_ms, expires_at_ms = 0
     WHERE id = :id AND tenant = :tenant AND status IN ('queued', 'in_progress')
-    RETURNING id),
+    RETURNING *),
 ended AS (
     UPDATE backburner.job
     SET expires_at_ms = 0
     WHERE id = :id AND tenant = :tenant AND expires_at_ms > :now_ms
     RETURNING id)
-SELECT EXISTS (SELECT 1 FROM live) OR EXISTS (SELECT 1 FROM ended) AS is_done;
+SELECT live.*, call.response, NULL::bytea AS final,
+       live.id IS NOT NULL OR EXISTS (SELECT 1 FROM ended) AS is_done
+FROM (SELECT 1) AS one LEFT JOIN live ON true LEFT JOIN backburner.call ON call.job = live.pk;
 
 -- name: was_deleted
-SELECT true AS is_done FROM backburner.job WHERE id = :id AND tenant = :tenant AND expires_at_ms = 0;
+-- It was live if this was its end: it has the time of it.
+SELECT live.*, call.response, NULL::bytea AS final, true AS is_done
+FROM backburner.job AS gone
+     LEFT JOIN backburner.job AS live ON live.pk = gone.pk AND live.status = 'cancelled' AND live.finished_at_ms = :now_ms
+     LEFT JOIN backburner.call ON call.job = live.pk
+WHERE gone.id = :id AND gone.tenant = :tenant AND gone.expires_at_ms = 0;
 
 -- name: rewind
 UPDATE backburner.job
