@@ -18,7 +18,7 @@ from typing import Any
 import asyncpg
 
 from gateway.store.bells import LocalBells, Topic, response, wanted
-from gateway.store.postgres.connecting import Connector
+from gateway.store.postgres.connections import PostgresConnector
 from gateway.store.postgres.health import FAILURES
 from gateway.store.postgres.queries import QUERIES
 
@@ -49,14 +49,14 @@ class PostgresBells(LocalBells):
         served: Who pushes us the events of a response: of that one's we need not be told.
 
     Args:
-        replica_id: Its own notifications are not rung again.
+        gateway_id: Its own notifications are not rung again.
         is_quiet: Send and hear nothing.
     """
 
-    def __init__(self, connector: Connector, replica_id: str, *, is_quiet: bool) -> None:
+    def __init__(self, connector: PostgresConnector, gateway_id: str, *, is_quiet: bool) -> None:
         super().__init__()
         self._connector = connector
-        self._id = replica_id
+        self._id = gateway_id
         self._is_quiet = is_quiet
         self._is_heard = False  # our own notifications come back to us
         self._telling: dict[Topic, None] = {}
@@ -96,15 +96,15 @@ class PostgresBells(LocalBells):
         self.tell(wanted(response_id))
         super().ring(response(response_id))
 
-    def pushed(self, response_id: str, replica_id: str) -> None:
+    def pushed(self, response_id: str, gateway_id: str) -> None:
         """Its events are pushed there from now on."""
-        self._pushed.setdefault(response_id, set()).add(replica_id)
-        self._wanted_until_s.get(response_id, {}).pop(replica_id, None)
+        self._pushed.setdefault(response_id, set()).add(gateway_id)
+        self._wanted_until_s.get(response_id, {}).pop(gateway_id, None)
         super().ring(wanted(response_id))
 
-    def pushed_no_more(self, response_id: str, replica_id: str) -> None:
+    def pushed_no_more(self, response_id: str, gateway_id: str) -> None:
         replicas = self._pushed.get(response_id, set())
-        replicas.discard(replica_id)
+        replicas.discard(gateway_id)
         if not replicas:
             self._pushed.pop(response_id, None)
 

@@ -88,17 +88,17 @@ class Subscriptions:
             if self._watches.get(response_id) is watch:
                 del self._watches[response_id]
 
-    def runs_at(self, response_id: str, replica_id: str | None) -> None:
+    def runs_at(self, response_id: str, gateway_id: str | None) -> None:
         """Who runs it now; None: nobody."""
         watch = self._watches.get(response_id)
-        if watch is None or (watch.peer is not None and watch.runs_at == replica_id):
+        if watch is None or (watch.peer is not None and watch.runs_at == gateway_id):
             return
         if watch.peer is not None:
             self._leave(watch)
             self._bells.ask(response_id)
-        watch.runs_at = replica_id
-        if replica_id is not None and replica_id != self._me.id:
-            self._subscribe(watch, self._peers.setdefault(replica_id, _Peer(replica_id)))
+        watch.runs_at = gateway_id
+        if gateway_id is not None and gateway_id != self._me.id:
+            self._subscribe(watch, self._peers.setdefault(gateway_id, _Peer(gateway_id)))
 
     def beat(self) -> None:
         """Say that we live, and close links to those who say nothing, or nothing that we want."""
