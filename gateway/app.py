@@ -24,9 +24,9 @@ from gateway.api.admin.routes import Ops
 from gateway.api.admin.v1 import AdminApi
 from gateway.api.admin.webhooks import ReceiverRoutes
 from gateway.api.http.server import Server
+from gateway.api.identity.authenticators import authenticator_of, fingerprint
 from gateway.api.identity.callers import Callers
 from gateway.api.identity.credential_check import CredentialCheck
-from gateway.api.identity.tenants import fingerprint, tenants_of
 from gateway.api.lane.lane import Lane
 from gateway.api.passthrough import Passthrough
 from gateway.api.responses import Responses
@@ -36,11 +36,11 @@ from gateway.config import Settings, is_loopback
 from gateway.core.job import StoreUnavailable
 from gateway.engine.credentials import SealingKeyMissing
 from gateway.engine.engine import Engine
+from gateway.listeners import BACKLOG, PortUnusable, bound
 from gateway.observe import Observer, configure_logging, line
 from gateway.observe.tracing import TracerMissing, tracing_of
 from gateway.outbound.backends import HttpBackends
-from gateway.outbound.receivers import HttpSender
-from gateway.ports import BACKLOG, PortUnusable, bound
+from gateway.outbound.webhook_sender import HttpWebhookSender
 from gateway.process import (
     calm_collector,
     give_memory_back,
@@ -49,7 +49,7 @@ from gateway.process import (
     warn_of_few_files,
     watch_loop,
 )
-from gateway.store.opening import described, open_store
+from gateway.store.factory import described, open_store
 from gateway.store.refused import DatabaseInUse, DatabaseRefused, DatabaseUnreachable
 from gateway.wire import openapi
 
@@ -95,7 +95,7 @@ async def _serve(settings: Settings) -> int:
         asyncio.get_running_loop().add_signal_handler(number, _stop_or_exit, stop, number)
     open_files_max = raise_file_limit()
     store = described(settings.store)
-    async with running(settings) as gateway:
+    async with serving(settings) as gateway:
         line(
             "listening",
             version=__version__,
@@ -142,7 +142,7 @@ class Gateway:
 
 
 @asynccontextmanager
-async def running(settings: Settings) -> AsyncIterator[Gateway]:
+async def serving(settings: Settings) -> AsyncIterator[Gateway]:
     """A gateway, from its first answer to the end of its drain.
 
     Raises:
@@ -164,7 +164,7 @@ async def running(settings: Settings) -> AsyncIterator[Gateway]:
         store = await open_store(settings.store, observer)
         stack.push_async_callback(store.close)
         backends = await HttpBackends.open(settings, observer, stack)
-        sender = await HttpSender.open(settings, stack)
+        sender = await HttpWebhookSender.open(settings, stack)
         pepper = settings.tenants.read_pepper() or store.pepper
         await store.agree(
             {"tenants.pepper": hashlib.sha256(pepper).hexdigest(), "tenants.mode": settings.tenants.mode},
@@ -181,7 +181,7 @@ async def running(settings: Settings) -> AsyncIterator[Gateway]:
         )
         passthrough = Passthrough(observer, stall_timeout_s=server.write_stall_timeout_s)
         chooser = Routing(backends)
-        tenants = tenants_of(settings.tenants, pepper)
+        tenants = authenticator_of(settings.tenants, pepper)
         vetting = CredentialCheck(settings.tenants, base_path=base_path)
         callers = Callers(tenants, vetting, base_path=base_path)
         contract = openapi.document(

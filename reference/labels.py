@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from gateway.core.job import Status
 from gateway.core.reason import Reason
-from gateway.outbound.checks import Finding
+from gateway.outbound.checks import CheckResult
 from gateway.store.sqlite.health import State
 from gateway.wire.failures.causes import CODES
 
@@ -61,7 +61,7 @@ LABELS = {
     "upstream_head_seconds.kind": Label("of call", ("background", "passthrough", "lookup")),
     "upstream_errors.kind": Label("of call", ("background", "passthrough", "lookup")),
     "replica_calls.kind": Label("of call", ("background", "plain")),
-    "replica_check.result": Label("what it found", {finding.value for finding in Finding}),
+    "replica_check.result": Label("what it found", {finding.value for finding in CheckResult}),
     "store_errors.kind": Label("of error", ("full", "io", "corrupt", "busy", "interrupted", "other")),
     "store_state.state": Label("the state", {state.name.lower() for state in State}),
     "database_bytes.file": Label(

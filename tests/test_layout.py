@@ -1,7 +1,7 @@
 """Each module of the gateway has a test file of its name, in the room of the same name.
 
-`wire/chat/calls.py` is tried in `tests/wire/test_calls.py` or `tests/wire/test_chat_calls.py`. The table says
-where the others are tried.
+`wire/chat/tool_calls.py` is tried in `tests/wire/test_tool_calls.py` or `tests/wire/test_chat_tool_calls.py`.
+The table says where the others are tried.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ TRIED_IN = {
     # calls are compared as bytes, whichever class makes them
     "wire/test_requests.py": "wire: errors speech speech_responses",
     "wire/test_lessons.py": "wire: chat/speech conversation/item_lessons",
-    "wire/test_replay.py": "wire/conversation: plain_words",
+    "wire/test_replay.py": "wire/conversation: portable_items",
     # a chat answer is tried by what its client gets
-    "wire/test_chat_calls.py": "wire/chat: arguments call_items",
+    "wire/test_chat_tool_calls.py": "wire/chat: arguments tool_call_items",
     "wire/test_chat_content.py": "wire/chat: citations images parts",
     "wire/test_chat_chunks.py": "wire/chat: fields heard pieces",
     "wire/test_chat_unmapped.py": "wire: chat/known answers/notices",
@@ -39,7 +39,7 @@ TRIED_IN = {
     "engine/test_handover.py": "engine: engine",
     "engine/test_jobs.py": "engine: refusals",
     "engine/test_sweeper.py": "engine: gauges",
-    "engine/test_sealing.py": "engine: credentials",
+    "engine/test_sealer.py": "engine: credentials",
     "engine/test_outputs.py": "engine: shelf",
     "engine/test_deliveries.py": "engine: receivers",
     "acceptance/test_chat_backends.py": "engine: foreground",
@@ -55,7 +55,7 @@ TRIED_IN = {
     "acceptance/test_lifecycle.py": "api: ports responses router",
     "acceptance/test_turns.py": "api: chained_call",
     "acceptance/test_told_in_streams.py": "api: foreground",
-    "acceptance/test_backends.py": "api: models",
+    "acceptance/test_backends.py": "api: model_list",
     "acceptance/test_coded_bodies.py": "api: http/bodies",
     "acceptance/test_slow_readers.py": "api: http/event_streams",
     "api/test_slow_clients.py": "api: http/server",
@@ -64,30 +64,30 @@ TRIED_IN = {
     "acceptance/test_webhooks.py": "api/admin/webhooks command/webhooks",
     # the lanes are tried against each other, and the fast one by what its peers do
     "acceptance/test_lanes.py": "api: forwarding lane/answers lane/heads",
-    "api/test_lane.py": "outbound: lane/quick wire",
+    "api/test_lane.py": "outbound: lane/quick connection",
     "api/test_passthrough.py": "api/http/heads api/lane/connection core/quick",
     # a store is tried by its contract, and the one in a file by what is done to the file
     "core/test_echo.py": "wire/answers: echo",
     "store/test_contract.py": (
         "store: bells insight notes port refused sqlite/notes sqlite/operations sqlite/store"
     ),
-    "store/test_postgres_contract.py": "store/postgres: batches census connecting notes operations",
-    "store/test_postgres_store.py": "store/postgres: bells health lease",
+    "store/test_postgres_contract.py": "store/postgres: batches insight connections notes operations",
+    "store/test_postgres_store.py": "store/postgres: bells health membership",
     "store/test_items.py": "store: item_keys",
     "store/test_outbox.py": "store: lanes",
-    "store/test_sqlite.py": "store/sqlite: census",
+    "store/test_sqlite.py": "store/sqlite: insight",
     "store/test_sql_is_static.py": "store: sqlite/queries postgres/queries",
-    "store/test_opening.py": "store/sqlite: connecting connection filesystem",
-    "store/test_place.py": "store/sqlite: restoring",
-    "store/test_trouble.py": "store/sqlite: ballast database health readers upkeep",
+    "store/test_startup.py": "store/sqlite: connector connection filesystem",
+    "store/test_location.py": "store/sqlite: restore",
+    "store/test_trouble.py": "store/sqlite: ballast database health read_connections upkeep",
     # settings are tried as a user gives them
     "config/test_loader.py": "config: backends conflicts environment file models names section",
     "config/test_tenants.py": "config: keyfiles publickeys",
     "acceptance/test_tracing.py": "observe: otel",
     # what happens is tried by its lines; the wiring by the command itself
     "test_logs.py": "observe/observer observe/backends observe/store logpipe",
-    "test_cli.py": "app ports command/effective command/healthcheck command/status",
-    "command/test_doctor_backend.py": "command/doctor: asking engines findings probes",
+    "test_cli.py": "app listeners command/effective command/healthcheck command/status",
+    "command/test_doctor_backend.py": "command/doctor: client engines findings probes",
     "store/test_doctor_database.py": "command/doctor: database",
 }
 """Where modules are tried that have no test file of their name; the comment above says why."""

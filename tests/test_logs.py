@@ -19,7 +19,7 @@ from prometheus_client import generate_latest
 import gateway
 from gateway import logs
 from gateway.logpipe import LogPipe
-from gateway.observe import Load, Observer
+from gateway.observe import BackendLoad, Observer
 
 CANARY = "sk-canary-4d2f"
 
@@ -259,7 +259,7 @@ def test_what_was_dropped_is_a_metric(told: Callable[[], str]) -> None:
 
 def test_the_metrics_page_reads_as_the_librarys_own() -> None:
     observer = Observer()
-    observer.backends_measured([Load('a"b\\c\nd', {"slot": 2}, 1.5, 3, 4)])
+    observer.backends_measured([BackendLoad('a"b\\c\nd', {"slot": 2}, 1.5, 3, 4)])
     observer.committed(3, 0.002)
     found, expected = (
         [

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from gateway.api.chained_call import ChainedCall
 from gateway.api.forwarding import adapted
-from gateway.api.http.bodies import looked_over
+from gateway.api.http.bodies import scanned
 from gateway.api.http.errors import backend_error_response
 from gateway.api.http.event_streams import stream_events
 from gateway.api.http.heads import head_of
@@ -21,7 +21,7 @@ from gateway.api.identity.shared_key import kept_apart
 from gateway.api.passthrough import Passthrough
 from gateway.api.ports import Backend
 from gateway.api.routing import Routing
-from gateway.api.taps import Both, EchoTap, ResponseTap, Tap, TapOf
+from gateway.api.taps import Both, EchoTap, ResponseTap, Tap, TapFactory
 from gateway.config import Settings
 from gateway.core.job import Job, Outcome, Status
 from gateway.core.unkept import unkept
@@ -33,7 +33,7 @@ from gateway.engine.turns import CHAINABLE
 from gateway.observe import Observer
 from gateway.wire import requests, responses
 from gateway.wire.bodies import classify
-from gateway.wire.bodies.json_scan import may_be_parsed
+from gateway.wire.bodies.json_scan import check_values
 from gateway.wire.conversation.items import Turn, context
 from gateway.wire.errors import Refusal, invalid
 from gateway.wire.http.head import Head
@@ -71,7 +71,7 @@ class ForegroundCreate:
         self,
         request: web.BaseRequest,
         body: bytes,
-        kind: classify.Plain | classify.Chained,
+        kind: classify.Standalone | classify.Chained,
         request_id: str,
     ) -> web.StreamResponse:
         """The backend's answer, byte for byte; for a chat backend, the Response made of its answer."""
@@ -80,9 +80,9 @@ class ForegroundCreate:
             return self._callers.of(request, request_id).tenant
 
         async def adapt(sent: bytes) -> bytes:
-            return await looked_over(_adapted(backend, sent, tenant))
+            return await scanned(_adapted(backend, sent, tenant))
 
-        backend, sent = await looked_over(self._passed_on(body, kind, tenant))
+        backend, sent = await scanned(self._passed_on(body, kind, tenant))
         if backend.speech.is_translated:
             return await self._translated(request, backend, body, request_id)
         said, previous, chained = None, None, None
@@ -136,13 +136,13 @@ class ForegroundCreate:
         if _BACKGROUND in body or self._records is True:
             return None  # most likely ours: it is looked at once; or its answer is kept
         kind = yield from classify.classify(body)
-        if not isinstance(kind, classify.Plain):
+        if not isinstance(kind, classify.Standalone):
             return None
         backend, sent = yield from self._passed_on(body, kind, tenant)
         return None if sent is None or not backend.speech.is_certain else (backend, sent)
 
     def _passed_on(
-        self, body: bytes, kind: classify.Plain | classify.Chained, tenant: Callable[[], bytes]
+        self, body: bytes, kind: classify.Standalone | classify.Chained, tenant: Callable[[], bytes]
     ) -> Generator[None, None, tuple[Backend, bytes | None]]:
         """Where a create goes, and with which body; None: that takes more than a look. Raises: Refusal."""
         backend = yield from self._chooser.of_body(body)
@@ -243,7 +243,7 @@ class ForegroundCreate:
         previous: Job | None,
         backend: Backend,
         tenant: Callable[[], bytes],
-    ) -> TapOf | None:
+    ) -> TapFactory | None:
         """What keeps the answer as a turn, if it is to be kept.
 
         Args:
@@ -274,7 +274,7 @@ class ForegroundCreate:
 
         return lambda answer: ResponseTap(answer, keep, bytes_max=self._bytes_max)
 
-    def _echoing(self, previous_id: str, then: TapOf | None) -> TapOf:
+    def _echoing(self, previous_id: str, then: TapFactory | None) -> TapFactory:
         """The answer says from which of our responses it goes on, to its client and to the record."""
 
         def tap_of(answer: aiohttp.ClientResponse) -> Tap:
@@ -290,7 +290,7 @@ def _adapted(backend: Backend, body: bytes, tenant: Callable[[], bytes]) -> Gene
 
 
 async def _object(body: bytes) -> dict[str, Any]:
-    await looked_over(may_be_parsed(body))
+    await scanned(check_values(body))
     try:
         parsed = orjson.loads(body)
     except orjson.JSONDecodeError as error:

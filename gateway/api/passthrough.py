@@ -17,7 +17,7 @@ from gateway.api.http.errors import error_response
 from gateway.api.http.heads import BEGUN, head_of
 from gateway.api.http.slow_clients import drained, keep_little_unsent, reset
 from gateway.api.ports import Backend
-from gateway.api.taps import Tap, TapOf
+from gateway.api.taps import Tap, TapFactory
 from gateway.core.call import PlainCall, RequestBody
 from gateway.core.reason import Reason
 from gateway.observe import Observer
@@ -42,7 +42,7 @@ class Passthrough:
         *,
         request_id: str,
         body: bytes | None = None,
-        tap_of: TapOf | None = None,
+        tap_of: TapFactory | None = None,
         chained: ChainedCall | None = None,
     ) -> web.StreamResponse:
         """Answer a request with what the backend answers.
@@ -80,7 +80,7 @@ class Passthrough:
         missing: frozenset[int],
         body: bytes | None = None,
         limit_s: float | None = None,
-        tap_of: TapOf | None = None,
+        tap_of: TapFactory | None = None,
     ) -> web.StreamResponse | None:
         """Answer as `forward` does, unless the backend has no answer: then None, and nothing was sent.
 

@@ -45,7 +45,7 @@ class QuickCalls(Protocol):
         """Make one; None if there is no server to call. The listener is not called before this returns."""
 
 
-class Backend(backends.Backend, Protocol):
+class Backend(backends.JobBackend, Protocol):
     """A model server, or several that serve the same models, as clients' requests see it."""
 
     @property

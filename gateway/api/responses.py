@@ -14,7 +14,7 @@ from urllib.parse import parse_qs
 from aiohttp import web
 
 from gateway.api.foreground import ForegroundCreate
-from gateway.api.http.bodies import looked_over, read_body
+from gateway.api.http.bodies import read_body, scanned
 from gateway.api.http.event_streams import Outlet, stream_events
 from gateway.api.http.heads import head_of
 from gateway.api.identity.callers import Caller, Callers, split_headers
@@ -30,14 +30,14 @@ from gateway.observe import Observer
 from gateway.wire import query_strings, requests, responses, webhooks
 from gateway.wire.bodies.classify import Background, classify
 from gateway.wire.errors import Fault, Refusal, invalid, not_found, too_large
-from gateway.wire.failures.blotting import name_shown
+from gateway.wire.failures.redaction import name_shown
 from gateway.wire.http.headers import trace_context
 from gateway.wire.response_ids import id_of, is_own
 from gateway.wire.speech import NO_SUCH_ROUTE
 
 Answer = web.StreamResponse
-Handler = Callable[[web.BaseRequest, str], Awaitable[Answer]]
-OfOne = Callable[[web.BaseRequest, Caller, Job, str], Awaitable[Answer]]
+RouteHandler = Callable[[web.BaseRequest, str], Awaitable[Answer]]
+JobRoute = Callable[[web.BaseRequest, Caller, Job, str], Awaitable[Answer]]
 """Answers a request about a job; the last is the id by which the client has asked for it."""
 
 _QUERY_OF_CREATE = frozenset({"api-version", "beta"})
@@ -77,7 +77,7 @@ class Responses:
         """Ours if it says `"background": true`; a plain one goes on, with our earlier turns put in."""
         began_ns = time.time_ns()
         body = await read_body(request, self._settings.server.body_bytes_max)
-        kind = await looked_over(classify(body))
+        kind = await scanned(classify(body))
         await asyncio.sleep(0)  # a large one was parsed in one go, and the next steps take as long
         if not isinstance(kind, Background):
             return await self.plain.answer(request, body, kind, request_id)
@@ -173,7 +173,7 @@ class Responses:
 
     # -- /responses/{id}
 
-    def of_one(self, answer: OfOne, response_id: str) -> Handler:
+    def of_one(self, answer: JobRoute, response_id: str) -> RouteHandler:
         """The handler of a route that is about one response."""
 
         async def handle(request: web.BaseRequest, request_id: str) -> Answer:

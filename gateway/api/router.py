@@ -10,7 +10,7 @@ from urllib.parse import unquote
 from aiohttp import web
 
 from gateway.api.forwarding import Forwarding
-from gateway.api.http.bodies import looked_over, read_body
+from gateway.api.http.bodies import read_body, scanned
 from gateway.api.http.cors import Cors
 from gateway.api.http.errors import error_response
 from gateway.api.http.heads import head_of
@@ -18,11 +18,11 @@ from gateway.api.http.ids import new_request_id
 from gateway.api.identity.callers import Callers
 from gateway.api.identity.refusal_log import RefusalLog
 from gateway.api.identity.shared_key import COMPUTING, keep_sockets_apart
-from gateway.api.lane.heads import Way
-from gateway.api.models import merged_models, one_model
+from gateway.api.lane.heads import Forwarder
+from gateway.api.model_list import merged_models, one_model
 from gateway.api.passthrough import Passthrough
 from gateway.api.ports import Backends
-from gateway.api.responses import Handler, OfOne, Responses
+from gateway.api.responses import JobRoute, Responses, RouteHandler
 from gateway.api.routing import Routing
 from gateway.api.websocket import tunnel
 from gateway.config import ServerSettings
@@ -108,7 +108,7 @@ class Router:
         """Whose request it is. Raises: Refusal, if that cannot be told, or the caller may not come in."""
         return self._callers.tenant(head)
 
-    def way(self, head: Head) -> Way | None:
+    def way(self, head: Head) -> Forwarder | None:
         """Who says how a request goes on, if its answer may come from a backend just as it is."""
         if self.cors.preflight(head) is not None:
             return None
@@ -147,7 +147,7 @@ class Router:
         self._observer.request_refused(response.status)
         return response
 
-    def _handler(self, head: Head) -> Handler:
+    def _handler(self, head: Head) -> RouteHandler:
         if is_websocket(head):
             return self._tunnel
         match self._place(head.path), head.method:
@@ -182,9 +182,9 @@ class Router:
         """Whether some method on the path of a request is answered here."""
         return self._place(head.path) is not None
 
-    def _for_one(self, method: str, segments: list[str]) -> Handler:
+    def _for_one(self, method: str, segments: list[str]) -> RouteHandler:
         raw_id = segments[0]
-        found: OfOne | None = {
+        found: JobRoute | None = {
             ("GET",): self._responses.retrieve,
             ("DELETE",): self._responses.delete,
             ("POST", "cancel"): self._responses.cancel,
@@ -213,7 +213,7 @@ class Router:
             return await self._passthrough.forward(request, backend, request_id=request_id)
         body = await read_body(request, self._settings.body_bytes_max)
         look = self.forwarding.look(head, body, lambda: self._callers.of(request, request_id).tenant)
-        found, body = await looked_over(look)
+        found, body = await scanned(look)
         return await self._passthrough.forward(request, found, request_id=request_id, body=body)
 
     async def _tunnel(self, request: web.BaseRequest, request_id: str) -> web.StreamResponse:

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from gateway.api.ports import Backend, Backends
-from gateway.wire.bodies.json_scan import may_be_parsed
+from gateway.wire.bodies.json_scan import check_values
 from gateway.wire.errors import Fault, Refusal
 from gateway.wire.http.head import Head
 from gateway.wire.requests import written
@@ -44,7 +44,7 @@ class Routing:
         """The backend of a JSON body that was read already; the pauses are for others. Raises: Refusal."""
         if not self._backends.reads_bodies:
             return self.without_model()
-        yield from may_be_parsed(body)
+        yield from check_values(body)
         return self.of_model(_model(body))
 
     def without_model(self) -> Backend:

@@ -38,7 +38,7 @@ class Tap(Protocol):
         """The bytes that were held back."""
 
 
-TapOf = Callable[[aiohttp.ClientResponse], Tap]
+TapFactory = Callable[[aiohttp.ClientResponse], Tap]
 
 
 class Both:

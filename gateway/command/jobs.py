@@ -124,7 +124,7 @@ def _watch(admin: Admin, args: Namespace, found: dict[str, Any]) -> None:
                 screen.write(job["id"])
         case _:
             for now, job in changes:
-                header, line = screen.plain(grid({**now, "jobs": [job]}, is_wide=is_wide, is_short=False))
+                header, line = screen.aligned(grid({**now, "jobs": [job]}, is_wide=is_wide, is_short=False))
                 if now is found:
                     screen.write(header)
                     found = {}

@@ -106,12 +106,12 @@ def show(*grids: Grid) -> None:
             print()
         if grid.title:
             print(grid.title)
-        for line in plain(grid):
+        for line in aligned(grid):
             print(line)
     sys.stdout.flush()
 
 
-def plain(grid: Grid) -> Iterator[str]:
+def aligned(grid: Grid) -> Iterator[str]:
     """Its lines, columns aligned by two spaces."""
     lines = [grid.columns, *([one_line(_cell(cell).text) for cell in row] for row in grid.rows)]
     lines = lines if any(grid.columns) else lines[1:]

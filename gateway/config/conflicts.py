@@ -43,7 +43,7 @@ _MODE_SETTINGS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (  # 
     ("trusted_header", ("header", "header_peers"), ()),
     ("none", (), ("allow_anyone",)),
 )
-_OF_A_FILE = (
+_FILE_KEYS = (
     "database",
     "database_bytes_max",
     "ballast_bytes",
@@ -54,7 +54,7 @@ _OF_A_FILE = (
     "on_corrupt",
     "allow_fuse",
 )
-_OF_POSTGRESQL = ("pooler", "connect_timeout_s")
+_POSTGRESQL_KEYS = ("pooler", "connect_timeout_s")
 _KEYS = ("api_key", "api_key_file", "api_key_env")
 _ANY = frozenset({"0.0.0.0", "::"})  # noqa: S104  (compared with, not bound)
 _LOOPBACK = frozenset({"127.0.0.1", "::1"})
@@ -107,7 +107,7 @@ def conflicts(settings: Settings) -> Iterator[Conflict]:
 def _store(settings: Settings, backends: dict[str, UpstreamSettings]) -> Iterator[Conflict]:
     store = settings.store
     fields = type(store).model_fields
-    others = _OF_A_FILE if store.is_shared else _OF_POSTGRESQL
+    others = _FILE_KEYS if store.is_shared else _POSTGRESQL_KEYS
     for key in others:
         if getattr(store, key) != fields[key].get_default(call_default_factory=True):
             names = (f"store.{key}", "store.url")

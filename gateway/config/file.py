@@ -56,10 +56,10 @@ def read_file(file: Path, problems: list[str]) -> Layer:
         raise FileUnusable(f"{file}: is empty; it needs at least the url of an upstream")
     if not isinstance(root, yaml.MappingNode):
         raise FileUnusable(f"{file}:{_line(root)}: must be a mapping of sections")
-    return _Reader(file, problems).read(root)
+    return _YamlReader(file, problems).read(root)
 
 
-class _Reader:
+class _YamlReader:
     def __init__(self, file: Path, problems: list[str]) -> None:
         self._file = file
         self._problems = problems

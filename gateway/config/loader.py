@@ -27,7 +27,7 @@ from gateway.config.names import (
     Shape,
     depth_of,
     group_of,
-    is_plain,
+    needs_no_quotes,
     shape,
 )
 
@@ -62,7 +62,7 @@ class ConfigError(Exception):
         self.problems = problems
 
 
-class _Fault(NamedTuple):
+class _FieldError(NamedTuple):
     """One thing that pydantic found: the setting, the item of it, if it is one, and what is wrong."""
 
     name: str
@@ -122,7 +122,7 @@ def load_server(names: Iterable[str], *, environ: Mapping[str, str], file: Path 
         return ServerSettings.model_validate(values, context={"environ": environ})
     except ValidationError as error:
         found = error.errors(include_url=False)
-    faults = [_Fault(f"server.{item['loc'][0]}", None, item["msg"]) for item in found if item["loc"]]
+    faults = [_FieldError(f"server.{item['loc'][0]}", None, item["msg"]) for item in found if item["loc"]]
     raise ConfigError([text for fault in faults if (text := _describe(fault, given))])
 
 
@@ -148,7 +148,7 @@ def _gather(
 
 def _validate(
     given: Layer, environ: Mapping[str, str]
-) -> tuple[Settings | None, list[_Fault], list[Conflict]]:
+) -> tuple[Settings | None, list[_FieldError], list[Conflict]]:
     """The settings, or what is wrong: in each, and between several."""
     document: dict[str, Any] = {section: {} for section in SECTIONS if section != "upstream"}
     for name, (value, *_) in given.items():
@@ -166,7 +166,7 @@ def _validate(
         return Settings.model_validate(document, context={"environ": environ}), [], []
     except ValidationError as error:
         found = error.errors(include_url=False)
-    faults: list[_Fault] = []
+    faults: list[_FieldError] = []
     for item in found:
         reason = item.get("ctx", {}).get("error")
         if isinstance(reason, ConflictError):
@@ -175,11 +175,11 @@ def _validate(
         loc = [str(part) for part in item["loc"]]
         depth = depth_of(loc)
         part = loc[depth] if len(loc) > depth else None
-        faults.append(_Fault(".".join(loc[:depth]), part, message or item["msg"]))
+        faults.append(_FieldError(".".join(loc[:depth]), part, message or item["msg"]))
     return None, faults, []
 
 
-def _describe(fault: _Fault, given: Layer) -> str | None:
+def _describe(fault: _FieldError, given: Layer) -> str | None:
     """One line about a fault; None if it is only there because of another problem."""
     name, item, message = fault
     if name not in given:
@@ -199,7 +199,7 @@ def _describe(fault: _Fault, given: Layer) -> str | None:
     is_shown = is_shown and value is not MENTIONED
     if name.rpartition(".")[2] in _UNTOLD or isinstance(value, (list, dict)) or not is_shown:
         return f"{origin}: {name}: {message}"
-    text = "null" if value is None else value if is_plain(str(value)) else ascii(value)[:200]
+    text = "null" if value is None else value if needs_no_quotes(str(value)) else ascii(value)[:200]
     text = "a list, mapping or tag" if value is UNUSABLE else text
     return f"{origin}: {name}: {message} (got {text})"
 

@@ -127,6 +127,6 @@ def unknown(what: str, candidates: Iterable[str], others: Iterable[str] = ()) ->
     return f"unknown setting; did you mean '{near[0]}'?" if near else "unknown setting"
 
 
-def is_plain(text: str) -> bool:
+def needs_no_quotes(text: str) -> bool:
     """True if a value may be shown as it is, on a line of its own words."""
     return re.fullmatch(r"[\w.:/+-]{1,200}", text) is not None

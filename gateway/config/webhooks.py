@@ -23,7 +23,7 @@ from yarl import URL
 from gateway.config.keyfiles import key_of_variable, read_text, signing_secret
 from gateway.config.section import Count, Name, Seconds, Section
 
-Event = Literal["response.completed", "response.failed", "response.incomplete", "response.cancelled"]
+EventType = Literal["response.completed", "response.failed", "response.incomplete", "response.cancelled"]
 
 
 def _is_receiver(secret: SecretStr) -> SecretStr:
@@ -50,8 +50,8 @@ SigningSecret = Annotated[
 Secrets = Annotated[tuple[SigningSecret, ...], Field(max_length=8)]
 Files = Annotated[tuple[Path, ...], Field(max_length=8)]
 Variables = Annotated[tuple[str, ...], Field(max_length=8)]
-Receiver = Annotated[SecretStr, AfterValidator(_is_receiver)]
-Tenant = Annotated[str, Field(min_length=1, max_length=1024)]
+ReceiverUrl = Annotated[SecretStr, AfterValidator(_is_receiver)]
+TenantName = Annotated[str, Field(min_length=1, max_length=1024)]
 Delays = Annotated[tuple[Seconds, ...], Field(min_length=1, max_length=100)]
 
 
@@ -96,14 +96,14 @@ class _Signing(Section):
 class EndpointSettings(_Signing):
     """One receiver of events."""
 
-    url: Receiver
-    events: Annotated[tuple[Event, ...], AfterValidator(_is_distinct), Field(min_length=1)] = (
+    url: ReceiverUrl
+    events: Annotated[tuple[EventType, ...], AfterValidator(_is_distinct), Field(min_length=1)] = (
         "response.completed",
         "response.failed",
         "response.incomplete",
         "response.cancelled",
     )
-    tenants: Annotated[tuple[Tenant, ...], AfterValidator(_is_distinct), Field(max_length=10_000)] = ()
+    tenants: Annotated[tuple[TenantName, ...], AfterValidator(_is_distinct), Field(max_length=10_000)] = ()
     """Tenants whose responses it gets events of: by name, or by the eight digits that the log shows. Empty is
     all tenants."""
 

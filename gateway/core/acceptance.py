@@ -9,9 +9,9 @@ import orjson
 
 from gateway.core import tiers
 from gateway.core.job import Idempotency, Job, NewJob, Status
-from gateway.wire import calls, events, responses
+from gateway.wire import events, responses, stored_requests
 from gateway.wire.conversation.items import as_list
-from gateway.wire.failures.blotting import name_shown
+from gateway.wire.failures.redaction import name_shown
 from gateway.wire.item_ids import FIRST_INPUT, to_be_looked_up
 from gateway.wire.requests import is_rerunnable
 
@@ -62,10 +62,10 @@ def new_job(
         created_at_ms=now_ms,
         deadline_ms=now_ms + int(deadline_s * 1000),
         response=response,
-        request=calls.request_bytes(kept),
-        input=calls.input_bytes(body),
+        request=stored_requests.request_bytes(kept),
+        input=stored_requests.input_bytes(body),
         target=target,
-        headers=calls.headers_bytes(headers),
+        headers=stored_requests.headers_bytes(headers),
         is_streamed=body.get("stream") is True,
         is_followable=shows_output or body.get("stream") is True,
         is_rerunnable=is_rerunnable(body if tools is None else {**body, "tools": list(tools)}),
@@ -96,7 +96,7 @@ def kept_turn(
         deadline_ms=now_ms,
         response=b"{}",
         request=b"{}",
-        input=calls.input_bytes(body),
+        input=stored_requests.input_bytes(body),
         target="",
         headers=b"{}",
         is_streamed=False,

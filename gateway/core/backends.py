@@ -6,13 +6,13 @@ from collections.abc import AsyncGenerator, Collection
 from typing import Any, Protocol
 
 from gateway.core.call import BackendCall
-from gateway.core.retry import Patience
+from gateway.core.retry import RetryPolicy
 from gateway.core.upstream import Upstream
 from gateway.wire.http.head import Credential
 from gateway.wire.speech import Speech
 
 
-class Backend(Protocol):
+class JobBackend(Protocol):
     """A model server, or several that serve the same models."""
 
     @property
@@ -28,7 +28,7 @@ class Backend(Protocol):
         """How to talk to it, as far as is known."""
 
     @property
-    def patience(self) -> Patience:
+    def retry_policy(self) -> RetryPolicy:
         """How long, and how often, its jobs wait and retry."""
 
     @property
@@ -68,14 +68,14 @@ class Backend(Protocol):
         """
 
 
-class Backends(Protocol):
+class JobBackends(Protocol):
     """All model servers, by name."""
 
     @property
     def names(self) -> Collection[str]:
         """Of those that the settings have."""
 
-    def get(self, name: str) -> Backend | None:
+    def get(self, name: str) -> JobBackend | None:
         """The one of this name; None if the settings no longer have it."""
 
     def slots(self, name: str) -> int:

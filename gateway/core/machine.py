@@ -16,7 +16,7 @@ import orjson
 from gateway.core import refusal, retry
 from gateway.core.job import FIRST_OUTPUT_SEQ, Job, Outcome, Status
 from gateway.core.reason import Reason
-from gateway.core.retry import Again, Moment, Patience
+from gateway.core.retry import Again, Moment, RetryPolicy
 from gateway.core.transcript import (
     Abandoned,
     Append,
@@ -26,10 +26,10 @@ from gateway.core.transcript import (
     Stop,
     Transcript,
 )
-from gateway.core.upstream import Answer, OtherApi, Upstream, UpstreamFailed
+from gateway.core.upstream import OtherApi, Upstream, UpstreamFailed, UpstreamItem
 from gateway.wire import responses
 from gateway.wire.answers.notices import Notice
-from gateway.wire.answers.readers import Reader
+from gateway.wire.answers.readers import AnswerReader
 from gateway.wire.answers.text import Shelf
 from gateway.wire.errors import Refusal
 from gateway.wire.failures import failure
@@ -50,7 +50,7 @@ Input = Started | ClientWaits | Upstream | Stop
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class CallBackend:
     """Make this call, in place of the last one.
 
     Attributes:
@@ -78,7 +78,7 @@ class Rewind:
 
 
 @dataclass(frozen=True, slots=True)
-class Rest:
+class BackOff:
     """The backend said within its answer that it has no time: send nobody else there for a while."""
 
     asked_s: float | None
@@ -102,7 +102,7 @@ class Finish:
     lacks_budget: bool = False
 
 
-Command = Rewind | Call | Append | Rest | Again | Finish
+Command = Rewind | CallBackend | Append | BackOff | Again | Finish
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +114,7 @@ class Task:
         input: What the backend is to be told, in the form that a way to talk to it wants.
         target: Raw path and query that the client asked for.
         speech: How the backend is talked to, as far as is known.
-        patience: How long, and how often, the backend's jobs wait and retry.
+        retry_policy: How long, and how often, the backend's jobs wait and retry.
         attempts_max: Calls that one job may cost.
         is_limited_alone: The backend knows the caller by a credential of their own, and may limit that one.
         is_credential_lost: The caller's credential went with an earlier process.
@@ -129,13 +129,13 @@ class Task:
     input: Callable[[Speech], Any]
     target: str
     speech: Speech
-    patience: Patience
+    retry_policy: RetryPolicy
     events_bytes_max: int
     attempts_max: int = 1
     is_limited_alone: bool = False
     is_credential_lost: bool = False
     obstacle: Abandoned | None = None
-    wrapped: Callable[[Reader, Speech], Reader] = lambda reader, speech: reader
+    wrapped: Callable[[AnswerReader, Speech], AnswerReader] = lambda reader, speech: reader
     shelf: Shelf | None = None
 
     def body(self, speech: Speech) -> bytes:
@@ -235,7 +235,7 @@ class JobMachine:
         version, self._calls = self._calls, self._calls + 1
         target = self._speech.target(task.target)
         alone = task.is_limited_alone
-        return [*began, Call(target, self._sent, self._speech, version, lesson, self._omitted, alone)]
+        return [*began, CallBackend(target, self._sent, self._speech, version, lesson, self._omitted, alone)]
 
     def _call_again(self, speech: Speech, now: Moment, lesson: str | None = None) -> list[Command]:
         self._speech = speech
@@ -255,7 +255,7 @@ class JobMachine:
         self._next_seq += sum(append.count for append in held)
         return held
 
-    def _answered(self, item: Answer, now: Moment) -> list[Command]:
+    def _answered(self, item: UpstreamItem, now: Moment) -> list[Command]:
         commands: list[Command] = []
         for step in self._transcript.receive(item, now):
             match step:
@@ -269,7 +269,7 @@ class JobMachine:
                     commands += self._finish(step, speech=learned)
         return commands
 
-    def _broken(self, broken: Broken, item: Answer, now: Moment) -> list[Command]:
+    def _broken(self, broken: Broken, item: UpstreamItem, now: Moment) -> list[Command]:
         """Learn from a refusal and call again; or run again, later; or fail."""
         task, failed = self._task, broken.failed
         if task.is_credential_lost and isinstance(item, UpstreamFailed) and item.status in (401, 403):
@@ -282,7 +282,7 @@ class JobMachine:
             is_callers = retry.is_callers_limit(failed.failure, is_limited_alone=task.is_limited_alone)
             failed = replace(failed, is_callers=is_callers)
             if task.job.is_background and not is_callers:
-                rest = [Rest(failed.retry_after_s)]
+                rest = [BackOff(failed.retry_after_s)]
         again = self._again(broken.reason, failed, now)
         lacks_budget = again is not None and not task.job.is_background and now.retry_in_s > 0
         if again is not None and not lacks_budget:
@@ -291,7 +291,7 @@ class JobMachine:
         outcome = self._transcript.fail(broken, now)
         return [*rest, *self._finish(outcome, failed=failed, lacks_budget=lacks_budget)]
 
-    def _refusal(self, broken: Broken, item: Answer) -> bytes | None:
+    def _refusal(self, broken: Broken, item: UpstreamItem) -> bytes | None:
         """The backend's words, if it refused the call before it did any work; else None."""
         if self.has_output or broken.output:
             return None
@@ -307,7 +307,7 @@ class JobMachine:
             reason,
             failed,
             job,
-            task.patience,
+            task.retry_policy,
             attempts_max=task.attempts_max,
             was_shown=job.is_followable and self.has_output,
             now=now,

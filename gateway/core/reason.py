@@ -9,7 +9,7 @@ from __future__ import annotations
 from enum import Enum, StrEnum, auto
 
 
-class Kind(Enum):
+class RetryKind(Enum):
     """What a call that failed may have begun."""
 
     NOT_SENT = auto()
@@ -25,12 +25,12 @@ class Kind(Enum):
 class Reason(StrEnum):
     """A word, what it means for a retry, and the HTTP status and code where the backend gave none."""
 
-    kind: Kind
+    kind: RetryKind
     http_status: int
     code: str | None
 
     def __new__(
-        cls, word: str, kind: Kind = Kind.LAST_WORD, http_status: int = 502, code: str | None = None
+        cls, word: str, kind: RetryKind = RetryKind.LAST_WORD, http_status: int = 502, code: str | None = None
     ) -> Reason:
         reason = str.__new__(cls, word)
         reason._value_ = word
@@ -38,12 +38,17 @@ class Reason(StrEnum):
         return reason
 
     # -- calls that came to no answer
-    UNREACHABLE = "upstream_unreachable", Kind.NOT_SENT, 502, "backend_unreachable"
-    UNAVAILABLE = "upstream_unavailable", Kind.NOT_SENT, 503, "backend_unavailable"  # no replica takes calls
-    PUT_OFF = "upstream_put_off", Kind.PUT_OFF
-    ERROR = "upstream_error", Kind.BROKEN_OFF
-    CUT = "upstream_cut", Kind.BROKEN_OFF, 502, "backend_disconnected"
-    TIMEOUT = "upstream_timeout", Kind.BROKEN_OFF, 504, "backend_timeout"
+    UNREACHABLE = "upstream_unreachable", RetryKind.NOT_SENT, 502, "backend_unreachable"
+    UNAVAILABLE = (
+        "upstream_unavailable",
+        RetryKind.NOT_SENT,
+        503,
+        "backend_unavailable",
+    )  # no replica takes calls
+    PUT_OFF = "upstream_put_off", RetryKind.PUT_OFF
+    ERROR = "upstream_error", RetryKind.BROKEN_OFF
+    CUT = "upstream_cut", RetryKind.BROKEN_OFF, 502, "backend_disconnected"
+    TIMEOUT = "upstream_timeout", RetryKind.BROKEN_OFF, 504, "backend_timeout"
     REFUSED = "upstream_refused"
     REDIRECT = "upstream_redirect"
     BAD_ENCODING = "upstream_bad_encoding"
@@ -53,9 +58,9 @@ class Reason(StrEnum):
     ENDED = "upstream_ended"
     FAILED = "upstream_failed"
     CANCELLED_THERE = "upstream_cancelled"
-    CLOSED_EARLY = "upstream_closed_early", Kind.BROKEN_OFF
+    CLOSED_EARLY = "upstream_closed_early", RetryKind.BROKEN_OFF
     ERROR_EVENT = "upstream_error_event"
-    BAD_EVENT = "bad_event", Kind.BROKEN_OFF
+    BAD_EVENT = "bad_event", RetryKind.BROKEN_OFF
     TOO_MANY_EVENTS = "too_many_events"
     # -- the client, time, and the gateway itself
     CANCELLED = "cancelled"

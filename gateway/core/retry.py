@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol, assert_never
 
 from gateway.core.job import Job, may_run
-from gateway.core.reason import Kind, Reason
+from gateway.core.reason import Reason, RetryKind
 from gateway.core.upstream import UpstreamFailed
 from gateway.wire.failures import Failure, ToldFailure
 
@@ -64,7 +64,7 @@ come back spread out. Claiming a job takes a moment more, and the sum should sta
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class RetryPolicy:
     """How often, and how long, the jobs of one backend wait and retry.
 
     Attributes:
@@ -162,9 +162,9 @@ class Again:
 
 def calls_made(job: Job, reason: Reason) -> int:
     """How often the backend was asked for a job that ends for this reason; 0 if that is not what ended it."""
-    if reason.kind is Kind.LAST_WORD or not job.is_background:
+    if reason.kind is RetryKind.LAST_WORD or not job.is_background:
         return 0
-    return job.attempt + job.put_offs - (reason.kind is Kind.NOT_SENT)
+    return job.attempt + job.put_offs - (reason.kind is RetryKind.NOT_SENT)
 
 
 def reason_of(told: ToldFailure) -> Reason | None:
@@ -194,7 +194,7 @@ def again(
     reason: Reason,
     failed: UpstreamFailed | None,
     job: Job,
-    patience: Patience,
+    retry_policy: RetryPolicy,
     *,
     attempts_max: int,
     was_shown: bool,
@@ -210,20 +210,20 @@ def again(
         return None
     decided = None
     match reason.kind:
-        case Kind.NOT_SENT:
+        case RetryKind.NOT_SENT:
             unreached_s = failed.unreached_s if failed is not None else 0.0
-            if min(unreached_s, (now.now_ms - job.created_at_ms) / 1000) < patience.down_wait_s:
-                decided = Again(reason, patience.backoff_s(_DOUBLINGS_MAX, now.roll), is_attempt=False)
-        case Kind.PUT_OFF:
-            if failed is not None and job.put_offs < patience.put_offs_max:
-                decided = _put_off(failed, job, patience, now.roll)
-        case Kind.BROKEN_OFF:
+            if min(unreached_s, (now.now_ms - job.created_at_ms) / 1000) < retry_policy.down_wait_s:
+                decided = Again(reason, retry_policy.backoff_s(_DOUBLINGS_MAX, now.roll), is_attempt=False)
+        case RetryKind.PUT_OFF:
+            if failed is not None and job.put_offs < retry_policy.put_offs_max:
+                decided = _put_off(failed, job, retry_policy, now.roll)
+        case RetryKind.BROKEN_OFF:
             if may_run(
                 job.attempt, attempts_max, is_rerunnable=job.is_rerunnable, output_shown=job.output_shown
             ):
-                after_s = max(patience.backoff_s(job.attempt, now.roll), now.retry_in_s)
+                after_s = max(retry_policy.backoff_s(job.attempt, now.roll), now.retry_in_s)
                 decided = Again(reason, after_s, is_attempt=True)
-        case Kind.LAST_WORD:
+        case RetryKind.LAST_WORD:
             pass
         case _:
             assert_never(reason.kind)
@@ -232,9 +232,9 @@ def again(
     return decided
 
 
-def _put_off(failed: UpstreamFailed, job: Job, patience: Patience, roll: float) -> Again:
-    wait_s = patience.put_off_s(failed.retry_after_s, job.put_offs)
-    first_s, last_s = rest_s(wait_s), min(patience.put_off_max_s, wait_s * _LATEST)
+def _put_off(failed: UpstreamFailed, job: Job, retry_policy: RetryPolicy, roll: float) -> Again:
+    wait_s = retry_policy.put_off_s(failed.retry_after_s, job.put_offs)
+    first_s, last_s = rest_s(wait_s), min(retry_policy.put_off_max_s, wait_s * _LATEST)
     return Again(
         Reason.PUT_OFF,
         first_s + roll * (last_s - first_s),

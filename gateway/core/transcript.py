@@ -18,7 +18,7 @@ from gateway.core import retry
 from gateway.core.job import TRANSITIONS, Job, Outcome, Status
 from gateway.core.reason import Reason
 from gateway.core.retry import Moment
-from gateway.core.upstream import Answer, UpstreamAnswer, UpstreamClosed, UpstreamFailed, UpstreamFrames
+from gateway.core.upstream import UpstreamAnswer, UpstreamClosed, UpstreamFailed, UpstreamFrames, UpstreamItem
 from gateway.wire import events as wire_events
 from gateway.wire import failures, responses
 from gateway.wire.answers import endings
@@ -26,7 +26,7 @@ from gateway.wire.answers.echo import Echoes
 from gateway.wire.answers.endings import Ending
 from gateway.wire.answers.normalise import Normaliser
 from gateway.wire.answers.notices import Notice
-from gateway.wire.answers.readers import NotAnEvent, Reader, ResponsesReader
+from gateway.wire.answers.readers import AnswerReader, NotAnEvent, ResponsesReader
 from gateway.wire.answers.text import Shelf, memory_of
 from gateway.wire.events import LIFECYCLE, TERMINAL, Event
 from gateway.wire.failures import Failure, ToldFailure, failure
@@ -118,7 +118,7 @@ class Transcript:
         job: Job,
         *,
         events_bytes_max: int,
-        reader: Reader | None = None,
+        reader: AnswerReader | None = None,
         shelf: Shelf | None = None,
     ) -> None:
         self._job = job
@@ -182,7 +182,7 @@ class Transcript:
         events = [{"type": name, "response": self._response} for name in names]
         return [Append(self._encode(events), len(events), has_output=False)]
 
-    def receive(self, item: Answer, now: Moment) -> list[Append | Broken | Outcome]:
+    def receive(self, item: UpstreamItem, now: Moment) -> list[Append | Broken | Outcome]:
         """What `item` comes to; nothing once the response has ended.
 
         Args:

@@ -57,5 +57,5 @@ class OtherApi:
     speech: Speech
 
 
-Answer = UpstreamFrames | UpstreamAnswer | UpstreamFailed | UpstreamClosed
-Upstream = Answer | OtherApi
+UpstreamItem = UpstreamFrames | UpstreamAnswer | UpstreamFailed | UpstreamClosed
+Upstream = UpstreamItem | OtherApi

@@ -196,7 +196,7 @@ def unchanged(standing: Standing) -> Standing:
     return standing
 
 
-class Sender(Protocol):
+class WebhookSender(Protocol):
     """Sends events."""
 
     async def send(self, delivery: Delivery) -> Attempt:

@@ -16,7 +16,7 @@ from gateway.engine.endings import Endings
 from gateway.engine.jobs import Jobs, Repeat, Submission
 from gateway.engine.orders import PAUSE, SLOTS
 from gateway.engine.refusals import previous_not_found, refusing
-from gateway.wire import calls
+from gateway.wire import stored_requests
 from gateway.wire.errors import Fault, Refusal, invalid, not_found
 from gateway.wire.response_ids import id_of
 
@@ -77,7 +77,7 @@ class Actions:
         """
         with refusing():
             details = await self._insight.details(response_id)
-            call = await self._store.call_of(response_id)
+            call = await self._store.request_of(response_id)
         if details is None or call is None:
             raise not_found(response_id)
         if not details.status.is_terminal:
@@ -91,7 +91,7 @@ class Actions:
                 "end of the job: only its caller can send it again.",
                 code="credential_gone",
             )
-        body = calls.body_of(call.request, call.input)
+        body = stored_requests.body_of(call.request, call.input)
         if details.previous is not None:
             body["previous_response_id"] = details.previous
         tenant = bytes.fromhex(details.tenant)
@@ -105,7 +105,7 @@ class Actions:
                 backend=backend,
                 body=body,
                 target=call.target,
-                stored_headers=calls.headers_of(call.headers),
+                stored_headers=stored_requests.headers_of(call.headers),
                 held_headers=CallerHeaders(None, {}),
                 request_id=request_id,
             )

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from gateway.config import BackgroundSettings
-from gateway.core.backends import Backends, Controls
+from gateway.core.backends import Controls, JobBackends
 from gateway.core.outlook import Around
 from gateway.engine.orders import PAUSE, Orders
 from gateway.engine.runner import Runner
@@ -27,7 +27,7 @@ class Circumstances:
     """
 
     store: JobStore
-    backends: Backends
+    backends: JobBackends
     controls: Controls
     orders: Orders
     runner: Runner
@@ -57,7 +57,7 @@ class Circumstances:
             barred=barred,
             held_until_ms=until_ms,
             unreached_s=backend.unreached_s,
-            down_wait_s=backend.patience.down_wait_s,
+            down_wait_s=backend.retry_policy.down_wait_s,
             is_draining=self.is_draining(),
             can_store=self.store.state() in _STORABLE,
             attempts_max=self.settings.calls_max,

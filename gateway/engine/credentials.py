@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from gateway.core.job import Job, NewJob, Sealed
-from gateway.engine.sealing import Sealer, Unsealable, missing
-from gateway.store.port import Sealing
-from gateway.wire import calls
+from gateway.engine.sealer import Sealer, Unsealable, missing
+from gateway.store.port import SealedStore
+from gateway.wire import stored_requests
 from gateway.wire.http.head import Credential
 
 
@@ -55,7 +55,7 @@ class Credentials:
                 self._held[job.id] = headers
             return None
         own = headers.credential
-        text = calls.private_bytes((own.name, own.value) if own else None, headers.others)
+        text = stored_requests.private_bytes((own.name, own.value) if own else None, headers.others)
         return self._sealer.seal(text, owner=job.id, tenant=job.tenant)
 
     def of(self, job: Job, sealed: Sealed | None) -> CallerHeaders | None:
@@ -68,7 +68,7 @@ class Credentials:
             return self._held.get(job.id)
         if self._sealer is None:
             raise Unsealable(missing(sealed.key_id))
-        own, others = calls.private_of(self._sealer.open(sealed, owner=job.id, tenant=job.tenant))
+        own, others = stored_requests.private_of(self._sealer.open(sealed, owner=job.id, tenant=job.tenant))
         return CallerHeaders(Credential(*own) if own else None, others)
 
     def is_in_memory_only(self, response_id: str) -> bool:
@@ -80,7 +80,7 @@ class Credentials:
         """The store forgets by itself what is sealed."""
         self._held.pop(response_id, None)
 
-    async def take_stock(self, store: Sealing, *, may_fail_jobs: bool) -> None:
+    async def take_stock(self, store: SealedStore, *, may_fail_jobs: bool) -> None:
         """At a start: whether what was sealed can be opened. Raises: SealingKeyMissing."""
         known = self._sealer.key_ids if self._sealer is not None else ()
         lost = {key: jobs for key, jobs in (await store.sealing_keys()).items() if key not in known}

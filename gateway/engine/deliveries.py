@@ -24,9 +24,9 @@ from gateway.core.webhooks import (
     Delivery,
     Endpoint,
     Schedule,
-    Sender,
     Standing,
     Verdict,
+    WebhookSender,
     owner_of,
     receiver_of,
 )
@@ -34,7 +34,7 @@ from gateway.engine.clock import Clock
 from gateway.observe import Observer, line
 from gateway.store.bells import OUTBOX
 from gateway.store.outbox import GivenUp, LaneBacklog
-from gateway.store.port import Telling
+from gateway.store.port import OutboxStore
 
 _LOOK_S = 5.0
 """Longest time between two looks for due events, in seconds, in case a bell was lost. Normally one comes
@@ -57,8 +57,8 @@ class Deliveries:
 
     def __init__(
         self,
-        store: Telling,
-        sender: Sender,
+        store: OutboxStore,
+        sender: WebhookSender,
         clock: Clock,
         settings: Settings,
         observer: Observer,
@@ -121,13 +121,15 @@ class Deliveries:
     async def _tell_who_is_down(self) -> None:
         """At a start: the line about it stands in the log of another process, if it was written at all."""
         with suppress(StoreUnavailable):
-            down = {each.lane for each in await self._outbox.waiting() if each.down_since_ms is not None}
+            down = {
+                each.lane for each in await self._outbox.lane_backlogs() if each.down_since_ms is not None
+            }
             for receiver in sorted(set(map(receiver_of, down))):
                 self._observer.webhook_down(receiver, "still_down")
 
     async def _is_owing(self) -> bool:
         try:
-            return bool(await self._outbox.waiting())
+            return bool(await self._outbox.lane_backlogs())
         except StoreUnavailable as error:
             _log(error)
             return True
@@ -220,7 +222,7 @@ class Deliveries:
         while given_up := await self._outbox.give_up_old(ended_before_ms=ended_before_ms):
             self._gave_up(given_up, "too_old")
         by_owner: defaultdict[str, list[LaneBacklog]] = defaultdict(list)
-        for waiting in await self._outbox.waiting():
+        for waiting in await self._outbox.lane_backlogs():
             by_owner[owner_of(waiting.lane)].append(waiting)
         for lanes in by_owner.values():
             surplus = sum(lane.count for lane in lanes) - self._settings.pending_max

@@ -7,9 +7,9 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from gateway.config import Settings
-from gateway.core.backends import Backends, Controls
+from gateway.core.backends import Controls, JobBackends
 from gateway.core.tiers import OTHERS, TiersAllowed
-from gateway.core.webhooks import Sender
+from gateway.core.webhooks import WebhookSender
 from gateway.engine.actions import Actions
 from gateway.engine.circumstances import Circumstances
 from gateway.engine.clock import Clock
@@ -26,9 +26,9 @@ from gateway.engine.operators import Operators
 from gateway.engine.orders import Orders
 from gateway.engine.outputs import Outputs
 from gateway.engine.overviews import Overviews
-from gateway.engine.receivers import Receivers
+from gateway.engine.receivers import WebhookReceivers
 from gateway.engine.runner import Runner
-from gateway.engine.sealing import Sealer
+from gateway.engine.sealer import Sealer
 from gateway.engine.silence import Silence
 from gateway.engine.sweeper import Sweeper
 from gateway.engine.thoughts import Thoughts
@@ -56,8 +56,8 @@ class Engine:
     def __init__(
         self,
         store: JobStore,
-        backends: Backends,
-        sender: Sender,
+        backends: JobBackends,
+        sender: WebhookSender,
         settings: Settings,
         observer: Observer,
         *,
@@ -113,7 +113,7 @@ class Engine:
             clock, background, thoughts, observer, outputs, head_wait_s=settings.stream.heartbeat_s
         )
         self.deliveries = Deliveries(store, sender, clock, settings, observer, fingerprint)
-        self.receivers = receivers = Receivers(store, clock, settings, observer)
+        self.receivers = receivers = WebhookReceivers(store, clock, settings, observer)
         self.gauges = Gauges(store, backends, runner, receivers, outputs, clock, observer)
         self._tasks: list[asyncio.Task[None]] = []
 

@@ -7,10 +7,10 @@ import time
 from collections.abc import AsyncGenerator
 from typing import Protocol, assert_never
 
-from gateway.core.backends import Backend
+from gateway.core.backends import JobBackend
 from gateway.core.call import BackendCall
 from gateway.core.job import Job
-from gateway.core.machine import Call, Command, Finish, Input, JobMachine, Rest, Rewind, Started
+from gateway.core.machine import BackOff, CallBackend, Command, Finish, Input, JobMachine, Rewind, Started
 from gateway.core.retry import Again
 from gateway.core.transcript import Append
 from gateway.core.upstream import Upstream, UpstreamFrames
@@ -48,7 +48,7 @@ class Exchange:
     def __init__(
         self,
         machine: JobMachine,
-        backend: Backend,
+        backend: JobBackend,
         job: Job,
         request: Request,
         headers: CallerHeaders,
@@ -116,7 +116,7 @@ class Exchange:
             while True:
                 for command in commands:
                     match command:
-                        case Call():
+                        case CallBackend():
                             if items is not None:
                                 await items.aclose()
                             items = self._made(command)
@@ -124,7 +124,7 @@ class Exchange:
                             log.append(command)
                         case Rewind() | Append():
                             yield command
-                        case Rest(asked_s):
+                        case BackOff(asked_s):
                             self._backend.rest(self._job.id, asked_s)
                         case Again() | Finish():
                             self._over(command)
@@ -143,7 +143,7 @@ class Exchange:
             if items is not None:
                 await items.aclose()
 
-    def _made(self, call: Call) -> AsyncGenerator[Upstream, None]:
+    def _made(self, call: CallBackend) -> AsyncGenerator[Upstream, None]:
         if call.lesson is not None:
             self._backend.learned(call.lesson)
         if call.omitted:
@@ -181,7 +181,7 @@ class _Moment:
 
     __slots__ = ("_backend", "_clock")
 
-    def __init__(self, clock: Clock, backend: Backend) -> None:
+    def __init__(self, clock: Clock, backend: JobBackend) -> None:
         self._clock = clock
         self._backend = backend
 

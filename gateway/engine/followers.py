@@ -21,7 +21,7 @@ from gateway.engine.refusals import refusal_of
 from gateway.engine.tails import Tails
 from gateway.observe import Observer
 from gateway.store.bells import response, wanted
-from gateway.store.port import Page, Reading
+from gateway.store.port import EventStore, Page
 from gateway.wire.errors import Fault, Refusal
 from gateway.wire.sse import KEEP_ALIVE
 
@@ -51,7 +51,7 @@ class Watching:
     peer: str | None
 
 
-class _Reader:
+class _Follower:
     """One reader.
 
     Attributes:
@@ -107,7 +107,7 @@ class _Reader:
 class _Watched:
     """One response with readers, or with one that is expected: that of its maker."""
 
-    readers: set[_Reader] = field(default_factory=set)
+    readers: set[_Follower] = field(default_factory=set)
     is_gone: bool = False
     pump: asyncio.Task[None] | None = None
     expected: bytes | None = None
@@ -120,7 +120,7 @@ class _Watched:
 class Followers:
     """Everybody who reads a stream, by response."""
 
-    def __init__(self, store: Reading, clock: Clock, settings: StreamSettings, observer: Observer) -> None:
+    def __init__(self, store: EventStore, clock: Clock, settings: StreamSettings, observer: Observer) -> None:
         self._store = store
         self._clock = clock
         self._settings = settings
@@ -210,14 +210,14 @@ class Followers:
         Raises:
             Refusal: Too many readers, or the store does not answer (before the first block).
         """
-        reader = _Reader(after, sink, tenant, self._clock.now_ms(), peer)
+        reader = _Follower(after, sink, tenant, self._clock.now_ms(), peer)
         with self._attached(response_id, tenant, reader) as watched:
             async with aclosing(self._pages(response_id, tenant, watched, reader)) as pages:
                 async for block in pages:
                     yield block
 
     async def _pages(
-        self, response_id: str, tenant: bytes, watched: _Watched, reader: _Reader
+        self, response_id: str, tenant: bytes, watched: _Watched, reader: _Follower
     ) -> AsyncGenerator[bytes, None]:
         # Whether it is known to be this tenant's: the store has said so, or the tenant has just made it.
         is_checked, watched.expected = watched.expected == tenant, None
@@ -292,7 +292,7 @@ class Followers:
         return page is None or page.is_end or bool(page.events)
 
     @contextmanager
-    def _attached(self, response_id: str, tenant: bytes, reader: _Reader) -> Iterator[_Watched]:
+    def _attached(self, response_id: str, tenant: bytes, reader: _Follower) -> Iterator[_Watched]:
         watched = self._watched.get(response_id)
         readers = len(watched.readers) if watched is not None else 0
         if (

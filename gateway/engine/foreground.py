@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from gateway import loop
 from gateway.config import BackgroundSettings
 from gateway.core.acceptance import foreground_job
-from gateway.core.backends import Backend
+from gateway.core.backends import JobBackend
 from gateway.core.job import Outcome
 from gateway.core.machine import ClientWaits, Finish, JobMachine, Rewind, Task
 from gateway.core.retry import Again
@@ -91,7 +91,7 @@ class Foreground:
         self._outputs = outputs
         self._head_wait_s = head_wait_s
 
-    async def finish(self, plain: PlainCreate, backend: Backend) -> bytes:
+    async def finish(self, plain: PlainCreate, backend: JobBackend) -> bytes:
         """JSON of the whole Response. Raises: BackendRefused; Refusal, if the API cannot say it."""
         async with aclosing(self._commands(plain, backend)) as commands:
             async for command in commands:
@@ -99,14 +99,16 @@ class Foreground:
                     return command.outcome.final
         raise AssertionError("a run ends with a Finish")
 
-    async def stream(self, plain: PlainCreate, backend: Backend) -> AsyncGenerator[bytes, None]:
+    async def stream(self, plain: PlainCreate, backend: JobBackend) -> AsyncGenerator[bytes, None]:
         """Its events as they come, the first of them with the head of the backend's answer. Raises: as
         `finish`, by the first block."""
         async with aclosing(self._commands(plain, backend)) as commands:
             async for command in commands:
                 yield command.outcome.events if isinstance(command, Finish) else command.events
 
-    async def _commands(self, plain: PlainCreate, backend: Backend) -> AsyncGenerator[Append | Finish, None]:
+    async def _commands(
+        self, plain: PlainCreate, backend: JobBackend
+    ) -> AsyncGenerator[Append | Finish, None]:
         """The commands of one run. If it was cut before its client had a byte, those of a second run follow:
         it may go elsewhere, like any request that was not answered."""
         attempt, is_streamed = 1, plain.body.get("stream") is True
@@ -142,7 +144,7 @@ class Foreground:
             async for command in commands:
                 yield command
 
-    def _exchange(self, plain: PlainCreate, backend: Backend, shelf: Shelf, attempt: int) -> Exchange:
+    def _exchange(self, plain: PlainCreate, backend: JobBackend, shelf: Shelf, attempt: int) -> Exchange:
         """A run of the request."""
         request, speech = {**plain.body, "previous_response_id": None}, backend.speech
         job = foreground_job(
@@ -158,7 +160,7 @@ class Foreground:
             lambda _: plain.input,
             plain.target,
             speech,
-            backend.patience,
+            backend.retry_policy,
             self._settings.events_bytes_max,
             wrapped=lambda reader, speech: self._thoughts.sealing(
                 reader, plain.body, speech.api, plain.tenant

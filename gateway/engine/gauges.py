@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 
-from gateway.core.backends import Backends
+from gateway.core.backends import JobBackends
 from gateway.core.job import Status
 from gateway.engine.clock import Clock
 from gateway.engine.outputs import Outputs
-from gateway.engine.receivers import Receivers
+from gateway.engine.receivers import WebhookReceivers
 from gateway.engine.runner import Runner
-from gateway.observe import Load, Observer
+from gateway.observe import BackendLoad, Observer
 from gateway.store.insight import Backlog, WaitingJobs
 from gateway.store.port import JobStore
 
@@ -21,9 +21,9 @@ class Gauges:
     def __init__(
         self,
         store: JobStore,
-        backends: Backends,
+        backends: JobBackends,
         runner: Runner,
-        receivers: Receivers,
+        receivers: WebhookReceivers,
         outputs: Outputs,
         clock: Clock,
         observer: Observer,
@@ -53,10 +53,10 @@ class Gauges:
             await self.answers()
             self._observer.store_is_measured_elsewhere()
         self._observer.output_bytes.set(self._outputs.total)
-        self._observer.output_waiting.set(self._outputs.waiting)
+        self._observer.output_waiting.set(self._outputs.paused)
         waiting = {} if backlog is None else backlog.waiting
         self._observer.backends_measured(
-            Load(
+            BackendLoad(
                 name,
                 None if backlog is None else self.reasons(name, waiting.get(name)),
                 _oldest_s(waiting.get(name), now_ms),

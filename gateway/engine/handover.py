@@ -14,7 +14,7 @@ from gateway.core.reason import Reason
 from gateway.core.transcript import Abandoned
 from gateway.engine.endings import Endings
 from gateway.observe import Observer, line
-from gateway.store.port import Holding, Leasing
+from gateway.store.port import ClaimStore, LeaseStore
 
 _SHUT_DOWN = Abandoned(
     "The gateway was shut down before the response was complete; the output so far is kept.",
@@ -41,7 +41,7 @@ class Lease:
     """
 
     def __init__(
-        self, store: Leasing, lost: Callable[[], Sequence[Claim]], unsure: Callable[[], Sequence[Claim]]
+        self, store: LeaseStore, lost: Callable[[], Sequence[Claim]], unsure: Callable[[], Sequence[Claim]]
     ) -> None:
         self._store = store
         self._lost = lost
@@ -81,7 +81,7 @@ class Lease:
 
 
 async def hand_over(
-    claims: list[Claim], store: Holding, endings: Endings, settings: BackgroundSettings, observer: Observer
+    claims: list[Claim], store: ClaimStore, endings: Endings, settings: BackgroundSettings, observer: Observer
 ) -> None:
     """At shutdown, after the runs have stopped: return silent jobs to the queue, without counting their
     attempt, and fail the others with the output so far."""

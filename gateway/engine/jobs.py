@@ -10,7 +10,7 @@ from typing import Any
 
 from gateway.config import BackgroundSettings, ConversationSettings
 from gateway.core.acceptance import new_job
-from gateway.core.backends import Backend, Backends
+from gateway.core.backends import JobBackend, JobBackends
 from gateway.core.job import (
     Idempotency,
     Job,
@@ -33,8 +33,8 @@ from gateway.engine.runner import Runner
 from gateway.engine.thoughts import Thoughts
 from gateway.engine.turns import Turns, check_chainable
 from gateway.observe import Observer
-from gateway.store.port import ForClients
-from gateway.wire import calls, responses
+from gateway.store.port import ClientStore
+from gateway.wire import responses, stored_requests
 from gateway.wire.chat.tools import Tools
 from gateway.wire.dialects import Dialect
 from gateway.wire.errors import Fault, Refusal, not_found
@@ -75,7 +75,7 @@ class Submission:
 
     response_id: str
     tenant: bytes
-    backend: Backend
+    backend: JobBackend
     body: dict[str, Any]
     target: str
     stored_headers: dict[str, str]
@@ -115,8 +115,8 @@ class Jobs:
 
     def __init__(
         self,
-        store: ForClients,
-        backends: Backends,
+        store: ClientStore,
+        backends: JobBackends,
         runner: Runner,
         intake: Intake,
         endings: Endings,
@@ -243,10 +243,10 @@ class Jobs:
         """What was accepted earlier, as it is now; None if it went away this very moment."""
         job = await self._find(response_id, tenant)
         with refusing():
-            call = await self._store.call_of(response_id) if job is not None else None
+            call = await self._store.request_of(response_id) if job is not None else None
         if job is None or call is None:
             return None
-        backend, body = self._backends.get(job.backend), calls.body_of(call.request, call.input)
+        backend, body = self._backends.get(job.backend), stored_requests.body_of(call.request, call.input)
         tools = backend.speech.tools(body, body["input"]) if backend is not None else Tools()
         return Accepted(job.id, job.status, await self.show(job), tools)
 
@@ -294,7 +294,7 @@ class Jobs:
                 size = await self._store.events_bytes(job.id)
                 async with self._outputs.reading(size):
                     return await self._show_output(job)
-        return responses.running(job.response, job.status)
+        return responses.unfinished(job.response, job.status)
 
     async def _show_output(self, job: Job) -> bytes:
         output = None
@@ -302,7 +302,7 @@ class Jobs:
         with suppress(Unreadable):  # whoever ends it will say so
             bytes_max = self._settings.events_bytes_max
             output = Transcript.restored(job, stored, events_bytes_max=bytes_max).output()
-        return responses.running(job.response, job.status, output)
+        return responses.unfinished(job.response, job.status, output)
 
     async def cancel(self, job: Job) -> Job:
         """Cancel it. Returns the job as it then is: cancelled, or ended otherwise a moment before.

@@ -22,7 +22,7 @@ from gateway.observe import Observer
 from gateway.observe.journal import Move
 from gateway.store.insight import Details, Facts
 from gateway.store.insight import Wanted as Wanted  # for the API, which never touches a store
-from gateway.store.port import StoredCall
+from gateway.store.port import StoredRequest
 
 _RANKED_MAX = 10_000
 _RATES_MAX = _RANKED_MAX
@@ -178,9 +178,9 @@ class Operators:
 
     # -- content
 
-    async def call_of(self, response_id: str) -> StoredCall | None:
+    async def request_of(self, response_id: str) -> StoredRequest | None:
         """What a job was asked for; None if there is none. Raises: StoreUnavailable."""
-        return await self._store.call_of(response_id)
+        return await self._store.request_of(response_id)
 
     async def content_of(self, details: Details) -> Job | None:
         """A job with its response, as its client sees it. Raises: StoreUnavailable."""

@@ -18,7 +18,7 @@ from gateway.core.job import StoreUnavailable
 from gateway.engine.clock import Clock
 from gateway.observe import Observer, line
 from gateway.store.bells import note
-from gateway.store.port import Noting
+from gateway.store.port import NoteStore
 
 PAUSE, SLOTS = "pause", "slots"
 
@@ -52,7 +52,7 @@ class Orders:
 
     def __init__(
         self,
-        store: Noting,
+        store: NoteStore,
         controls: Controls,
         names: Collection[str],
         clock: Clock,

@@ -27,7 +27,7 @@ class Outputs:
 
     Attributes:
         total: Bytes in memory, about.
-        waiting: Runs whose backends are not read at present.
+        paused: Runs whose backends are not read at present.
     """
 
     def __init__(self, bytes_max: int, directory: Path) -> None:
@@ -37,7 +37,7 @@ class Outputs:
         self._ended = asyncio.Event()
         self._reading = asyncio.Lock()
         self.total = 0
-        self.waiting = 0
+        self.paused = 0
 
     def shelf(self) -> FileShelf:
         """One for a run; it must be closed."""
@@ -61,11 +61,11 @@ class Outputs:
         """Wait until a run may have more."""
         while not self.has_room(response_id):
             self._ended.clear()
-            self.waiting += 1
+            self.paused += 1
             try:
                 await self._ended.wait()
             finally:
-                self.waiting -= 1
+                self.paused -= 1
 
     def _may_grow(self, response_id: str) -> bool:
         is_small = self._held[response_id] * 2 * len(self._held) <= self._bytes_max

@@ -9,13 +9,13 @@ from gateway.config import Settings
 from gateway.core.webhooks import CALLERS, Delivery, receiver_of
 from gateway.engine.clock import Clock
 from gateway.observe import Observer
-from gateway.store.port import Telling
+from gateway.store.port import OutboxStore
 
 _FAILING_SHOWN = 50
 
 
 @dataclass(frozen=True, slots=True)
-class Receiver:
+class ReceiverStatus:
     """The state of one receiver of webhooks.
 
     Attributes:
@@ -40,26 +40,26 @@ class Receiver:
     failure: str | None = None
 
 
-class Receivers:
+class WebhookReceivers:
     """All that there are."""
 
-    def __init__(self, store: Telling, clock: Clock, settings: Settings, observer: Observer) -> None:
+    def __init__(self, store: OutboxStore, clock: Clock, settings: Settings, observer: Observer) -> None:
         self._outbox = store.outbox
         self._clock = clock
         self._settings = settings.webhooks
         self._has_callers = settings.request_webhooks.metadata_key is not None
         self._observer = observer
 
-    async def all(self) -> list[Receiver]:
+    async def all(self) -> list[ReceiverStatus]:
         """All of the settings, and those for which something still waits."""
         now_ms = self._clock.now_ms()
-        found = {name: Receiver(name, each.origin) for name, each in self._settings.endpoints.items()}
+        found = {name: ReceiverStatus(name, each.origin) for name, each in self._settings.endpoints.items()}
         if self._has_callers:
-            found[CALLERS] = Receiver(CALLERS, None)
-        by_lane, without = await asyncio.gather(self._outbox.waiting(), self._outbox.disabled())
+            found[CALLERS] = ReceiverStatus(CALLERS, None)
+        by_lane, without = await asyncio.gather(self._outbox.lane_backlogs(), self._outbox.disabled())
         for waiting in by_lane:
             name = receiver_of(waiting.lane)
-            known = found.get(name) or Receiver(name, None, is_configured=False)
+            known = found.get(name) or ReceiverStatus(name, None, is_configured=False)
             down_for_s = 0.0 if waiting.down_since_ms is None else (now_ms - waiting.down_since_ms) / 1000
             found[name] = replace(
                 known,

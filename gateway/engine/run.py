@@ -7,7 +7,7 @@ import time
 from contextlib import ExitStack, aclosing, suppress
 from dataclasses import dataclass
 
-from gateway.core.backends import Backend
+from gateway.core.backends import JobBackend
 from gateway.core.job import ClaimLost, Outcome, StoreUnavailable
 from gateway.core.machine import Finish, JobMachine, Rewind, Task
 from gateway.core.reason import Reason
@@ -17,13 +17,13 @@ from gateway.engine.credentials import CallerHeaders
 from gateway.engine.endings import Endings
 from gateway.engine.exchange import Exchange
 from gateway.engine.joblog import JobLog
-from gateway.engine.sealing import Unsealable
+from gateway.engine.sealer import Unsealable
 from gateway.engine.silence import Silence
 from gateway.engine.thoughts import Thoughts
 from gateway.store.bells import claim
 from gateway.store.port import Work
-from gateway.wire import calls
-from gateway.wire.failures.blotting import name_shown
+from gateway.wire import stored_requests
+from gateway.wire.failures.redaction import name_shown
 from gateway.wire.http.headers import trace_context
 
 
@@ -55,7 +55,7 @@ class Run:
         self,
         work: Work,
         log: JobLog,
-        backend: Backend,
+        backend: JobBackend,
         endings: Endings,
         thoughts: Thoughts,
         silence: Silence,
@@ -96,10 +96,10 @@ class Run:
     def _begin(self) -> Exchange:
         work, endings, thoughts = self.work, self._endings, self._thoughts  # no cycle through the machine
         job, call = work.job, work.call
-        request = calls.request_of(call.request)
+        request = stored_requests.request_of(call.request)
         model = name_shown(request.get("model"))
         endings.observer.job_known(job.id, model=model)
-        sent_with = calls.headers_of(call.headers)
+        sent_with = stored_requests.headers_of(call.headers)
         endings.observer.tracing.run_began(
             job.id,
             trace_context(sent_with).get("traceparent"),
@@ -117,10 +117,10 @@ class Run:
         task = Task(
             job,
             request,
-            lambda speech: calls.input_of(call.input, work.turns, speech),
+            lambda speech: stored_requests.input_of(call.input, work.turns, speech),
             call.target,
             self._backend.speech,
-            self._backend.patience,
+            self._backend.retry_policy,
             endings.settings.events_bytes_max,
             self._attempts_max,
             is_limited_alone=self._backend.sees_callers and headers.credential is not None,

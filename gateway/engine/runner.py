@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Iterable
 
 from gateway import loop
-from gateway.core.backends import Backends
+from gateway.core.backends import JobBackends
 from gateway.core.job import Claim, ClaimLost, NewJob, StoreUnavailable
 from gateway.core.reason import Reason
 from gateway.core.retry import Again
@@ -40,7 +40,7 @@ class Runner:
     """Keeps the backends busy, and no busier than they can be."""
 
     def __init__(
-        self, backends: Backends, endings: Endings, intake: Intake, thoughts: Thoughts, silence: Silence
+        self, backends: JobBackends, endings: Endings, intake: Intake, thoughts: Thoughts, silence: Silence
     ) -> None:
         self._backends = backends
         self._endings = endings

@@ -8,14 +8,14 @@ from collections.abc import Awaitable, Callable, Iterator
 
 from gateway import loop
 from gateway.config import BackgroundSettings, StoreSettings
-from gateway.core.backends import Backends
+from gateway.core.backends import JobBackends
 from gateway.core.job import StoreUnavailable
 from gateway.core.reason import Reason
 from gateway.core.transcript import Abandoned, DeadlinePassed, Stop
 from gateway.engine.clock import Clock
 from gateway.engine.endings import Endings
 from gateway.observe import Observer, line
-from gateway.store.port import Sweeping
+from gateway.store.port import SweepStore
 
 INTERRUPTED = Abandoned(
     "The response was interrupted by a restart of the gateway; the output so far is kept.",
@@ -35,8 +35,8 @@ class Sweeper:
 
     def __init__(
         self,
-        store: Sweeping,
-        backends: Backends,
+        store: SweepStore,
+        backends: JobBackends,
         endings: Endings,
         clock: Clock,
         background: BackgroundSettings,
@@ -108,9 +108,9 @@ class Sweeper:
     async def _end_what_waits_in_vain(self, name: str, now_ms: int) -> None:
         """Jobs that have waited for long enough for a backend that nobody can reach."""
         backend = self._backends.get(name)
-        if backend is None or backend.unreached_s < backend.patience.down_wait_s:
+        if backend is None or backend.unreached_s < backend.retry_policy.down_wait_s:
             return
-        accepted_before_ms = now_ms - int(backend.patience.down_wait_s * 1000)
+        accepted_before_ms = now_ms - int(backend.retry_policy.down_wait_s * 1000)
         ending = Abandoned(
             f"The backend could not be reached for {backend.unreached_s:.0f} s.", Reason.UNREACHABLE
         )

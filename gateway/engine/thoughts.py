@@ -12,9 +12,9 @@ from functools import cached_property
 from typing import Any
 
 from gateway.core.job import Sealed
-from gateway.engine.sealing import Sealer, Unsealable
+from gateway.engine.sealer import Sealer, Unsealable
 from gateway.wire.answers.notices import Notice
-from gateway.wire.answers.readers import Reader
+from gateway.wire.answers.readers import AnswerReader
 from gateway.wire.conversation import thoughts
 from gateway.wire.events import Event
 from gateway.wire.speech import Api
@@ -40,7 +40,7 @@ class Thoughts:
     def _sealer(self) -> Sealer:
         return Sealer(self._keys)  # which loads what few gateways need
 
-    def sealing(self, reader: Reader, request: dict[str, Any], api: Api, tenant: bytes) -> Reader:
+    def sealing(self, reader: AnswerReader, request: dict[str, Any], api: Api, tenant: bytes) -> AnswerReader:
         """The reader of an answer; that of a chat backend's seals thoughts, if the request asks for it."""
         if api is not Api.CHAT or not thoughts.are_wanted(request):
             return reader
@@ -76,7 +76,7 @@ class Thoughts:
 class _SealingReader:
     """Adds to each reasoning item, when it is done, what was sealed of it."""
 
-    def __init__(self, reader: Reader, seals: Thoughts, tenant: bytes) -> None:
+    def __init__(self, reader: AnswerReader, seals: Thoughts, tenant: bytes) -> None:
         self._reader = reader
         self._thoughts = seals
         self._tenant = tenant

@@ -7,13 +7,13 @@ from typing import Any
 
 from gateway.config import BackgroundSettings, ConversationSettings
 from gateway.core.acceptance import kept_turn
-from gateway.core.backends import Backend
+from gateway.core.backends import JobBackend
 from gateway.core.job import IdTaken, Job, PreviousGone, Status, StoreUnavailable, TooMuchNamed
 from gateway.engine.clock import Clock
 from gateway.engine.refusals import previous_not_found, refusing
 from gateway.engine.thoughts import Thoughts
 from gateway.observe import line
-from gateway.store.port import Recalling
+from gateway.store.port import TurnStore
 from gateway.wire import query_strings, responses
 from gateway.wire.conversation import items, references
 from gateway.wire.errors import Fault, Refusal, invalid, not_found
@@ -31,7 +31,7 @@ class Turns:
 
     def __init__(
         self,
-        store: Recalling,
+        store: TurnStore,
         clock: Clock,
         settings: BackgroundSettings,
         conversations: ConversationSettings,
@@ -46,7 +46,7 @@ class Turns:
     async def input_items(self, job: Job, query: query_strings.ListItems) -> bytes:
         """One page of the input items, those of earlier turns included."""
         with refusing():
-            call = await self._store.call_of(job.id)
+            call = await self._store.request_of(job.id)
             turns = await self._store.turns_before(job.id, job.tenant)
         if call is None:
             raise not_found(job.id)
@@ -55,7 +55,7 @@ class Turns:
             listed, limit=query.limit, order=query.order, after=query.after, before=query.before
         )
 
-    async def told(self, input: Any, tenant: bytes, backend: Backend) -> Any:
+    async def told(self, input: Any, tenant: bytes, backend: JobBackend) -> Any:
         """An input as it is said: with the items of ours that it names, and with thoughts in clear that were
         sealed here.
 
@@ -141,7 +141,7 @@ class Turns:
         if it cannot be continued."""
         check_chainable(previous, named_id)
         with refusing():
-            call = await self._store.call_of(previous.id)
+            call = await self._store.request_of(previous.id)
             turns = await self._store.turns_before(previous.id, previous.tenant)
         if call is None or previous.final is None:
             raise previous_not_found(named_id)
@@ -168,6 +168,6 @@ def check_chainable(previous: Job, named_id: object) -> None:
     )
 
 
-def _may_know_items(backend: Backend) -> bool:
+def _may_know_items(backend: JobBackend) -> bool:
     """Whether an item may be in a backend's own store, and is shown to its caller only."""
     return backend.sees_callers and not backend.speech.is_translated

@@ -35,7 +35,7 @@ class Noticed(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
+class BackendLoad:
     """What a backend has to do.
 
     Attributes:
@@ -64,7 +64,7 @@ class BackendObserver(Metrics):
         # What every request moves: to look a series up by its labels costs more than to move it.
         self._head_times: dict[str, Histogram] = {}
 
-    def backends_measured(self, backends: Iterable[Load]) -> None:
+    def backends_measured(self, backends: Iterable[BackendLoad]) -> None:
         """What waits and runs at each backend."""
         found = list(backends)
         if (names := {load.backend for load in found}) != self._backends:

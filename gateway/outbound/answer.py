@@ -14,11 +14,11 @@ from gateway import loop
 from gateway.core.call import Taker
 from gateway.core.reason import Reason
 from gateway.core.retry import reason_of
-from gateway.core.upstream import Answer, UpstreamAnswer, UpstreamClosed, UpstreamFailed, UpstreamFrames
+from gateway.core.upstream import UpstreamAnswer, UpstreamClosed, UpstreamFailed, UpstreamFrames, UpstreamItem
 from gateway.observe import Observer
 from gateway.outbound.client import FAILURES
 from gateway.outbound.jobcall import JobCall
-from gateway.wire.answers.body import Body, NeitherOne
+from gateway.wire.answers.body import AnswerBody, NeitherOne
 from gateway.wire.failures import failure, of_status
 from gateway.wire.sse import FrameTooLarge
 
@@ -33,7 +33,7 @@ async def read_answer(
     kind: str,
     observer: Observer,
     taker: Taker | None = None,
-) -> AsyncGenerator[Answer, None]:
+) -> AsyncGenerator[UpstreamItem, None]:
     """An answer that is no error, to its end.
 
     Args:
@@ -46,7 +46,7 @@ async def read_answer(
         yield problem
         return
     reading = _Reading(answer, idle_timeout_s)
-    body = Body(event_bytes_max)
+    body = AnswerBody(event_bytes_max)
     if taker is not None:
         answer.push_to(partial(_push, reading, body, taker), taker.has_room)
     try:
@@ -85,7 +85,7 @@ async def read_answer(
         reading.stop()
 
 
-def _push(reading: _Reading, body: Body, taker: Taker, chunk: bytes) -> bool:
+def _push(reading: _Reading, body: AnswerBody, taker: Taker, chunk: bytes) -> bool:
     reading.heard()
     frames = body.feed(chunk)
     return not frames or taker.take(UpstreamFrames(frames))

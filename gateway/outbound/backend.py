@@ -21,21 +21,21 @@ from gateway import loop
 from gateway.config import TenantSettings, UpstreamSettings
 from gateway.core.call import BackendCall
 from gateway.core.reason import Reason
-from gateway.core.retry import Patience, is_callers_limit
+from gateway.core.retry import RetryPolicy, is_callers_limit
 from gateway.core.upstream import OtherApi, Upstream, UpstreamFailed
 from gateway.observe import Observer
 from gateway.outbound.answer import read_answer, read_error
 from gateway.outbound.budget import RetryBudget
-from gateway.outbound.calls import Unanswered, attempts
+from gateway.outbound.calls import Unanswered, each_answer
 from gateway.outbound.checks import Checks, find_api
 from gateway.outbound.client import asked_wait_s
-from gateway.outbound.connector import Connector
+from gateway.outbound.connector import BackendConnector
 from gateway.outbound.jobcall import JobCall
-from gateway.outbound.lane.quick import QuickCalls
-from gateway.outbound.plain import PlainCalls
+from gateway.outbound.lane.quick import HttpQuickCalls
+from gateway.outbound.plain import HttpPlainCalls
 from gateway.outbound.pool import Pool, Replica
-from gateway.outbound.redact import Redactor
-from gateway.outbound.tries import Tries
+from gateway.outbound.redactor import Redactor
+from gateway.outbound.tries import Failover
 from gateway.wire.chat.request import ChatOptions
 from gateway.wire.chat.speech import ChatSpeech
 from gateway.wire.chat.ways import System, ThoughtReplay, Ways
@@ -80,7 +80,7 @@ class HttpBackend:
         self.settings = settings
         self.pool = Pool(settings)
         self.api_key = settings.read_api_key()
-        self.patience = Patience(
+        self.retry_policy = RetryPolicy(
             down_wait_s=settings.down_wait_s,
             put_offs_max=settings.retry_after_times_max,
             put_off_first_s=settings.retry_after_default_s,
@@ -106,7 +106,7 @@ class HttpBackend:
         self.checks = Checks(
             name, settings, self.pool, self._authorization(None), observer, has_own_key=has_own_key
         )
-        self.plain = PlainCalls(
+        self.plain = HttpPlainCalls(
             plain_session,
             settings,
             lambda first: self._tries(is_background=False, first=first),
@@ -114,8 +114,8 @@ class HttpBackend:
             withheld=self.withheld,
             observer=observer,
         )
-        self._connector = Connector(settings.connect_timeout_s)
-        self.quick = QuickCalls(
+        self._connector = BackendConnector(settings.connect_timeout_s)
+        self.quick = HttpQuickCalls(
             self.pool, self._budget, self._connector, settings, self.plain.headers, observer
         )
         self._session = session
@@ -144,14 +144,16 @@ class HttpBackend:
     def remember(self, model: Any, speech: Speech) -> None:
         self.speech = self.speech.remembering(model, speech)
 
-    def _tries(self, *, is_background: bool, is_again: bool = False, first: Replica | None = None) -> Tries:
+    def _tries(
+        self, *, is_background: bool, is_again: bool = False, first: Replica | None = None
+    ) -> Failover:
         """Where one call goes."""
         rounds_max = 2 if len(self.pool.replicas) == 1 else 1  # plain: to another one, or once more
-        return Tries(
+        return Failover(
             self.name,
             self.pool,
             self._budget,
-            self.patience,
+            self.retry_policy,
             self._observer,
             rounds_max=self.settings.connect_attempts_max if is_background else rounds_max,
             is_background=is_background,
@@ -185,7 +187,7 @@ class HttpBackend:
             headers = self._headers(call)
             return await JobCall.post(self._connector, replica.origin, call.target, headers, call.body)
 
-        async with aclosing(attempts(tries, post, limit_s, kind, self._observer)) as answers:
+        async with aclosing(each_answer(tries, post, limit_s, kind, self._observer)) as answers:
             async for replica, answer in answers:
                 with self._at(replica, call):
                     if isinstance(answer, Unanswered):
@@ -243,7 +245,7 @@ class HttpBackend:
             self._observer.job_called(call.job_id, number, _request_id(call.job_id), status)
 
     async def _refused(
-        self, call: BackendCall, replica: Replica, tries: Tries, answer: JobCall
+        self, call: BackendCall, replica: Replica, tries: Failover, answer: JobCall
     ) -> UpstreamFailed:
         """Read an error answer. If the backend has put a job off, other jobs stay away for a while too,
         unless only the rate limit of this job's caller is used up. Plain requests are not held back: their
@@ -263,10 +265,12 @@ class HttpBackend:
         tries.put_off()
         if is_callers:
             return replace(failed, is_callers=True)
-        return replace(failed, retry_after_s=self.pool.put_off(replica, failed.retry_after_s, self.patience))
+        return replace(
+            failed, retry_after_s=self.pool.put_off(replica, failed.retry_after_s, self.retry_policy)
+        )
 
     def rest(self, job_id: str, asked_s: float | None) -> None:
-        self.pool.put_off(self._under_way[job_id], asked_s, self.patience)
+        self.pool.put_off(self._under_way[job_id], asked_s, self.retry_policy)
 
     def _for_how_long(self) -> str:
         """What to add to a failure of a backend that has been out of reach for some time."""
@@ -295,7 +299,7 @@ class HttpBackend:
 def _speeches(name: str, settings: UpstreamSettings) -> dict[Api, Speech]:
     """How to talk to the backend in each API that it may turn out to speak."""
     field, system = settings.reasoning_field, System(settings.system_messages)
-    thoughts = {"auto": ThoughtReplay.RUNNING, "none": ThoughtReplay.NEVER}.get(field, ThoughtReplay.ALL)
+    thoughts = {"auto": ThoughtReplay.OPEN_TURN, "none": ThoughtReplay.NEVER}.get(field, ThoughtReplay.ALL)
     chat = ChatOptions(
         max_tokens_field=settings.max_tokens_field,
         refuses_tools=settings.unsupported_tools == "refuse",

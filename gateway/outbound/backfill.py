@@ -35,7 +35,7 @@ _GROWTH = 4
 An engine does not say how many requests it can batch, and every job beyond that delays the next caller."""
 
 
-def waiting_in(page: bytes, engine: str) -> float | None:
+def queue_length(page: bytes, engine: str) -> float | None:
     """How many requests wait in an engine's own queue, by its metrics; None if they do not say."""
     values = [float(value) for value in _WAITING[engine].findall(page)]
     return sum(values) if values else None
@@ -66,7 +66,7 @@ class Backfill:
         async with make_session(settings) as session:
             while True:
                 pages = [await self._page(session, replica) for replica in self._backend.pool.replicas]
-                self.looked([waiting_in(page, settings.backfill) for page in pages])
+                self.looked([queue_length(page, settings.backfill) for page in pages])
                 await asyncio.sleep(settings.backfill_poll_ms / 1000)
 
     def looked(self, queues: Sequence[float | None]) -> None:

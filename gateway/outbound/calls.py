@@ -15,7 +15,7 @@ from gateway.core.reason import Reason
 from gateway.observe import Observer
 from gateway.outbound.client import FAILURES, explain
 from gateway.outbound.pool import Replica
-from gateway.outbound.tries import Tries
+from gateway.outbound.tries import Failover
 from gateway.wire.errors import Refusal
 
 T = TypeVar("T")
@@ -29,8 +29,8 @@ class Unanswered:
     refusal: Refusal
 
 
-async def attempts(
-    tries: Tries,
+async def each_answer(
+    tries: Failover,
     connect: Callable[[Replica, loop.timeout], Awaitable[T]],
     limit_s: float,
     kind: str,

@@ -30,7 +30,7 @@ _CANNOT_TELL = frozenset({None, 401, 403, 429, 502, 503, 504})
 """No answer, or one of something in front of the route: a key is missing, or the model is still loading."""
 
 
-class Finding(StrEnum):
+class CheckResult(StrEnum):
     """What a check came to."""
 
     OK = "ok"
@@ -48,14 +48,14 @@ class Finding(StrEnum):
     @property
     def is_healthy(self) -> bool:
         """Whether calls go there. A refused key is told to whoever asks, and calls are no worse elsewhere."""
-        return self not in (Finding.UNREACHABLE, Finding.UNAVAILABLE)
+        return self not in (CheckResult.UNREACHABLE, CheckResult.UNAVAILABLE)
 
 
 _MEANING = {
-    Finding.NO_API: "no models and no API below the path of this base URL, which usually ends in /v1",
-    Finding.KEY_REFUSED: "it refuses the gateway's key",
+    CheckResult.NO_API: "no models and no API below the path of this base URL, which usually ends in /v1",
+    CheckResult.KEY_REFUSED: "it refuses the gateway's key",
 }
-_LEVELS = {Finding.OK: logging.INFO, Finding.KEY_REFUSED: logging.ERROR}
+_LEVELS = {CheckResult.OK: logging.INFO, CheckResult.KEY_REFUSED: logging.ERROR}
 
 
 async def status_of(
@@ -108,9 +108,9 @@ class Checks:
         self._headers = {**headers, "User-Agent": USER_AGENT}
         self._observer = observer
         self._has_own_key = has_own_key
-        self._findings = dict.fromkeys(pool.replicas, Finding.UNKNOWN)
+        self._findings = dict.fromkeys(pool.replicas, CheckResult.UNKNOWN)
 
-    def finding(self, replica: Replica) -> Finding:
+    def finding(self, replica: Replica) -> CheckResult:
         """Of the last check."""
         return self._findings[replica]
 
@@ -125,30 +125,30 @@ class Checks:
                     self._findings[replica] = finding
                 await asyncio.sleep(self._settings.health_interval_s)
 
-    async def check(self, session: aiohttp.ClientSession, replica: Replica) -> Finding:
+    async def check(self, session: aiohttp.ClientSession, replica: Replica) -> CheckResult:
         """Ask it once."""
         base_path = URL(replica.url).raw_path.rstrip("/") or "/v1"
         status = await self._status(session, replica, f"{base_path}/models")
         if status is None:
-            return Finding.UNREACHABLE
+            return CheckResult.UNREACHABLE
         if status in _NO_SERVER:
-            return Finding.UNAVAILABLE
+            return CheckResult.UNAVAILABLE
         if status in _KEY_REFUSED:
-            return Finding.KEY_REFUSED if self._has_own_key else Finding.OK
-        if status in NO_SUCH_ROUTE and self._findings[replica] is not Finding.OK:
+            return CheckResult.KEY_REFUSED if self._has_own_key else CheckResult.OK
+        if status in NO_SUCH_ROUTE and self._findings[replica] is not CheckResult.OK:
             # Some servers list no models. They are asked what nobody can run, until one of them has answered.
             apis = [f"{base_path}/responses", f"{base_path}/chat/completions"]
             answers = [await self._status(session, replica, api, is_post=True) for api in apis]
             if all(answer in NO_SUCH_ROUTE for answer in answers):
-                return Finding.NO_API
-        return Finding.OK
+                return CheckResult.NO_API
+        return CheckResult.OK
 
     async def _status(
         self, session: aiohttp.ClientSession, replica: Replica, target: str, *, is_post: bool = False
     ) -> int | None:
         return await status_of(session, replica, target, self._settings, self._headers, is_post=is_post)
 
-    def _tell(self, replica: Replica, now: Finding, before: Finding) -> None:
+    def _tell(self, replica: Replica, now: CheckResult, before: CheckResult) -> None:
         number = self._pool.replicas.index(replica)
         self._observer.replica_checked(self._name, number, now.value, before.value)
         level = _LEVELS.get(now, logging.WARNING)

@@ -15,7 +15,7 @@ from aiohttp.client_reqrep import ConnectionKey
 from yarl import URL
 
 from gateway import loop
-from gateway.outbound.wire import KnownAnswers, Wire
+from gateway.outbound.connection import HttpConnection, KnownAnswers
 
 _NAMES_KEPT_S: Final = 10.0
 """Seconds for which a resolved name is cached, as in aiohttp's client."""
@@ -25,7 +25,7 @@ _NEXT_ADDRESS_S: Final = 0.25
 _Address = tuple[Any, Any, int, str, tuple[Any, ...]]
 
 
-class Connector:
+class BackendConnector:
     """Makes connections.
 
     Args:
@@ -37,11 +37,11 @@ class Connector:
         self._known = KnownAnswers()
         self._resolved: dict[tuple[str, int], tuple[float, list[_Address]]] = {}
 
-    async def connect(self, origin: URL) -> Wire:
+    async def connect(self, origin: URL) -> HttpConnection:
         """A new one. Raises: what aiohttp's client would, see `client.FAILURES`."""
         assert origin.host is not None
         assert origin.port is not None
-        host, port, wire = origin.host, origin.port, Wire(self._known)
+        host, port, wire = origin.host, origin.port, HttpConnection(self._known)
         is_secure = origin.scheme == "https"
         event_loop = asyncio.get_running_loop()
         try:

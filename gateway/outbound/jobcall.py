@@ -16,8 +16,8 @@ from yarl import URL
 
 from gateway.core.quick import AnswerHead
 from gateway.outbound.client import checked_target
-from gateway.outbound.connector import Connector
-from gateway.outbound.wire import Wire
+from gateway.outbound.connection import HttpConnection
+from gateway.outbound.connector import BackendConnector
 from gateway.wire.http.messages import serialised
 
 _UNREAD_BYTES_MAX: Final = 2**17
@@ -37,7 +37,7 @@ class JobCall:
     """
 
     def __init__(self) -> None:
-        self._wire: Wire | None = None
+        self._wire: HttpConnection | None = None
         self._chunks: list[bytes] = []
         self._unread_bytes = 0
         self._waiter: asyncio.Future[None] | None = None
@@ -51,7 +51,7 @@ class JobCall:
 
     @classmethod
     async def post(
-        cls, connector: Connector, origin: URL, target: str, headers: Mapping[str, str], body: bytes
+        cls, connector: BackendConnector, origin: URL, target: str, headers: Mapping[str, str], body: bytes
     ) -> JobCall:
         """Send a request, and wait for the head of its answer.
 

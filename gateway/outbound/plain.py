@@ -17,16 +17,16 @@ from gateway import loop
 from gateway.config import UpstreamSettings
 from gateway.core.call import PlainCall, RequestBody
 from gateway.observe import Observer
-from gateway.outbound.calls import Unanswered, attempts
+from gateway.outbound.calls import Unanswered, each_answer
 from gateway.outbound.client import FAILURES, Method, read_up_to, url_at
 from gateway.outbound.pool import Replica
-from gateway.outbound.tries import Tries
+from gateway.outbound.tries import Failover
 from gateway.wire.errors import Fault, Refusal, invalid
 from gateway.wire.http.head import CREDENTIALS
 from gateway.wire.http.headers import ask_to_upgrade, to_backend
 
 
-class PlainCalls:
+class HttpPlainCalls:
     """Those of one backend.
 
     Args:
@@ -40,7 +40,7 @@ class PlainCalls:
         self,
         session: aiohttp.ClientSession,
         settings: UpstreamSettings,
-        tries: Callable[[Replica | None], Tries],
+        tries: Callable[[Replica | None], Failover],
         *,
         own: Mapping[str, str],
         withheld: frozenset[str],
@@ -107,7 +107,7 @@ class PlainCalls:
             return answer
 
         tries = self._tries(begun.server if begun is not None and isinstance(begun.server, Replica) else None)
-        async with aclosing(attempts(tries, send, call.limit_s, call.kind, self._observer)) as answers:
+        async with aclosing(each_answer(tries, send, call.limit_s, call.kind, self._observer)) as answers:
             async for replica, answer in answers:
                 if isinstance(answer, Unanswered):
                     refused = answer.refusal

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from yarl import URL
 
 from gateway.config import UpstreamSettings
-from gateway.core.retry import UNANSWERED, Patience, rest_s
+from gateway.core.retry import UNANSWERED, RetryPolicy, rest_s
 from gateway.outbound.breaker import Breaker, BreakerState, Failures
 
 _LOOK_AGAIN_S = 0.25
@@ -217,13 +217,13 @@ class Pool:
         replica.failures.unanswered(now_s)
         self._judge(replica, now_s)
 
-    def put_off(self, replica: Replica, asked_s: float | None, patience: Patience) -> float:
+    def put_off(self, replica: Replica, asked_s: float | None, retry_policy: RetryPolicy) -> float:
         """A server has no time for background calls, and perhaps said for how long. Returns the seconds that
         its jobs should wait; for about as long it gets no others."""
         now_s = self._now_s()
         if replica.rest.state(now_s) is not BreakerState.OPEN:  # else: one of many that it sent away together
             replica.put_offs += 1
-        wait_s = patience.put_off_s(asked_s, replica.put_offs - 1)
+        wait_s = retry_policy.put_off_s(asked_s, replica.put_offs - 1)
         replica.rest.trip(now_s + rest_s(wait_s))
         return wait_s
 

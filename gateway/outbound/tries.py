@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from aiohttp.client import IDEMPOTENT_METHODS
 
 from gateway.core.reason import Reason
-from gateway.core.retry import Patience
+from gateway.core.retry import RetryPolicy
 from gateway.observe import Observer
 from gateway.outbound.budget import RetryBudget
 from gateway.outbound.pool import Pool, Replica
@@ -34,7 +34,7 @@ def is_as_if_unsent(method: str, *, is_used: bool, is_unsent: bool) -> bool:
 
 
 @dataclass(slots=True)
-class Tries:
+class Failover:
     """The replicas that one call is sent to, one after the other.
 
     Args:
@@ -46,7 +46,7 @@ class Tries:
     backend: str
     pool: Pool
     budget: RetryBudget
-    patience: Patience
+    retry_policy: RetryPolicy
     observer: Observer
     rounds_max: int
     is_background: bool
@@ -110,7 +110,7 @@ class Tries:
         """All have been tried: once more, a little later."""
         if self.pool.is_down:
             return None
-        await asyncio.sleep(self.patience.backoff_s(self._round, random.random()))  # noqa: S311  not a secret
+        await asyncio.sleep(self.retry_policy.backoff_s(self._round, random.random()))  # noqa: S311  not a secret
         self._round += 1
         self._tried.clear()
         return await self._pick()

@@ -9,7 +9,7 @@ from typing import Any
 from gateway.core.webhooks import HURRIED, OWN_URL, owner_of
 
 
-class Room:
+class AttemptLimits:
     """How many attempts may be begun, beside those that are under way."""
 
     def __init__(self, in_lane: Mapping[str, int], per_owner_max: int, own_url_max: int) -> None:

@@ -98,7 +98,7 @@ class Outbox(Protocol):
     async def give_up_surplus(self, lane: str, surplus: int) -> list[GivenUp]:
         """Remove up to so many of a lane's events, the oldest."""
 
-    async def waiting(self) -> list[LaneBacklog]:
+    async def lane_backlogs(self) -> list[LaneBacklog]:
         """What waits, by lane."""
 
     async def disabled(self) -> list[Disabled]:

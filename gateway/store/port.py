@@ -29,7 +29,7 @@ class QueueLimits:
 
 
 @dataclass(frozen=True, slots=True)
-class StoredCall:
+class StoredRequest:
     """What was asked for: see `NewJob`."""
 
     request: bytes
@@ -43,7 +43,7 @@ class StoredCall:
 class Work(Claim):
     """A claim with all that a run needs: what was asked for, and the turns before it, oldest first."""
 
-    call: StoredCall
+    call: StoredRequest
     turns: list[Turn]
 
     @property
@@ -70,7 +70,7 @@ class Page:
 
 
 @dataclass(frozen=True, slots=True)
-class Deleted:
+class DeletedJob:
     """A job that was deleted.
 
     Attributes:
@@ -93,7 +93,7 @@ class Chores(Protocol):
         """Bytes on disk, by kind of file."""
 
 
-class Ringing(Protocol):
+class BellSource(Protocol):
     """It says when to look."""
 
     @property
@@ -101,7 +101,7 @@ class Ringing(Protocol):
         """What rings when something of this has changed."""
 
 
-class Telling(Ringing, Protocol):
+class OutboxStore(BellSource, Protocol):
     """For whoever tells of ends."""
 
     @property
@@ -109,7 +109,7 @@ class Telling(Ringing, Protocol):
         """What is to be told about jobs that have ended."""
 
 
-class Noting(Ringing, Protocol):
+class NoteStore(BellSource, Protocol):
     """For what operators have ordered."""
 
     @property
@@ -117,7 +117,7 @@ class Noting(Ringing, Protocol):
         """What holds for all gateways, besides jobs."""
 
 
-class Accepting(Protocol):
+class IntakeStore(Protocol):
     """From a create request to a stored job."""
 
     async def create(self, job: NewJob, limits: QueueLimits) -> str:
@@ -151,7 +151,7 @@ class Accepting(Protocol):
         """A request has named this job: no retry adopts it any more. Raises: StoreUnavailable."""
 
 
-class Recalling(Protocol):
+class TurnStore(Protocol):
     """What was asked and answered, for requests that go on from it."""
 
     async def record(
@@ -177,7 +177,7 @@ class Recalling(Protocol):
     async def find(self, response_id: str, tenant: bytes, *, now_ms: int) -> Job | None:
         """A client's job; None if it is unknown, expired, deleted or another tenant's."""
 
-    async def call_of(self, response_id: str) -> StoredCall | None:
+    async def request_of(self, response_id: str) -> StoredRequest | None:
         """What a job was asked for."""
 
     async def turns_before(self, response_id: str, tenant: bytes) -> list[Turn]:
@@ -197,7 +197,7 @@ class Recalling(Protocol):
         """
 
 
-class Reading(Ringing, Protocol):
+class EventStore(BellSource, Protocol):
     """The events of a job."""
 
     async def page(
@@ -212,11 +212,11 @@ class Reading(Ringing, Protocol):
         """How much that is."""
 
 
-class ForClients(Accepting, Recalling, Reading, Protocol):
+class ClientStore(IntakeStore, TurnStore, EventStore, Protocol):
     """All that a client's requests need."""
 
 
-class Running(Protocol):
+class RunStore(Protocol):
     """A run, from its claim to its end."""
 
     async def claim(
@@ -267,7 +267,7 @@ class Running(Protocol):
         """
 
 
-class Holding(Protocol):
+class ClaimStore(Protocol):
     """Who may write to a job."""
 
     async def take_over(self, response_id: str, *, epoch: int | None = None) -> Claim | None:
@@ -291,18 +291,18 @@ class Holding(Protocol):
         """
 
 
-class Ruling(Protocol):
+class OperatorStore(Protocol):
     """What is done to a job besides."""
 
     async def set_priority(self, response_id: str, priority: int) -> bool:
         """Put a job that waits for its first start into another tier, where it keeps its place by age. False
         if it does not wait so, or is not there."""
 
-    async def delete(self, response_id: str, tenant: bytes, *, now_ms: int) -> Deleted | None:
+    async def delete(self, response_id: str, tenant: bytes, *, now_ms: int) -> DeletedJob | None:
         """Make a job vanish, running or not. None if there was none."""
 
 
-class Leasing(Holding, Protocol):
+class LeaseStore(ClaimStore, Protocol):
     """One gateway among others."""
 
     @property
@@ -328,14 +328,14 @@ class Leasing(Holding, Protocol):
         """
 
 
-class Sealing(Protocol):
+class SealedStore(Protocol):
     """What is sealed in it."""
 
     async def sealing_keys(self) -> dict[str, int]:
         """Ids of the keys by which something is sealed, and for how many jobs."""
 
 
-class Sweeping(Chores, Protocol):
+class SweepStore(Chores, Protocol):
     """What must end, and what must go."""
 
     async def orphans(self, *, attempts_max: int, limit: int) -> list[str]:
@@ -358,7 +358,17 @@ class Sweeping(Chores, Protocol):
         """
 
 
-class JobStore(Telling, Noting, ForClients, Running, Ruling, Leasing, Sealing, Sweeping, Protocol):
+class JobStore(
+    OutboxStore,
+    NoteStore,
+    ClientStore,
+    RunStore,
+    OperatorStore,
+    LeaseStore,
+    SealedStore,
+    SweepStore,
+    Protocol,
+):
     """A store of jobs and their events, with all that comes with it."""
 
     @property

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway.core.job import Job, Sealed, Status
-from gateway.store.port import Page, StoredCall
+from gateway.store.port import Page, StoredRequest
 
 _BLANK = b"\n\n"
 """The end of an event, which stands nowhere else in it."""
@@ -51,9 +51,9 @@ def to_job(row: Any) -> Job:
     )
 
 
-def to_call(row: Any) -> StoredCall:
+def to_call(row: Any) -> StoredRequest:
     sealed = None if row["sealed"] is None else Sealed(row["key_id"], row["sealed"])
-    return StoredCall(row["request"], row["input"], row["target"], row["headers"], sealed)
+    return StoredRequest(row["request"], row["input"], row["target"], row["headers"], sealed)
 
 
 def to_page(rows: Iterable[Any], after: int, bytes_max: int) -> Page | None:

@@ -31,7 +31,7 @@ _SEED_DIGITS: Final = 40
 _MADE_UP = re.compile(rf"[a-z]+_([0-9a-f]{{{_SEED_DIGITS}}})([0-9a-f]{{8}})\Z")
 
 
-class ItemPlace(Enum):
+class ItemPosition(Enum):
     """Where in a response an item is."""
 
     INPUT = auto()
@@ -51,12 +51,12 @@ def id_of(item: Item, response_id: str, number: int) -> str:
     return f"{prefix}_{_seed(response_id)}{number:08x}"
 
 
-def place_of(item_id: str) -> tuple[str, ItemPlace] | None:
+def position_of(item_id: str) -> tuple[str, ItemPosition] | None:
     """The beginning of the id of an item's response, and its place there; None if the id does not tell."""
     found = _MADE_UP.match(item_id)
     if found is None:
         return None
-    return f"resp_{found[1]}", ItemPlace.INPUT if int(found[2], 16) >= FIRST_INPUT else ItemPlace.OUTPUT
+    return f"resp_{found[1]}", ItemPosition.INPUT if int(found[2], 16) >= FIRST_INPUT else ItemPosition.OUTPUT
 
 
 def is_reference(item: Item) -> bool:
@@ -73,7 +73,7 @@ def to_be_looked_up(response_id: str, items: Iterable[Any], first: int) -> tuple
     for number, item in enumerate(items, first):
         if isinstance(item, dict) and not is_reference(item):
             item_id = id_of(item, response_id, number)
-            told = place_of(item_id)
+            told = position_of(item_id)
             if told is None or told[0] != start:
                 found[item_id] = None
     return tuple(found)[-NAMED_MAX:]

@@ -130,7 +130,7 @@ def is_turn(response: Response) -> bool:
     return is_list and isinstance(response.get("id"), str) and is_writable(response)
 
 
-def running(response: bytes, status: str, output: list[Any] | None = None) -> bytes:
+def unfinished(response: bytes, status: str, output: list[Any] | None = None) -> bytes:
     """The stored Response as a client sees it before its end.
 
     Args:

@@ -15,14 +15,14 @@ from typing import Any, ClassVar, Self
 
 import orjson
 
-from gateway.wire.answers.readers import Reader
+from gateway.wire.answers.readers import AnswerReader
 from gateway.wire.bodies import cache_salt as salts
 from gateway.wire.chat.tools import Tools
 from gateway.wire.chat.ways import Ways
 from gateway.wire.conversation.replay import Forms, ReplayTarget
 
 Request = dict[str, Any]
-Known = Forms | Ways
+Preferences = Forms | Ways
 """What refusals and answers of a model teach; each API has its own kind."""
 
 _MODELS_MAX = 256
@@ -79,7 +79,7 @@ class Speech(ABC):
 
     backend: str = ""
     is_certain: bool = True
-    learned: Mapping[str, Known] = field(default_factory=dict)
+    learned: Mapping[str, Preferences] = field(default_factory=dict)
     is_for_now: bool = False
     rename: Mapping[str, str] = field(default_factory=dict)
     drop: frozenset[str] = frozenset()
@@ -110,7 +110,7 @@ class Speech(ABC):
         """The target of a call whose client asked for `…/responses`."""
 
     @abstractmethod
-    def reader(self, response_id: str, request: Request, input: Any) -> Reader:
+    def reader(self, response_id: str, request: Request, input: Any) -> AnswerReader:
         """Makes events of the answer."""
 
     @abstractmethod
@@ -118,7 +118,7 @@ class Speech(ABC):
         """Other ways to make a refused call, each with the name of the lesson."""
 
     @abstractmethod
-    def after_answer(self, reader: Reader, output: list[dict[str, Any]]) -> Self:
+    def after_answer(self, reader: AnswerReader, output: list[dict[str, Any]]) -> Self:
         """The same speech, with what an answer has shown."""
 
     @abstractmethod
@@ -131,11 +131,11 @@ class Speech(ABC):
 
     @property
     @abstractmethod
-    def known(self) -> Known:
+    def known(self) -> Preferences:
         """What is known of the model that is called."""
 
     @abstractmethod
-    def knowing(self, known: Known) -> Self:
+    def knowing(self, known: Preferences) -> Self:
         """The same speech, for a model of which this is known."""
 
     # -- what all of them share

@@ -8,15 +8,15 @@ from typing import Any, Self
 
 import orjson
 
-from gateway.wire.answers.readers import Reader, ResponsesReader
+from gateway.wire.answers.readers import AnswerReader, ResponsesReader
 from gateway.wire.chat.tools import Tools
 from gateway.wire.chat.ways import System
 from gateway.wire.conversation.item_lessons import ITEMS
 from gateway.wire.conversation.lessons import lessons
-from gateway.wire.conversation.plain_words import CIPHER
+from gateway.wire.conversation.portable_items import CIPHER
 from gateway.wire.conversation.replay import Forms, ReplayTarget, accepted, is_empty_thought, system_first
 from gateway.wire.requests import backend_body
-from gateway.wire.speech import Api, Known, Request, Speech
+from gateway.wire.speech import Api, Preferences, Request, Speech
 
 SEALED_THOUGHTS = f"reasoning.{CIPHER}"
 """The value of `include` by which thoughts come sealed, to go back to a backend that keeps nothing."""
@@ -46,7 +46,7 @@ class ResponsesSpeech(Speech):
     def target(self, target: str) -> str:
         return target
 
-    def reader(self, response_id: str, request: Request, input: Any) -> Reader:
+    def reader(self, response_id: str, request: Request, input: Any) -> AnswerReader:
         return ResponsesReader()
 
     def after_refusal(self, said: bytes, sent: bytes) -> Iterator[tuple[str, Self]]:
@@ -54,7 +54,7 @@ class ResponsesSpeech(Speech):
             is_for_now = self.is_for_now or not lesson.is_lasting
             yield lesson.name, replace(self, forms=lesson.known, is_for_now=is_for_now)
 
-    def after_answer(self, reader: Reader, output: list[dict[str, Any]]) -> Self:
+    def after_answer(self, reader: AnswerReader, output: list[dict[str, Any]]) -> Self:
         """From empty thoughts it learns to ask for sealed ones."""
         if self.forms.asks_ciphers is None and any(map(is_empty_thought, output)):
             return replace(self, forms=replace(self.forms, asks_ciphers=True))
@@ -75,10 +75,10 @@ class ResponsesSpeech(Speech):
         return request, input
 
     @property
-    def known(self) -> Known:
+    def known(self) -> Preferences:
         return self.forms
 
-    def knowing(self, known: Known) -> Self:
+    def knowing(self, known: Preferences) -> Self:
         assert isinstance(known, Forms)
         return replace(self, forms=known)
 

@@ -73,7 +73,7 @@ class Fleet:
         return await server.start()
 
     async def gateway(self, backends: dict[str, dict[str, Any]], **settings: Any) -> Gateway:
-        """A gateway with these backends, and no more patience with them than a test has."""
+        """A gateway with these backends, and no more retry_policy with them than a test has."""
         gateway = Gateway(
             "", self.directory / "fleet.db", "--config", str(self.configure(backends, **settings))
         )

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 import pytest
 
-from gateway.api.http.bodies import looked_over
+from gateway.api.http.bodies import scanned
 from gateway.api.routing import Routing, renamed
 from gateway.wire.errors import Fault, Refusal
 from tests.support.heads import head
@@ -73,12 +73,12 @@ async def test_a_body_is_read_for_its_model_and_what_has_none_goes_to_the_defaul
     body: bytes, name: str
 ) -> None:
     chosen, _ = routing("big")
-    assert (await looked_over(chosen.of_body(body))).name == name
+    assert (await scanned(chosen.of_body(body))).name == name
 
 
 async def test_a_body_is_not_read_where_its_model_decides_nothing() -> None:
     chosen, _ = routing("small", reads_bodies=False)
-    assert (await looked_over(chosen.of_body(b'{"model":"big"}'))).name == "small"
+    assert (await scanned(chosen.of_body(b'{"model":"big"}'))).name == "small"
     assert not chosen.is_by_model(head("POST", content_type="application/json"))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gateway.api.http.bodies import looked_over
+from gateway.api.http.bodies import scanned
 from gateway.api.identity.shared_key import is_kept_apart, keep_sockets_apart, kept_apart
 from gateway.wire.errors import Fault, Refusal
 from tests.support.heads import head
@@ -55,10 +55,10 @@ def test_what_only_computes_is_passed_on_once_its_body_was_looked_at() -> None:
 )
 async def test_a_body_that_may_go_on_from_a_response_is_refused_however_it_is_written(body: bytes) -> None:
     with pytest.raises(Refusal) as refusal:
-        await looked_over(kept_apart(body))
+        await scanned(kept_apart(body))
     assert refusal.value.code == "previous_response_not_found"
 
 
 @pytest.mark.parametrize("body", [b"{}", b'{"input":"x"}', b'{"previous_response_id":null}', b"no json"])
 async def test_a_body_that_names_no_response_passes(body: bytes) -> None:
-    await looked_over(kept_apart(body))
+    await scanned(kept_apart(body))

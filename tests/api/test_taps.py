@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 
 from gateway.api.passthrough import Passthrough
-from gateway.api.taps import EchoTap, ResponseTap, Tap, TapOf
+from gateway.api.taps import EchoTap, ResponseTap, Tap, TapFactory
 from tests.api.test_passthrough import BACKEND, CHUNKED, GET, ask, backend, gateway, replying
 
 BYTES_MAX = 2**17
@@ -37,7 +37,7 @@ def answered(stream: bytes) -> bytes:
     return CHUNKED + b"%x\r\n%b\r\n0\r\n\r\n" % (len(stream), stream)
 
 
-async def passed_on(stream: bytes, tap_of: TapOf) -> bytes:
+async def passed_on(stream: bytes, tap_of: TapFactory) -> bytes:
     """What a client gets of a stream that the backend sends at once."""
 
     async def handler(through: Passthrough, request: web.BaseRequest) -> web.StreamResponse:
@@ -91,14 +91,14 @@ async def test_an_event_that_is_too_large_is_passed_on_and_nothing_is_kept() -> 
 async def keep_nothing(_: dict[str, Any]) -> None: ...
 
 
-TAPS: dict[str, TapOf] = {
+TAPS: dict[str, TapFactory] = {
     "kept": lambda answer: ResponseTap(answer, keep_nothing, bytes_max=BYTES_MAX),
     "named": lambda answer: EchoTap(answer, BEFORE, bytes_max=BYTES_MAX),
 }
 
 
 @pytest.mark.parametrize("tap_of", TAPS.values(), ids=TAPS)
-async def test_others_have_turns_while_a_flood_is_looked_through(tap_of: TapOf) -> None:
+async def test_others_have_turns_while_a_flood_is_looked_through(tap_of: TapFactory) -> None:
     taps: list[Tap] = []
     turns = 0
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.api.identity.tenants import Tenants, fingerprint, tenants_of
+from gateway.api.identity.authenticators import Authenticator, authenticator_of, fingerprint
 from gateway.config import TenantSettings
 from gateway.wire.errors import Fault, Refusal
 from tests.acceptance.tokens import AUDIENCE, ISSUER, issuer, pem, stranger, token
@@ -24,11 +24,11 @@ def settings(tmp_path: Path) -> TenantSettings:
 
 
 @pytest.fixture
-def ways(tmp_path: Path) -> Tenants:
-    return tenants_of(settings(tmp_path), PEPPER)
+def ways(tmp_path: Path) -> Authenticator:
+    return authenticator_of(settings(tmp_path), PEPPER)
 
 
-def test_each_subject_is_a_tenant_and_its_token_ends_here(ways: Tenants, tmp_path: Path) -> None:
+def test_each_subject_is_a_tenant_and_its_token_ends_here(ways: Authenticator, tmp_path: Path) -> None:
     alice, bob = (ways.of(head(authorization=f"Bearer {token(sub=name)}")) for name in ("alice", "bob"))
     assert (alice.name, alice.credential) == ("alice", None)
     assert alice.tenant != bob.tenant
@@ -54,7 +54,7 @@ def test_each_subject_is_a_tenant_and_its_token_ends_here(ways: Tenants, tmp_pat
     ],
 )
 def test_a_token_that_is_not_what_it_must_be_says_why_and_lets_nobody_in(
-    ways: Tenants, presented: str, why: str
+    ways: Authenticator, presented: str, why: str
 ) -> None:
     with pytest.raises(Refusal, match=why) as refusal:
         ways.of(head(authorization=f"Bearer {presented}"))
@@ -62,5 +62,5 @@ def test_a_token_that_is_not_what_it_must_be_says_why_and_lets_nobody_in(
     assert presented.encode() not in refusal.value.body()
 
 
-def test_a_token_that_has_just_expired_is_good_within_the_skew_of_clocks(ways: Tenants) -> None:
+def test_a_token_that_has_just_expired_is_good_within_the_skew_of_clocks(ways: Authenticator) -> None:
     assert ways.of(head(authorization=f"Bearer {token(exp=int(time.time()) - 10)}")).name == "alice"

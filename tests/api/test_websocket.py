@@ -51,12 +51,12 @@ class Gateway:
     session: aiohttp.ClientSession
 
     def connect(self, path: str = "/v1/realtime", **options: Any) -> Any:
-        patience = aiohttp.ClientWSTimeout(ws_close=0.2)  # for backends of tests that never say goodbye
+        retry_policy = aiohttp.ClientWSTimeout(ws_close=0.2)  # for backends of tests that never say goodbye
         given: dict[str, Any] = {
             "autoclose": False,
             "autoping": False,
             "max_msg_size": 2**30,
-            "timeout": patience,
+            "timeout": retry_policy,
         }
         options = given | options
         return self.session.ws_connect(URL(f"http://127.0.0.1:{self.port}{path}", encoded=True), **options)

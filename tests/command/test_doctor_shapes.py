@@ -6,15 +6,15 @@ import orjson
 import pytest
 
 from gateway.command.doctor.engines import load_in
-from gateway.command.doctor.shapes import Answer, Ask, body_of, fits_schema
+from gateway.command.doctor.shapes import ProbeAnswer, ProbeRequest, body_of, fits_schema
 from gateway.wire.speech import Api
 from gateway.wire.sse import SseDecoder
 from tests.acceptance.replay import recording
 
 
-def read(name: str, api: Api) -> Answer:
+def read(name: str, api: Api) -> ProbeAnswer:
     """A recorded answer, read."""
-    found, answer = recording(name), Answer(status=200)
+    found, answer = recording(name), ProbeAnswer(status=200)
     if found.is_stream:
         decoder = SseDecoder(2**22)
         datas = [frame.data for frame in (*decoder.feed(found.body), *decoder.close())]
@@ -44,7 +44,7 @@ def test_recorded_answers_have_text_and_are_good(name: str, api: Api) -> None:
 
 def test_usage_and_calls_are_found_where_they_stand() -> None:
     assert read("vllm/responses-stream", Api.RESPONSES).has_usage
-    answer = Answer(status=200)
+    answer = ProbeAnswer(status=200)
     item = {"type": "function_call", "name": "weather_in", "arguments": "{}"}
     answer.take(
         {"type": "response.completed", "response": {"output": [item], "usage": {"input_tokens": 1}}},
@@ -64,25 +64,25 @@ def test_usage_and_calls_are_found_where_they_stand() -> None:
     ],
 )
 def test_errors_are_told_in_the_servers_words(body: bytes, words: str) -> None:
-    answer = Answer()
+    answer = ProbeAnswer()
     answer.refused(400, body)
     assert (answer.is_good, answer.words) == (False, words)
 
 
 @pytest.mark.parametrize(("status", "is_refusal"), [(400, True), (422, True), (429, False), (503, False)])
 def test_a_server_that_is_busy_refuses_nothing(status: int, is_refusal: bool) -> None:
-    answer = Answer()
+    answer = ProbeAnswer()
     answer.refused(status, b'{"error":{"message":"no"}}')
     assert answer.is_refusal is is_refusal
-    assert not Answer(status=200, words="The backend did not answer.", is_broken=True).is_refusal
+    assert not ProbeAnswer(status=200, words="The backend did not answer.", is_broken=True).is_refusal
 
 
 def test_an_error_in_a_stream_is_one_and_keys_in_it_are_not_told() -> None:
-    answer = Answer(status=200)
+    answer = ProbeAnswer(status=200)
     answer.take({"error": {"message": "Incorrect API key provided: sk-abcdefghijklmnop0123"}}, Api.CHAT)
     assert not answer.is_good
     assert "sk-abcdef" not in answer.words
-    failed = Answer(status=200)
+    failed = ProbeAnswer(status=200)
     failed.take(
         {"type": "response.failed", "response": {"error": {"message": "out of memory"}}}, Api.RESPONSES
     )
@@ -90,7 +90,7 @@ def test_an_error_in_a_stream_is_one_and_keys_in_it_are_not_told() -> None:
 
 
 def test_requests_are_streamed_and_bounded_in_both_apis() -> None:
-    ask = Ask([("user", "hi")], 16, has_tool=True, has_schema=True, more={"x": 1})
+    ask = ProbeRequest([("user", "hi")], 16, has_tool=True, has_schema=True, more={"x": 1})
     chat = body_of(ask, Api.CHAT, "m", "max_completion_tokens")
     assert (chat["stream"], chat["max_completion_tokens"], chat["x"]) == (True, 16, 1)
     assert chat["stream_options"] == {"include_usage": True}
@@ -131,9 +131,9 @@ def test_engines_are_known_by_their_metrics() -> None:
 
 def test_an_assistants_turn_is_an_item_as_a_response_had_it_which_llama_cpp_insists_on() -> None:
     turns = [("user", "Say one."), ("assistant", "One.")]
-    user, said = body_of(Ask(turns, 16), Api.RESPONSES, "m", "max_tokens")["input"]
+    user, said = body_of(ProbeRequest(turns, 16), Api.RESPONSES, "m", "max_tokens")["input"]
     assert user == {"role": "user", "content": "Say one."}
     assert (said["type"], said["role"], said["status"]) == ("message", "assistant", "completed")
     assert said["id"].startswith("msg_")
     assert [(part["type"], part["text"]) for part in said["content"]] == [("output_text", "One.")]
-    assert body_of(Ask(turns, 16), Api.CHAT, "m", "max_tokens")["messages"][1]["content"] == "One."
+    assert body_of(ProbeRequest(turns, 16), Api.CHAT, "m", "max_tokens")["messages"][1]["content"] == "One."

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.command.screen import Cell, Grid, age, one_line, plain, prose, span, table
+from gateway.command.screen import Cell, Grid, age, aligned, one_line, prose, span, table
 
 
 def test_columns_are_aligned_and_nothing_stands_behind_a_line() -> None:
     grid = Grid(("A", "LONG"), [["wide cell", "x"], [Cell("y", "red"), ""]])
-    assert [*plain(grid)] == ["A          LONG", "wide cell  x", "y"]
-    assert [*plain(Grid(("", ""), [["k", "v"]]))] == ["k  v"]
-    assert [*plain(Grid(("A",), []))] == ["A"]
+    assert [*aligned(grid)] == ["A          LONG", "wide cell  x", "y"]
+    assert [*aligned(Grid(("", ""), [["k", "v"]]))] == ["k  v"]
+    assert [*aligned(Grid(("A",), []))] == ["A"]
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from gateway.core.machine import ClientWaits, Input, Started
 from gateway.core.retry import Now
 from gateway.core.transcript import Abandoned, Append, Broken, CancelRequested, DeadlinePassed, Transcript
 from gateway.core.upstream import OtherApi, UpstreamClosed, UpstreamFailed, UpstreamFrames
-from gateway.wire.answers.readers import Reader
+from gateway.wire.answers.readers import AnswerReader
 from gateway.wire.sse import SseDecoder, data_of, split_frames
 
 Event = dict[str, Any]
@@ -97,7 +97,7 @@ def accepted(
     *,
     events_bytes_max: int = 2**24,
     status: Status = Status.QUEUED,
-    reader: Callable[[str, dict[str, Any]], Reader] | None = None,
+    reader: Callable[[str, dict[str, Any]], AnswerReader] | None = None,
 ) -> Played:
     """A job that was accepted for this request; `status` for one that was claimed before, too.
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from gateway.core.machine import Started
 from gateway.core.upstream import UpstreamClosed, UpstreamFrames
 from gateway.wire.answers import echo
-from gateway.wire.answers.readers import ChatReader, Reader, ResponsesReader
+from gateway.wire.answers.readers import AnswerReader, ChatReader, ResponsesReader
 from gateway.wire.sse import SseDecoder
 from tests.core.conftest import TRANSCRIPTS, accepted
 
@@ -31,7 +31,7 @@ CHAT = {name: body for name, body in CHAT.items() if body.startswith(b"data:")}
 class Counting:
     """A reader, and how many frames it was given."""
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, reader: AnswerReader) -> None:
         self._reader = reader
         self.count = 0
         self.echo, self.answer, self.end = reader.echo, reader.answer, reader.end
@@ -42,23 +42,23 @@ class Counting:
         return self._reader.read(frame)
 
 
-def _responses() -> Reader:
+def _responses() -> AnswerReader:
     return ResponsesReader()
 
 
-def _chat() -> Reader:
+def _chat() -> AnswerReader:
     return ChatReader("resp_" + "a1" * 24)
 
 
-def _chat_with_tags() -> Reader:
+def _chat_with_tags() -> AnswerReader:
     return ChatReader("resp_" + "a1" * 24, think_tags=True)
 
 
-def told(stream: bytes, make: Callable[[], Reader], size: int) -> tuple[Any, ...]:
+def told(stream: bytes, make: Callable[[], AnswerReader], size: int) -> tuple[Any, ...]:
     """All that comes of a stream that is read in pieces of this size; last, how many frames were read."""
     decoder, readers = SseDecoder(2**20), []
 
-    def reader(_id: str, _body: Event) -> Reader:
+    def reader(_id: str, _body: Event) -> AnswerReader:
         readers.append(Counting(make()))
         return readers[-1]
 
@@ -73,7 +73,7 @@ def told(stream: bytes, make: Callable[[], Reader], size: int) -> tuple[Any, ...
     return played.stored, ends, machine.output(), set(machine.notices), readers[0].count
 
 
-def same(stream: bytes, make: Callable[[], Reader], size: int = 64) -> tuple[int, int]:
+def same(stream: bytes, make: Callable[[], AnswerReader], size: int = 64) -> tuple[int, int]:
     """How many frames were read by the pattern's way, and by the long one; both have told the same."""
     *by_pattern, few = told(stream, make, size)
     with mock.patch.object(echo.Echoes, "take", return_value=None):
@@ -89,7 +89,7 @@ def test_every_recorded_stream(recorded: bytes, size: int) -> None:
 
 @pytest.mark.parametrize("make", [_chat, _chat_with_tags])
 @pytest.mark.parametrize("name", CHAT)
-def test_every_recorded_chat_stream(name: str, make: Callable[[], Reader]) -> None:
+def test_every_recorded_chat_stream(name: str, make: Callable[[], AnswerReader]) -> None:
     for size in (1, 64, 2**20):
         same(CHAT[name], make, size)
 

@@ -11,19 +11,19 @@ import pytest
 from gateway.core.acceptance import foreground_job
 from gateway.core.job import FIRST_OUTPUT_SEQ, Job, Status
 from gateway.core.machine import (
-    Call,
+    BackOff,
+    CallBackend,
     ClientWaits,
     Command,
     Finish,
     Input,
     JobMachine,
-    Rest,
     Rewind,
     Started,
     Task,
 )
 from gateway.core.reason import Reason
-from gateway.core.retry import Again, Now, Patience
+from gateway.core.retry import Again, Now, RetryPolicy
 from gateway.core.transcript import Abandoned, Append, CancelRequested, DeadlinePassed
 from gateway.core.upstream import OtherApi, UpstreamAnswer, UpstreamClosed, UpstreamFailed, UpstreamFrames
 from gateway.wire.chat.speech import ChatSpeech
@@ -34,7 +34,7 @@ from gateway.wire.sse import Frame, split_frames
 from tests.core.conftest import NOW_S, accepted
 
 NOW = Now(NOW_S * 1000, roll=0.5)
-PATIENCE = Patience(
+PATIENCE = RetryPolicy(
     down_wait_s=300,
     put_offs_max=2,
     put_off_first_s=1,
@@ -80,7 +80,7 @@ def _task(job: Job, body: dict[str, Any], *, input: Any = "Hello", **more: Any) 
         body,
         lambda speech: input,
         "/v1/responses",
-        patience=PATIENCE,
+        retry_policy=PATIENCE,
         events_bytes_max=2**20,
         **given,
     )
@@ -93,13 +93,13 @@ def play(machine: JobMachine, *inputs: Input, now: Now = NOW) -> list[str]:
 
 def _word(command: Command) -> str:
     match command:
-        case Call(target=target, version=version):
+        case CallBackend(target=target, version=version):
             return f"call {target} {version}"
         case Append(count=count, has_output=has_output):
             return f"append {count} {'output' if has_output else 'lifecycle'}"
         case Rewind(seq):
             return f"rewind {seq}"
-        case Rest():
+        case BackOff():
             return "rest"
         case Again(reason=reason):
             return f"again {reason}"
@@ -151,8 +151,8 @@ def test_a_refusal_is_learned_from_and_costs_no_attempt() -> None:
     run = background(speech=ChatSpeech(), input=LATE_SYSTEM)
     (*_, first) = run.receive(Started(), NOW)
     (second,) = run.receive(REFUSED, NOW)
-    assert isinstance(first, Call)
-    assert isinstance(second, Call)
+    assert isinstance(first, CallBackend)
+    assert isinstance(second, CallBackend)
     assert second.version == 1
     assert second.lesson
     assert first.body != second.body
@@ -188,7 +188,7 @@ def test_a_busy_backend_is_left_alone_by_the_others_if_it_says_so_within_its_ans
     assert play(background(), Started(), busy)[-2:] == ["rest", "again upstream_put_off"]
     own = background(is_limited_alone=True)
     *_, call = own.receive(Started(), NOW)
-    assert isinstance(call, Call)
+    assert isinstance(call, CallBackend)
     assert call.is_limited_alone, "so that whoever makes it judges a 429 alike"
     (again,) = own.receive(busy, NOW)
     assert isinstance(again, Again)

@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.job import Job, Status
-from gateway.core.reason import Kind, Reason
+from gateway.core.reason import Reason, RetryKind
 from gateway.core.retry import (
     STATUSES,
     UNANSWERED,
     Again,
     Now,
-    Patience,
+    RetryPolicy,
     again,
     anew,
     calls_made,
@@ -26,7 +26,7 @@ from gateway.core.retry import (
 from gateway.core.upstream import UpstreamFailed
 from gateway.wire.failures import ToldFailure, failure
 
-PATIENCE = Patience(
+PATIENCE = RetryPolicy(
     down_wait_s=300,
     put_offs_max=5,
     put_off_first_s=0.5,
@@ -245,7 +245,7 @@ def test_the_status_of_an_error_says_whether_it_may_pass(
 ) -> None:
     for status in statuses:
         assert reason_of(ToldFailure(failure("x"), status)) == reason, status
-        assert reason is None or Reason(reason).kind in (Kind.PUT_OFF, Kind.BROKEN_OFF)
+        assert reason is None or Reason(reason).kind in (RetryKind.PUT_OFF, RetryKind.BROKEN_OFF)
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ _QUICKER = (
 
 
 def quick(rules: str) -> str:
-    """The same rules, for a test's patience."""
+    """The same rules, for a test's retry_policy."""
     for pattern, replacement in _QUICKER:
         rules, count = re.subn(pattern, replacement, rules, flags=re.MULTILINE)
         assert count, pattern

@@ -37,7 +37,7 @@ async def until(house: House, condition: Any) -> None:
 
 
 async def waiting(house: House) -> int:
-    return sum(each.count for each in await house.store.outbox.waiting())
+    return sum(each.count for each in await house.store.outbox.lane_backlogs())
 
 
 async def emptied(house: House) -> None:

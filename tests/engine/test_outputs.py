@@ -76,7 +76,7 @@ async def test_over_the_limit_all_wait_but_the_largest_and_the_small(tmp_path: P
     assert [await waits(outputs, name) for name in ("small", "middle", "large")] == [False] * 3
     outputs.holds("large", 61)
     assert [await waits(outputs, name) for name in ("small", "middle", "large")] == [False, True, False]
-    assert (outputs.total, outputs.waiting) == (101, 0)
+    assert (outputs.total, outputs.paused) == (101, 0)
 
 
 async def test_who_waits_goes_on_when_others_have_ended(tmp_path: Path) -> None:
@@ -85,11 +85,11 @@ async def test_who_waits_goes_on_when_others_have_ended(tmp_path: Path) -> None:
         outputs.holds(name, 50)
     second, third = (asyncio.create_task(outputs.room(name)) for name in ("second", "third"))
     await asyncio.sleep(0)
-    assert outputs.waiting == 2
+    assert outputs.paused == 2
     outputs.drops("first")
     async with asyncio.timeout(10):
         await asyncio.gather(second, third)
-    assert (outputs.total, outputs.waiting) == (100, 0)
+    assert (outputs.total, outputs.paused) == (100, 0)
 
 
 async def test_large_ones_are_read_one_at_a_time_and_small_ones_at_once(tmp_path: Path) -> None:

@@ -142,7 +142,7 @@ async def test_what_has_expired_is_purged_though_nothing_can_be_ended(build: Bui
     await house.start()
     await until_refused(house)
     async with asyncio.timeout(10):
-        while await house.store.call_of(gone) is not None:
+        while await house.store.request_of(gone) is not None:
             await asyncio.sleep(0.01)
     house.store.is_away = False
     assert (await house.ended(late))["status"] == "failed"

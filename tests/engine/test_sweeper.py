@@ -59,7 +59,7 @@ async def test_a_response_is_gone_when_its_retention_is_over_and_then_its_bytes(
     house.clock.advance(house.settings.store.sweep_interval_s)
     await house.tick()
     assert await house.store.all_events(response_id) == b""
-    assert await house.store.call_of(response_id) is None
+    assert await house.store.request_of(response_id) is None
     assert house.observer.registry.get_sample_value("backburner_responses_swept_total") == 1
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from prometheus_client import Counter, Gauge
 
-from gateway.observe import Load, Observer
+from gateway.observe import BackendLoad, Observer
 from gateway.observe.metrics import Metric, Metrics
 
 
@@ -48,8 +48,8 @@ def test_times_of_jobs_have_buckets_up_to_a_day(attribute: str) -> None:
 
 def test_demand_is_what_waits_and_what_runs_and_a_backend_that_is_gone_has_none() -> None:
     observer = Observer()
-    observer.backends_measured([Load("old", {"slot": 3}, 5, 1, 4)])
-    observer.backends_measured([Load("gpu", {"slot": 3, "hold": 2}, 5, 7, 8)])
+    observer.backends_measured([BackendLoad("old", {"slot": 3}, 5, 1, 4)])
+    observer.backends_measured([BackendLoad("gpu", {"slot": 3, "hold": 2}, 5, 7, 8)])
     told = observer.exposition().decode()
     assert 'backburner_backend_demand{backend="gpu"} 12.0' in told
     assert 'backburner_backend_slots{backend="gpu"} 8.0' in told

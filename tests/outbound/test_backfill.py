@@ -9,7 +9,7 @@ import pytest
 
 from gateway.config import UpstreamSettings
 from gateway.outbound.backend import HttpBackend
-from gateway.outbound.backfill import Backfill, waiting_in
+from gateway.outbound.backfill import Backfill, queue_length
 from gateway.outbound.pool import Pool
 
 VLLM = b"""# HELP vllm:num_requests_waiting Number of requests waiting to be processed.
@@ -42,7 +42,7 @@ vllm:num_requests_running{engine="0",model_name="a"} 16.0
 def test_the_length_of_the_queue_is_read_from_any_page(
     engine: str, page: bytes, waiting: float | None
 ) -> None:
-    assert waiting_in(page, engine) == waiting
+    assert queue_length(page, engine) == waiting
 
 
 def watching(**settings: Any) -> tuple[Backfill, Pool]:

@@ -11,12 +11,12 @@ from yarl import URL
 
 from gateway.core.reason import Reason
 from gateway.outbound.client import FAILURES, explain
-from gateway.outbound.connector import Connector
+from gateway.outbound.connector import BackendConnector
 
 
 async def failure(url: str, limit_s: float = 5) -> tuple[Reason, str]:
     with pytest.raises(FAILURES) as failed:
-        await Connector(limit_s).connect(URL(url))
+        await BackendConnector(limit_s).connect(URL(url))
     reason, refusal = explain(failed.value, limit_s)
     return reason, refusal.message
 
@@ -33,7 +33,7 @@ async def test_of_several_addresses_the_one_that_answers_is_taken(monkeypatch: p
             return [dead, live]
 
         monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", resolve, raising=False)
-        connector = Connector(5)
+        connector = BackendConnector(5)
         for _ in range(2):
             wire = await connector.connect(URL(f"http://model.example:{port}"))
             wire.close()
@@ -81,7 +81,7 @@ async def test_a_connection_that_does_not_come_in_time_is_given_up() -> None:
                 one.connect_ex(full.getsockname())
                 waiting.append(one)
             with pytest.raises(aiohttp.ConnectionTimeoutError):
-                await Connector(0.3).connect(URL(f"http://127.0.0.1:{full.getsockname()[1]}"))
+                await BackendConnector(0.3).connect(URL(f"http://127.0.0.1:{full.getsockname()[1]}"))
         finally:
             for one in waiting:
                 one.close()

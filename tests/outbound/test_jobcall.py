@@ -11,7 +11,7 @@ import pytest
 from yarl import URL
 
 from gateway.outbound.client import explain
-from gateway.outbound.connector import Connector
+from gateway.outbound.connector import BackendConnector
 from gateway.outbound.jobcall import JobCall
 from gateway.wire.errors import Refusal
 
@@ -41,7 +41,7 @@ async def server(talk: Talk) -> AsyncIterator[URL]:
 
 
 async def posted(url: URL, target: str = "/v1/responses") -> JobCall:
-    return await JobCall.post(Connector(5), url, target, {"X-One": "1"}, b"{}")
+    return await JobCall.post(BackendConnector(5), url, target, {"X-One": "1"}, b"{}")
 
 
 class Pushed:

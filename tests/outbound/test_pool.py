@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 
 from gateway.config import UpstreamSettings
-from gateway.core.retry import Patience
+from gateway.core.retry import RetryPolicy
 from gateway.outbound.breaker import BreakerState
 from gateway.outbound.pool import Pool, Replica
 
 PATIENCE_S = 20
 OPEN_S = 5.0
 
-PATIENCE = Patience(
+PATIENCE = RetryPolicy(
     down_wait_s=300,
     put_offs_max=5,
     put_off_first_s=0.5,

@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from gateway.config import StoreSettings
 from gateway.core.job import NewJob
 from gateway.observe import Observer
-from gateway.store import opening
+from gateway.store import factory
 from gateway.store.port import JobStore
 from gateway.store.sqlite.store import SqliteStore
 from tests.store.jobs import NOW, TENANT, new_job
@@ -103,7 +103,7 @@ async def opened(request: pytest.FixtureRequest, tmp_path: Path, commits: list[i
             settings = StoreSettings(url=SecretStr(url))
 
         async def open_it() -> JobStore:
-            store = await opening.open_store(settings, Counting(commits))
+            store = await factory.open_store(settings, Counting(commits))
             stack.push_async_callback(store.close)
             return store
 

@@ -34,7 +34,7 @@ from gateway.core.reason import Reason
 from gateway.core.tiers import weight
 from gateway.store import bells
 from gateway.store.insight import WaitingJobs, Wanted
-from gateway.store.port import Deleted, JobStore, Page, QueueLimits, Work
+from gateway.store.port import DeletedJob, JobStore, Page, QueueLimits, Work
 from gateway.wire.sse import encode, split_frames
 from tests.store.jobs import NOW, TENANT, new_job
 
@@ -121,7 +121,7 @@ async def test_what_was_accepted_is_found_with_its_call_and_its_first_events(sto
     assert (job.is_streamed, job.is_followable, job.is_rerunnable) == (True, True, False)
     assert (job.created_at_ms, job.deadline_ms, job.started_at_ms) == (NOW, new.deadline_ms, None)
     assert (job.response, job.final, job.output_shown) == (new.response, None, False)
-    call = await store.call_of("a")
+    call = await store.request_of("a")
     assert call is not None
     assert (call.request, call.input) == (new.request, new.input)
     assert (call.target, call.headers) == (new.target, new.headers)
@@ -941,12 +941,12 @@ async def test_a_deleted_job_is_gone_at_once_and_later_for_good(store: JobStore,
     before = await found(store, "a")
     ending_here = replace(before, status=Status.CANCELLED, epoch=before.epoch + 1)
     deleted = await store.delete("a", TENANT, now_ms=NOW)
-    assert deleted == Deleted(None if state == "ended" else ending_here)
+    assert deleted == DeletedJob(None if state == "ended" else ending_here)
     assert await store.find("a", TENANT, now_ms=NOW) is None
     assert not await store.delete("a", TENANT, now_ms=NOW)
     assert await claim(store) == []
     assert await swept(store, NOW) == 1
-    assert await store.call_of("a") is None
+    assert await store.request_of("a") is None
     assert await store.all_events("a") == b""
 
 
@@ -975,7 +975,7 @@ async def test_a_sweep_takes_what_has_expired_and_nothing_else(store: JobStore) 
     await create(store, "queued")
     assert await swept(store, EXPIRY - 1) == 0
     assert await swept(store, EXPIRY) == 1
-    assert await store.call_of("old") is None
+    assert await store.request_of("old") is None
     assert (await found(store, "running", EXPIRY)).next_seq == 3
     assert (await found(store, "queued", EXPIRY)).status is Status.QUEUED
 
@@ -1001,7 +1001,7 @@ async def test_a_job_of_very_many_commits_is_purged_whole(store: JobStore) -> No
     await asyncio.gather(*appends)
     await store.delete("a", TENANT, now_ms=NOW)
     assert await store.sweep(now_ms=NOW) == 1
-    assert await store.call_of("a") is None
+    assert await store.request_of("a") is None
     assert await store.all_events("a") == b""
 
 
@@ -1037,7 +1037,7 @@ async def test_turns_that_have_gone_are_context_until_their_last_descendant_goes
     assert await store.delete("last", TENANT, now_ms=NOW)
     assert await swept(store, EXPIRY) == 4
     for name in ("t0", "t1", "t2", "last"):
-        assert await store.call_of(name) is None
+        assert await store.request_of(name) is None
 
 
 async def test_a_branch_keeps_only_its_own_ancestors(store: JobStore) -> None:
@@ -1053,7 +1053,7 @@ async def test_a_job_whose_previous_turn_is_gone_is_not_accepted(store: JobStore
     with pytest.raises(PreviousGone):
         await create(store, "a", previous_id="never was")
     assert await store.find("a", TENANT, now_ms=NOW) is None
-    assert await store.call_of("a") is None
+    assert await store.request_of("a") is None
 
 
 # -- many at once
@@ -1081,7 +1081,7 @@ async def test_one_refusal_does_not_hurt_the_others_of_its_commit(store: JobStor
     assert (await found(store, "a")).status is Status.QUEUED
     assert await store.all_events("live") == block(0, 4) + block(4, 1, "end")
     for name in "bcd":
-        assert await store.call_of(name) is None
+        assert await store.request_of(name) is None
 
 
 async def test_operations_take_effect_in_the_order_asked(store: JobStore) -> None:
@@ -1129,7 +1129,7 @@ async def test_a_claim_brings_what_was_asked_for_and_the_turns_before(store: Job
     await ended(store, "first")
     new = await create(store, "next", previous_id="first", sealed=Sealed("k", b"secret"))
     (work,) = await claim(store)
-    assert work.call == await store.call_of("next")
+    assert work.call == await store.request_of("next")
     assert (work.call.input, work.call.sealed) == (new.input, Sealed("k", b"secret"))
     assert work.turns == await store.turns_before("next", TENANT) != []
 

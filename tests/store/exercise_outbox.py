@@ -14,7 +14,7 @@ from gateway.core.job import Claim, ClaimLost, NewJob, Outcome, Status
 from gateway.core.reason import Reason
 from gateway.core.webhooks import CALLERS, Delivery, Endpoint, Judge, Standing, Verdict, owner_of, receiver_of
 from gateway.store.bells import OUTBOX
-from gateway.store.port import Deleted, JobStore, QueueLimits
+from gateway.store.port import DeletedJob, JobStore, QueueLimits
 from gateway.wire.sse import encode
 from tests.store.exercise import Open
 from tests.store.jobs import NOW, TENANT, new_job
@@ -85,7 +85,7 @@ async def told(store: JobStore) -> set[tuple[str, str, str]]:
 async def test_without_endpoints_nothing_is_put_there(store: JobStore) -> None:
     await ended(store, "a")
     assert await due(store) == []
-    assert await store.outbox.waiting() == []
+    assert await store.outbox.lane_backlogs() == []
 
 
 @pytest.mark.parametrize("status", ENDINGS)
@@ -162,7 +162,7 @@ async def test_two_ends_at_once_are_told_as_the_one_that_happened(store: JobStor
             store.delete(claim.id, TENANT, now_ms=NOW),
             return_exceptions=True,
         )
-        (deleted,) = [result for result in results if isinstance(result, Deleted)]
+        (deleted,) = [result for result in results if isinstance(result, DeletedJob)]
         assert isinstance(results[0], ClaimLost) is (deleted.ended is not None), "one of them was the end"
     found = await told(store)
     assert sorted(name for name, *_ in found) == sorted(f"a{number}" for number in range(30))
@@ -209,7 +209,7 @@ async def test_what_is_taken_is_gone_and_what_is_put_off_is_due_later(store: Job
     (again,) = await due(store, now_ms=LATER + 5)
     assert (again.key, again.attempts, again.failure) == (second.key, 1, "http_500")
     await store.outbox.remove(again)
-    assert await store.outbox.waiting() == []
+    assert await store.outbox.lane_backlogs() == []
 
 
 async def test_what_is_under_way_is_not_due_and_counts(store: JobStore) -> None:
@@ -330,7 +330,7 @@ async def test_the_events_of_an_endpoint_that_was_removed_wait_for_its_return(st
     await store.outbox.set_endpoints([])
     await ended(store, "b")
     assert await due(store) == []
-    assert [(each.lane, each.count) for each in await store.outbox.waiting()] == [("x", 1)]
+    assert [(each.lane, each.count) for each in await store.outbox.lane_backlogs()] == [("x", 1)]
     await store.outbox.set_endpoints([endpoint("x")])
     assert await told(store) == {("a", "x", "completed")}
 
@@ -407,7 +407,7 @@ async def test_what_waits_is_counted_and_what_failed_is_listed(store: JobStore) 
     await store.outbox.set_endpoints([endpoint("x"), endpoint("y")])
     await ended(store, "a")
     await ended(store, "b", now_ms=NOW + 10)
-    assert [(each.lane, each.count, each.oldest_ms) for each in await store.outbox.waiting()] == [
+    assert [(each.lane, each.count, each.oldest_ms) for each in await store.outbox.lane_backlogs()] == [
         ("x", 2, NOW),
         ("y", 2, NOW),
     ]
@@ -473,7 +473,7 @@ async def test_what_ends_while_a_receiver_is_down_waits_with_the_rest(store: Job
     await ended(store, "b")
     assert await due(store, now_ms=LATER + 99) == []
     assert [each.response_id for each in await due(store, now_ms=LATER + 100)] == ["b"]
-    (waiting,) = await store.outbox.waiting()
+    (waiting,) = await store.outbox.lane_backlogs()
     assert (waiting.count, waiting.down_since_ms) == (2, LATER)
 
 
@@ -488,7 +488,7 @@ async def test_a_receiver_is_down_still_after_a_restart_and_is_tried_at_once(ope
     await second.outbox.set_endpoints([endpoint("x")], due_by_ms=LATER + 50)
     assert [each.response_id for each in await due(second)] == ["b"]
     assert len(await due(second, now_ms=LATER + 50)) == 1
-    (waiting,) = await second.outbox.waiting()
+    (waiting,) = await second.outbox.lane_backlogs()
     assert (waiting.count, waiting.down_since_ms) == (2, LATER + 10**9)
     (probe,) = await due(second)
     await second.outbox.remove(probe, taken)

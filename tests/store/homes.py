@@ -114,7 +114,7 @@ class DatabaseHome:
     async def leave(self, *, is_clean: bool) -> None:
         for store in self._stores:
             if not is_clean:
-                store._replica.leave = _nothing  # type: ignore[method-assign]
+                store._membership.leave = _nothing  # type: ignore[method-assign]
             await store.close()
 
     async def move(self, job: str, values: tuple[Any, ...]) -> None:

@@ -433,7 +433,7 @@ class StoreMachine(RuleBasedStateMachine):
             numbers = [int(e.split(b'"sequence_number":')[1].split(b",")[0]) for e in expected.events]
             assert numbers == list(range(len(numbers)))
             assert sum(b"terminal" in e for e in expected.events) == expected.status.is_terminal
-            call = self.run(self.store.call_of(name))
+            call = self.run(self.store.request_of(name))
             assert call is not None
             assert (call.input, call.sealed) == (
                 name.encode(),
@@ -456,7 +456,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @invariant()
     def what_is_counted_is_there(self) -> None:
-        waiting = self.run(self.store.outbox.waiting())
+        waiting = self.run(self.store.outbox.lane_backlogs())
         counted = [(each.count, each.down_since_ms) for each in waiting]
         assert counted == ([(len(self.untold), self.standing.down_since_ms)] if self.untold else [])
         backlog = self.run(self.store.insight.backlog(now_ms=self.now_ms))

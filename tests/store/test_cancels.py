@@ -64,8 +64,8 @@ async def test_no_answer_is_another_ones_however_many_calls_are_cancelled(store:
     async def find_of_another(number: int) -> None:
         assert await store.find(f"resp_{number}", tenant(number + 1), now_ms=NOW) is None
 
-    async def call_of(number: int) -> None:
-        found = await store.call_of(f"resp_{number}")
+    async def request_of(number: int) -> None:
+        found = await store.request_of(f"resp_{number}")
         assert found is not None
         assert (found.target, found.input) == (f"/{number}", b'"%d"' % number)
 
@@ -83,7 +83,14 @@ async def test_no_answer_is_another_ones_however_many_calls_are_cancelled(store:
         assert claim is not None
         assert claim.job.tenant == tenant(number)
 
-    asks: list[Callable[[int], Awaitable[None]]] = [find, find_of_another, call_of, page, create, take_over]
+    asks: list[Callable[[int], Awaitable[None]]] = [
+        find,
+        find_of_another,
+        request_of,
+        page,
+        create,
+        take_over,
+    ]
 
     async def client() -> None:
         for _ in range(60):
@@ -121,7 +128,7 @@ async def test_what_was_asked_for_happens_though_nobody_waits_any_more(store: Sq
     for number in (*range(1000, 1050), 2000):
         found = await store.find(f"resp_{number}", tenant(number), now_ms=NOW)
         assert found is not None
-        call = await store.call_of(f"resp_{number}")
+        call = await store.request_of(f"resp_{number}")
         assert call is not None
         page = await store.page(f"resp_{number}", tenant(number), after=-1, bytes_max=2**20, now_ms=NOW)
         assert page is not None

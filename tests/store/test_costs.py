@@ -17,7 +17,7 @@ from gateway.core.webhooks import Delivery, Endpoint
 from gateway.observe import Observer
 from gateway.store.insight import Wanted
 from gateway.store.port import QueueLimits
-from gateway.store.sqlite.connecting import on_thread
+from gateway.store.sqlite.connector import on_thread
 from gateway.store.sqlite.store import SqliteStore
 from gateway.wire.sse import encode
 from tests.store.jobs import NOW, new_job
@@ -92,8 +92,8 @@ async def test_a_claim_costs_the_same_however_many_callers_wait(store: SqliteSto
 async def test_a_look_at_the_list_costs_the_same_however_many_jobs_there_are(
     store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.store.sqlite.census.AT_FIRST", 10)
-    monkeypatch.setattr("gateway.store.sqlite.census.LOOKED_AT", 40)
+    monkeypatch.setattr("gateway.store.sqlite.insight.AT_FIRST", 10)
+    monkeypatch.setattr("gateway.store.sqlite.insight.LOOKED_AT", 40)
     looks = (Wanted(), Wanted(model="rare"), Wanted(statuses=[Status.FAILED], tenant="01"), Wanted(id="j"))
 
     async def costs() -> list[int]:
@@ -171,7 +171,7 @@ async def test_a_scrape_and_a_look_cost_the_same_however_much_has_ended_and_wait
     def works() -> list[Callable[[], Awaitable[object]]]:
         return [
             lambda: store.insight.backlog(now_ms=NOW),
-            store.outbox.waiting,
+            store.outbox.lane_backlogs,
             look,
             put_off,
             lambda: fill(next(numbers), 1),

@@ -22,7 +22,7 @@ from gateway.core.reason import Reason
 from gateway.observe import Observer
 from gateway.store.port import QueueLimits
 from gateway.store.refused import DatabaseInUse, DatabaseRefused
-from gateway.store.sqlite.connecting import on_thread
+from gateway.store.sqlite.connector import on_thread
 from gateway.store.sqlite.store import SqliteStore
 from gateway.wire.sse import encode, split_frames
 from tests.store.jobs import NOW, TENANT, new_job

@@ -13,7 +13,7 @@ from pydantic import SecretStr
 
 from gateway.config import StoreSettings
 from gateway.observe import Observer
-from gateway.store.postgres import opening
+from gateway.store.postgres import startup
 from gateway.store.postgres import store as store_module
 from gateway.store.postgres.queries import MIGRATIONS
 from gateway.store.postgres.store import PostgresStore
@@ -313,7 +313,7 @@ async def test_what_was_stored_before_there_were_drawers_is_read_written_and_del
 
 async def _made_by_the_first_step(url: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     with monkeypatch.context() as patch:
-        patch.setattr(opening, "MIGRATIONS", MIGRATIONS[:1])
+        patch.setattr(startup, "MIGRATIONS", MIGRATIONS[:1])
         before = await PostgresStore.open(StoreSettings(url=SecretStr(url)), Observer())
         await before.close()
 

@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from gateway.config import StoreSettings
 from gateway.core.job import StoreUnavailable
 from gateway.observe import Observer
-from gateway.store.postgres.connecting import Connections, Connector
+from gateway.store.postgres.connections import Connections, PostgresConnector
 from gateway.store.postgres.health import Health
 from gateway.store.postgres.pages import Pages
 from gateway.store.postgres.queries import Query
@@ -25,7 +25,7 @@ class Counted(Connections):
     """Notes how many pages each statement was asked for; fails instead, if it is told to."""
 
     def __init__(self, settings: StoreSettings) -> None:
-        super().__init__(Connector(settings, "counted"), 2, Health(Observer()))
+        super().__init__(PostgresConnector(settings, "counted"), 2, Health(Observer()))
         self.asked: list[int] = []
         self.fails = False
 

@@ -22,7 +22,7 @@ from gateway.engine.orders import PAUSE
 from gateway.observe import Observer
 from gateway.store.bells import response
 from gateway.store.insight import Wanted
-from gateway.store.postgres.connecting import one_by_one
+from gateway.store.postgres.connections import one_by_one
 from gateway.store.postgres.queries import MIGRATIONS, QUERIES, Migration, Query
 from gateway.store.postgres.store import PostgresStore
 from gateway.store.refused import DatabaseDamaged, DatabaseRefused, DatabaseUnreachable
@@ -101,8 +101,8 @@ async def test_a_response_is_told_again_once_however_many_gateways_are_asked_for
 async def test_a_list_goes_through_a_bounded_number_of_jobs_from_either_end(
     replica: OpenReplica, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.store.postgres.census.AT_FIRST", 2)
-    monkeypatch.setattr("gateway.store.postgres.census.LOOKED_AT", 4)
+    monkeypatch.setattr("gateway.store.postgres.insight.AT_FIRST", 2)
+    monkeypatch.setattr("gateway.store.postgres.insight.LOOKED_AT", 4)
     store = await replica()
     for number in range(10):
         await create(store, f"j{number}", model="rare" if number in (0, 9) else "m")
@@ -221,13 +221,13 @@ async def test_what_one_that_was_taken_for_dead_claims_before_it_hears_of_it_wai
     await second.abandon(dead_after_s=6.5)
     (theirs,) = await claim(second)
     await create(first, "b")
-    tell = first._replica._tell
+    tell = first._membership._tell
 
     async def claims_before() -> Any:
         runs.extend(await claim(first))
         return await tell()
 
-    monkeypatch.setattr(first._replica, "_tell", claims_before)
+    monkeypatch.setattr(first._membership, "_tell", claims_before)
     await Lease(first, lambda: runs, list).renew()
     assert [run.id for run in runs] == ["a", "b"]
     (again,) = await claim(second)
@@ -277,7 +277,7 @@ def house_on(store: Any, directory: Path) -> House:
 async def test_the_dead_are_cut_off_whatever_locks_they_hold(replica: OpenReplica, url: str) -> None:
     first, second = await replica(), await replica()
     await started(first, "a")
-    stuck = await first._replica._connector.connect()
+    stuck = await first._membership._connector.connect()
     await stuck.execute("BEGIN")
     await stuck.execute("UPDATE backburner.job SET model = 'x'")
     await run_sql(
@@ -408,7 +408,7 @@ async def test_an_older_gateway_works_on_while_a_newer_one_changes_the_tables_an
 
     await a_whole_life(old, "before")
     with monkeypatch.context() as newer:
-        newer.setattr("gateway.store.postgres.opening.MIGRATIONS", [*MIGRATIONS, Migration(9999, _LATER)])
+        newer.setattr("gateway.store.postgres.startup.MIGRATIONS", [*MIGRATIONS, Migration(9999, _LATER)])
         new = await replica()
     for number in range(3):
         await a_whole_life(old, f"old{number}")
@@ -651,7 +651,7 @@ async def test_a_step_of_the_tables_may_take_longer_than_any_other_statement(
     replica: OpenReplica, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slow = Migration(9999, "SELECT pg_sleep(1.5); ALTER TABLE backburner.job ADD COLUMN later text;")
-    monkeypatch.setattr("gateway.store.postgres.opening.MIGRATIONS", [*MIGRATIONS, slow])
+    monkeypatch.setattr("gateway.store.postgres.startup.MIGRATIONS", [*MIGRATIONS, slow])
     await replica(busy_timeout_s=0.5)
     assert await run_sql(url, "SELECT later FROM backburner.job") == []
 

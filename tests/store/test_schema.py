@@ -77,7 +77,7 @@ async def test_the_file_of_every_release_is_opened_with_all_that_is_in_it(
         assert (page.events.count(b"sequence_number"), page.is_end) == (5, True)
     [named] = await store.turns_with(["fc_1"], TENANT, now_ms=NOW + 2000, bytes_max=2**20)
     assert named.final == b'{"id":"completed","output":[]}'
-    assert sum(each.count for each in await store.outbox.waiting()) == 5
+    assert sum(each.count for each in await store.outbox.lane_backlogs()) == 5
     repeated = await store.repeated(TENANT, Idempotency("key", b"asked"), now_ms=NOW + 2000)
     assert repeated == "waits"
     (work,) = await store.claim(9, attempts_max=2, now_ms=NOW + 2000)

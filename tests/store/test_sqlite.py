@@ -75,7 +75,7 @@ async def test_no_url_of_a_caller_stays_in_the_files(store: JobStore, tmp_path: 
 async def test_a_list_goes_through_a_bounded_number_of_jobs_and_says_where_to_go_on(
     store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.store.sqlite.census.LOOKED_AT", 4)
+    monkeypatch.setattr("gateway.store.sqlite.insight.LOOKED_AT", 4)
     for number in range(10):
         await create(store, f"j{number}", model="rare" if number == 0 else "m")
     looks: list[list[str]] = []

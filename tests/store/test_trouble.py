@@ -122,10 +122,10 @@ async def test_a_page_that_cannot_be_read_is_one_readers_trouble(
     store = await open_store()
     disk.breaks(call="read", file=".db")
     with pytest.raises(StoreUnavailable):
-        await store.call_of("a")
+        await store.request_of("a")
     disk.is_mended()
     assert store.state() == "ok"
-    assert await store.call_of("a") is not None
+    assert await store.request_of("a") is not None
 
 
 # -- a full disk
@@ -377,7 +377,7 @@ async def test_a_read_that_keeps_a_large_log_from_being_emptied_is_broken_off(
     open_store: Any, store_kit: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # No short one, on a busy machine.
-    monkeypatch.setattr("gateway.store.sqlite.readers._INTERRUPTED_AFTER_S", 0.4)
+    monkeypatch.setattr("gateway.store.sqlite.read_connections._INTERRUPTED_AFTER_S", 0.4)
     monkeypatch.setattr("gateway.store.sqlite.upkeep._TRUNCATION_INTERVAL_S", 0)
     store = await open_store(wal_truncate_bytes=MIB, wal_bytes_max=2 * MIB, readers=2)
     await store.create(store_kit.job("a"), PLENTY)
@@ -400,7 +400,7 @@ async def test_a_read_is_broken_off_though_upkeep_itself_waits_behind_it(
     open_store: Any, store_kit: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # No short one, on a busy machine.
-    monkeypatch.setattr("gateway.store.sqlite.readers._INTERRUPTED_AFTER_S", 0.4)
+    monkeypatch.setattr("gateway.store.sqlite.read_connections._INTERRUPTED_AFTER_S", 0.4)
     monkeypatch.setattr("gateway.store.sqlite.upkeep._TRUNCATION_INTERVAL_S", 0)
     monkeypatch.setattr("gateway.store.sqlite.upkeep._TICK_S", 0.05)
     store = await open_store(wal_truncate_bytes=MIB, wal_bytes_max=2 * MIB, readers=1)

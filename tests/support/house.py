@@ -15,7 +15,7 @@ import orjson
 from gateway.config import Settings
 from gateway.core.call import BackendCall
 from gateway.core.job import Job, NewJob
-from gateway.core.retry import Patience
+from gateway.core.retry import RetryPolicy
 from gateway.core.upstream import Upstream, UpstreamClosed, UpstreamFailed, UpstreamFrames
 from gateway.core.webhooks import Attempt, Delivery, Verdict
 from gateway.engine.clock import Clock
@@ -31,7 +31,7 @@ from gateway.wire.speech_responses import ResponsesSpeech
 from gateway.wire.sse import KEEP_ALIVE, SseDecoder, data_of, split_frames
 
 PATIENCE_S = 20
-PATIENCE = Patience(
+PATIENCE = RetryPolicy(
     down_wait_s=300,
     put_offs_max=2,
     put_off_first_s=1,
@@ -75,7 +75,7 @@ class ScriptedBackend:
         self.script: Sequence[Step] = ALL
         self.scripts: dict[str, Sequence[Step]] = {}
         self.calls: list[BackendCall] = []
-        self.patience = PATIENCE
+        self.retry_policy = PATIENCE
         self.unreached_s = 0.0
         self.retry_wait_s = 0.0
         self.put_offs: list[tuple[str, float | None]] = []

@@ -13,7 +13,7 @@ from typing import Any
 from gateway.core.job import StoreUnavailable
 from gateway.engine import clock
 from gateway.store.sqlite import filesystem, upkeep
-from gateway.store.sqlite.connecting import connect_reader
+from gateway.store.sqlite.connector import connect_reader
 from gateway.store.sqlite.database import Database
 from tests.torture.guards import replace
 

@@ -16,7 +16,7 @@ from gateway.engine import joblog, jobs
 from gateway.engine.joblog import JobLog
 from gateway.outbound import guard
 from gateway.outbound.backend import HttpBackend
-from gateway.outbound.redact import Redactor
+from gateway.outbound.redactor import Redactor
 from gateway.store.sqlite import file, schema
 from gateway.store.sqlite.queries import QUERIES
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.wire.answers.body import Body, NeitherOne
+from gateway.wire.answers.body import AnswerBody, NeitherOne
 from gateway.wire.sse import Frame, FrameTooLarge
 
 CHUNK, OTHER = b'{"choices":[{"delta":{"content":"Hi"}}]}', b'{"choices":[{"finish_reason":"stop"}]}'
@@ -15,7 +15,7 @@ DONE = Frame("", b"[DONE]")
 
 def read(body: bytes, size: int) -> tuple[list[Frame], bytes | None]:
     """The frames, and the one object."""
-    reading = Body(10_000)
+    reading = AnswerBody(10_000)
     frames: list[Frame] = []
     for start in range(0, len(body), size):
         frames += reading.feed(body[start : start + size])
@@ -81,7 +81,7 @@ def test_one_object_is_bounded_like_an_event() -> None:
 
 
 def test_a_line_of_json_goes_on_as_soon_as_there_is_another() -> None:
-    reading = Body(10_000)
+    reading = AnswerBody(10_000)
     assert reading.feed(CHUNK + b"\n") == []
     assert reading.feed(OTHER + b"\n") == [Frame("", CHUNK), Frame("", OTHER)]
     assert reading.feed(CHUNK + b"\n") == [Frame("", CHUNK)]

@@ -368,8 +368,8 @@ ROUNDS = [
 @pytest.mark.parametrize(
     ("thoughts", "field", "expected"),
     [
-        (ThoughtReplay.RUNNING, None, [None] * 4),
-        (ThoughtReplay.RUNNING, "reasoning", [None, None, "new", None]),
+        (ThoughtReplay.OPEN_TURN, None, [None] * 4),
+        (ThoughtReplay.OPEN_TURN, "reasoning", [None, None, "new", None]),
         (ThoughtReplay.NEVER, "reasoning", [None] * 4),
         (ThoughtReplay.CALLS, "reasoning", ["old", None, "new", BLANK_THOUGHT]),
         (ThoughtReplay.ALL, "reasoning", ["old", "older", "new", None]),
@@ -387,14 +387,14 @@ def test_what_belongs_to_thoughts_goes_back_with_them_as_it_was() -> None:
     signed = {**reasoning("Hm."), "reasoning_details": details}
     sealed = {"type": "reasoning", "summary": [], "reasoning_details": details}
     turn = [said("user", "A"), signed, sealed, function_call("c"), function_output("c")]
-    told = messages(*turn, thoughts=ThoughtReplay.RUNNING)[1]
+    told = messages(*turn, thoughts=ThoughtReplay.OPEN_TURN)[1]
     assert told == said("assistant", "", reasoning_details=[*details, *details], tool_calls=[made_call("c")])
-    told = messages(*turn, thoughts=ThoughtReplay.RUNNING, field="reasoning")[1]
+    told = messages(*turn, thoughts=ThoughtReplay.OPEN_TURN, field="reasoning")[1]
     assert (told["reasoning"], len(told["reasoning_details"])) == ("Hm.", 2)
     # where the words came in the details, they go back there and nowhere else
-    told = messages(*turn, thoughts=ThoughtReplay.RUNNING, field="reasoning_details")[1]
+    told = messages(*turn, thoughts=ThoughtReplay.OPEN_TURN, field="reasoning_details")[1]
     assert told["reasoning_details"] == [*details, *details]
-    old = messages(*turn, said("user", "B"), thoughts=ThoughtReplay.RUNNING, field="reasoning")[1]
+    old = messages(*turn, said("user", "B"), thoughts=ThoughtReplay.OPEN_TURN, field="reasoning")[1]
     assert old == said("assistant", "", tool_calls=[made_call("c")])
 
 

@@ -10,21 +10,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.wire.bodies.classify import Background, Chained, Kind, Plain
+from gateway.wire.bodies.classify import Background, Chained, RequestKind, Standalone
 from gateway.wire.bodies.classify import classify as classifying
-from gateway.wire.bodies.json_scan import DEPTH_MAX, PLAIN_VALUES_MAX, VALUES_MAX, look_over, may_be_parsed
+from gateway.wire.bodies.json_scan import DEPTH_MAX, PLAIN_VALUES_MAX, VALUES_MAX, check_values, look_over
 from gateway.wire.errors import Fault, Refusal
 
 TEXT = st.text(st.characters(codec="utf-8"))
 
 
-def classify(body: bytes) -> Kind:
+def classify(body: bytes) -> RequestKind:
     steps = classifying(body)
     while True:
         try:
             next(steps)
         except StopIteration as done:
-            kind: Kind = done.value
+            kind: RequestKind = done.value
             return kind
 
 
@@ -64,7 +64,7 @@ def refusal(body: bytes) -> Refusal:
     ids=repr,
 )
 def test_is_the_backends_own_business(body: bytes) -> None:
-    assert classify(body) == Plain()
+    assert classify(body) == Standalone()
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ def test_a_background_request_may_be_nested_so_deep_and_no_deeper() -> None:
             assert isinstance(classify(body), Background)
         else:
             assert refusal(body).code == "too_deep"
-            assert isinstance(classify(body.replace(b"true", b"false")), Plain)
+            assert isinstance(classify(body.replace(b"true", b"false")), Standalone)
 
 
 @pytest.mark.parametrize("value", [b"[]", b"{}", b"1", b'"a"', b'{"a":1}'])
@@ -211,7 +211,7 @@ def test_a_request_may_have_so_many_values_and_no_more(value: bytes) -> None:
     assert refusal(too_many).code == "too_many_values"
     chained = too_many.replace(b'"background": true', b'"previous_response_id": "resp_1"')
     assert refusal(chained).code == "too_many_values"
-    assert classify(too_many.replace(b"background", b"foreground")) == Plain()
+    assert classify(too_many.replace(b"background", b"foreground")) == Standalone()
 
 
 @pytest.mark.parametrize(
@@ -221,15 +221,15 @@ def test_a_request_may_have_so_many_values_and_no_more(value: bytes) -> None:
 def test_a_plain_body_is_parsed_if_it_has_no_more_than_a_million_values(value: bytes, is_good: bool) -> None:
     body = b'{"input": [' + b",".join([value] * (PLAIN_VALUES_MAX * 3 // 4)) + b'], "model": "m"}'
     if is_good:
-        assert list(may_be_parsed(body))
+        assert list(check_values(body))
     else:
         with pytest.raises(Refusal, match="more than 1000000 values"):
-            list(may_be_parsed(body))
+            list(check_values(body))
 
 
 def test_a_plain_body_that_is_no_object_is_refused_by_its_size_alone() -> None:
     with pytest.raises(Refusal, match="values"):
-        list(may_be_parsed(b"[" * PLAIN_VALUES_MAX * 2))
+        list(check_values(b"[" * PLAIN_VALUES_MAX * 2))
 
 
 def test_commas_and_brackets_in_a_text_are_no_values() -> None:

@@ -13,9 +13,9 @@ from gateway.wire.item_ids import (
     FIRST_INPUT,
     FIRST_OUTPUT,
     NAMED_MAX,
-    ItemPlace,
+    ItemPosition,
     id_of,
-    place_of,
+    position_of,
     to_be_looked_up,
 )
 
@@ -25,19 +25,19 @@ THEIRS = "resp_5d1"
 
 @given(digits=st.text("0123456789abcdef", min_size=48, max_size=48), number=st.integers(0, 2**31 - 1))
 def test_a_made_up_id_tells_response_and_place(digits: str, number: int) -> None:
-    for first, place in ((FIRST_OUTPUT, ItemPlace.OUTPUT), (FIRST_INPUT, ItemPlace.INPUT)):
-        told = place_of(id_of({"role": "user"}, f"resp_{digits}", first + number))
+    for first, place in ((FIRST_OUTPUT, ItemPosition.OUTPUT), (FIRST_INPUT, ItemPosition.INPUT)):
+        told = position_of(id_of({"role": "user"}, f"resp_{digits}", first + number))
         assert told == (f"resp_{digits[:40]}", place)
 
 
 def test_ids_that_the_normaliser_makes_up_tell_it_too() -> None:
     events = Normaliser(OURS).feed({"type": "response.output_text.delta", "delta": "Hi"})
-    assert place_of(events[0]["item"]["id"]) == (OURS[:45], ItemPlace.OUTPUT)
+    assert position_of(events[0]["item"]["id"]) == (OURS[:45], ItemPosition.OUTPUT)
 
 
 @pytest.mark.parametrize("item_id", ["", "msg_1", "msg_" + "0" * 47, "msg_" + "G" * 48, "msg_" + "0" * 50])
 def test_other_ids_tell_nothing(item_id: str) -> None:
-    assert place_of(item_id) is None
+    assert position_of(item_id) is None
 
 
 def test_only_ids_that_do_not_tell_are_looked_up() -> None:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import orjson
 import pytest
 
-from gateway.wire.bodies.classify import Chained, Kind, Plain, classify, may_name_previous
+from gateway.wire.bodies.classify import Chained, RequestKind, Standalone, classify, may_name_previous
 from gateway.wire.conversation.items import Turn
 from gateway.wire.conversation.references import found_in, may_be_in, named_in, not_found, put_in
 from gateway.wire.conversation.thoughts import MARK
@@ -50,7 +50,7 @@ REFERENCES = [
 def test_a_reference_is_seen_however_it_is_written_and_wherever_it_lies(item: bytes, before: int) -> None:
     padded = body(b'{"role": "user", "content": "%b"}, %b' % (b"x" * before, item))
     assert run(may_be_in(padded))
-    kind: Kind = run(classify(padded))
+    kind: RequestKind = run(classify(padded))
     assert isinstance(kind, Chained)
     assert kind.previous_id is None
     [name] = named_in(kind.body["input"])
@@ -70,8 +70,8 @@ def test_a_reference_is_seen_however_it_is_written_and_wherever_it_lies(item: by
     ],
 )
 def test_an_item_that_is_said_is_no_reference(item: bytes) -> None:
-    kind: Kind = run(classify(body(item)))
-    assert isinstance(kind, Plain) or named_in(kind.body["input"]) == []
+    kind: RequestKind = run(classify(body(item)))
+    assert isinstance(kind, Standalone) or named_in(kind.body["input"]) == []
 
 
 def test_thoughts_that_were_sealed_here_are_seen() -> None:
@@ -81,13 +81,13 @@ def test_thoughts_that_were_sealed_here_are_seen() -> None:
 
 def test_what_cannot_be_read_here_may_name_anything() -> None:
     unreadable = b"\xef\xbb\xbf" + body(b'{"id": "msg_1"}')  # some servers skip a byte order mark
-    assert isinstance(run(classify(unreadable)), Plain)
+    assert isinstance(run(classify(unreadable)), Standalone)
     assert run(may_name_previous(unreadable))
     assert not run(may_name_previous(body(b'{"role": "user", "content": "Hi"}')))
 
 
 def test_an_object_with_an_id_elsewhere_names_nothing() -> None:
-    kind: Kind = run(classify(b'{"model": "m", "input": "Hi", "prompt": {"id": "pmpt_1"}}'))
+    kind: RequestKind = run(classify(b'{"model": "m", "input": "Hi", "prompt": {"id": "pmpt_1"}}'))
     assert isinstance(kind, Chained)
     assert named_in(kind.body["input"]) == []
 

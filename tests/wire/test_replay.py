@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gateway.wire.chat.ways import System
-from gateway.wire.conversation.plain_words import in_plain_words
+from gateway.wire.conversation.portable_items import portable
 from gateway.wire.conversation.replay import Forms, Ids, ReplayTarget, accepted, carried, system_first
 
 Item = dict[str, Any]
@@ -175,7 +175,7 @@ def test_a_chat_backend_gets_what_chat_can_say() -> None:
     ],
 )
 def test_calls_that_a_client_answers_are_function_calls(item: Item, plain: Item) -> None:
-    (made,) = in_plain_words(item)
+    (made,) = portable(item)
     kind = "function_call_output" if "output" in plain else "function_call"
     assert made == {"type": kind, **plain}
 
@@ -200,7 +200,7 @@ def test_calls_that_a_client_answers_are_function_calls(item: Item, plain: Item)
     ],
 )
 def test_what_ran_elsewhere_is_told_by_the_assistant(item: Item, words: str) -> None:
-    assert in_plain_words(item) == [{"type": "message", "role": "assistant", "content": words}]
+    assert portable(item) == [{"type": "message", "role": "assistant", "content": words}]
 
 
 @pytest.mark.parametrize(
@@ -211,7 +211,7 @@ def test_what_ran_elsewhere_is_told_by_the_assistant(item: Item, words: str) -> 
     ],
 )
 def test_what_tells_nothing_is_left_out(item: Item) -> None:
-    assert in_plain_words(item) == []
+    assert portable(item) == []
 
 
 # -- in the forms that were not refused

@@ -72,7 +72,7 @@ def test_the_lists_of_keys_are_what_the_sources_say() -> None:
 def test_every_state_has_every_key(request_body: dict[str, Any], status: str) -> None:
     response = queued(request_body)
     if status == "in_progress":
-        response = orjson.loads(responses.running(orjson.dumps(response), status))
+        response = orjson.loads(responses.unfinished(orjson.dumps(response), status))
     elif status != "queued":
         error = failure("Broken.") if status == "failed" else None
         response = responses.ended(response, status=status, output=[], now_s=5, error=error)
@@ -153,8 +153,8 @@ def test_accepting_changes_nothing_of_the_request() -> None:
 
 def test_running_shows_output_only_where_it_is_given() -> None:
     stored = orjson.dumps(queued())
-    assert orjson.loads(responses.running(stored, "in_progress"))["output"] == []
-    assert orjson.loads(responses.running(stored, "in_progress", [{"id": "a"}]))["output"] == [{"id": "a"}]
+    assert orjson.loads(responses.unfinished(stored, "in_progress"))["output"] == []
+    assert orjson.loads(responses.unfinished(stored, "in_progress", [{"id": "a"}]))["output"] == [{"id": "a"}]
 
 
 def test_only_a_completed_response_has_a_time_of_completion() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from gateway.api.admin.filters import NAMES, wanted
 from gateway.engine.actions import Actions
 from gateway.engine.bulk import Many, Plan, StoppedHalfway
-from gateway.engine.receivers import Receivers
+from gateway.engine.receivers import WebhookReceivers
 from gateway.wire.errors import Fault, Refusal, invalid
 
 _SLOTS_MAX = 1_000_000
@@ -26,7 +26,11 @@ class Changes:
     """
 
     def __init__(
-        self, actions: Actions, outgoing: Receivers, now_ms: Callable[[], int], leave: Callable[[], None]
+        self,
+        actions: Actions,
+        outgoing: WebhookReceivers,
+        now_ms: Callable[[], int],
+        leave: Callable[[], None],
     ) -> None:
         self._actions = actions
         self._outgoing = outgoing

@@ -28,7 +28,7 @@ from gateway.config import UiSettings
 from gateway.core.job import Status, StoreUnavailable
 from gateway.engine.operators import Operators
 from gateway.engine.overviews import Overviews
-from gateway.engine.receivers import Receivers as Outgoing
+from gateway.engine.receivers import WebhookReceivers as Outgoing
 from gateway.engine.refusals import refusal_of
 from gateway.observe import Observer, line
 from gateway.observe.history import STEP_MS, JobKind
@@ -204,7 +204,7 @@ class AdminApi:
         """The request without its headers, or the result; as bytes, so that no number is rounded."""
         self._check_content()
         found = await self._operators.job(response_id)
-        call = await self._operators.call_of(response_id)
+        call = await self._operators.request_of(response_id)
         if found is None or call is None:
             raise not_found(response_id)
         if what == "request":

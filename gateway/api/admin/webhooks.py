@@ -18,7 +18,7 @@ _BODY_BYTES_MAX = 4096
 class ReceiverRoutes:
     """`/webhooks` of the admin port."""
 
-    def __init__(self, all_of_them: receivers.Receivers) -> None:
+    def __init__(self, all_of_them: receivers.WebhookReceivers) -> None:
         self._receivers = all_of_them
 
     async def show(self) -> dict[str, Any]:

@@ -111,7 +111,7 @@ async def read_piece(content: StreamReader) -> bytes:
     return await content.readany()
 
 
-async def looked_over(look: Generator[None, None, T]) -> T:
+async def scanned(look: Generator[None, None, T]) -> T:
     """Run a scan of a body to its end; others are served at its pauses."""
     while True:
         try:

@@ -58,7 +58,7 @@ async def stream_events(
             writer = await response.prepare(request)
             assert isinstance(writer, StreamWriter)
             hold_little(request)
-            reader = _Reader(request, writer, stall_timeout_s)
+            reader = _StreamReader(request, writer, stall_timeout_s)
             if outlet is not None:
                 outlet.reader = reader
             async with reader.kept_awake(heartbeat_s):
@@ -80,14 +80,14 @@ class Outlet:
 
     def __init__(self, shown: Callable[[bytes], bytes]) -> None:
         self._shown = shown
-        self.reader: _Reader | None = None
+        self.reader: _StreamReader | None = None
 
     def __call__(self, events: bytes) -> bool:
         """Write whole events. False: not now, and nothing was written."""
         return self.reader is not None and self.reader.tell_now(self._shown(events))
 
 
-class _Reader:
+class _StreamReader:
     """Whoever reads a stream, and how long nothing was written to it."""
 
     def __init__(self, request: web.BaseRequest, writer: StreamWriter, stall_timeout_s: float) -> None:

@@ -27,11 +27,11 @@ _TCP_INFO: Final = getattr(socket, "TCP_INFO", None)  # Linux; its first byte is
 _ESTABLISHED: Final = 1
 
 _UNSENT_BYTES_MAX = 16 * 2**10
-_LOOKS = 10
+_CHECKS = 10
 """Checks per stall timeout: a stalled client is cut off at most 10 % late. A halt of ours counts as one."""
 
 
-class SendingClient(Protocol):
+class UploadingClient(Protocol):
     """The connection of a client that sends."""
 
     @property
@@ -54,16 +54,16 @@ class SlowClientWatch:
     __slots__ = (
         "_alarm",
         "_body",
+        "_client",
         "_has_moved",
         "_head_bytes",
         "_left_s",
-        "_sender",
         "_settings",
         "_still_s",
     )
 
-    def __init__(self, sender: SendingClient, settings: ServerSettings) -> None:
-        self._sender = sender
+    def __init__(self, sender: UploadingClient, settings: ServerSettings) -> None:
+        self._client = sender
         self._settings = settings
         self._alarm: loop.Alarm | None = None
         self._body: StreamReader | None = None
@@ -79,7 +79,7 @@ class SlowClientWatch:
         self._head_bytes += arrived_bytes
         if self._head_bytes > self._settings.head_bytes_max:
             self.end()
-            self._sender.refuse(head_too_large())
+            self._client.refuse(head_too_large())
 
     def wait_for_body(self, body: StreamReader) -> None:
         """A head or a piece of a body has come, and the body's end has not."""
@@ -102,15 +102,15 @@ class SlowClientWatch:
 
     def _head_is_late(self) -> None:
         self.end()
-        self._sender.refuse(_too_slow("The request's head took too long."))
+        self._client.refuse(_too_slow("The request's head took too long."))
 
     def _tick(self) -> None:
         assert self._body is not None
         assert self._alarm is not None
-        if self._sender.is_held:  # not the client is slow but the backend: the client's clock stands
+        if self._client.is_held:  # not the client is slow but the backend: the client's clock stands
             self._still_s = 0.0
-            if _has_hung_up(self._sender.transport):
-                self._sender.give_up()
+            if _has_hung_up(self._client.transport):
+                self._client.give_up()
                 return
         else:
             self._still_s = 0.0 if self._has_moved else self._still_s + self._tick_s
@@ -176,7 +176,7 @@ class _Looks:
     def are_over(self, left: int) -> bool:
         self._since = 0 if left < self._left else self._since + 1
         self._left = min(self._left, left)
-        return self._since >= _LOOKS
+        return self._since >= _CHECKS
 
 
 class Stall:
@@ -187,7 +187,7 @@ class Stall:
     def __init__(self, transport: asyncio.Transport, stall_s: float) -> None:
         self._transport = transport
         self._looks = _Looks(_unsent(transport))
-        self._alarm = loop.Alarm(stall_s / _LOOKS, self._look)
+        self._alarm = loop.Alarm(stall_s / _CHECKS, self._look)
 
     def stop(self) -> None:
         self._alarm.stop()
@@ -213,7 +213,7 @@ async def drained(request: web.BaseRequest, stall_s: float) -> None:
     draining = asyncio.ensure_future(request.writer.drain())
     looks = _Looks(_unsent(request.transport))
     try:
-        while not await loop.are_done([draining], stall_s / _LOOKS):
+        while not await loop.are_done([draining], stall_s / _CHECKS):
             if looks.are_over(_unsent(request.transport)):
                 raise TimeoutError
         draining.result()

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from gateway.api.http.heads import head_of
+from gateway.api.identity.authenticators import Authenticator, Identity
 from gateway.api.identity.credential_check import CredentialCheck, status_at
-from gateway.api.identity.tenants import Tenant, Tenants
 from gateway.api.ports import Backend
 from gateway.engine.credentials import CallerHeaders
 from gateway.wire.errors import Fault, Refusal, invalid
@@ -22,7 +22,7 @@ _LOOKS_LIKE_ID = re.compile(r"[A-Za-z0-9_-]{1,256}")
 """What may stand in the path of a question to a backend: it comes from a body, where anything may stand."""
 
 
-_TENANT = web.RequestKey("tenant", Tenant)
+_TENANT = web.RequestKey("tenant", Identity)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Caller:
 class Callers:
     """Lets callers in, and tells them apart."""
 
-    def __init__(self, tenants: Tenants, vetting: CredentialCheck, *, base_path: str) -> None:
+    def __init__(self, tenants: Authenticator, vetting: CredentialCheck, *, base_path: str) -> None:
         self._tenants = tenants
         self._vetting = vetting
         self._base_path = base_path

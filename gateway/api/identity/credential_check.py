@@ -32,7 +32,7 @@ _Key = tuple[str, bytes]
 
 
 @dataclass(frozen=True, slots=True)
-class _Verdict:
+class _Checked:
     status: int | None
     good_until: float
 
@@ -49,8 +49,8 @@ class CredentialCheck:
         self._is_on = settings.mode == "passthrough"
         self._target = f"{base_path}/models"
         self._guarded = f"{base_path}/responses/{_NOBODYS}"
-        self._verdicts: dict[_Key, _Verdict] = {}
-        self._asking: dict[_Key, asyncio.Task[_Verdict]] = {}
+        self._verdicts: dict[_Key, _Checked] = {}
+        self._asking: dict[_Key, asyncio.Task[_Checked]] = {}
 
     async def check(
         self, request: web.BaseRequest, tenant: bytes, backend: Backend, *, request_id: str
@@ -73,13 +73,13 @@ class CredentialCheck:
 
     def _start(
         self, key: _Key, request: web.BaseRequest, backend: Backend, request_id: str
-    ) -> asyncio.Task[_Verdict]:
+    ) -> asyncio.Task[_Checked]:
         task = asyncio.create_task(self._ask(key, request, backend, request_id), name="vetting")
         self._asking[key] = task
         task.add_done_callback(lambda _: self._asking.pop(key))
         return task
 
-    async def _ask(self, key: _Key, request: web.BaseRequest, backend: Backend, request_id: str) -> _Verdict:
+    async def _ask(self, key: _Key, request: web.BaseRequest, backend: Backend, request_id: str) -> _Checked:
         status = await status_at(self._target, request, backend, request_id)
         is_ok = status is not None and status < 300
         if is_ok:
@@ -88,7 +88,7 @@ class CredentialCheck:
             guarded = await status_at(self._guarded, request, backend, request_id)
             status, is_ok = (401, False) if guarded == 401 else (status, True)
         seconds = self._settings.checked_ok_s if is_ok else self._settings.checked_refused_s
-        verdict = _Verdict(status, asyncio.get_running_loop().time() + seconds)
+        verdict = _Checked(status, asyncio.get_running_loop().time() + seconds)
         self._verdicts.pop(key, None)
         self._verdicts[key] = verdict
         while len(self._verdicts) > self._settings.checked_max:

@@ -10,7 +10,7 @@ from typing import Any
 
 import jwt
 
-from gateway.api.identity.tenants import Tenant, derived, not_let_in, presented
+from gateway.api.identity.authenticators import Identity, derived, not_let_in, presented
 from gateway.config import TenantSettings
 from gateway.wire.http.head import Head
 
@@ -29,9 +29,9 @@ class ByToken:
         self._settings = settings
         self._pepper = pepper
 
-    def of(self, head: Head) -> Tenant:
+    def of(self, head: Head) -> Identity:
         claims = self._claims(presented(head))
-        return Tenant(derived(self._pepper, "jwt", claims["iss"], claims["sub"]), None, claims["sub"])
+        return Identity(derived(self._pepper, "jwt", claims["iss"], claims["sub"]), None, claims["sub"])
 
     def _claims(self, token: str) -> dict[str, Any]:
         """What a token says that is what it must be. Raises: Refusal."""

@@ -34,7 +34,7 @@ _UNUSUAL: Final = ("transfer-encoding", "upgrade", "expect", "trailer")
 _CONNECTION: Final[tuple[list[str], ...]] = ([], ["keep-alive"], ["close"])
 
 
-class Way(Protocol):
+class Forwarder(Protocol):
     """Decides where a request is forwarded."""
 
     def backend_of(self, head: Head) -> Backend | None:
@@ -63,7 +63,7 @@ class KnownHead:
     length: int
     closes: bool
     is_settled: bool
-    way: Way
+    way: Forwarder
     backend: Backend | None
     prepared: dict[str, Prepared] = field(default_factory=dict)
 
@@ -78,7 +78,7 @@ class Heads:
     """
 
     def __init__(
-        self, way: Callable[[Head], Way | None], settles: Callable[[Head], bool], *, body_bytes_max: int
+        self, way: Callable[[Head], Forwarder | None], settles: Callable[[Head], bool], *, body_bytes_max: int
     ) -> None:
         self._settles = settles
         self._way = way

@@ -12,7 +12,7 @@ from gateway.api.http.cors import Cors
 from gateway.api.http.ids import new_request_id
 from gateway.api.lane.answers import Shows
 from gateway.api.lane.connection import FastConnection
-from gateway.api.lane.heads import Heads, KnownHead, Way
+from gateway.api.lane.heads import Forwarder, Heads, KnownHead
 from gateway.config import ServerSettings
 from gateway.core.call import Begun
 from gateway.core.quick import Listener, QuickCall
@@ -39,7 +39,7 @@ class Requests(Protocol):
     def tenant(self, head: Head) -> bytes:
         """Whose request it is. Raises: Refusal, if that cannot be told, or the caller may not come in."""
 
-    def way(self, head: Head) -> Way | None:
+    def way(self, head: Head) -> Forwarder | None:
         """What forwards a request whose answer may come from a backend just as it is; else None."""
 
     def begin(self) -> None:

@@ -10,7 +10,7 @@ from contextlib import aclosing
 
 from gateway.command import screen
 from gateway.command.admin import Admin, admin_of
-from gateway.command.doctor import machine, report
+from gateway.command.doctor import host, report
 from gateway.command.doctor.backend import Wish, examine
 from gateway.command.doctor.database import database
 from gateway.command.doctor.findings import Finding, Level
@@ -33,9 +33,9 @@ def run(settings: Settings, args: Namespace) -> int:
         findings = asyncio.run(_examined(backends, wish))
         progress.told("store, clock and descriptors")
         shared = settings.store.is_shared
-        findings += asyncio.run(database(settings.store)) if shared else machine.store(settings.store)
-        now, gateway = machine.running(_admin(args))
-        findings += [*machine.clock(settings.store, wish.skews, gateway), *machine.descriptors(settings), now]
+        findings += asyncio.run(database(settings.store)) if shared else host.store(settings.store)
+        now, gateway = host.gateway_status(_admin(args))
+        findings += [*host.clock(settings.store, wish.skews, gateway), *host.descriptors(settings), now]
     pasted = report.pasted(findings, is_single=settings.upstream is not None)
     if args.output == "json":
         screen.write(report.as_json(findings, pasted))

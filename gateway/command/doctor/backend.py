@@ -10,9 +10,9 @@ from typing import Any
 import orjson
 
 from gateway.command.doctor import probes
-from gateway.command.doctor.asking import Asker, asker_of
+from gateway.command.doctor.client import ProbeClient, client_for
 from gateway.command.doctor.findings import Finding, Level
-from gateway.command.doctor.shapes import Answer, Ask
+from gateway.command.doctor.shapes import ProbeAnswer, ProbeRequest
 from gateway.config import UpstreamSettings
 from gateway.wire.speech import NO_SUCH_ROUTE, Api
 
@@ -58,10 +58,10 @@ async def examine(name: str, settings: UpstreamSettings, wish: Wish) -> AsyncGen
     ) -> Finding:
         return Finding(about, check, level, said, advice, settings)
 
-    chosen: tuple[Asker, bytes] | None = None
+    chosen: tuple[ProbeClient, bytes] | None = None
     for number, url in enumerate(settings.urls):
         wish.progress(f"{about}: is replica {number} there?")
-        asker = asker_of(settings, url, wish.key, wish.limit_s)
+        asker = client_for(settings, url, wish.key, wish.limit_s)
         try:
             answer, listed = await asker.get("/models")
             finding = _reached(number, answer, asker.has_key, settings, found)
@@ -85,7 +85,7 @@ async def examine(name: str, settings: UpstreamSettings, wish: Wish) -> AsyncGen
 
 
 def _reached(
-    number: int, answer: Answer, has_key: bool, settings: UpstreamSettings, found: probes.Found
+    number: int, answer: ProbeAnswer, has_key: bool, settings: UpstreamSettings, found: probes.Found
 ) -> Finding:
     check = "reachable" if not number and len(settings.urls) == 1 else f"replica {number} reachable"
     match answer.status:
@@ -118,7 +118,7 @@ def _reached(
 
 
 async def _what_it_can(
-    asker: Asker, listed: bytes, settings: UpstreamSettings, wish: Wish, found: probes.Found, about: str
+    asker: ProbeClient, listed: bytes, settings: UpstreamSettings, wish: Wish, found: probes.Found, about: str
 ) -> AsyncIterator[Finding]:
     names = _names(listed)
     model = wish.model or _model(names, settings)
@@ -202,9 +202,9 @@ def _models(
 # -- which API
 
 
-async def _first(asker: Asker, api: Api) -> Answer:
+async def _first(asker: ProbeClient, api: Api) -> ProbeAnswer:
     """A small answer; asked again in another way where the server says that it wants that."""
-    ask = Ask([("user", "Count from 1 to 10, with commas.")], 48)
+    ask = ProbeRequest([("user", "Count from 1 to 10, with commas.")], 48)
     answer = await asker.ask(ask, api=api)
     if api is Api.CHAT and answer.status == 400 and "max_completion_tokens" in answer.words:
         asker.max_tokens_field = "max_completion_tokens"
@@ -215,7 +215,7 @@ async def _first(asker: Asker, api: Api) -> Answer:
     return answer
 
 
-def _api(answers: dict[Api, Answer], settings: UpstreamSettings, found: probes.Found) -> Finding:
+def _api(answers: dict[Api, ProbeAnswer], settings: UpstreamSettings, found: probes.Found) -> Finding:
     good = [api.value for api, answer in answers.items() if answer.is_good]
     if not good:
         if all(answer.status in NO_SUCH_ROUTE for answer in answers.values()):
@@ -232,7 +232,7 @@ def _api(answers: dict[Api, Answer], settings: UpstreamSettings, found: probes.F
     return found("API", Level.OK, said)
 
 
-def _wants(asker: Asker, settings: UpstreamSettings, found: probes.Found) -> list[Finding]:
+def _wants(asker: ProbeClient, settings: UpstreamSettings, found: probes.Found) -> list[Finding]:
     """What it has said that it wants otherwise."""
     ones = []
     if asker.api is Api.CHAT and asker.max_tokens_field != settings.max_tokens_field:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from gateway.outbound.backfill import waiting_in
+from gateway.outbound.backfill import queue_length
 
 _NUMBER = rb"(?:\{.*\})? +([0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)(?: [0-9]+)?\r?$"
 
@@ -35,7 +35,7 @@ _ENGINES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
+class EngineLoad:
     """How much an engine does."""
 
     engine: str
@@ -43,11 +43,11 @@ class Load:
     generated: float | None
 
 
-def load_in(page: bytes) -> Load | None:
+def load_in(page: bytes) -> EngineLoad | None:
     """What a page of metrics says; None if it is of no engine that is known."""
     for engine, names in _ENGINES.items():
         found = names.running.findall(page)
-        if found and waiting_in(page, engine) is not None:
+        if found and queue_length(page, engine) is not None:
             made = names.generated.findall(page) if names.generated is not None else []
-            return Load(engine, sum(map(float, found)), sum(map(float, made)) if made else None)
+            return EngineLoad(engine, sum(map(float, found)), sum(map(float, made)) if made else None)
     return None

@@ -7,15 +7,15 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from gateway.command.doctor.asking import Asker
+from gateway.command.doctor.client import ProbeClient
 from gateway.command.doctor.findings import Finding, Level
-from gateway.command.doctor.shapes import Answer, Ask, fits_schema
+from gateway.command.doctor.shapes import ProbeAnswer, ProbeRequest, fits_schema
 from gateway.outbound.client import FAILURES
 from gateway.wire.speech import Api
 
 Found = Callable[..., Finding]
 """Makes a finding about the backend: of a check, its level, what was found, advice, settings."""
-Probe = Callable[[Asker, Found, int], Awaitable[Finding]]
+Probe = Callable[[ProbeClient, Found, int], Awaitable[Finding]]
 
 _FEW_TOKENS, _SOME_TOKENS = 16, 256
 _STARTED_PIECES, _BEGUN_PIECES = 3, 8
@@ -30,10 +30,10 @@ _STILL_S = 1.5
 """Seconds without a token after which nothing is being generated any more."""
 
 
-async def tools(asker: Asker, found: Found, _tokens: int) -> Finding:
+async def tools(asker: ProbeClient, found: Found, _tokens: int) -> Finding:
     """Whether it takes functions, and calls one."""
     answer = await asker.ask(
-        Ask(
+        ProbeRequest(
             [("user", "What is the weather in Oslo? Call weather_in to find out.")],
             _SOME_TOKENS,
             has_tool=True,
@@ -53,7 +53,7 @@ async def tools(asker: Asker, found: Found, _tokens: int) -> Finding:
 def _refused(
     found: Found,
     check: str,
-    answer: Answer,
+    answer: ProbeAnswer,
     level: Level,
     advice: str = "",
     settings: tuple[tuple[str, Any], ...] = (),
@@ -64,10 +64,10 @@ def _refused(
     return found(check, level, f"refused: {answer.words}", advice, settings)
 
 
-async def schema(asker: Asker, found: Found, _tokens: int) -> Finding:
+async def schema(asker: ProbeClient, found: Found, _tokens: int) -> Finding:
     """Whether answers keep to a JSON schema."""
     answer = await asker.ask(
-        Ask([("user", "Does it rain in Bergen? Answer in JSON.")], _SOME_TOKENS, has_schema=True)
+        ProbeRequest([("user", "Does it rain in Bergen? Answer in JSON.")], _SOME_TOKENS, has_schema=True)
     )
     if not answer.is_good:
         return _refused(found, "JSON schema", answer, Level.NOTE, "callers who ask for one are refused")
@@ -80,11 +80,11 @@ async def schema(asker: Asker, found: Found, _tokens: int) -> Finding:
     )
 
 
-async def system_messages(asker: Asker, found: Found, _tokens: int) -> Finding:
+async def system_messages(asker: ProbeClient, found: Found, _tokens: int) -> Finding:
     """Whether a system message may come after the first turn."""
     check, setting = "system messages anywhere", asker.settings.system_messages
     turns = [("user", "Say one."), ("assistant", "One."), ("system", "Be brief."), ("user", "Say two.")]
-    answer = await asker.ask(Ask(turns, _FEW_TOKENS))
+    answer = await asker.ask(ProbeRequest(turns, _FEW_TOKENS))
     if answer.is_good:
         return found(check, Level.OK, "taken in their place")
     settings = () if setting == "first" else (("system_messages", "first"),)
@@ -93,9 +93,9 @@ async def system_messages(asker: Asker, found: Found, _tokens: int) -> Finding:
     return _refused(found, check, answer, level, advice, settings)
 
 
-async def developer_role(asker: Asker, found: Found, _tokens: int) -> Finding:
+async def developer_role(asker: ProbeClient, found: Found, _tokens: int) -> Finding:
     """Chat: whether it knows the role."""
-    answer = await asker.ask(Ask([("developer", "Be brief."), ("user", "Say one.")], _FEW_TOKENS))
+    answer = await asker.ask(ProbeRequest([("developer", "Be brief."), ("user", "Say one.")], _FEW_TOKENS))
     if answer.is_good:
         return found("role developer", Level.OK, "known")
     if answer.is_refusal and not asker.settings.developer_role:
@@ -103,16 +103,16 @@ async def developer_role(asker: Asker, found: Found, _tokens: int) -> Finding:
     return _refused(found, "role developer", answer, Level.WRONG, settings=(("developer_role", False),))
 
 
-async def prefill(asker: Asker, found: Found, _tokens: int) -> Finding:
+async def prefill(asker: ProbeClient, found: Found, _tokens: int) -> Finding:
     """Whether a last message by the assistant is gone on with."""
     check = "prefill is continued"
     turns = [("user", "Count to ten, with commas."), ("assistant", "1, 2, 3, 4,")]
-    answer = await asker.ask(Ask(turns, _FEW_TOKENS))
+    answer = await asker.ask(ProbeRequest(turns, _FEW_TOKENS))
     if answer.is_good and _goes_on(answer):
         return found(check, Level.OK, "yes")
     if asker.api is Api.CHAT:
         more = {"continue_final_message": True, "add_generation_prompt": False}
-        asked = await asker.ask(Ask(turns, _FEW_TOKENS, more=more))
+        asked = await asker.ask(ProbeRequest(turns, _FEW_TOKENS, more=more))
         if asked.is_good and _goes_on(asked):
             return found(check, Level.OK, "if asked to by continue_final_message, as in vLLM and SGLang")
     if answer.is_good and answer.text:
@@ -120,11 +120,11 @@ async def prefill(asker: Asker, found: Found, _tokens: int) -> Finding:
     return _refused(found, check, answer, Level.OK)
 
 
-def _goes_on(answer: Answer) -> bool:
+def _goes_on(answer: ProbeAnswer) -> bool:
     return answer.text.lstrip(" ,").startswith("5")
 
 
-async def cancelling(asker: Asker, found: Found, tokens: int) -> Finding:
+async def cancelling(asker: ProbeClient, found: Found, tokens: int) -> Finding:
     """Whether closing the connection, which is how the gateway cancels, stops the work."""
     check = "cancel stops the work"
 
@@ -137,7 +137,7 @@ async def cancelling(asker: Asker, found: Found, tokens: int) -> Finding:
         return unknown("the backend does not say what it works on", flag)
     if before.running:
         return unknown(f"others have {before.running:g} requests there", "try again when it is idle")
-    answer = Answer()
+    answer = ProbeAnswer()
     try:
         async with asyncio.timeout(asker.limit_s):
             left_s = await _begin(asker, answer, tokens)
@@ -165,13 +165,13 @@ async def cancelling(asker: Asker, found: Found, tokens: int) -> Finding:
     )
 
 
-async def _begin(asker: Asker, answer: Answer, tokens: int) -> float | None:
+async def _begin(asker: ProbeClient, answer: ProbeAnswer, tokens: int) -> float | None:
     """Begin a long answer, and close the connection while it is made.
 
     Returns:
         How many seconds of work were left; None if the work was not seen.
     """
-    ask = Ask([("user", "Count from 1 to 2000, one number on each line. Leave none out.")], tokens)
+    ask = ProbeRequest([("user", "Count from 1 to 2000, one number on each line. Leave none out.")], tokens)
     async with asker.stream(ask, answer) as pieces:
         started_s, seen = time.monotonic(), False
         async for _ in pieces:
@@ -192,7 +192,7 @@ async def _begin(asker: Asker, answer: Answer, tokens: int) -> float | None:
     return (tokens - made) / per_s if per_s else 0.0
 
 
-async def _stops(asker: Asker, until_s: float) -> bool:
+async def _stops(asker: ProbeClient, until_s: float) -> bool:
     """Whether it works on nothing any more, before then."""
     made, since_s = None, time.monotonic()
     while (now_s := time.monotonic()) < until_s:
@@ -208,7 +208,7 @@ async def _stops(asker: Asker, until_s: float) -> bool:
     return False
 
 
-def seems_held(answer: Answer) -> bool:
+def seems_held(answer: ProbeAnswer) -> bool:
     """Whether its pieces came all at once, and late: they are held back, or only their start was slow."""
     return (
         answer.is_stream
@@ -218,7 +218,7 @@ def seems_held(answer: Answer) -> bool:
     )
 
 
-def streaming(answer: Answer, found: Found) -> list[Finding]:
+def streaming(answer: ProbeAnswer, found: Found) -> list[Finding]:
     """What the first answer says of streams, of usage in them, and of thoughts."""
     ones = []
     if not answer.is_stream:
@@ -244,7 +244,7 @@ def streaming(answer: Answer, found: Found) -> list[Finding]:
     return ones
 
 
-def thoughts(answers: list[Answer], settings: Any, found: Found) -> Finding | None:
+def thoughts(answers: list[ProbeAnswer], settings: Any, found: Found) -> Finding | None:
     """Chat: whether thoughts stand in the text."""
     if settings.think_tags or not any(each.text.lstrip().startswith("<think>") for each in answers):
         return None

@@ -9,8 +9,8 @@ from typing import Any
 import orjson
 
 from gateway.wire.failures import error_in
-from gateway.wire.failures.blotting import blotted
-from gateway.wire.failures.errorbody import plain_words, said_in
+from gateway.wire.failures.errorbody import readable_words, said_in
+from gateway.wire.failures.redaction import blotted
 from gateway.wire.speech import Api
 
 ROUTES = {Api.RESPONSES: "/responses", Api.CHAT: "/chat/completions"}
@@ -30,7 +30,7 @@ _NOT_VALID = "validation error"
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class ProbeRequest:
     """One request.
 
     Attributes:
@@ -48,7 +48,7 @@ class Ask:
     more: dict[str, Any] = field(default_factory=dict)
 
 
-def body_of(ask: Ask, api: Api, model: str, max_tokens_field: str) -> dict[str, Any]:
+def body_of(ask: ProbeRequest, api: Api, model: str, max_tokens_field: str) -> dict[str, Any]:
     """A streamed request for it."""
     turns = [{"role": role, "content": text} for role, text in ask.messages]
     if api is Api.CHAT:
@@ -106,7 +106,7 @@ def fits_schema(text: str) -> bool:
 
 
 @dataclass(slots=True)
-class Answer:
+class ProbeAnswer:
     """What came back.
 
     Attributes:
@@ -146,7 +146,7 @@ class Answer:
         try:
             words = said_in(orjson.loads(body)).words
         except orjson.JSONDecodeError:
-            words = plain_words(body)
+            words = readable_words(body)
         self.status, self.words = status, shown(words or f"status {status} without a word")
 
     def take(self, value: Any, api: Api) -> bool:

@@ -19,10 +19,10 @@ from gateway.core.reason import Reason
 from gateway.observe import Observer
 from gateway.outbound.budget import RetryBudget
 from gateway.outbound.client import FAILURES, IDLE_CONNECTION_S
-from gateway.outbound.connector import Connector
+from gateway.outbound.connection import HttpConnection
+from gateway.outbound.connector import BackendConnector
 from gateway.outbound.pool import Pool, Replica
 from gateway.outbound.tries import is_as_if_unsent
-from gateway.outbound.wire import Wire
 from gateway.wire.http.head import Head
 from gateway.wire.http.messages import Pairs, serialised, sized
 
@@ -35,7 +35,7 @@ _TRUSTED_S: Final = 0.5
 that is shutting down closes one so soon."""
 
 
-class QuickCalls:
+class HttpQuickCalls:
     """Those to one backend.
 
     Args:
@@ -46,7 +46,7 @@ class QuickCalls:
         self,
         pool: Pool,
         budget: RetryBudget,
-        connector: Connector,
+        connector: BackendConnector,
         settings: UpstreamSettings,
         headers: Callable[[PlainCall], Pairs],
         observer: Observer,
@@ -57,12 +57,12 @@ class QuickCalls:
         self._settings = settings
         self._headers = headers
         self._connector = connector
-        self._idle: dict[Replica, list[Wire]] = {replica: [] for replica in pool.replicas}
+        self._idle: dict[Replica, list[HttpConnection]] = {replica: [] for replica in pool.replicas}
         self._hosts = {
             replica: f"Host: {replica.origin.host_port_subcomponent}\r\n".encode()
             for replica in pool.replicas
         }
-        self._calls: set[QuickCall] = set()
+        self._calls: set[HttpQuickCall] = set()
         shortest_s = min(settings.plain_head_timeout_s, settings.idle_timeout_s)
         self._ticker = loop.Ticker(min(_TICK_S, shortest_s / 2), self._tick)
         self.head_ticks = self._ticker.ticks(settings.plain_head_timeout_s)
@@ -88,7 +88,9 @@ class QuickCalls:
             head.method, f"{head.method} {head.target} HTTP/1.1\r\n".encode(), before, after + b"\r\n"
         )
 
-    def call(self, prepared: Prepared, body: bytes, request_id: str, listener: Listener) -> QuickCall | None:
+    def call(
+        self, prepared: Prepared, body: bytes, request_id: str, listener: Listener
+    ) -> HttpQuickCall | None:
         replica = self.pool.pick()
         if replica is None:
             return None
@@ -100,7 +102,7 @@ class QuickCalls:
             prepared.after,
             body,
         )
-        call = QuickCall(self, replica, prepared.method, b"".join(head), listener)
+        call = HttpQuickCall(self, replica, prepared.method, b"".join(head), listener)
         self.pool.begin(replica, is_background=False)
         self._calls.add(call)
         self._ticker.wake()
@@ -110,7 +112,7 @@ class QuickCalls:
             call.task = asyncio.create_task(self._connect(call), name="connecting")
         return call
 
-    def ended(self, call: QuickCall) -> None:
+    def ended(self, call: HttpQuickCall) -> None:
         """A call is over; its connection may serve the next one."""
         self._calls.discard(call)
         self.pool.end(call.replica, is_background=False)
@@ -119,13 +121,13 @@ class QuickCalls:
 
     # -- connections
 
-    def _keep(self, replica: Replica, wire: Wire) -> None:
+    def _keep(self, replica: Replica, wire: HttpConnection) -> None:
         if wire.is_open:
             wire.idle_since_s = time.monotonic()
             self._idle[replica].append(wire)
             self._ticker.wake()
 
-    def _idle_wire(self, replica: Replica) -> Wire | None:
+    def _idle_wire(self, replica: Replica) -> HttpConnection | None:
         wires = self._idle[replica]
         if not wires:
             return None
@@ -140,7 +142,7 @@ class QuickCalls:
             wire.close()
         return None
 
-    async def _connect(self, call: QuickCall) -> None:
+    async def _connect(self, call: HttpQuickCall) -> None:
         try:
             wire = await self._connector.connect(call.replica.origin)
         except FAILURES as error:
@@ -163,7 +165,7 @@ class QuickCalls:
         return bool(self._calls) or any(self._idle.values())
 
 
-class QuickCall:
+class HttpQuickCall:
     """One of them, at one server.
 
     Attributes:
@@ -188,7 +190,7 @@ class QuickCall:
     )
 
     def __init__(
-        self, calls: QuickCalls, replica: Replica, method: str, request: bytes, listener: Listener
+        self, calls: HttpQuickCalls, replica: Replica, method: str, request: bytes, listener: Listener
     ) -> None:
         self._calls = calls
         self._method = method
@@ -198,11 +200,11 @@ class QuickCall:
         self._still = 0  # ticks since anything came
         self._started_s = 0.0
         self.replica = replica
-        self.wire: Wire | None = None
+        self.wire: HttpConnection | None = None
         self.task: asyncio.Task[None] | None = None
         self.is_over = False
 
-    def start(self, wire: Wire) -> None:
+    def start(self, wire: HttpConnection) -> None:
         """There is a connection."""
         self.wire = wire
         self._still = 0

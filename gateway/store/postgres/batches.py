@@ -30,7 +30,7 @@ class Statement:
 
 
 @dataclass(slots=True)
-class Asked:
+class PendingStatement:
     """One of them, and whoever waits for it."""
 
     work: Appended | Statement
@@ -70,9 +70,9 @@ def columns(runs: Sequence[Appended]) -> tuple[list[Any], ...]:
     )
 
 
-def groups_of(batch: list[Asked]) -> list[list[Asked]]:
+def groups_of(batch: list[PendingStatement]) -> list[list[PendingStatement]]:
     """Of one kind each; what is asked for about one job stays in its order."""
-    groups: list[list[Asked]] = []
+    groups: list[list[PendingStatement]] = []
     latest: dict[str, int] = {}  # by key, the last group with it
     for asked in batch:
         earliest = latest.get(asked.key, -1) + 1

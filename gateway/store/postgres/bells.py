@@ -17,7 +17,7 @@ from typing import Any
 import asyncpg
 
 from gateway.store.bells import LocalBells, Topic, response, wanted
-from gateway.store.postgres.connecting import Connector
+from gateway.store.postgres.connections import PostgresConnector
 from gateway.store.postgres.health import FAILURES
 from gateway.store.postgres.queries import QUERIES
 
@@ -45,14 +45,14 @@ class PostgresBells(LocalBells):
     """The bells of one gateway.
 
     Args:
-        replica_id: Its own notifications are not rung again.
+        gateway_id: Its own notifications are not rung again.
         is_quiet: Send and hear nothing.
     """
 
-    def __init__(self, connector: Connector, replica_id: str, *, is_quiet: bool) -> None:
+    def __init__(self, connector: PostgresConnector, gateway_id: str, *, is_quiet: bool) -> None:
         super().__init__()
         self._connector = connector
-        self._id = replica_id
+        self._id = gateway_id
         self._is_quiet = is_quiet
         self._is_heard = False  # our own notifications come back to us
         self._telling: dict[Topic, None] = {}

@@ -8,16 +8,16 @@ from collections.abc import Iterable
 
 from gateway.core.job import TooMuchNamed
 from gateway.store.item_keys import key_of
-from gateway.store.postgres.connecting import Connections
+from gateway.store.postgres.connections import Connections
 from gateway.store.postgres.queries import QUERIES
 from gateway.wire.conversation.items import Turn
-from gateway.wire.item_ids import ItemPlace, place_of
+from gateway.wire.item_ids import ItemPosition, position_of
 
 _SEARCHED_MAX = 100_000
 """So many of a tenant's responses are searched, the newest, in pieces."""
 _PIECE = 1_000
 
-_Found = tuple[int, ItemPlace]
+_Found = tuple[int, ItemPosition]
 """A job, and where in it the item is."""
 
 
@@ -32,12 +32,16 @@ async def turns_with(
     search = _Search(reading, tenant, now_ms)
     told = {item_id: await search.told_by(item_id) for item_id in item_ids}
     found = await search.looked_up([item_id for item_id, where in told.items() if where is None])
-    places: defaultdict[int, set[ItemPlace]] = defaultdict(set)
+    places: defaultdict[int, set[ItemPosition]] = defaultdict(set)
     for where in (*told.values(), *found):
         if where is not None:
             places[where[0]].add(where[1])
     wanted = [
-        {"pk": pk, "with_input": ItemPlace.INPUT in places[pk], "with_final": ItemPlace.OUTPUT in places[pk]}
+        {
+            "pk": pk,
+            "with_input": ItemPosition.INPUT in places[pk],
+            "with_final": ItemPosition.OUTPUT in places[pk],
+        }
         for pk in sorted(places, reverse=True)
     ]
     # Each statement sees the tables as they are then; what is not there any more is not found.
@@ -58,7 +62,7 @@ class _Search:
 
     async def told_by(self, item_id: str) -> _Found | None:
         """What an id tells by itself."""
-        if (told := place_of(item_id)) is None:
+        if (told := position_of(item_id)) is None:
             return None
         start, place = told
         row = await self._reading.one(QUERIES["job_by_start"], start=start, tenant=self._tenant)
@@ -77,7 +81,7 @@ class _Search:
                 noted = array("q", row["keys"])
                 if keys.isdisjoint(noted) or not await self._is_shown(row["job"]):
                     continue
-                found.add((row["job"], ItemPlace.OUTPUT if row["in_output"] else ItemPlace.INPUT))
+                found.add((row["job"], ItemPosition.OUTPUT if row["in_output"] else ItemPosition.INPUT))
                 keys.difference_update(noted)
                 if not keys:
                     break

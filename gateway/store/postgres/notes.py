@@ -8,7 +8,7 @@ import orjson
 
 from gateway.store.bells import Bells, note
 from gateway.store.notes import end_of, key
-from gateway.store.postgres.connecting import Connections
+from gateway.store.postgres.connections import Connections
 from gateway.store.postgres.queries import QUERIES
 
 

@@ -17,7 +17,7 @@ from gateway.core.job import (
 )
 from gateway.core.webhooks import own_lane
 from gateway.store.item_keys import keys_of
-from gateway.store.port import Deleted, QueueLimits
+from gateway.store.port import DeletedJob, QueueLimits
 from gateway.store.postgres.batches import Statement
 from gateway.store.postgres.queries import QUERIES
 from gateway.store.rows import to_job
@@ -150,10 +150,10 @@ def delete(response_id: str, tenant: bytes, now_ms: int) -> Statement:
     return _statement("delete", response_id, given, _deleted, settled="was_deleted")
 
 
-def _deleted(row: Any) -> Deleted | None:
+def _deleted(row: Any) -> DeletedJob | None:
     if not row["is_done"]:
         return None
-    return Deleted(None if row["id"] is None else to_job(row))
+    return DeletedJob(None if row["id"] is None else to_job(row))
 
 
 def _is_done(row: Any) -> bool:

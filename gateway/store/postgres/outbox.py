@@ -22,9 +22,9 @@ from gateway.core.webhooks import (
     unchanged,
 )
 from gateway.store.bells import OUTBOX, Bells
-from gateway.store.lanes import Room, in_order
+from gateway.store.lanes import AttemptLimits, in_order
 from gateway.store.outbox import Disabled, Due, GivenUp, LaneBacklog
-from gateway.store.postgres.connecting import Connections, rows_of
+from gateway.store.postgres.connections import Connections, rows_of
 from gateway.store.postgres.queries import QUERIES, Query
 
 _NEVER_MS = 2**62
@@ -151,7 +151,7 @@ class PostgresOutbox:
 
         return await self._connections.transact(operation)
 
-    async def waiting(self) -> list[LaneBacklog]:
+    async def lane_backlogs(self) -> list[LaneBacklog]:
         rows = await self._connections.all(QUERIES["waiting_by_lane"])
         return [
             LaneBacklog(row["lane"], row["waiting"], row["oldest_ms"], row["down_since_ms"]) for row in rows
@@ -186,7 +186,7 @@ async def _due(
     connection: asyncpg.Connection, lanes: list[Any], now_ms: int, per_lane_max: int, own_url_max: int
 ) -> list[Any]:
     leased = await rows_of(connection, QUERIES["leased_by_lane"], now_ms=now_ms)
-    room = Room({row["lane"]: row["jobs"] for row in leased}, per_lane_max, own_url_max)
+    room = AttemptLimits({row["lane"]: row["jobs"] for row in leased}, per_lane_max, own_url_max)
     found: list[Any] = []
     for lane in lanes:
         is_down = lane["down_since_ms"] is not None

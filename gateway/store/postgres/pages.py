@@ -11,7 +11,7 @@ from itertools import groupby
 from typing import Any
 
 from gateway.store.port import Page
-from gateway.store.postgres.connecting import Connections
+from gateway.store.postgres.connections import Connections
 from gateway.store.postgres.queries import QUERIES
 from gateway.store.rows import to_page
 

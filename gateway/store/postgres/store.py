@@ -24,18 +24,18 @@ from gateway.core.job import (
 from gateway.observe import Observer
 from gateway.store import bells
 from gateway.store.bells import OUTBOX
-from gateway.store.port import Deleted, Page, QueueLimits, StoredCall, Work
+from gateway.store.port import DeletedJob, Page, QueueLimits, StoredRequest, Work
 from gateway.store.postgres import items, operations
 from gateway.store.postgres.bells import PostgresBells
-from gateway.store.postgres.census import PostgresInsight
-from gateway.store.postgres.connecting import Connections, Connector
+from gateway.store.postgres.connections import Connections, PostgresConnector
 from gateway.store.postgres.health import Health
-from gateway.store.postgres.lease import Replica
+from gateway.store.postgres.insight import PostgresInsight
+from gateway.store.postgres.membership import Membership
 from gateway.store.postgres.notes import PostgresNotes
-from gateway.store.postgres.opening import prepare
 from gateway.store.postgres.outbox import PostgresOutbox
 from gateway.store.postgres.pages import Pages
 from gateway.store.postgres.queries import QUERIES
+from gateway.store.postgres.startup import prepare
 from gateway.store.postgres.writer import Writer
 from gateway.store.rows import Appended, to_call, to_job
 from gateway.wire.conversation.items import Turn
@@ -51,30 +51,30 @@ _MOVED_ROWS = 1000
 class PostgresStore:
     """The `JobStore` of one of several gateways. Open it with `open`; it must be closed."""
 
-    def __init__(self, settings: StoreSettings, observer: Observer, replica_id: str, pepper: bytes) -> None:
-        connector = Connector(settings, replica_id)
+    def __init__(self, settings: StoreSettings, observer: Observer, gateway_id: str, pepper: bytes) -> None:
+        connector = PostgresConnector(settings, gateway_id)
         self._health = Health(observer)
-        self._owner = replica_id
+        self._owner = gateway_id
         self._reading = Connections(connector, settings.readers, self._health)
         self._pages = Pages(self._reading, settings.readers)
         self._writer = Writer(connector, self._health, observer, waiting_bytes_max=settings.waiting_bytes_max)
-        self._replica = Replica(connector, self._health, replica_id)
+        self._membership = Membership(connector, self._health, gateway_id)
         self._claims = secrets.randbits(40)
         self._lost_claims: list[int] = []
         self._is_closed = False
-        self.bells = PostgresBells(connector, replica_id, is_quiet=settings.pooler)
+        self.bells = PostgresBells(connector, gateway_id, is_quiet=settings.pooler)
         self.insight = PostgresInsight(self._reading)
-        self.outbox = PostgresOutbox(self._reading, self.bells, replica_id)
+        self.outbox = PostgresOutbox(self._reading, self.bells, gateway_id)
         self.notes = PostgresNotes(self._reading, self.bells)
         self.pepper = pepper
-        self.wall_ns = self._replica.wall_ns
+        self.wall_ns = self._membership.wall_ns
 
     @classmethod
     async def open(cls, settings: StoreSettings, observer: Observer) -> PostgresStore:
         """Open the database, and make its tables if they are not there. Raises: see `prepare`."""
-        replica_id = secrets.token_hex(8)
-        pepper = await prepare(settings, Connector(settings, replica_id))
-        store = cls(settings, observer, replica_id, pepper)
+        gateway_id = secrets.token_hex(8)
+        pepper = await prepare(settings, PostgresConnector(settings, gateway_id))
+        store = cls(settings, observer, gateway_id, pepper)
         try:
             await store.beat()
         except BaseException:
@@ -88,7 +88,7 @@ class PostgresStore:
         self._is_closed = True
         await self._writer.close()
         await self._reading.close()
-        await self._replica.leave()
+        await self._membership.leave()
 
     async def tend(self) -> None:
         await self.bells.run()
@@ -140,7 +140,7 @@ class PostgresStore:
         row = await self._reading.one(QUERIES["find_job"], id=response_id, tenant=tenant, now_ms=now_ms)
         return None if row is None else to_job(row)
 
-    async def call_of(self, response_id: str) -> StoredCall | None:
+    async def request_of(self, response_id: str) -> StoredRequest | None:
         row = await self._reading.one(QUERIES["call_by_id"], id=response_id)
         return None if row is None else to_call(row)
 
@@ -270,20 +270,20 @@ class PostgresStore:
 
     @property
     def is_first(self) -> bool:
-        return self._replica.is_first
+        return self._membership.is_first
 
     async def beat(self) -> bool:
-        return await self._replica.beat()
+        return await self._membership.beat()
 
     async def agree(self, facts: Mapping[str, str], backends: Collection[str]) -> None:
-        await self._replica.agree(json.dumps({**facts, **{f"backend.{name}": "" for name in backends}}))
+        await self._membership.agree(json.dumps({**facts, **{f"backend.{name}": "" for name in backends}}))
 
     async def abandon(self, *, dead_after_s: float) -> None:
         while self._lost_claims:
             lost = self._lost_claims[:]
             await self._reading.all(QUERIES["free_claims"], owner=self._owner, lost=lost)
             del self._lost_claims[: len(lost)]
-        if await self._replica.abandon(dead_after_s):
+        if await self._membership.abandon(dead_after_s):
             self.bells.ring_all()
 
     async def orphans(self, *, attempts_max: int, limit: int) -> list[str]:
@@ -304,12 +304,12 @@ class PostgresStore:
 
     # -- going
 
-    async def delete(self, response_id: str, tenant: bytes, *, now_ms: int) -> Deleted | None:
+    async def delete(self, response_id: str, tenant: bytes, *, now_ms: int) -> DeletedJob | None:
         deleted = await self._writer.ask(operations.delete(response_id, tenant, now_ms), object)
         for topic in (bells.claim(response_id), OUTBOX):
             self.bells.ring(topic)
         self.bells.appended(response_id)
-        return deleted if isinstance(deleted, Deleted) else None
+        return deleted if isinstance(deleted, DeletedJob) else None
 
     async def sweep(self, *, now_ms: int) -> int:
         await self._purge("purge_segments", now_ms)

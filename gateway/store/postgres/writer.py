@@ -21,8 +21,8 @@ import asyncpg
 
 from gateway.core.job import ClaimLost, StoreUnavailable
 from gateway.observe import Observer
-from gateway.store.postgres.batches import Asked, Statement, columns, groups_of
-from gateway.store.postgres.connecting import Connector, closed
+from gateway.store.postgres.batches import PendingStatement, Statement, columns, groups_of
+from gateway.store.postgres.connections import PostgresConnector, closed
 from gateway.store.postgres.health import Health, State, is_crossed, is_its_own, is_lost
 from gateway.store.postgres.queries import QUERIES
 from gateway.store.rows import Appended
@@ -43,7 +43,7 @@ class Writer:
     """
 
     def __init__(
-        self, connector: Connector, health: Health, observer: Observer, *, waiting_bytes_max: int
+        self, connector: PostgresConnector, health: Health, observer: Observer, *, waiting_bytes_max: int
     ) -> None:
         self._connector = connector
         self._health = health
@@ -53,7 +53,7 @@ class Writer:
         self._old_pid: int | None = None
         self._pid: int | None = None
         self._failed_at_s = -_RECONNECT_S
-        self._asked: deque[Asked] = deque()
+        self._asked: deque[PendingStatement] = deque()
         self._waiting_bytes = 0
         self._bell = asyncio.Event()
         self._is_closing = False
@@ -82,7 +82,7 @@ class Writer:
     async def _ask(self, work: Appended | Statement, size: int, key: str) -> Any:
         if self._is_closing:
             raise StoreUnavailable("the store is closed")
-        asked = Asked(work, asyncio.get_running_loop().create_future(), size, key)
+        asked = PendingStatement(work, asyncio.get_running_loop().create_future(), size, key)
         self._asked.append(asked)
         self._waiting_bytes += size
         self._bell.set()
@@ -104,8 +104,8 @@ class Writer:
                 for group in groups_of(self._next_batch()):
                     await self._commit(group)
 
-    def _next_batch(self) -> list[Asked]:
-        batch: list[Asked] = []
+    def _next_batch(self) -> list[PendingStatement]:
+        batch: list[PendingStatement] = []
         size = 0
         while self._asked and len(batch) < _BATCH_MAX and size < _BATCH_BYTES_MAX:
             asked = self._asked.popleft()
@@ -114,7 +114,7 @@ class Writer:
             batch.append(asked)
         return batch
 
-    async def _commit(self, group: list[Asked]) -> None:
+    async def _commit(self, group: list[PendingStatement]) -> None:
         started_s = time.perf_counter()
         try:
             connection = await self._connected()
@@ -137,7 +137,7 @@ class Writer:
                 await self._alone(group[0], error)
         self._observer.committed(len(group), time.perf_counter() - started_s)
 
-    async def _perform(self, connection: asyncpg.Connection, group: list[Asked]) -> None:
+    async def _perform(self, connection: asyncpg.Connection, group: list[PendingStatement]) -> None:
         """One transaction, by one round trip; all of them are answered, or none."""
         works = [asked.work for asked in group]
         if isinstance(works[0], Appended):
@@ -157,7 +157,7 @@ class Writer:
         for asked, row in zip(group, rows, strict=True):
             asked.answer_by(row)
 
-    async def _alone(self, asked: Asked, error: BaseException) -> None:
+    async def _alone(self, asked: PendingStatement, error: BaseException) -> None:
         """One that has failed by itself: again, if another gateway was in its way."""
         crossed = 0
         while is_crossed(error) and (crossed := crossed + 1) < _CROSSED_MAX:
@@ -209,7 +209,7 @@ class Writer:
             await connection.fetch(query.text, *query.values(given))
             self._old_pid = None
 
-    async def _settle(self, group: list[Asked]) -> None:
+    async def _settle(self, group: list[PendingStatement]) -> None:
         """Find out what became of a commit that nobody has confirmed; do what was not done."""
         while True:
             try:
@@ -236,7 +236,9 @@ class Writer:
             if not asked.done.done():
                 await self._commit([asked])
 
-    async def _undone(self, connection: asyncpg.Connection, group: list[Asked]) -> list[Asked]:
+    async def _undone(
+        self, connection: asyncpg.Connection, group: list[PendingStatement]
+    ) -> list[PendingStatement]:
         await connection.fetch(QUERIES["fence"].text)
         works = [asked.work for asked in group]
         if isinstance(works[0], Appended):

@@ -10,7 +10,7 @@ from pathlib import Path
 from gateway.config import StoreSettings
 from gateway.store.refused import DatabaseDamaged, DatabaseRefused, DatabaseUnreachable
 from gateway.store.sqlite import schema
-from gateway.store.sqlite.file import Known
+from gateway.store.sqlite.file import FileCondition
 from gateway.store.sqlite.health import State, primary_code, state_after
 from gateway.store.sqlite.queries import QUERIES, TALLY
 
@@ -23,7 +23,7 @@ _CHECKPOINT_BUSY_MS = 20
 """Milliseconds for which a checkpoint waits for reads. These are short, but every write waits with it."""
 
 
-def prepare_writer(raw: sqlite3.Connection, settings: StoreSettings, known: Known) -> None:
+def prepare_writer(raw: sqlite3.Connection, settings: StoreSettings, known: FileCondition) -> None:
     """Settings of the writing connection, and the schema if the file is being made.
 
     Raises:
@@ -32,7 +32,7 @@ def prepare_writer(raw: sqlite3.Connection, settings: StoreSettings, known: Know
     """
     path = settings.database
     raw.row_factory = sqlite3.Row
-    is_new = known is Known.MAKING and _has_no_tables(raw)
+    is_new = known is FileCondition.MAKING and _has_no_tables(raw)
     if is_new:
         raw.execute("PRAGMA auto_vacuum = INCREMENTAL")  # only takes hold before the first table
     else:
@@ -70,8 +70,10 @@ def _has_no_tables(raw: sqlite3.Connection) -> bool:
     return bool(raw.execute("PRAGMA schema_version").fetchone()[0] == 0)
 
 
-def _require_ours(raw: sqlite3.Connection, path: Path, known: Known, *, may_be_older: bool = False) -> None:
-    if known in (Known.OURS, Known.DAMAGED) and _has_no_tables(raw):
+def _require_ours(
+    raw: sqlite3.Connection, path: Path, known: FileCondition, *, may_be_older: bool = False
+) -> None:
+    if known in (FileCondition.OURS, FileCondition.DAMAGED) and _has_no_tables(raw):
         raise DatabaseDamaged(f"{path} is empty, though it has been in use")
     if raw.execute("PRAGMA application_id").fetchone()[0] != _APPLICATION_ID:
         raise DatabaseRefused(f"{path} is a SQLite file of some other program")
@@ -138,7 +140,7 @@ def migrate(raw: sqlite3.Connection, path: Path) -> None:
             raw.execute("ROLLBACK")
 
 
-def prepare_reader(raw: sqlite3.Connection, path: Path, known: Known) -> None:
+def prepare_reader(raw: sqlite3.Connection, path: Path, known: FileCondition) -> None:
     """Settings of a reading connection, which changes nothing.
 
     Raises:
@@ -165,13 +167,13 @@ def damage(raw: sqlite3.Connection) -> str | None:
     return None if found == "ok" else found
 
 
-def refused(error: sqlite3.Error, path: Path, known: Known) -> Exception:
+def refused(error: sqlite3.Error, path: Path, known: FileCondition) -> Exception:
     """What an error while opening means for the process.
 
     Args:
         known: Whether the file was ours. What never was and is no database belongs to somebody else.
     """
-    if known in (Known.OURS, Known.DAMAGED):
+    if known in (FileCondition.OURS, FileCondition.DAMAGED):
         if state_after(error) is State.CORRUPT:
             return DatabaseDamaged(f"{path} is damaged: {error}")
         if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_READONLY_ROLLBACK:

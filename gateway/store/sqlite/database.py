@@ -17,9 +17,9 @@ from gateway.store.sqlite.ballast import Ballast
 from gateway.store.sqlite.connection import truncate_wal, used_share, vacuum
 from gateway.store.sqlite.file import DatabaseLock, beside
 from gateway.store.sqlite.health import Health, State, refusal
-from gateway.store.sqlite.place import Place
-from gateway.store.sqlite.readers import Readers
-from gateway.store.sqlite.restoring import restore
+from gateway.store.sqlite.location import FileLocation
+from gateway.store.sqlite.read_connections import ReadConnections
+from gateway.store.sqlite.restore import restore
 from gateway.store.sqlite.writer import Writer
 
 T = TypeVar("T")
@@ -55,8 +55,8 @@ class Database:
         ballast: Ballast,
         health: Health,
         writer: Writer,
-        readers: Readers,
-        place: Place,
+        readers: ReadConnections,
+        place: FileLocation,
         observer: Observer,
         pepper: bytes,
         *,

@@ -17,7 +17,7 @@ _CONTENT = ("", "-wal", "-journal")
 """Files in which something is stored."""
 
 
-class Known(StrEnum):
+class FileCondition(StrEnum):
     """What is remembered of a file beside it, since one that is damaged or empty cannot tell."""
 
     NOTHING = ""
@@ -48,7 +48,9 @@ class DatabaseLock:
         if not _locks(self._descriptor):
             os.close(self._descriptor)
             raise DatabaseInUse(f"{database} is in use by process {pid or '?'}")
-        self.known = Known(known.strip()) if known.strip() in set(Known) else Known.NOTHING
+        self.known = (
+            FileCondition(known.strip()) if known.strip() in set(FileCondition) else FileCondition.NOTHING
+        )
         self.remember(self.known)
 
     def hold(self, path: Path) -> None:
@@ -94,7 +96,7 @@ class DatabaseLock:
         self._descriptor = descriptor
         self.remember(self.known)
 
-    def remember(self, known: Known) -> None:
+    def remember(self, known: FileCondition) -> None:
         """Write it down for the next start."""
         self.known = known
         content = f"{os.getpid()}\n{known}\n".encode()
@@ -141,13 +143,13 @@ def make_file(database: Path, lock: DatabaseLock) -> None:
     if size >= _HEADER_BYTES:
         lock.hold(database)
         return
-    if is_there and lock.known in (Known.OURS, Known.DAMAGED):
+    if is_there and lock.known in (FileCondition.OURS, FileCondition.DAMAGED):
         raise DatabaseDamaged(f"{database} is empty, though it has been in use")
     if size:  # SQLite takes a file of one byte for an empty one
         raise DatabaseRefused(f"{database} cannot be used: it is no database")
     if _size(beside(database, "-wal")):  # SQLite would delete it
         raise DatabaseDamaged(f"{database} is {'empty' if is_there else 'missing'}, and its log is there")
-    lock.remember(Known.MAKING)
+    lock.remember(FileCondition.MAKING)
     lock.hold(database)
     sync_directory(database)
 

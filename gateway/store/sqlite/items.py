@@ -12,21 +12,21 @@ from gateway.core.job import TooMuchNamed
 from gateway.store.item_keys import key_of, keys_of
 from gateway.store.sqlite.queries import QUERIES
 from gateway.wire.conversation.items import Turn
-from gateway.wire.item_ids import ItemPlace, place_of
+from gateway.wire.item_ids import ItemPosition, position_of
 
 _SEARCHED_MAX = 100_000
 """So many of a tenant's responses are searched, the newest: some tenths of a second."""
 
-_Found = tuple[int, ItemPlace]
+_Found = tuple[int, ItemPosition]
 """A job, and where in it the item is."""
 
 
 def note_items(
-    raw: sqlite3.Connection, pk: int, tenant: bytes, place: ItemPlace, item_ids: tuple[str, ...]
+    raw: sqlite3.Connection, pk: int, tenant: bytes, place: ItemPosition, item_ids: tuple[str, ...]
 ) -> None:
     """Note down what items a response has."""
     if keys := keys_of(item_ids):
-        values = {"pk": pk, "tenant": tenant, "in_output": int(place is ItemPlace.OUTPUT), "keys": keys}
+        values = {"pk": pk, "tenant": tenant, "in_output": int(place is ItemPosition.OUTPUT), "keys": keys}
         raw.execute(QUERIES["insert_named"], values)
 
 
@@ -41,12 +41,16 @@ def turns_with(
     search = _Search(raw, tenant, now_ms)
     told = {item_id: search.told_by(item_id) for item_id in item_ids}
     found = search.looked_up([item_id for item_id, where in told.items() if where is None])
-    places: defaultdict[int, set[ItemPlace]] = defaultdict(set)
+    places: defaultdict[int, set[ItemPosition]] = defaultdict(set)
     for where in (*told.values(), *found):
         if where is not None:
             places[where[0]].add(where[1])
     wanted = [
-        {"pk": pk, "with_input": ItemPlace.INPUT in places[pk], "with_final": ItemPlace.OUTPUT in places[pk]}
+        {
+            "pk": pk,
+            "with_input": ItemPosition.INPUT in places[pk],
+            "with_final": ItemPosition.OUTPUT in places[pk],
+        }
         for pk in sorted(places, reverse=True)
     ]
     # Each statement sees the file as it is then; what is not there any more is not found.
@@ -67,7 +71,7 @@ class _Search:
 
     def told_by(self, item_id: str) -> _Found | None:
         """What an id tells by itself."""
-        if (told := place_of(item_id)) is None:
+        if (told := position_of(item_id)) is None:
             return None
         start, place = told
         values = {"start": start, "tenant": self._tenant}
@@ -86,7 +90,7 @@ class _Search:
                 noted = array("q", row["keys"])
                 if keys.isdisjoint(noted) or not self._is_shown(row["job"]):
                     continue
-                found.add((row["job"], ItemPlace.OUTPUT if row["in_output"] else ItemPlace.INPUT))
+                found.add((row["job"], ItemPosition.OUTPUT if row["in_output"] else ItemPosition.INPUT))
                 keys.difference_update(noted)
                 if not keys:
                     break

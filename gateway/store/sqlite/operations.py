@@ -22,12 +22,12 @@ from gateway.core.job import (
     Status,
 )
 from gateway.core.webhooks import own_lane
-from gateway.store.port import Page, QueueLimits, StoredCall, Work
+from gateway.store.port import Page, QueueLimits, StoredRequest, Work
 from gateway.store.rows import Appended, to_call, to_job, to_page
 from gateway.store.sqlite.items import note_items
 from gateway.store.sqlite.queries import QUERIES
 from gateway.wire.conversation.items import Turn
-from gateway.wire.item_ids import ItemPlace
+from gateway.wire.item_ids import ItemPosition
 from gateway.wire.sse import split_frames
 
 # What one piece of a sweep may hold up others for.
@@ -87,7 +87,7 @@ def insert_result(
     raw: sqlite3.Connection, pk: int, tenant: bytes, final: bytes, item_ids: tuple[str, ...]
 ) -> None:
     raw.execute(QUERIES["insert_result"], {"pk": pk, "final": final})
-    note_items(raw, pk, tenant, ItemPlace.OUTPUT, item_ids)
+    note_items(raw, pk, tenant, ItemPosition.OUTPUT, item_ids)
 
 
 def _insert(
@@ -134,7 +134,7 @@ def _insert(
             "lane": None if job.webhook is None else own_lane(job.tenant, job.webhook),
         },
     )
-    note_items(raw, row["pk"], job.tenant, ItemPlace.INPUT, job.item_ids)
+    note_items(raw, row["pk"], job.tenant, ItemPosition.INPUT, job.item_ids)
     return int(row["pk"])
 
 
@@ -189,7 +189,7 @@ def claim_new(raw: sqlite3.Connection, owner: str, job: NewJob) -> Work | None:
     raw.execute(QUERIES["take_turn"], values)
     raw.execute(QUERIES["claim"], values)
     raw.execute(QUERIES["forget_turns"], {"backend": job.backend})
-    call = StoredCall(job.request, job.input, job.target, job.headers, job.sealed)
+    call = StoredRequest(job.request, job.input, job.target, job.headers, job.sealed)
     has_previous = job.previous_id is not None
     turns_before_it = turns_before(raw, job.id, job.tenant) if has_previous else []
     return Work(

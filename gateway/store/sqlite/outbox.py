@@ -22,7 +22,7 @@ from gateway.core.webhooks import (
     unchanged,
 )
 from gateway.store.bells import OUTBOX, Bells
-from gateway.store.lanes import Room, in_order
+from gateway.store.lanes import AttemptLimits, in_order
 from gateway.store.outbox import Disabled, Due, GivenUp, LaneBacklog
 from gateway.store.sqlite.database import Database
 from gateway.store.sqlite.queries import QUERIES
@@ -155,7 +155,7 @@ class SqliteOutbox:
         rows = await self._database.delete(lambda raw, _: raw.execute(QUERIES[query], values).fetchall())
         return [GivenUp(row["response"], row["lane"]) for row in rows]
 
-    async def waiting(self) -> list[LaneBacklog]:
+    async def lane_backlogs(self) -> list[LaneBacklog]:
         rows = await self._database.readers.read(
             lambda raw: raw.execute(QUERIES["waiting_by_lane"]).fetchall()
         )
@@ -189,7 +189,7 @@ def _judge(raw: sqlite3.Connection, lane: str, judge: Judge) -> tuple[Standing, 
 
 def _due(raw: sqlite3.Connection, now_ms: int, per_lane_max: int, own_url_max: int) -> list[sqlite3.Row]:
     in_lane = dict(raw.execute(QUERIES["leased_by_lane"], {"now_ms": now_ms}).fetchall())
-    room = Room(in_lane, per_lane_max, own_url_max)
+    room = AttemptLimits(in_lane, per_lane_max, own_url_max)
     lanes = raw.execute(QUERIES["due_lanes_of_endpoints"], {"now_ms": now_ms}).fetchall()
     if room.own_free > 0:
         # Of so many, some have room: each of the others has an attempt under way.

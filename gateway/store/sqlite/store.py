@@ -16,16 +16,16 @@ from gateway.core.job import Claim, ClaimLost, Idempotency, IdTaken, Job, NewJob
 from gateway.observe import Observer
 from gateway.store import bells
 from gateway.store.bells import OUTBOX, LocalBells
-from gateway.store.port import Deleted, Page, QueueLimits, StoredCall, Work
+from gateway.store.port import DeletedJob, Page, QueueLimits, StoredRequest, Work
 from gateway.store.rows import Appended, to_call, to_job
 from gateway.store.sqlite import items, operations
-from gateway.store.sqlite.census import SqliteInsight
 from gateway.store.sqlite.database import Database
 from gateway.store.sqlite.health import State
+from gateway.store.sqlite.insight import SqliteInsight
 from gateway.store.sqlite.notes import SqliteNotes
-from gateway.store.sqlite.opening import open_database
 from gateway.store.sqlite.outbox import SqliteOutbox
 from gateway.store.sqlite.queries import QUERIES
+from gateway.store.sqlite.startup import open_database
 from gateway.store.sqlite.upkeep import Upkeep
 from gateway.wire.conversation.items import Turn
 
@@ -119,7 +119,7 @@ class SqliteStore:
         row = await self._one("find_job", id=response_id, tenant=tenant, now_ms=now_ms)
         return to_job(row) if row else None
 
-    async def call_of(self, response_id: str) -> StoredCall | None:
+    async def request_of(self, response_id: str) -> StoredRequest | None:
         row = await self._one("call_by_id", id=response_id)
         return to_call(row) if row else None
 
@@ -284,13 +284,13 @@ class SqliteStore:
 
     # -- going
 
-    async def delete(self, response_id: str, tenant: bytes, *, now_ms: int) -> Deleted | None:
+    async def delete(self, response_id: str, tenant: bytes, *, now_ms: int) -> DeletedJob | None:
         values = {"id": response_id, "tenant": tenant, "now_ms": now_ms}
 
-        def operation(raw: sqlite3.Connection, _bytes_max: int) -> Deleted | None:
+        def operation(raw: sqlite3.Connection, _bytes_max: int) -> DeletedJob | None:
             if raw.execute(QUERIES["delete_live"], values).fetchone():
-                return Deleted(operations.job_by_id(raw, response_id))
-            return Deleted(None) if raw.execute(QUERIES["delete_ended"], values).fetchone() else None
+                return DeletedJob(operations.job_by_id(raw, response_id))
+            return DeletedJob(None) if raw.execute(QUERIES["delete_ended"], values).fetchone() else None
 
         deleted = await self._database.delete(operation)
         for topic in (bells.claim(response_id), OUTBOX):

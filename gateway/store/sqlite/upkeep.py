@@ -12,10 +12,10 @@ from contextlib import suppress
 from gateway.core.job import StoreUnavailable
 from gateway.observe import Observer, line
 from gateway.store.refused import DatabaseRefused
-from gateway.store.sqlite.connecting import connect_reader
 from gateway.store.sqlite.connection import damage, is_largely_free
+from gateway.store.sqlite.connector import connect_reader
 from gateway.store.sqlite.database import ACCEPTING_SHARE, Database
-from gateway.store.sqlite.file import Known
+from gateway.store.sqlite.file import FileCondition
 from gateway.store.sqlite.health import State
 from gateway.store.sqlite.queries import QUERIES
 
@@ -63,8 +63,8 @@ class Upkeep:
     async def _keep_going(self) -> None:
         """Find out how the store is, and get it out of trouble when that has passed."""
         if self._health.state is State.CORRUPT:
-            if self._database.lock.known is not Known.DAMAGED:
-                self._database.lock.remember(Known.DAMAGED)
+            if self._database.lock.known is not FileCondition.DAMAGED:
+                self._database.lock.remember(FileCondition.DAMAGED)
             return
         if not await self._database.is_in_place():
             return

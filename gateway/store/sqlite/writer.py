@@ -23,8 +23,8 @@ import aiosqlite
 from gateway.core.job import ClaimLost, StoreUnavailable
 from gateway.observe import Observer
 from gateway.store.rows import Appended
-from gateway.store.sqlite.connecting import on_thread
 from gateway.store.sqlite.connection import fence
+from gateway.store.sqlite.connector import on_thread
 from gateway.store.sqlite.health import Health, State, is_everybodys, state_after
 from gateway.store.sqlite.operations import append
 

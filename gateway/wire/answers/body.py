@@ -5,7 +5,7 @@ Servers send streams as text, as binary, or without any type, and JSON as a stre
 
 from __future__ import annotations
 
-from gateway.wire.failures.errorbody import plain_words
+from gateway.wire.failures.errorbody import readable_words
 from gateway.wire.sse import Frame, SseDecoder, begins_json, begins_stream
 
 _BEGINNING_BYTES_MAX = 4 * 2**10
@@ -21,10 +21,10 @@ class NeitherOne(Exception):
 
     def __init__(self, beginning: bytes) -> None:
         super().__init__("neither a stream nor JSON")
-        self.words = plain_words(beginning)
+        self.words = readable_words(beginning)
 
 
-class Body:
+class AnswerBody:
     """The bytes of one answer, as frames, or as one JSON object.
 
     JSON that comes first may be all there is, or the first of several lines (hackclub/ai), or all there is

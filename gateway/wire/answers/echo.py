@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 
 from gateway.wire.answers.text import Text
-from gateway.wire.chat.chunks import PLAIN
+from gateway.wire.chat.chunks import TEXT_FIELDS
 from gateway.wire.events import Event, frame, has_line_separator
 from gateway.wire.sse import Frame, data_of
 
@@ -175,7 +175,7 @@ def _probed(event: dict[str, Any], text: str) -> dict[str, Any] | None:
     match event:
         case {"choices": [{"delta": dict(found)}]}:
             place = found
-    names = [name for name in ("delta", *PLAIN) if place.get(name) == text]
+    names = [name for name in ("delta", *TEXT_FIELDS) if place.get(name) == text]
     if len(names) != 1:
         return None
     place[names[0]] = _PROBE

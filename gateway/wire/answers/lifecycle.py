@@ -74,8 +74,8 @@ class Lifecycle:
         is_named = known.type not in CALLS or known.fields.get("name")
         if is_named and known.twin is None and known.type not in _LATE_TYPES:
             yield from self._show(known)
-        elif known not in self._items.waiting:
-            self._items.waiting.append(known)
+        elif known not in self._items.unshown:
+            self._items.unshown.append(known)
 
     def _new(self, item: Item, ref: Reference) -> OutputItem:
         new = OutputItem(ref.type, _opened(item), first=item, twin=self._items.call(ref.type, ref.call_id))
@@ -111,7 +111,7 @@ class Lifecycle:
     def tell(self, item: Item, event: Event) -> Iterable[Event]:
         """An item of which only its end tells."""
         new = self._new(item, Reference.of_item(item, event))
-        self._items.waiting.append(new)
+        self._items.unshown.append(new)
         yield from self.finish(new, item)
 
     def finish(self, known: OutputItem, item: Item) -> Iterable[Event]:

@@ -95,7 +95,7 @@ def number_of(value: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-Rule = Callable[["Items", Reference], OutputItem | None]
+LookupRule = Callable[["Items", Reference], OutputItem | None]
 
 
 def find(rules: Rules, items: Items, ref: Reference) -> OutputItem | None:
@@ -196,7 +196,7 @@ def unannounced(items: Items, ref: Reference) -> OutputItem | None:
 
 def guess(items: Items, ref: Reference) -> OutputItem | None:
     """The text that an item is given, told before any event said that there is an item (OGX)."""
-    for known in items.waiting:
+    for known in items.unshown:
         if not known.is_guess:
             continue
         if ref.id is not None and known.given_id == ref.id:
@@ -221,7 +221,7 @@ def is_of_another(items: Items, ref: Reference) -> bool:
 
 # -- the rules in their order, and who needs them
 
-Rules = tuple[tuple[Rule, str], ...]
+Rules = tuple[tuple[LookupRule, str], ...]
 
 EVENT: Rules = (
     (by_id, "all; LocalAI: the id is right where the index is that of another item"),

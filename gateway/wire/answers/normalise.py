@@ -217,7 +217,7 @@ class Normaliser:
         if known is None or (known.is_guess and known.arguments.is_done):
             known = self._life.unannounced(event, item_type)
             known.is_guess = True
-            self._items.waiting.append(known)
+            self._items.unshown.append(known)
         if known.is_done or known.arguments.is_done:
             return
         if not is_delta:

@@ -80,7 +80,7 @@ CALLS = frozenset({"function_call", "custom_tool_call"})
 
 
 @dataclass(slots=True, eq=False)
-class Part:
+class OutputPart:
     """A part of an item.
 
     Attributes:
@@ -116,8 +116,8 @@ class OutputItem:
     first: Item = field(default_factory=dict)
     index: int | None = None
     id: str = ""
-    parts: dict[str, list[Part]] = field(init=False)
-    part_by_number: dict[tuple[str, int], Part] = field(default_factory=dict)
+    parts: dict[str, list[OutputPart]] = field(init=False)
+    part_by_number: dict[tuple[str, int], OutputPart] = field(default_factory=dict)
     arguments: Text = field(default_factory=Text)
     is_done: bool = False
     given_id: str | None = None
@@ -208,13 +208,13 @@ class Items:
 
     Attributes:
         shown: Those that clients know, in the order in which they were announced.
-        waiting: Those of which it is not yet known whether, or as what, they are to be shown.
+        unshown: Items that clients do not know yet, and may never.
     """
 
     def __init__(self, seed: str) -> None:
         self._seed = seed
         self.shown: list[OutputItem] = []
-        self.waiting: list[OutputItem] = []
+        self.unshown: list[OutputItem] = []
         self._named: dict[str, list[OutputItem]] = {}
         self._numbered: dict[int, list[OutputItem]] = {}
         self._calls: dict[tuple[bool, str], OutputItem] = {}
@@ -222,7 +222,7 @@ class Items:
 
     def all(self) -> list[OutputItem]:
         """All of them, oldest first."""
-        return [*self.shown, *self.waiting] if self.waiting else self.shown
+        return [*self.shown, *self.unshown] if self.unshown else self.shown
 
     def named(self, item_id: str | None) -> list[OutputItem]:
         """Those that the backend has called by this id, oldest first."""
@@ -254,13 +254,13 @@ class Items:
 
     def drop(self, known: OutputItem) -> None:
         """Keep an item from clients for good; events about it go nowhere."""
-        self.waiting.remove(known)
+        self.unshown.remove(known)
         known.is_done = True
 
     def show(self, known: OutputItem) -> None:
         """Give an item its place in the output, an id and, to a call, its `call_id`: each is unique."""
-        if known in self.waiting:
-            self.waiting.remove(known)
+        if known in self.unshown:
+            self.unshown.remove(known)
         known.index = len(self.shown)
         shape = item_shapes.shape_of(known.type)
         is_free = known.given_id not in self._ids and (known.first or not _is_of_another(known))

@@ -16,7 +16,7 @@ from gateway.wire.answers.output import (
     OUTPUT_TEXT,
     Item,
     OutputItem,
-    Part,
+    OutputPart,
     TextKind,
     kind_of,
     parts_of,
@@ -70,14 +70,14 @@ def open_part(known: OutputItem, kind: TextKind, given: dict[str, Any], number: 
     if kind is OUTPUT_TEXT:
         fields |= {"annotations": [], "logprobs": []}
     siblings = known.parts[kind.holder]
-    part = Part(kind, len(siblings), fields)
+    part = OutputPart(kind, len(siblings), fields)
     siblings.append(part)
     if isinstance(number, int):
         known.part_by_number[kind.holder, number] = part
     yield _event(f"{kind.part_events}.added", known, part, part=dict(fields))
 
 
-def part_for(known: OutputItem, kind: TextKind, number: Any) -> tuple[Part, list[Event]]:
+def part_for(known: OutputItem, kind: TextKind, number: Any) -> tuple[OutputPart, list[Event]]:
     """The open part of this kind that an event is about, opened now if it was never announced."""
     siblings = known.parts[kind.holder]
     for found in (_numbered(known, kind, number), *siblings[-1:]):
@@ -116,7 +116,7 @@ def end_text(known: OutputItem, kind: TextKind, full: Any, event: Event) -> Iter
     yield from finish_text(known, part, full, event)
 
 
-def finish_text(known: OutputItem, part: Part, full: Any, event: Event) -> Iterable[Event]:
+def finish_text(known: OutputItem, part: OutputPart, full: Any, event: Event) -> Iterable[Event]:
     """The end of a text, with whatever of it was not yet sent.
 
     Args:
@@ -135,7 +135,7 @@ def finish_text(known: OutputItem, part: Part, full: Any, event: Event) -> Itera
     yield done
 
 
-def close_part(known: OutputItem, part: Part, final: dict[str, Any]) -> Iterable[Event]:
+def close_part(known: OutputItem, part: OutputPart, final: dict[str, Any]) -> Iterable[Event]:
     """The end of a part, with what `final`, the backend's last word of it, says beside its text.
 
     A part that is closed already can still get citations, which some backends send only in the end."""
@@ -154,7 +154,7 @@ def close_part(known: OutputItem, part: Part, final: dict[str, Any]) -> Iterable
         yield _event(f"{kind.part_events}.done", known, part, part=part.shown())
 
 
-def annotate(known: OutputItem, part: Part, citation: Item) -> Iterable[Event]:
+def annotate(known: OutputItem, part: OutputPart, citation: Item) -> Iterable[Event]:
     """A citation, unless the part has it already."""
     citations = part.fields["annotations"]
     if citation in citations:
@@ -173,7 +173,7 @@ def close_parts(known: OutputItem, final: Item) -> Iterable[Event]:
     """
     streamed = {holder for holder in known.parts if known.parts[holder]}
     for holder in known.parts:
-        left: list[Part | None] = [*known.parts[holder]]
+        left: list[OutputPart | None] = [*known.parts[holder]]
         for position, part in enumerate(parts_of(final, holder)):
             kind = kind_of(part, known.type, holder)
             text = part.get(kind.key)
@@ -189,13 +189,13 @@ def close_parts(known: OutputItem, final: Item) -> Iterable[Event]:
                 yield from close_part(known, open_one, {})
 
 
-def _numbered(known: OutputItem, kind: TextKind, number: Any) -> Part | None:
+def _numbered(known: OutputItem, kind: TextKind, number: Any) -> OutputPart | None:
     """The part of this kind that the backend has called by this number."""
     found = known.part_by_number.get((kind.holder, number)) if isinstance(number, int) else None
     return found if found is not None and found.kind is kind else None
 
 
-def _told(siblings: list[Part | None], position: int, kind: TextKind, text: Any) -> Part | None:
+def _told(siblings: list[OutputPart | None], position: int, kind: TextKind, text: Any) -> OutputPart | None:
     """The part that one in the end is: the one in its place, else one that says the same."""
     here = siblings[position] if position < len(siblings) else None
     if here is not None and here.kind is kind:
@@ -214,7 +214,7 @@ def _is_said(known: OutputItem, holder: str, text: Any, streamed: set[str]) -> b
     return any(part.text.value() == text for other in streamed for part in known.parts[other])
 
 
-def _located(event: Event, known: OutputItem, part: Part) -> Event:
+def _located(event: Event, known: OutputItem, part: OutputPart) -> Event:
     """An event with our ids and indexes."""
     event["item_id"] = known.id
     event["output_index"] = known.index
@@ -226,7 +226,7 @@ def _located(event: Event, known: OutputItem, part: Part) -> Event:
     return event
 
 
-def _event(kind: str, known: OutputItem, of: Part, **fields: Any) -> Event:
+def _event(kind: str, known: OutputItem, of: OutputPart, **fields: Any) -> Event:
     place = {"item_id": known.id, "output_index": known.index, of.kind.index: of.index}
     return {"type": kind, **place, **fields}
 

@@ -31,7 +31,7 @@ _NOT_JSON = "The backend sent an event that is not a JSON object."
 _NOT_AN_ANSWER = "The backend's answer is neither an event stream nor an object of its API."
 
 
-class Reader(Protocol):
+class AnswerReader(Protocol):
     """One answer of a backend."""
 
     @property

@@ -19,8 +19,8 @@ from gateway.wire.bodies.json_scan import (
     VALUES_MAX,
     Keys,
     Outline,
+    check_values,
     look_over,
-    may_be_parsed,
     too_many_values,
 )
 from gateway.wire.conversation import references
@@ -31,7 +31,7 @@ _NOT_A_NUMBER = re.compile(r"-?(?:NaN|Infinity)")
 
 
 @dataclass(frozen=True, slots=True)
-class Plain:
+class Standalone:
     """A request that goes to the backend byte for byte."""
 
 
@@ -50,10 +50,10 @@ class Background:
     body: dict[str, Any]
 
 
-Kind = Plain | Chained | Background
+RequestKind = Standalone | Chained | Background
 
 
-def classify(body: bytes) -> Generator[None, None, Kind]:
+def classify(body: bytes) -> Generator[None, None, RequestKind]:
     """Whose request is it? Whoever runs this does something else at each pause.
 
     A body that is no JSON object is the backend's to refuse, in its own words, and a plain one that is odd is
@@ -81,17 +81,17 @@ def classify(body: bytes) -> Generator[None, None, Kind]:
         is_chained = outline.is_chained
     names_items = yield from references.may_be_in(body)
     if not (is_chained or names_items):
-        return Plain()
-    yield from may_be_parsed(body)
+        return Standalone()
+    yield from check_values(body)
     try:
         parsed = orjson.loads(body)
     except orjson.JSONDecodeError:
-        return Plain()
+        return Standalone()
     if not isinstance(parsed, dict):
-        return Plain()
+        return Standalone()
     previous = parsed.get("previous_response_id")
     previous_id = previous if isinstance(previous, str) and previous else None
-    return Chained(parsed, previous_id) if names_items or previous_id else Plain()
+    return Chained(parsed, previous_id) if names_items or previous_id else Standalone()
 
 
 def may_name_previous(body: bytes) -> Generator[None, None, bool]:

@@ -128,7 +128,7 @@ def is_object(body: bytes) -> bool:
     return _OBJECT.match(body) is not None
 
 
-def may_be_parsed(body: bytes) -> Generator[None, None, None]:
+def check_values(body: bytes) -> Generator[None, None, None]:
     """Refuse a plain body that is too large to be parsed. The generator pauses so that others are served.
 
     Raises:

@@ -28,7 +28,11 @@ _NAMES = frozenset({"id", "object", "created", "model", "system_fingerprint", "c
 _PLACES = frozenset({"index", "delta"})
 """Fields of every chunk or choice."""
 
-PLAIN = {"content": PieceKind.TEXT, "reasoning_content": PieceKind.THOUGHT, "reasoning": PieceKind.THOUGHT}
+TEXT_FIELDS = {
+    "content": PieceKind.TEXT,
+    "reasoning_content": PieceKind.THOUGHT,
+    "reasoning": PieceKind.THOUGHT,
+}
 
 
 class Choice(NamedTuple):
@@ -80,7 +84,7 @@ def pieces_alone(sent: dict[str, Any], shown: int | None) -> tuple[Piece, ...] |
     said = [(name, value) for name, value in delta.items() if value and name != "role"]
     if not said and _says_no_more_than(_NAMES, sent) and _says_no_more_than(_PLACES, choice):
         return ()
-    if len(said) != 1 or (kind := PLAIN.get(said[0][0])) is None or not isinstance(said[0][1], str):
+    if len(said) != 1 or (kind := TEXT_FIELDS.get(said[0][0])) is None or not isinstance(said[0][1], str):
         return None
     return (Piece(kind, said[0][1], said[0][0]),)
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 from gateway.wire.chat.fields import VENDOR_FIELDS
 from gateway.wire.chat.ways import System, ThoughtReplay, Ways
-from gateway.wire.conversation.lessons import LATE_SYSTEM, RefusedCall, Row, objects_in, system_first
-from gateway.wire.conversation.plain_words import Item
+from gateway.wire.conversation.lessons import LATE_SYSTEM, LessonRule, RefusedCall, objects_in, system_first
+from gateway.wire.conversation.portable_items import Item
 
 
 def _system_in_user(ways: Ways, refusal: RefusedCall) -> Ways:
@@ -56,75 +56,75 @@ def _names_in(message: Item) -> Iterator[str]:
 
 _FIELD = "reasoning_content|reasoning_text|reasoning"
 
-CHAT: tuple[Row[Ways], ...] = (
-    Row(
+CHAT: tuple[LessonRule[Ways], ...] = (
+    LessonRule(
         "system_first",
         LATE_SYSTEM,
         system_first,
         "Qwen 3.5 and later by vLLM, llama.cpp (500) and LM Studio; Mistral",
     ),
-    Row(
+    LessonRule(
         "system_in_user",
         r"system role (?:is )?not supported|does not support '?system|'system' is not one of"
         r"|invalid role:? '?system",
         _system_in_user,
         "Gemma 1 and 2; OpenAI's o1-mini",
     ),
-    Row(
+    LessonRule(
         "no_other_roles",
         r"only user(?:,| and) assistant[^.\n]{0,30} roles are supported",
         _system_nowhere_else,
         "Mistral's and older templates, of a system message where they look for none",
     ),
-    Row(
+    LessonRule(
         "no_developer",
         r"(?:unknown|unexpected|invalid|unsupported)[^\n]{0,60}\bdeveloper\b"
         r"|\bdeveloper\b[^\n]{0,30}\b(?:is not|not supported|unsupported)",
         lambda ways, refusal: replace(ways, has_developer_role=False),
         "DeepSeek, Moonshot, vLLM with older templates",
     ),
-    Row(
+    LessonRule(
         "take_turns",
         r"roles? must alternate|must alternate between|unexpected role '?\w+'? after role"
         r"|multiple \W{0,3}(?:user|assistant)\W{0,3} roles in a row",
         _take_turns,
         "Llama 2, Gemma, Mistral and their API, Bedrock",
     ),
-    Row(
+    LessonRule(
         "thoughts_of_calls",
         rf"(?P<field>{_FIELD})\b[^\n]{{0,80}}\b(?:must be (?:passed|provided|sent)|is missing|is required)"
         rf"|\bmissing\b[^\n]{{0,40}}\b(?P<missing>{_FIELD})\b",
         _bring_thoughts,
         "DeepSeek from V3.2 on, Kimi K2, SiliconFlow: of each message with calls, in whatever turn",
     ),
-    Row(
+    LessonRule(
         "signatures",
         r"missing an? \W{0,2}thought_?signature|thought_?signature\W{0,3} is (?:missing|required)",
         lambda ways, refusal: replace(ways, needs_signatures=True),
         "Gemini 3, of calls that another model made",
     ),
-    Row(
+    LessonRule(
         "broken_signatures",
         r"(?:invalid|corrupted) thought.?signature",
         lambda ways, refusal: replace(ways, needs_signatures=True, refused=ways.refused | {*VENDOR_FIELDS}),
         "Gemini, of signatures from another route or project",
         is_lasting=False,
     ),
-    Row(
+    LessonRule(
         "call_ids",
         r"tool.?call.?id\b[^\n]{0,80}\bmust be|length of 9|tool_use[^\n]{0,40}\bid\b[^\n]{0,60}pattern"
         r"|tool_calls?\[?\d*\]?\.id\b[^\n]{0,40}too long",
         lambda ways, refusal: replace(ways, has_short_ids=True),
         "Mistral (nine letters and digits), Anthropic and Bedrock (no dots), OpenAI (40 characters)",
     ),
-    Row(
+    LessonRule(
         "no_empty_text",
         r"must (?:not be|be non-)\W?empty|(?:can ?not|may not) be empty"
         r"|content\b[^\n]{0,60}\bis empty|non-empty content",
         lambda ways, refusal: replace(ways, refuses_empty=True),
         "Anthropic and Bedrock behind proxies, Moonshot",
     ),
-    Row(
+    LessonRule(
         "fields",
         r"unsupported|not (?:permitted|allowed|supported)|extra_forbidden|unrecogni[sz]ed"
         r"|(?:unknown|unexpected|invalid) (?:parameter|field|name|key|propert)|additional propert",

@@ -27,7 +27,7 @@ from gateway.wire.chat.order import ordered
 from gateway.wire.chat.spoken import Message, Spoken, Thought
 from gateway.wire.chat.tools import CUSTOM_TOOL_ARGUMENT, Tools
 from gateway.wire.chat.ways import Ways
-from gateway.wire.conversation.plain_words import HOSTED, in_plain_words
+from gateway.wire.conversation.portable_items import HOSTED, portable
 from gateway.wire.errors import invalid
 
 __all__ = ["expect", "messages_of", "unsupported"]
@@ -77,7 +77,7 @@ class _Conversation:
     def messages(self) -> list[Message]:
         users = [at for at, one in enumerate(self._spoken) if one.role == "user"]
         for one in self._spoken[users[-1] + 1 if users else 0 :]:
-            one.is_running = True
+            one.is_open_turn = True
         return [message for one in self._spoken for message in one.messages(self._ways)]
 
     def take(self, items: list[Any], param: str) -> None:
@@ -102,7 +102,7 @@ class _Conversation:
                 thought = Thought("\n".join(thoughts_of(item)), data)
                 self._thoughts += [thought] if thought.text or data else []
             case kind if kind in HOSTED:
-                for plain in in_plain_words(item):
+                for plain in portable(item):
                     self._item(plain, param)
             case kind:
                 raise unsupported(f"{param}.type", f"items of type '{kind}' are")

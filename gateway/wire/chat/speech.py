@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
-from gateway.wire.answers.readers import ChatReader, Reader
+from gateway.wire.answers.readers import AnswerReader, ChatReader
 from gateway.wire.chat.lessons import CHAT
 from gateway.wire.chat.request import ChatOptions, chat_body, offered_tools
 from gateway.wire.chat.tools import Tools, tools_of
 from gateway.wire.chat.ways import Ways
 from gateway.wire.conversation.lessons import lessons
 from gateway.wire.conversation.replay import ReplayTarget
-from gateway.wire.speech import RENAMED_FIELDS, Api, Known, Request, Speech
+from gateway.wire.speech import RENAMED_FIELDS, Api, Preferences, Request, Speech
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class ChatSpeech(Speech):
         path, question, query = target.partition("?")
         return f"{path.removesuffix('/responses')}/chat/completions{question}{query}"
 
-    def reader(self, response_id: str, request: Request, input: Any) -> Reader:
+    def reader(self, response_id: str, request: Request, input: Any) -> AnswerReader:
         return ChatReader(response_id, self.tools(request, input), think_tags=self.chat.think_tags)
 
     def after_refusal(self, said: bytes, sent: bytes) -> Iterator[tuple[str, Self]]:
@@ -50,7 +50,7 @@ class ChatSpeech(Speech):
             taught = self.knowing(lesson.known)
             yield lesson.name, replace(taught, is_for_now=self.is_for_now or not lesson.is_lasting)
 
-    def after_answer(self, reader: Reader, output: list[dict[str, Any]]) -> Self:
+    def after_answer(self, reader: AnswerReader, output: list[dict[str, Any]]) -> Self:
         """Learns the field in which the backend has its thoughts."""
         name = reader.reasoning_field if isinstance(reader, ChatReader) else None
         if name is None or self.chat.ways.reasoning_field is not None:
@@ -61,10 +61,10 @@ class ChatSpeech(Speech):
         return request, input  # `messages_of` makes the forms
 
     @property
-    def known(self) -> Known:
+    def known(self) -> Preferences:
         return self.chat.ways
 
-    def knowing(self, known: Known) -> Self:
+    def knowing(self, known: Preferences) -> Self:
         assert isinstance(known, Ways)
         return replace(self, chat=replace(self.chat, ways=known))
 

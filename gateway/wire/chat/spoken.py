@@ -46,7 +46,7 @@ class Spoken:
     Attributes:
         fields: Others of the message: `name`, `refusal`, a vendor's own.
         calls, outputs: Of an assistant's message; outputs by the id of their call.
-        is_running: It belongs to the turn that is under way: no user has spoken since.
+        is_open_turn: It belongs to the turn that is under way: no user has spoken since.
     """
 
     role: str
@@ -55,7 +55,7 @@ class Spoken:
     thoughts: list[Thought] = field(default_factory=list)
     calls: list[Message] = field(default_factory=list)
     outputs: dict[str, Content] = field(default_factory=dict)
-    is_running: bool = False
+    is_open_turn: bool = False
 
     @property
     def is_whole(self) -> bool:
@@ -86,8 +86,8 @@ class Spoken:
     def _goes(self, ways: Ways) -> bool:
         return {
             ThoughtReplay.NEVER: False,
-            ThoughtReplay.RUNNING: self.is_running,
-            ThoughtReplay.CALLS: self.is_running or bool(self.calls),
+            ThoughtReplay.OPEN_TURN: self.is_open_turn,
+            ThoughtReplay.CALLS: self.is_open_turn or bool(self.calls),
             ThoughtReplay.ALL: True,
         }[ways.thoughts]
 

@@ -11,15 +11,15 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from gateway.wire.answers.notices import NOTICES_MAX, Notable, Notice
-from gateway.wire.chat.call_items import CallItems
-from gateway.wire.chat.calls import fragments_of
 from gateway.wire.chat.chunks import Choice, chunk_of, pieces_alone
 from gateway.wire.chat.content import pieces_of
 from gateway.wire.chat.endings import DONE, ChatEnding, Meaning
 from gateway.wire.chat.heard import TEXTS, Heard
 from gateway.wire.chat.items import ChatItems
 from gateway.wire.chat.pieces import Piece, PieceKind
-from gateway.wire.chat.thinking import ThinkTags
+from gateway.wire.chat.think_tags import ThinkTags
+from gateway.wire.chat.tool_call_items import ToolCallItems
+from gateway.wire.chat.tool_calls import fragments_of
 from gateway.wire.chat.tools import Tools
 from gateway.wire.events import Event
 from gateway.wire.usage import Usage, merged, usage_of
@@ -43,7 +43,7 @@ class ChatStream:
         self._notices: set[Notice] = set()
         self.reasoning_field: str | None = None
         self._items = ChatItems(response_id)
-        self._calls = CallItems(self._items, tools)
+        self._calls = ToolCallItems(self._items, tools)
         self._heard = Heard()
         self._tags = ThinkTags(may_close_alone=True) if think_tags else None
         self._shown: int | None = None
@@ -77,7 +77,7 @@ class ChatStream:
         return events
 
     def echo(self) -> Callable[[str], None] | None:
-        """See `Reader.echo`."""
+        """See `AnswerReader.echo`."""
         if self._last is None or (self._last and self._tags is not None):
             return None
         return functools.partial(self._repeat, self._last)

@@ -23,7 +23,7 @@ class ThoughtReplay(Enum):
     """Which reasoning of earlier messages goes back."""
 
     NEVER = auto()
-    RUNNING = auto()
+    OPEN_TURN = auto()
     """That of the tool turn which is under way. Templates leave out older thoughts themselves."""
     CALLS = auto()
     """That of every message with calls. Such a message without a thought gets a blank one."""
@@ -49,7 +49,7 @@ class Ways:
     system: System = System.AUTO
     alternates: bool = False
     refuses_empty: bool = False
-    thoughts: ThoughtReplay = ThoughtReplay.RUNNING
+    thoughts: ThoughtReplay = ThoughtReplay.OPEN_TURN
     reasoning_field: str | None = None
     has_short_ids: bool = False
     needs_signatures: bool = False

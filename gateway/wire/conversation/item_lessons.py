@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from gateway.wire.conversation.lessons import LATE_SYSTEM, RefusedCall, Row, system_first
-from gateway.wire.conversation.plain_words import PLAIN, Item, type_of
+from gateway.wire.conversation.lessons import LATE_SYSTEM, LessonRule, RefusedCall, system_first
+from gateway.wire.conversation.portable_items import PORTABLE, Item, type_of
 from gateway.wire.conversation.replay import Forms, Ids
 
 
@@ -30,7 +30,7 @@ def _blame(forms: Forms, refusal: RefusedCall) -> Forms:
         kind = type_of(item)
         if name in item and name not in _NEEDED and _UNKNOWN_FIELD.search(refusal.words):
             return replace(forms, without=forms.without | {(kind, name)})
-        if kind not in PLAIN:
+        if kind not in PORTABLE:
             return _without_types(forms, {kind}, refusal)
     named = {kind for kind in _special(refusal) if _is_named(kind, refusal.words)}
     return _without_types(forms, named, refusal)
@@ -83,12 +83,12 @@ def _is_named(kind: str, words: str) -> bool:
 
 
 def _special(refusal: RefusedCall) -> set[str]:
-    return {type_of(item) for item in refusal.items} - PLAIN
+    return {type_of(item) for item in refusal.items} - PORTABLE
 
 
-ITEMS: tuple[Row[Forms], ...] = (
-    Row("system_first", LATE_SYSTEM, system_first, "the same models by vLLM and llama.cpp"),
-    Row(
+ITEMS: tuple[LessonRule[Forms], ...] = (
+    LessonRule("system_first", LATE_SYSTEM, system_first, "the same models by vLLM and llama.cpp"),
+    LessonRule(
         "include",
         r"encrypted content is not supported|\binclude[.\[]\d"
         r"|\binclude\b[^\n]{0,80}\b(?:unknown|unsupported|invalid|unexpected|not (?:supported|valid))\b"
@@ -96,27 +96,27 @@ ITEMS: tuple[Row[Forms], ...] = (
         _no_include,
         "OpenAI, of models that do not think; whoever does not know the word",
     ),
-    Row(
+    LessonRule(
         "ids_of_a_store",
         r"item_id did not match|provided without its required|items are not persisted"
         r"|item with id \S+ not found|duplicate item found|expected an id that begins with",
         _ids_none,
         "OpenAI and Azure with store: false; GitHub Copilot, whose ids change",
     ),
-    Row(
+    LessonRule(
         "ids_missing",
         r"missing (?:required )?(?:parameter|field)\W{1,3}(?:input\S{0,12}\.)?id\b"
         r"|reasoningitem\w*\W{1,4}id\b",
         _ids_kept,
         "servers that read items strictly by OpenAI's types, of sealed thoughts",
     ),
-    Row(
+    LessonRule(
         "no_sealed_thoughts",
         r"encrypted content is not supported",
         lambda forms, refusal: replace(forms, takes_ciphers=False),
         "vLLM",
     ),
-    Row(
+    LessonRule(
         "other_sealed_thoughts",
         r"invalid_encrypted_content|encrypted[_ ]content\W[^\n]{0,200}(?:could not|cannot|not issued|unable)"
         r"|(?:could not|can ?not|unable to) de(?:crypt|code)[^\n]{0,60}(?:encrypted_content|compaction blob)",
@@ -124,19 +124,19 @@ ITEMS: tuple[Row[Forms], ...] = (
         "OpenAI, xAI, OpenCode: sealed for another key, account or region",
         is_lasting=False,
     ),
-    Row(
+    LessonRule(
         "whole_items",
         r"cannot determine type of 'item'|input\.status\b|untagged enum",
         lambda forms, refusal: replace(forms, is_whole=True),
         "llama.cpp, of short messages of the assistant; Volcengine; vLLM's agentic-api",
     ),
-    Row(
+    LessonRule(
         "items",
         r"\binput\b|\bitem|unknown variant",
         _blame,
         "Ollama, mistral.rs, OpenAI, vLLM and all that read by pydantic or zod",
     ),
-    Row(
+    LessonRule(
         "special_items",
         r"invalid_union|invalid (?:type|input|union)|did not match any variant|cannot determine type"
         r"|validation|deseriali[sz]|unprocessable|malformed|is not an array|item\['content'\]",

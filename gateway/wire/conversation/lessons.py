@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 import orjson
 
 from gateway.wire.chat.ways import System, Ways
-from gateway.wire.conversation.plain_words import Item
+from gateway.wire.conversation.portable_items import Item
 from gateway.wire.conversation.replay import Forms
 
 _WORDS_CHARS_MAX = 20_000
@@ -45,7 +45,7 @@ class RefusedCall:
 
 
 @dataclass(frozen=True, slots=True)
-class Row(Generic[T]):
+class LessonRule(Generic[T]):
     """One way of refusing.
 
     Attributes:
@@ -72,7 +72,7 @@ class Lesson(Generic[T]):
     is_lasting: bool
 
 
-def lessons(rows: tuple[Row[T], ...], known: T, said: bytes, sent: bytes) -> Iterator[Lesson[T]]:
+def lessons(rows: tuple[LessonRule[T], ...], known: T, said: bytes, sent: bytes) -> Iterator[Lesson[T]]:
     """New lessons of a refusal, the likeliest first.
 
     Args:

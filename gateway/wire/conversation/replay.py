@@ -12,13 +12,13 @@ from typing import Any
 
 from gateway.wire.chat.fields import THOUGHT_FIELDS, VENDOR_FIELDS
 from gateway.wire.chat.ways import System
-from gateway.wire.conversation.plain_words import (
+from gateway.wire.conversation.portable_items import (
     CIPHER,
     CUSTOM,
-    PLAIN,
+    PORTABLE,
     Item,
     for_chat,
-    in_plain_words,
+    portable,
     said,
     type_of,
 )
@@ -126,7 +126,7 @@ def accepted(items: list[Item], forms: Forms) -> list[Item]:
         known = item if forms.takes_ciphers else _without(item, CIPHER)
         if is_empty_thought(known) and (known is not item or forms.ids is Ids.NONE):
             continue  # without its seal, or its id, it says nothing
-        made += in_plain_words(known) if type_of(known) in forms.refused else [known]
+        made += portable(known) if type_of(known) in forms.refused else [known]
     return [_formed(item, forms) for item in made]
 
 
@@ -168,7 +168,7 @@ def _formed(item: Item, forms: Forms) -> Item:
 def _whole(item: Item) -> Item:
     """An item with what the API lets go without saying."""
     kind = type_of(item)
-    if kind not in PLAIN:
+    if kind not in PORTABLE:
         return item
     item = {"type": kind, "status": "completed", **{k: v for k, v in item.items() if v is not None}}
     if isinstance(text := item.get("content"), str):
@@ -180,8 +180,8 @@ def _whole(item: Item) -> Item:
 
 def _for_another(item: Item) -> list[Item]:
     """An item of another backend's, without what only that one put there: text is what each of them takes."""
-    if type_of(item) not in PLAIN | CUSTOM:
-        return in_plain_words(item)
+    if type_of(item) not in PORTABLE | CUSTOM:
+        return portable(item)
     parts = item.get("content")
     if item.get("role") != "assistant" or not isinstance(parts, list):
         return [item]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway.wire.failures import causes, waits
-from gateway.wire.failures.errorbody import Said, plain_words, said_in, said_in_bytes
+from gateway.wire.failures.errorbody import ErrorFacts, readable_words, said_in, said_in_bytes
 
 MESSAGE_CHARS_MAX = 2_000
 
@@ -56,7 +56,7 @@ def of_status(status: int, body: bytes) -> ToldFailure:
     said = said_in_bytes(body)
     if said.words is not None:
         return _told(said, said.words, status, shown=said.words)
-    words = plain_words(body)
+    words = readable_words(body)
     shown = f"The backend answered with status {status}" + (f": {words}" if words else ".")
     return _told(said, words or "", status, shown=shown)
 
@@ -123,7 +123,7 @@ def _is_bare(value: dict[str, Any]) -> bool:
     return not isinstance(kind, str) or "code" in value or "error" in kind.lower()
 
 
-def _told(said: Said, words: str, number: int | None, *, shown: str) -> ToldFailure:
+def _told(said: ErrorFacts, words: str, number: int | None, *, shown: str) -> ToldFailure:
     """Args: number: The HTTP status, or the one that the error names."""
     given = next((name for name in said.names if name in causes.CODES), None)
     cause = causes.by_name(said.names)

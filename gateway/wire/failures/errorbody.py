@@ -52,7 +52,7 @@ _HOST = re.compile(r"^\S+\.\S+ \| ")
 
 
 @dataclass(slots=True)
-class Said:
+class ErrorFacts:
     """What is found.
 
     Attributes:
@@ -77,22 +77,22 @@ class Said:
         return f"{first.rstrip('.')}: {wrapped}" if wrapped and _WRAPPER.fullmatch(first) else first
 
 
-def said_in(value: Any) -> Said:
+def said_in(value: Any) -> ErrorFacts:
     """The facts of a parsed error."""
-    said = Said()
+    said = ErrorFacts()
     _look(value, said, _DEPTH_MAX)
     return said
 
 
-def said_in_bytes(body: bytes) -> Said:
+def said_in_bytes(body: bytes) -> ErrorFacts:
     """The facts of an error body; none if its form is unknown."""
     try:
         return said_in(orjson.loads(body))
     except orjson.JSONDecodeError:
-        return Said()
+        return ErrorFacts()
 
 
-def plain_words(body: bytes) -> str | None:
+def readable_words(body: bytes) -> str | None:
     """What a body says that is a page, or text, or JSON of an unknown form; None if nothing that can be
     shown."""
     text = body.decode("utf-8", "replace").strip()
@@ -103,7 +103,7 @@ def plain_words(body: bytes) -> str | None:
     return text if text and text.isprintable() else None
 
 
-def _look(value: Any, said: Said, depth: int) -> None:
+def _look(value: Any, said: ErrorFacts, depth: int) -> None:
     if depth == 0 or not value:
         return
     match value:
@@ -119,7 +119,7 @@ def _look(value: Any, said: Said, depth: int) -> None:
                     _look(one, said, depth - 1)
 
 
-def _look_at_text(text: str, said: Said, depth: int) -> None:
+def _look_at_text(text: str, said: ErrorFacts, depth: int) -> None:
     if text.startswith(("{", "[")):
         try:
             _look(orjson.loads(text), said, depth - 1)
@@ -129,7 +129,7 @@ def _look_at_text(text: str, said: Said, depth: int) -> None:
         said.messages.append(text)
 
 
-def _look_into(error: dict[str, Any], said: Said, depth: int) -> None:
+def _look_into(error: dict[str, Any], said: ErrorFacts, depth: int) -> None:
     said.names += [name for key in _NAMES if isinstance(name := error.get(key), str)]
     said.numbers += filter(None, (_status(error.get(key)) for key in _NUMBERS))
     if said.asked_s is None:

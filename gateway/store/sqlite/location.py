@@ -12,7 +12,7 @@ from gateway.store.sqlite.file import beside
 _SUFFIXES = ("", "-wal", "-shm")
 
 
-class Place:
+class FileLocation:
     """The database and its log, by path and by what lay there when they were opened.
 
     Paths are followed anew each time, so that a renamed directory, a changed link or another mount is noticed

@@ -11,7 +11,7 @@ from typing import Any
 import asyncpg
 
 from gateway.core.job import StoreUnavailable
-from gateway.store.postgres.connecting import Connector, closed
+from gateway.store.postgres.connections import PostgresConnector, closed
 from gateway.store.postgres.health import FAILURES, Health, State, is_lost
 from gateway.store.postgres.queries import QUERIES
 from gateway.store.refused import DatabaseRefused
@@ -32,17 +32,17 @@ def _since_boot_ns() -> int:
     return time.clock_gettime_ns(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
-class Replica:
+class Membership:
     """This gateway among the others.
 
     Attributes:
         is_first: Of those that live; at the last beat, and not while none succeeds.
     """
 
-    def __init__(self, connector: Connector, health: Health, replica_id: str) -> None:
+    def __init__(self, connector: PostgresConnector, health: Health, gateway_id: str) -> None:
         self._connector = connector
         self._health = health
-        self._id = replica_id
+        self._id = gateway_id
         self._facts = "{}"
         self.is_first = False
         self._connection: asyncpg.Connection | None = None

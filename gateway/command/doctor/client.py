@@ -15,8 +15,8 @@ import aiohttp
 import orjson
 from yarl import URL
 
-from gateway.command.doctor.engines import Load, load_in
-from gateway.command.doctor.shapes import ROUTES, Answer, Ask, body_of, shown
+from gateway.command.doctor.engines import EngineLoad, load_in
+from gateway.command.doctor.shapes import ROUTES, ProbeAnswer, ProbeRequest, body_of, shown
 from gateway.config import UpstreamSettings
 from gateway.outbound.client import FAILURES, explain, make_session, read_up_to, url_at
 from gateway.wire.http.head import CREDENTIALS
@@ -28,7 +28,7 @@ _METRICS_S = 5.0
 
 
 @dataclass(slots=True)
-class Asker:
+class ProbeClient:
     """Asks one replica.
 
     Attributes:
@@ -49,9 +49,9 @@ class Asker:
     wants_usage: bool = True
     skews: list[float] = field(default_factory=list)
 
-    async def get(self, path: str) -> tuple[Answer, bytes]:
+    async def get(self, path: str) -> tuple[ProbeAnswer, bytes]:
         """The answer to a GET below the base URL, and its body."""
-        answer = Answer()
+        answer = ProbeAnswer()
         started_s = time.monotonic()
         body = b""
         with self._told(answer):
@@ -63,9 +63,9 @@ class Asker:
         answer.took_s = time.monotonic() - started_s
         return answer, body
 
-    async def ask(self, ask: Ask, *, api: Api | None = None) -> Answer:
+    async def ask(self, ask: ProbeRequest, *, api: Api | None = None) -> ProbeAnswer:
         """The answer of its model, to the end."""
-        answer = Answer()
+        answer = ProbeAnswer()
         with self._told(answer):
             async with asyncio.timeout(self.limit_s), self.stream(ask, answer, api=api) as pieces:
                 async for _ in pieces:
@@ -74,7 +74,7 @@ class Asker:
 
     @contextlib.asynccontextmanager
     async def stream(
-        self, ask: Ask, answer: Answer, *, api: Api | None = None
+        self, ask: ProbeRequest, answer: ProbeAnswer, *, api: Api | None = None
     ) -> AsyncIterator[AsyncIterator[None]]:
         """The same, piece of text by piece of text; leaving the block closes the connection.
 
@@ -92,7 +92,7 @@ class Asker:
             yield self._pieces(got, answer, api, started_s)
 
     async def _pieces(
-        self, got: aiohttp.ClientResponse, answer: Answer, api: Api, started_s: float
+        self, got: aiohttp.ClientResponse, answer: ProbeAnswer, api: Api, started_s: float
     ) -> AsyncIterator[None]:
         if got.status != 200:
             answer.refused(got.status, await read_up_to(got, _BODY_BYTES_MAX))
@@ -112,7 +112,7 @@ class Asker:
                         yield
             answer.took_s = time.monotonic() - started_s
 
-    async def load(self) -> Load | None:
+    async def load(self) -> EngineLoad | None:
         """What the engine does just now; None if it does not say."""
         try:
             async with (
@@ -152,7 +152,7 @@ class Asker:
         self.skews.append(theirs.replace(tzinfo=theirs.tzinfo or UTC).timestamp() + 0.5 - now_s)
 
     @contextlib.contextmanager
-    def _told(self, answer: Answer) -> Iterator[None]:
+    def _told(self, answer: ProbeAnswer) -> Iterator[None]:
         """Make a failure of the network an answer in words."""
         try:
             yield
@@ -160,7 +160,7 @@ class Asker:
             answer.words, answer.is_broken = shown(explain(error, self.limit_s)[1].message), True
 
 
-def asker_of(settings: UpstreamSettings, url: str, key: str | None, limit_s: float) -> Asker:
+def client_for(settings: UpstreamSettings, url: str, key: str | None, limit_s: float) -> ProbeClient:
     """One for a replica; its session is to be closed. Raises: ValueError, if the key file is unfit."""
     headers = {name: value.get_secret_value() for name, value in settings.headers.items()}
     if (own := settings.read_api_key() or key) is not None:
@@ -168,4 +168,4 @@ def asker_of(settings: UpstreamSettings, url: str, key: str | None, limit_s: flo
     has_key = not CREDENTIALS.isdisjoint(name.lower() for name in headers)
     session = make_session(settings, keeps_connections=False)
     field = settings.max_tokens_field
-    return Asker(session, settings, url, headers, limit_s, has_key, max_tokens_field=field)
+    return ProbeClient(session, settings, url, headers, limit_s, has_key, max_tokens_field=field)

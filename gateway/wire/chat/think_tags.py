@@ -34,7 +34,7 @@ _TAGS = (*TAGS, *TAGS.values())
 _TAG_CHARS_MAX = max(map(len, _TAGS))
 _FIRST_CHARS = frozenset(tag[0] for tag in _TAGS)
 
-Said = tuple[bool, str]
+MarkedText = tuple[bool, str]
 """A piece of text, and whether it was thought."""
 
 
@@ -65,7 +65,7 @@ class ThinkTags:
         """It is thought by a mark on the chunk, and not by a tag."""
         self._closing: re.Pattern[str] = _CLOSING
 
-    def feed(self, text: str, *, is_marked: bool = False) -> list[Said]:
+    def feed(self, text: str, *, is_marked: bool = False) -> list[MarkedText]:
         """What a piece of content says, as far as is clear.
 
         Args:
@@ -73,7 +73,7 @@ class ThinkTags:
                 marks a
                 whole answer if some of it is thought.
         """
-        said: list[Said] = []
+        said: list[MarkedText] = []
         if is_marked and self._state is not _State.THOUGHT and not self._may_open(text):
             self._begin_thought(_CLOSING)
             self._is_marked = True
@@ -89,7 +89,7 @@ class ThinkTags:
         start = (self._tail + text).lstrip()
         return any(tag.startswith(start[: len(tag)]) for tag in TAGS)
 
-    def end(self) -> list[Said]:
+    def end(self) -> list[MarkedText]:
         """The rest at the end of the text. The next text begins anew."""
         rest, self._tail = "".join(self._held) + self._tail, ""
         is_thought = self._state is _State.THOUGHT
@@ -98,7 +98,7 @@ class ThinkTags:
         rest = rest.rstrip() if is_thought else rest
         return [(is_thought, rest)] if rest else []
 
-    def _step(self, work: str, said: list[Said]) -> str:
+    def _step(self, work: str, said: list[MarkedText]) -> str:
         """Take a part of what is at hand; the rest of it."""
         if self._skips_blank:
             work = work.lstrip()
@@ -132,7 +132,7 @@ class ThinkTags:
                 return found
         return None
 
-    def _thought(self, work: str, said: list[Said]) -> str:
+    def _thought(self, work: str, said: list[MarkedText]) -> str:
         if (closing := self._closing.search(work)) is not None:
             said.append((True, work[: closing.start()].rstrip()))
             self._end_thought()
@@ -143,7 +143,7 @@ class ThinkTags:
         self._tail = work[len(clear) :]
         return ""
 
-    def _text(self, text: str, said: list[Said]) -> None:
+    def _text(self, text: str, said: list[MarkedText]) -> None:
         if not text:
             return
         _, newline, blank = text.rpartition("\n")
@@ -157,7 +157,7 @@ class ThinkTags:
             self._release(said)
             self._state = _State.TEXT
 
-    def _release(self, said: list[Said]) -> None:
+    def _release(self, said: list[MarkedText]) -> None:
         held, self._held, self._held_chars = "".join(self._held), [], 0
         # Blank space before a tag is no answer.
         said.append((False, "" if held.isspace() else held))

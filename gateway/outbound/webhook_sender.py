@@ -30,27 +30,27 @@ _ANSWER_BYTES_MAX: Final = 64 * 2**10
 """Bytes of an answer that are read, so that a receiver is not cut off within it, and thrown away."""
 
 
-_FOR_EVER: Final = frozenset({"address_denied", "invalid_url", "http_410"})
+_FINAL_REASONS: Final = frozenset({"address_denied", "invalid_url", "http_410"})
 """Failures after which a caller's own URL is never tried again. An endpoint is: its operator can repair
 it."""
 
 
-_OF_THE_EVENT: Final = frozenset({400, 409, 413, 414, 415, 422, 431})
+_EVENT_STATUSES: Final = frozenset({400, 409, 413, 414, 415, 422, 431})
 """Statuses by which a healthy receiver may refuse one event. Any other failure says that the receiver is
 unhealthy, is not at this address, or does not know our secret."""
-_OF_THE_HOST: Final = frozenset({408, 425, 429})
+_HOST_STATUSES: Final = frozenset({408, 425, 429})
 """4xx statuses that concern the whole host. For a caller's own URL, every other 3xx and 4xx concerns that URL
 alone."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Receiver:
+class _Target:
     url: URL = field(repr=False)
     secrets: Sequence[str] = field(repr=False)
 
 
-class HttpSender:
-    """The `Sender` of the settings; `open` closes it with the stack."""
+class HttpWebhookSender:
+    """The `WebhookSender` of the settings; `open` closes it with the stack."""
 
     def __init__(
         self,
@@ -62,13 +62,13 @@ class HttpSender:
         self._callers = callers
         self._timeout_s = settings.webhooks.timeout_s
         self._callers_secrets = settings.request_webhooks.signing_secrets
-        self._endpoints: Mapping[str, _Receiver] = {
-            name: _Receiver(URL(endpoint.url.get_secret_value()), endpoint.signing_secrets)
+        self._endpoints: Mapping[str, _Target] = {
+            name: _Target(URL(endpoint.url.get_secret_value()), endpoint.signing_secrets)
             for name, endpoint in settings.webhooks.endpoints.items()
         }
 
     @classmethod
-    async def open(cls, settings: Settings, stack: AsyncExitStack) -> HttpSender:
+    async def open(cls, settings: Settings, stack: AsyncExitStack) -> HttpWebhookSender:
         """Open its clients until the stack unwinds."""
         guard = guarded(settings.webhooks.allowed_networks)
         operators = _make_session(guard if settings.webhooks.deny_private else None)
@@ -81,14 +81,14 @@ class HttpSender:
     async def send(self, delivery: Delivery) -> Attempt:
         session, receiver = self._operators, self._endpoints.get(delivery.lane)
         if delivery.url is not None:
-            session, receiver = self._callers, _Receiver(URL(delivery.url), self._callers_secrets)
+            session, receiver = self._callers, _Target(URL(delivery.url), self._callers_secrets)
         assert receiver is not None, "only events for receivers that there are get sent"
         attempt = await self._post(session, receiver, delivery)
-        if delivery.url is not None and attempt.reason in _FOR_EVER:
+        if delivery.url is not None and attempt.reason in _FINAL_REASONS:
             return replace(attempt, verdict=Verdict.NEVER)
         return attempt
 
-    async def _post(self, session: aiohttp.ClientSession, receiver: _Receiver, delivery: Delivery) -> Attempt:
+    async def _post(self, session: aiohttp.ClientSession, receiver: _Target, delivery: Delivery) -> Attempt:
         body = webhooks.event(delivery.response_id, delivery.status, delivery.ended_at_ms // 1000)
         # The wall clock's time, not the store's: receivers compare it with theirs.
         headers = webhooks.signed_headers(
@@ -115,8 +115,8 @@ def _verdict(status: int, *, is_own_url: bool) -> Verdict:
     if status == 410:  # Standard Webhooks: the receiver wants no more
         return Verdict.STOP
     # Redirects are failures too: a signed event goes where the settings say, and nowhere else.
-    is_of_the_url = is_own_url and 300 <= status < 500 and status not in _OF_THE_HOST
-    return Verdict.AGAIN if status in _OF_THE_EVENT or is_of_the_url else Verdict.DOWN
+    is_of_the_url = is_own_url and 300 <= status < 500 and status not in _HOST_STATUSES
+    return Verdict.AGAIN if status in _EVENT_STATUSES or is_of_the_url else Verdict.DOWN
 
 
 def _reason(error: BaseException) -> str:

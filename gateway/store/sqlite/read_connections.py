@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import aiosqlite
 
-from gateway.store.sqlite.connecting import on_thread
+from gateway.store.sqlite.connector import on_thread
 from gateway.store.sqlite.health import Health
 
 T = TypeVar("T")
@@ -22,7 +22,7 @@ _INTERRUPTED_AFTER_S = 1.0
 emptied."""
 
 
-class _Reader:
+class _ReadConnection:
     def __init__(self, connection: aiosqlite.Connection) -> None:
         self.connection = connection
         self.waiting = 0
@@ -37,12 +37,12 @@ class _Reader:
             self.since_s = None
 
 
-class Readers:
+class ReadConnections:
     """Some connections; a read goes to the one with the least to do."""
 
     def __init__(self, connections: list[aiosqlite.Connection], health: Health) -> None:
-        self._all = [_Reader(connection) for connection in connections]
-        self._apart: list[_Reader] = []
+        self._all = [_ReadConnection(connection) for connection in connections]
+        self._apart: list[_ReadConnection] = []
         self._health = health
 
     async def read(self, operation: Callable[[sqlite3.Connection], T]) -> T:
@@ -57,7 +57,7 @@ class Readers:
         Raises:
             StoreUnavailable: Also if it stood in the way for too long.
         """
-        reader = _Reader(connection)
+        reader = _ReadConnection(connection)
         self._apart.append(reader)
         try:
             return await self._read(reader, operation)
@@ -66,7 +66,7 @@ class Readers:
             await connection.interrupt()  # whoever waited for it may have been cancelled
             await connection.close()
 
-    async def _read(self, reader: _Reader, operation: Callable[[sqlite3.Connection], T]) -> T:
+    async def _read(self, reader: _ReadConnection, operation: Callable[[sqlite3.Connection], T]) -> T:
         reader.waiting += 1
         try:
             return await on_thread(reader.connection, functools.partial(reader.run, operation))
@@ -87,7 +87,7 @@ class Readers:
 
     async def replace(self, connections: list[aiosqlite.Connection]) -> None:
         """Read by these from now on; reads that are under way end first."""
-        old, self._all = self._all, [_Reader(connection) for connection in connections]
+        old, self._all = self._all, [_ReadConnection(connection) for connection in connections]
         for reader in old:
             await reader.connection.close()
 

@@ -13,7 +13,7 @@ import orjson
 
 Item = dict[str, Any]
 
-PLAIN = frozenset({"message", "function_call", "function_call_output"})
+PORTABLE = frozenset({"message", "function_call", "function_call_output"})
 """Items that every backend accepts."""
 
 CUSTOM = frozenset({"custom_tool_call", "custom_tool_call_output"})
@@ -55,12 +55,12 @@ def type_of(item: Item) -> str:
     return str(item.get("type") or "message")
 
 
-def in_plain_words(item: Item) -> list[Item]:
+def portable(item: Item) -> list[Item]:
     """An item that a backend does not know, as items that it does: a call and its output as a function's, all
     else as something that the assistant has said; none where there is nothing to tell."""
     kind = type_of(item)
     call_id = item.get("call_id") or (item.get("id") if kind == "local_shell_call_output" else None)
-    if kind in PLAIN:
+    if kind in PORTABLE:
         return [item]
     if kind in _SILENT:
         return []
@@ -91,7 +91,7 @@ def for_chat(item: Item) -> list[Item]:
         name = "content" if kind == "message" else "output"
         parts = item.get(name)
         return [{**item, name: [_sayable(part) for part in parts]} if isinstance(parts, list) else item]
-    return [item] if kind in PLAIN | CUSTOM | {"reasoning"} else in_plain_words(item)
+    return [item] if kind in PORTABLE | CUSTOM | {"reasoning"} else portable(item)
 
 
 _INLINE: Mapping[str, tuple[str, ...]] = {

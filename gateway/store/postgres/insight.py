@@ -25,7 +25,7 @@ from gateway.store.insight import (
     WaitingJobs,
     Wanted,
 )
-from gateway.store.postgres.connecting import Connections, rows_of
+from gateway.store.postgres.connections import Connections, rows_of
 from gateway.store.postgres.queries import QUERIES
 
 T = TypeVar("T")

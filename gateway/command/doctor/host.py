@@ -182,7 +182,7 @@ def descriptors(settings: Settings) -> Iterator[Finding]:
     yield Finding("process", "file descriptors", level, said, advice + (", or" if pasted else ""), pasted)
 
 
-def running(admin: Admin | None) -> tuple[Finding, dict[str, Any] | None]:
+def gateway_status(admin: Admin | None) -> tuple[Finding, dict[str, Any] | None]:
     """Whether a gateway runs with these settings, and what it says of itself."""
     check = "answers"
     if admin is None:
@@ -193,5 +193,5 @@ def running(admin: Admin | None) -> tuple[Finding, dict[str, Any] | None]:
         return Finding("gateway", check, Level.OK, f"no: {error}"), None
     if now["store"] != "ok":
         return Finding("gateway", check, Level.WRONG, f"its store is {now['store']}", "see its log"), now
-    said = f"version {now['version']}, {now['running']} running, {now['waiting']} waiting"
+    said = f"version {now['version']}, {now['gateway_status']} running, {now['waiting']} waiting"
     return Finding("gateway", check, Level.OK, said), now

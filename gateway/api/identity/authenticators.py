@@ -21,7 +21,7 @@ _TENANT_CHARS_MAX = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Tenant:
+class Identity:
     """Whose request it is.
 
     Attributes:
@@ -34,14 +34,14 @@ class Tenant:
     name: str | None = None
 
 
-class Tenants(Protocol):
+class Authenticator(Protocol):
     """A way to tell callers apart."""
 
     @property
     def is_gate(self) -> bool:
         """Whether it is for the gateway to say who may come in, on every path."""
 
-    def of(self, head: Head) -> Tenant:
+    def of(self, head: Head) -> Identity:
         """Who is asking. Raises: Refusal, if it cannot be told, or whoever it is may not come in."""
 
 
@@ -53,10 +53,10 @@ class ByCredential:
     def __init__(self, pepper: bytes) -> None:
         self._pepper = pepper
 
-    def of(self, head: Head) -> Tenant:
+    def of(self, head: Head) -> Identity:
         own = head.credential
         names = ("anonymous",) if own is None else (own.name, own.value)
-        return Tenant(derived(self._pepper, *names), own)
+        return Identity(derived(self._pepper, *names), own)
 
 
 class Everyone:
@@ -67,8 +67,8 @@ class Everyone:
     def __init__(self, pepper: bytes) -> None:
         self._tenant = derived(pepper, "none")
 
-    def of(self, head: Head) -> Tenant:
-        return Tenant(self._tenant, head.credential)
+    def of(self, head: Head) -> Identity:
+        return Identity(self._tenant, head.credential)
 
 
 class ByStaticKey:
@@ -81,13 +81,13 @@ class ByStaticKey:
     is_gate = True
 
     def __init__(self, keys: dict[bytes, str], pepper: bytes) -> None:
-        self._known: dict[bytes, list[tuple[bytes, Tenant]]] = {}
+        self._known: dict[bytes, list[tuple[bytes, Identity]]] = {}
         for digest, name in keys.items():
             # By its first bytes, so that a thousand keys cost what one does; the rest takes equal time.
-            tenant = Tenant(derived(pepper, "static_keys", name), None, name)
+            tenant = Identity(derived(pepper, "static_keys", name), None, name)
             self._known.setdefault(digest[:4], []).append((digest, tenant))
 
-    def of(self, head: Head) -> Tenant:
+    def of(self, head: Head) -> Identity:
         digest = hashlib.sha256(presented(head).encode()).digest()
         for known, tenant in self._known.get(digest[:4], ()):
             if hmac.compare_digest(known, digest):
@@ -106,13 +106,13 @@ class ByTrustedHeader:
         self._networks = settings.networks
         self._pepper = pepper
 
-    def of(self, head: Head) -> Tenant:
+    def of(self, head: Head) -> Identity:
         named = head.headers.all(self._header)
         # Two of them: one is what a caller smuggled past the proxy, and nobody could say which.
         is_one = len(named) == 1 and 1 <= len(named[0]) <= _TENANT_CHARS_MAX and is_sendable(named[0])
         if not (is_one and self._is_trusted(head.peer)):
             raise not_let_in("This gateway takes requests through its authenticating proxy only.")
-        return Tenant(derived(self._pepper, "trusted_header", named[0]), None, named[0])
+        return Identity(derived(self._pepper, "trusted_header", named[0]), None, named[0])
 
     def _is_trusted(self, peer: str | None) -> bool:
         try:
@@ -147,7 +147,7 @@ def derived(pepper: bytes, *names: str) -> bytes:
     return hmac.digest(pepper, "\0".join(names).encode(), "sha256")
 
 
-def tenants_of(settings: TenantSettings, pepper: bytes) -> Tenants:
+def authenticator_of(settings: TenantSettings, pepper: bytes) -> Authenticator:
     """The way that the settings ask for."""
     match settings.mode:
         case "passthrough":

@@ -23,7 +23,7 @@ _CROSSED_MAX = 5
 """Attempts at an operation that fails because another gateway was in its way (a deadlock, say)."""
 
 
-class Connector:
+class PostgresConnector:
     """Opens connections of one gateway.
 
     Where the address names several hosts, it is one of those that take writes: a standby that was promoted
@@ -34,14 +34,14 @@ class Connector:
         timeout_s: Longest wait for one answer.
     """
 
-    def __init__(self, settings: StoreSettings, replica_id: str) -> None:
+    def __init__(self, settings: StoreSettings, gateway_id: str) -> None:
         self._settings = settings
         assert settings.url is not None, "the settings name a database"
         self._urls = one_by_one(settings.url.get_secret_value())
         self._next = 0
         self._present = self._urls[0]
         self._urls_of: WeakKeyDictionary[asyncpg.Connection, str] = WeakKeyDictionary()
-        self.name = f"backburner {replica_id}"
+        self.name = f"backburner {gateway_id}"
         self.timeout_s = settings.busy_timeout_s
 
     async def connect(self, **session: str) -> asyncpg.Connection:
@@ -114,7 +114,7 @@ class Connector:
 class Connections:
     """Some connections for whatever needs no order. One that fails is opened anew when it is needed next."""
 
-    def __init__(self, connector: Connector, count: int, health: Health) -> None:
+    def __init__(self, connector: PostgresConnector, count: int, health: Health) -> None:
         self._connector = connector
         self._health = health
         self._free: asyncio.LifoQueue[asyncpg.Connection | None] = asyncio.LifoQueue()

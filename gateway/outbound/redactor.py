@@ -14,8 +14,8 @@ from typing import Any
 import orjson
 
 from gateway.core.call import Taker
-from gateway.core.upstream import Answer, UpstreamAnswer, UpstreamFailed, UpstreamFrames
-from gateway.wire.failures.blotting import BLOT, CHARS_MAX, blotted
+from gateway.core.upstream import UpstreamAnswer, UpstreamFailed, UpstreamFrames, UpstreamItem
+from gateway.wire.failures.redaction import BLOT, CHARS_MAX, blotted
 from gateway.wire.sse import Frame
 
 _SECRET_CHARS_MIN = 6
@@ -83,7 +83,7 @@ class Redactor:
                 return UpstreamFrames([self._frame(frame) for frame in item.frames])
         return item
 
-    def item(self, item: Answer) -> Answer:
+    def item(self, item: UpstreamItem) -> UpstreamItem:
         """The same, without secrets."""
         if isinstance(item, UpstreamFrames):
             return self.frames(item)

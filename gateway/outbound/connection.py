@@ -78,7 +78,7 @@ class KnownAnswers:
             self._known.popitem(last=False)
 
 
-class Wire(asyncio.Protocol):
+class HttpConnection(asyncio.Protocol):
     """One connection.
 
     Attributes:
@@ -309,7 +309,7 @@ class Wire(asyncio.Protocol):
         return bytes(found)
 
 
-class _Reader(BaseProtocol):
+class _ParserSource(BaseProtocol):
     """What a parser thinks that it reads from. What it has parsed is taken at once: nothing is paused."""
 
     def pause_reading(self) -> None:
@@ -323,7 +323,7 @@ def _parser(*, shows_bodies: bool) -> HttpResponseParser:
     """One for the next answer, as aiohttp's client makes it."""
     loop = asyncio.get_running_loop()
     return HttpResponseParser(
-        _Reader(loop),
+        _ParserSource(loop),
         loop,
         _READ_BYTES,
         payload_exception=aiohttp.ClientPayloadError,

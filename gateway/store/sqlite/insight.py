@@ -30,13 +30,13 @@ from gateway.store.insight import (
     Wanted,
 )
 from gateway.store.sqlite.queries import QUERIES
-from gateway.store.sqlite.readers import Readers
+from gateway.store.sqlite.read_connections import ReadConnections
 
 
 class SqliteInsight:
     """The `Insight` of one file."""
 
-    def __init__(self, readers: Readers) -> None:
+    def __init__(self, readers: ReadConnections) -> None:
         self._readers = readers
 
     async def jobs(

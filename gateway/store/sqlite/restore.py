@@ -15,15 +15,15 @@ from pathlib import Path
 import aiosqlite
 
 from gateway.config import StoreSettings
-from gateway.store.sqlite.connecting import connect_reader, connect_writer, on_thread
-from gateway.store.sqlite.file import DatabaseLock, Known, beside, sync_directory
-from gateway.store.sqlite.place import Place
-from gateway.store.sqlite.readers import Readers
+from gateway.store.sqlite.connector import connect_reader, connect_writer, on_thread
+from gateway.store.sqlite.file import DatabaseLock, FileCondition, beside, sync_directory
+from gateway.store.sqlite.location import FileLocation
+from gateway.store.sqlite.read_connections import ReadConnections
 from gateway.store.sqlite.writer import Writer
 
 
 async def restore(
-    settings: StoreSettings, lock: DatabaseLock, place: Place, writer: Writer, readers: Readers
+    settings: StoreSettings, lock: DatabaseLock, place: FileLocation, writer: Writer, readers: ReadConnections
 ) -> None:
     """Fill the place, which must be free for it.
 
@@ -35,7 +35,7 @@ async def restore(
         await on_thread(old, functools.partial(_copy, path=settings.database, lock=lock))
         async with AsyncExitStack() as stack:
             stack.callback(_take_back, settings.database, lock)
-            writing = await connect_writer(settings, Known.OURS)
+            writing = await connect_writer(settings, FileCondition.OURS)
             stack.push_async_callback(writing.close)
             reading: list[aiosqlite.Connection] = []
             while len(reading) < settings.readers:

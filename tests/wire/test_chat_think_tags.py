@@ -12,7 +12,7 @@ from gateway.core.machine import Started
 from gateway.core.upstream import UpstreamClosed, UpstreamFrames
 from gateway.wire.chat.request import ChatOptions
 from gateway.wire.chat.speech import ChatSpeech
-from gateway.wire.chat.thinking import HELD_CHARS_MAX, TAGS, ThinkTags
+from gateway.wire.chat.think_tags import HELD_CHARS_MAX, TAGS, ThinkTags
 from gateway.wire.sse import SseDecoder
 from tests.core.conftest import Played, StrictReader, accepted
 from tests.wire.chat_play import call, chunk, run, shape, stream, validate

@@ -17,14 +17,14 @@ import pytest
 from gateway.config import Settings
 from gateway.core.job import Status
 from gateway.core.webhooks import Attempt, Delivery, Verdict
-from gateway.outbound.receivers import HttpSender
+from gateway.outbound.webhook_sender import HttpWebhookSender
 from tests.acceptance.receivers import Answer, Receiver
 
 ID = f"resp_{'0a' * 24}"
 SECRET = f"whsec_{base64.b64encode(b's' * 32).decode()}"
 OTHER = f"whsec_{base64.b64encode(b'o' * 32).decode()}"
 
-Open = Callable[..., Awaitable[HttpSender]]
+Open = Callable[..., Awaitable[HttpWebhookSender]]
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ async def opened() -> AsyncIterator[Open]:
     """Opens a sender with an endpoint `a` at a URL, and with URLs of callers allowed."""
     async with AsyncExitStack() as stack:
 
-        async def open_sender(url: str = "http://unused.test", **webhooks: Any) -> HttpSender:
+        async def open_sender(url: str = "http://unused.test", **webhooks: Any) -> HttpWebhookSender:
             endpoint = {"url": url, "secrets": [SECRET]}
             settings = Settings.model_validate(
                 {
@@ -41,7 +41,7 @@ async def opened() -> AsyncIterator[Open]:
                     "request_webhooks": {"metadata_key": "hook", "secrets": [OTHER]},
                 }
             )
-            return await HttpSender.open(settings, stack)
+            return await HttpWebhookSender.open(settings, stack)
 
         yield open_sender
 

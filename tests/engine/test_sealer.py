@@ -14,7 +14,7 @@ from gateway.core.job import Sealed
 from gateway.core.reason import Reason
 from gateway.core.upstream import UpstreamFailed
 from gateway.engine.credentials import CallerHeaders, Credentials, SealingKeyMissing
-from gateway.engine.sealing import Sealer, Unsealable
+from gateway.engine.sealer import Sealer, Unsealable
 from gateway.wire.failures import failure
 from gateway.wire.http.head import Credential
 from tests.store.jobs import new_job

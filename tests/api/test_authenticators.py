@@ -6,7 +6,7 @@ import hashlib
 
 import pytest
 
-from gateway.api.identity.tenants import fingerprint, presented, tenants_of
+from gateway.api.identity.authenticators import authenticator_of, fingerprint, presented
 from gateway.config import TenantSettings
 from gateway.wire.errors import Fault, Refusal
 from gateway.wire.http.head import Head, Headers
@@ -24,7 +24,7 @@ def sha(key: str) -> str:
 
 
 def test_of_two_credentials_each_is_a_tenant_and_so_is_the_same_word_in_another_header() -> None:
-    ways = tenants_of(settings("passthrough"), PEPPER)
+    ways = authenticator_of(settings("passthrough"), PEPPER)
     heads = [
         head(authorization="Bearer a"),
         head(authorization="Bearer b"),
@@ -39,19 +39,19 @@ def test_of_two_credentials_each_is_a_tenant_and_so_is_the_same_word_in_another_
 
 def test_another_pepper_makes_other_tenants() -> None:
     asked = head(authorization="Bearer a")
-    found = {tenants_of(settings("passthrough"), bytes([n]) * 32).of(asked).tenant for n in range(3)}
+    found = {authenticator_of(settings("passthrough"), bytes([n]) * 32).of(asked).tenant for n in range(3)}
     assert len(found) == 3
 
 
 def test_without_tenants_all_are_one_and_keep_their_credentials() -> None:
-    ways = tenants_of(settings("none"), PEPPER)
+    ways = authenticator_of(settings("none"), PEPPER)
     one, other = ways.of(head(authorization="Bearer a")), ways.of(head())
     assert one.tenant == other.tenant
     assert (one.credential and one.credential.value, other.credential) == ("Bearer a", None)
 
 
 def test_a_static_key_lets_its_tenant_in_in_each_header_and_ends_here() -> None:
-    ways = tenants_of(settings("static_keys", keys={sha("k1"): "a", sha("k2"): "b"}), PEPPER)
+    ways = authenticator_of(settings("static_keys", keys={sha("k1"): "a", sha("k2"): "b"}), PEPPER)
     found = [
         ways.of(each)
         for each in (head(authorization="bearer  k1 "), head(api_key="k1"), head(x_api_key="k1"))
@@ -73,7 +73,7 @@ def test_a_static_key_lets_its_tenant_in_in_each_header_and_ends_here() -> None:
     ],
 )
 def test_whoever_has_none_of_the_keys_is_told_so_and_not_which_there_are(asked: Head) -> None:
-    ways = tenants_of(settings("static_keys", keys={sha("k1"): "a"}), PEPPER)
+    ways = authenticator_of(settings("static_keys", keys={sha("k1"): "a"}), PEPPER)
     with pytest.raises(Refusal) as refusal:
         ways.of(asked)
     assert refusal.value.fault is Fault.UNAUTHENTICATED
@@ -85,7 +85,9 @@ def behind_a_proxy(*values: str, peer: str | None = "10.1.2.3") -> Head:
 
 
 def test_a_proxy_names_the_tenant_from_its_network_only() -> None:
-    ways = tenants_of(settings("trusted_header", header="x-tenant", header_peers=["10.0.0.0/8"]), PEPPER)
+    ways = authenticator_of(
+        settings("trusted_header", header="x-tenant", header_peers=["10.0.0.0/8"]), PEPPER
+    )
     found = ways.of(behind_a_proxy("alice"))
     assert (found.name, found.credential) == ("alice", None)
     assert ways.of(behind_a_proxy("alice", peer="::ffff:10.9.9.9")).tenant == found.tenant
@@ -106,7 +108,9 @@ def test_a_proxy_names_the_tenant_from_its_network_only() -> None:
     ],
 )
 def test_what_a_caller_smuggles_past_the_proxy_names_nobody(asked: Head) -> None:
-    ways = tenants_of(settings("trusted_header", header="x-tenant", header_peers=["10.0.0.0/8"]), PEPPER)
+    ways = authenticator_of(
+        settings("trusted_header", header="x-tenant", header_peers=["10.0.0.0/8"]), PEPPER
+    )
     with pytest.raises(Refusal) as refusal:
         ways.of(asked)
     assert refusal.value.fault is Fault.UNAUTHENTICATED
@@ -119,9 +123,9 @@ def test_a_key_in_the_azure_or_anthropic_header_is_taken_as_it_is() -> None:
 
 def test_the_eight_digits_of_the_log_are_those_of_the_tenant() -> None:
     static = settings("static_keys", keys={sha("k1"): "a"})
-    tenant = tenants_of(static, PEPPER).of(head(api_key="k1")).tenant
+    tenant = authenticator_of(static, PEPPER).of(head(api_key="k1")).tenant
     assert fingerprint("a", static, PEPPER) == tenant.hex()[:8]
     proxy = settings("trusted_header", header="x-tenant", header_peers=["10.0.0.0/8"])
-    tenant = tenants_of(proxy, PEPPER).of(behind_a_proxy("alice")).tenant
+    tenant = authenticator_of(proxy, PEPPER).of(behind_a_proxy("alice")).tenant
     assert fingerprint("alice", proxy, PEPPER) == tenant.hex()[:8]
     assert fingerprint("0a1b2c3d", settings("passthrough"), PEPPER) == "0a1b2c3d"

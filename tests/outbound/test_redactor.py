@@ -10,7 +10,7 @@ import pytest
 
 from gateway.core.reason import Reason
 from gateway.core.upstream import UpstreamAnswer, UpstreamFailed, UpstreamFrames
-from gateway.outbound.redact import Redactor
+from gateway.outbound.redactor import Redactor
 from gateway.wire.failures import MESSAGE_CHARS_MAX, failure
 from gateway.wire.sse import Frame
 

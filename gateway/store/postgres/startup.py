@@ -9,7 +9,7 @@ import asyncpg
 
 from gateway.config import StoreSettings
 from gateway.observe import line
-from gateway.store.postgres.connecting import Connector, closed
+from gateway.store.postgres.connections import PostgresConnector, closed
 from gateway.store.postgres.health import FAILURES, is_crossed, is_lost
 from gateway.store.postgres.queries import MIGRATIONS, QUERIES
 from gateway.store.refused import DatabaseDamaged, DatabaseRefused, DatabaseUnreachable
@@ -19,7 +19,7 @@ _STEP_MAX_S = 3600.0
 """Longest time for one migration, in seconds. Its waits for locks keep their usual limit."""
 
 
-async def prepare(settings: StoreSettings, connector: Connector) -> bytes:
+async def prepare(settings: StoreSettings, connector: PostgresConnector) -> bytes:
     """Bring the tables up to date, whichever gateway comes first. Returns the pepper.
 
     Raises:

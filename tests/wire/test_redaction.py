@@ -5,7 +5,7 @@ from __future__ import annotations
 import orjson
 import pytest
 
-from gateway.wire.failures.blotting import BLOT, CHARS_MAX, PATTERNS, Pattern, blotted
+from gateway.wire.failures.redaction import BLOT, CHARS_MAX, PATTERNS, Pattern, blotted
 
 GOES: dict[str, list[str]] = {
     "10.9.8.7": [

@@ -11,13 +11,13 @@ from typing import Any
 import orjson
 
 from gateway.wire.chat.arguments import is_json
-from gateway.wire.chat.calls import Calls, Fragment, ToolCall
 from gateway.wire.chat.items import ChatItems
+from gateway.wire.chat.tool_calls import Fragment, ToolCall, ToolCalls
 from gateway.wire.chat.tools import CUSTOM_TOOL_ARGUMENT, Tools
 from gateway.wire.events import Event
 
 
-class CallItems:
+class ToolCallItems:
     """Announces and ends the calls of one answer.
 
     Attributes:
@@ -28,7 +28,7 @@ class CallItems:
     def __init__(self, items: ChatItems, tools: Tools) -> None:
         self._items = items
         self._tools = tools
-        self._calls = Calls(lambda name: name in tools.items)
+        self._calls = ToolCalls(lambda name: name in tools.items)
         self._open: list[ToolCall] = []
         self.are_broken = False
         self.has_nameless = False

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from gateway.core.upstream import UpstreamClosed, UpstreamFrames
 from gateway.wire.answers.readers import ChatReader
-from gateway.wire.chat import calls
+from gateway.wire.chat import tool_calls
 from gateway.wire.chat.arguments import Arguments
-from gateway.wire.chat.calls import RULES, Rule
 from gateway.wire.chat.fields import VENDOR_FIELDS
 from gateway.wire.chat.request import ChatOptions, chat_body
+from gateway.wire.chat.tool_calls import RULES, FragmentRule
 from gateway.wire.chat.tools import Tools
 from gateway.wire.sse import Frame, SseDecoder
 from tests.core.conftest import Played, StrictReader
@@ -197,7 +197,7 @@ def test_what_engines_send_is_the_calls_that_they_mean(
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.says)
-def test_every_rule_decides_some_example(rule: Rule, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_rule_decides_some_example(rule: FragmentRule, monkeypatch: pytest.MonkeyPatch) -> None:
     spoke: list[bool] = []
 
     def heard(*given: Any) -> bool:
@@ -206,7 +206,7 @@ def test_every_rule_decides_some_example(rule: Rule, monkeypatch: pytest.MonkeyP
         return fits
 
     spying = [replace(each, fits=heard) if each is rule else each for each in RULES]
-    monkeypatch.setattr(calls, "RULES", tuple(spying))
+    monkeypatch.setattr(tool_calls, "RULES", tuple(spying))
     for sent, _ in EXAMPLES.values():
         play(*sent)
     made(fragment("look"), fragment("hear"), tools=[{"type": "custom", "name": n} for n in ("look", "hear")])

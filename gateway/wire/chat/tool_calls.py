@@ -23,7 +23,7 @@ _ARGUMENTS = ("arguments", "parameters", "input", "args")
 """Nearly all; Llama's own words; custom tools, Anthropic-like parts; Gemini-like parts."""
 _READ = frozenset({"index", "id", "type", *_FUNCTIONS, *VENDOR_FIELDS})
 
-Known = Callable[[str], bool]
+IsDeclared = Callable[[str], bool]
 """True if the request has a tool of this name."""
 
 
@@ -71,12 +71,12 @@ class ToolCall:
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class FragmentRule:
     """One rule: does a fragment continue the call in its place, or begin another?"""
 
     says: str
     who: str
-    fits: Callable[[ToolCall, Fragment, Known], bool]
+    fits: Callable[[ToolCall, Fragment, IsDeclared], bool]
     is_same: bool
 
 
@@ -84,20 +84,20 @@ def _has_other_id(call: ToolCall, it: Fragment) -> bool:
     return bool(it.id and call.id and it.id != call.id)
 
 
-RULES: tuple[Rule, ...] = (
-    Rule(
+RULES: tuple[FragmentRule, ...] = (
+    FragmentRule(
         "Whoever has no id and no name brings more arguments.",
         "OpenAI, vLLM, llama.cpp, SGLang",
         lambda call, it, known: not it.id and not it.name,
         is_same=True,
     ),
-    Rule(
+    FragmentRule(
         "A call without a name still waits for it, but not once another id comes after whole arguments.",
         "gateways in front of MiniMax, old SGLang: the first fragment has arguments, the next one the name",
         lambda call, it, known: not call.name and not (_has_other_id(call, it) and call.arguments.is_whole()),
         is_same=True,
     ),
-    Rule(
+    FragmentRule(
         "Other arguments with a name, after whole ones, are another call, under the same id as well.",
         "servers that count ids anew in each step: `call_0`, `functions.look:0`",
         lambda call, it, known: (
@@ -105,67 +105,67 @@ RULES: tuple[Rule, ...] = (
         ),
         is_same=False,
     ),
-    Rule(
+    FragmentRule(
         "The same id is the same call; with another name, if no arguments came before it.",
         "Fireworks, DeepSeek, Qwen, LiteLLM, SGLang: id, often name, in each fragment",
         lambda call, it, known: it.id == call.id != "" and (it.name in ("", call.name) or not call.arguments),
         is_same=True,
     ),
-    Rule(
+    FragmentRule(
         "Another id in the middle of the arguments, and no name: the id is worth nothing.",
         "Poolside, and others that make a new id for each chunk",
         lambda call, it, known: _has_other_id(call, it) and not it.name and not call.arguments.is_whole(),
         is_same=True,
     ),
-    Rule(
+    FragmentRule(
         "Another id is another call.",
         "Ollama, Dynamo: index 0 for all; Gemini: no index at all",
         lambda call, it, known: _has_other_id(call, it),
         is_same=False,
     ),
-    Rule(
+    FragmentRule(
         "An id that comes late is the call's own.",
         "GLM and others: null first",
         lambda call, it, known: not it.name,
         is_same=True,
     ),
-    Rule(
+    FragmentRule(
         "The same name with arguments, after whole ones: the same tool once more.",
         "Ollama up to 0.5, llama-cpp-python: neither id nor index",
         lambda call, it, known: it.name == call.name and bool(it.arguments) and call.arguments.is_whole(),
         is_same=False,
     ),
-    Rule(
+    FragmentRule(
         "The same name again says nothing new.",
         "MiniMax on NVIDIA NIM: the name in each fragment, the id in the first",
         lambda call, it, known: it.name == call.name,
         is_same=True,
     ),
-    Rule(
+    FragmentRule(
         "Another name, after arguments have begun, is another call.",
         "engines without ids that end a call by the next one",
         lambda call, it, known: bool(call.arguments),
         is_same=False,
     ),
-    Rule(
+    FragmentRule(
         "The name of another tool is another call.",
         "the same, with tools that take nothing",
         lambda call, it, known: known(call.name) and known(it.name) and not known(call.name + it.name),
         is_same=False,
     ),
-    Rule(
+    FragmentRule(
         "The name so far and more of it is the whole name.",
         "servers that send what they have so far in each chunk",
         lambda call, it, known: it.name.startswith(call.name),
         is_same=True,
     ),
-    Rule(
+    FragmentRule(
         "Another name before any arguments is a further piece of the name.",
         "models behind Continue, OpenAI by its SDK's own helper: `edit_ex`, `isting_file`",
         lambda call, it, known: not it.arguments or bool(call.id and not it.id),
         is_same=True,
     ),
-    Rule(
+    FragmentRule(
         "Anything else is another call.",
         "engines without ids",
         lambda call, it, known: True,
@@ -174,10 +174,10 @@ RULES: tuple[Rule, ...] = (
 )
 
 
-class Calls:
+class ToolCalls:
     """The calls of one answer, in the order in which they began."""
 
-    def __init__(self, known: Known) -> None:
+    def __init__(self, known: IsDeclared) -> None:
         self._known = known
         self._by_index: dict[int, ToolCall] = {}
         self._row: dict[int, ToolCall] = {}

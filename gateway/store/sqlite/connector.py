@@ -11,7 +11,7 @@ import aiosqlite
 
 from gateway.config import StoreSettings
 from gateway.store.sqlite.connection import migrate, prepare_reader, prepare_writer
-from gateway.store.sqlite.file import Known
+from gateway.store.sqlite.file import FileCondition
 
 T = TypeVar("T")
 
@@ -38,7 +38,7 @@ async def on_thread(
     return results[0]
 
 
-async def connect_writer(settings: StoreSettings, known: Known) -> aiosqlite.Connection:
+async def connect_writer(settings: StoreSettings, known: FileCondition) -> aiosqlite.Connection:
     """A connection that writes. Raises: DatabaseRefused, sqlite3.Error."""
     # Never made here: an empty one would be taken for all there was.
     connection = await _connect(settings, "rw")
@@ -54,7 +54,9 @@ async def upgrade(settings: StoreSettings) -> None:
         await connection.close()
 
 
-async def connect_reader(settings: StoreSettings, known: Known = Known.OURS) -> aiosqlite.Connection:
+async def connect_reader(
+    settings: StoreSettings, known: FileCondition = FileCondition.OURS
+) -> aiosqlite.Connection:
     """Another connection that reads. Raises: DatabaseRefused, sqlite3.Error."""
     connection = await _connect(settings, "ro")
     return await _prepared(connection, functools.partial(prepare_reader, path=settings.database, known=known))

@@ -15,19 +15,19 @@ from gateway.observe import Observer
 from gateway.store.refused import DatabaseDamaged, DatabaseRefused, DatabaseUnreachable
 from gateway.store.sqlite import schema
 from gateway.store.sqlite.ballast import Ballast
-from gateway.store.sqlite.connecting import connect_reader, connect_writer, on_thread, upgrade
 from gateway.store.sqlite.connection import (
     damage,
     pepper_of,
     refused,
     schema_number,
 )
+from gateway.store.sqlite.connector import connect_reader, connect_writer, on_thread, upgrade
 from gateway.store.sqlite.database import Database
-from gateway.store.sqlite.file import DatabaseLock, Known, make_file, set_aside
+from gateway.store.sqlite.file import DatabaseLock, FileCondition, make_file, set_aside
 from gateway.store.sqlite.filesystem import unfit
 from gateway.store.sqlite.health import Health, State
-from gateway.store.sqlite.place import Place
-from gateway.store.sqlite.readers import Readers
+from gateway.store.sqlite.location import FileLocation
+from gateway.store.sqlite.read_connections import ReadConnections
 from gateway.store.sqlite.writer import Writer
 
 T = TypeVar("T")
@@ -70,12 +70,12 @@ async def _open(settings: StoreSettings, lock: DatabaseLock, observer: Observer)
             make_file(path, lock)
             known, is_checked = lock.known, True
             ballast = Ballast(settings)
-            if known is not Known.MAKING:
+            if known is not FileCondition.MAKING:
                 # By one that only reads, before anything writes: what is refused stays as it was found. As it
                 # is also the last one to be closed then, the log is not copied into the file.
                 reading.append(await _with_room(lambda: connect_reader(settings, known), ballast))
                 stack.push_async_callback(reading[0].close)
-                is_checked = known is Known.DAMAGED or path.stat().st_size <= settings.check_bytes_max
+                is_checked = known is FileCondition.DAMAGED or path.stat().st_size <= settings.check_bytes_max
                 if is_checked and (found := await on_thread(reading[0], damage)):
                     raise DatabaseDamaged(f"{path} is damaged: {found}")
                 await on_thread(reading[0], pepper_of)
@@ -92,11 +92,11 @@ async def _open(settings: StoreSettings, lock: DatabaseLock, observer: Observer)
             raise refused(error, path, lock.known) from None
         except ValueError as error:
             raise DatabaseDamaged(f"{path} is damaged: {error}") from None
-        lock.remember(Known.OURS)
+        lock.remember(FileCondition.OURS)
         health = Health(observer)
         if not ballast.make():
             health.worsen(State.FULL)
-        place = Place(path, settings.found_within_ms / 1000)
+        place = FileLocation(path, settings.found_within_ms / 1000)
         place.settle()
         writer = Writer(writing, functools.partial(_connect_again, settings, place), health, observer)
         stack.pop_all()
@@ -106,7 +106,7 @@ async def _open(settings: StoreSettings, lock: DatabaseLock, observer: Observer)
         ballast,
         health,
         writer,
-        Readers(reading, health),
+        ReadConnections(reading, health),
         place,
         observer,
         pepper,
@@ -125,7 +125,7 @@ async def _with_room(connect: Callable[[], Awaitable[T]], ballast: Ballast) -> T
     return await connect()
 
 
-async def _connect_again(settings: StoreSettings, place: Place) -> aiosqlite.Connection:
+async def _connect_again(settings: StoreSettings, place: FileLocation) -> aiosqlite.Connection:
     if (lost := place.lost()) is not None:  # what lies there now is another one
         raise DatabaseUnreachable(f"{settings.database} was taken away: {lost}")
-    return await connect_writer(settings, Known.OURS)
+    return await connect_writer(settings, FileCondition.OURS)
