@@ -77,7 +77,7 @@ TRIED_IN = {
     "store/test_outbox.py": "store: lanes",
     "store/test_sqlite.py": "store/sqlite: insight",
     "store/test_sql_is_static.py": "store: sqlite/queries postgres/queries",
-    "store/test_startup.py": "store/sqlite: connector connection filesystem",
+    "store/test_startup.py": "store: factory sqlite/connector sqlite/connection sqlite/filesystem",
     "store/test_location.py": "store/sqlite: restore",
     "store/test_trouble.py": "store/sqlite: ballast database health read_connections upkeep",
     # settings are tried as a user gives them
