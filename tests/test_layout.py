@@ -1,7 +1,7 @@
 """Each module of the gateway has a test file of its name, in the room of the same name.
 
-`wire/chat/calls.py` is tried in `tests/wire/test_stored_requests.py` or `tests/wire/test_chat_tool_calls.py`. The table says
-where the others are tried.
+`wire/chat/tool_calls.py` is tried in `tests/wire/test_tool_calls.py` or `tests/wire/test_chat_tool_calls.py`.
+The table says where the others are tried.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ TRIED_IN = {
     "store/test_outbox.py": "store: lanes",
     "store/test_sqlite.py": "store/sqlite: insight",
     "store/test_sql_is_static.py": "store: sqlite/queries postgres/queries",
-    "store/test_startup.py": "store/sqlite: connector connection filesystem",
+    "store/test_startup.py": "store: factory sqlite/connector sqlite/connection sqlite/filesystem",
     "store/test_location.py": "store/sqlite: restore",
     "store/test_trouble.py": "store/sqlite: ballast database health read_connections upkeep",
     # settings are tried as a user gives them

@@ -12,6 +12,8 @@ from pydantic import AfterValidator, Field, SecretStr, field_validator
 from gateway.config import keyfiles
 from gateway.config.publickeys import PublicKey, public_keys
 from gateway.config.section import Count, Seconds, Section
+from gateway.wire.http.head import CREDENTIALS
+from gateway.wire.http.headers import HOP_BY_HOP
 
 Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
 """Asymmetric ones only: what verifies a token here cannot make one, and a public key is no shared secret."""
@@ -29,7 +31,7 @@ def _are_some(value: tuple[Tier, ...]) -> tuple[Tier, ...]:
 
 Tiers = Annotated[tuple[Tier, ...], AfterValidator(_are_some)]
 
-_RESERVED_HEADERS = {"authorization", "api-key", "x-api-key", "connection", "cookie", "host", "upgrade"}
+_RESERVED_HEADERS = HOP_BY_HOP | CREDENTIALS | {"cookie", "host"}
 
 
 class TenantSettings(Section):

@@ -27,7 +27,7 @@ class Outputs:
 
     Attributes:
         total: Bytes in memory, about.
-        waiting: Runs whose backends are not read at present.
+        paused: Runs whose backends are not read at present.
     """
 
     def __init__(self, bytes_max: int, directory: Path) -> None:

@@ -53,6 +53,7 @@ class Runner:
         settings = endings.settings
         self._attempts_max = settings.calls_max
         self._bell = asyncio.Event()
+        self._emptied: set[str] = set()  # backends for which no job waits: none was left, and it has not rung
         self._runs: dict[str, Run] = {}
         self._slots = Slots()
         self._unflushed = Unflushed(settings.unflushed_total_bytes_max)
@@ -66,6 +67,7 @@ class Runner:
 
     def ring(self) -> None:
         """There may be work."""
+        self._emptied.clear()
         self._bell.set()
 
     async def accept(self, job: NewJob, on_stored: Callable[[], None]) -> str:
@@ -162,7 +164,7 @@ class Runner:
     async def run(self) -> None:
         """Claim and run, until cancelled."""
         topics = map(queue, self._backends.names)
-        with self._store.bells.listen(self._bell.set, *topics):
+        with self._store.bells.listen(self.ring, *topics):
             await self._run()
 
     async def _run(self) -> None:
@@ -185,7 +187,7 @@ class Runner:
             now_ms = self._clock.now_ms()
             slots, kept = self._backends.slots(name), self._backends.slots_kept(name)
             room, resting = self._slots.room(name, slots, kept, now_ms)
-            limit = min(_CLAIM_MAX, room)
+            limit, held_ms = min(_CLAIM_MAX, room), self._backends.held_until_ms(name, now_ms)
             if limit <= 0 or self._is_draining:
                 continue
             try:
@@ -195,7 +197,7 @@ class Runner:
                     backend=name,
                     attempts_max=self._attempts_max,
                     now_ms=now_ms,
-                    accepted_before_ms=self._backends.held_until_ms(name, now_ms),
+                    accepted_before_ms=held_ms,
                     resting=resting,
                     running_max=slots,
                 )
@@ -209,6 +211,8 @@ class Runner:
                 self._intake.started(len(claims))
             if len(claims) == limit or sum(claim.size for claim in claims) >= _CLAIM_BYTES_MAX:
                 self._bell.set()  # there may be more, and room for it
+            elif not resting and held_ms is None and self._store.bells.look_s is None:
+                self._emptied.add(name)
         self._observer.running.set(len(self._runs))
 
     def _start(self, group: asyncio.TaskGroup, claim: Work, now_ms: int) -> None:
@@ -274,7 +278,8 @@ class Runner:
         if self._runs.get(claim.id) is run:  # its next run may have been claimed in the commit of its release
             del self._runs[claim.id], self._endings.runs[claim.id]
         self._observer.running.set(len(self._runs))
-        self._bell.set()
+        if claim.job.backend not in self._emptied:
+            self._bell.set()
 
     async def drain(self, timeout_s: float) -> list[Claim]:
         """Start nothing more, let what runs end, and stop the rest. Returns the claims of the stopped."""

@@ -50,7 +50,7 @@ class _Target:
 
 
 class HttpWebhookSender:
-    """The `Sender` of the settings; `open` closes it with the stack."""
+    """The `WebhookSender` of the settings; `open` closes it with the stack."""
 
     def __init__(
         self,

@@ -214,3 +214,17 @@ async def test_only_the_first_call_of_a_job_enlarges_the_budget_for_retries(buil
     house.engine._runner.ring()
     await house.ended(response_id)
     assert [call.is_again for call in house.backend.calls_of(response_id)] == [False, True]
+
+
+async def test_where_none_waits_the_end_of_a_job_asks_for_no_other(build: Build) -> None:
+    claims: list[str] = []
+
+    class Counted(Wrapped):
+        async def claim(self, limit: int, **wanted: Any) -> Any:
+            claims.append(wanted["backend"])
+            return await self.inner.claim(limit, **wanted)
+
+    house = await build(wrap=Counted)
+    for _ in range(20):
+        await house.ended(await house.submit())
+    assert len(claims) < 10, "one at the start, and one each second"

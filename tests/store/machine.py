@@ -224,10 +224,12 @@ class StoreMachine(RuleBasedStateMachine):
                 job.move(Status.IN_PROGRESS)
             job.is_owned, job.epoch, job.attempt = True, job.epoch + 1, job.attempt + 1
             job.owner = owner
-            job.events = job.events[:3]
             assert (claim.epoch, claim.job.attempt) == (job.epoch, job.attempt)
             assert claim.job.put_offs == job.put_offs
             assert claim.job.next_seq == len(job.events)
+            if len(job.events) > 3:  # as a run does with what a lost one has left
+                self.run(asked.rewind(claim, 3))
+                job.events = job.events[:3]
         return multiple(*got)
 
     def is_present(self, claim: Claim) -> bool:

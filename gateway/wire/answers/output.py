@@ -208,7 +208,7 @@ class Items:
 
     Attributes:
         shown: Those that clients know, in the order in which they were announced.
-        waiting: Those of which it is not yet known whether, or as what, they are to be shown.
+        unshown: Items that clients do not know yet, and may never.
     """
 
     def __init__(self, seed: str) -> None:

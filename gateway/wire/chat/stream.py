@@ -77,7 +77,7 @@ class ChatStream:
         return events
 
     def echo(self) -> Callable[[str], None] | None:
-        """See `Reader.echo`."""
+        """See `AnswerReader.echo`."""
         if self._last is None or (self._last and self._tags is not None):
             return None
         return functools.partial(self._repeat, self._last)
