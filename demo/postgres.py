@@ -19,6 +19,7 @@ from typing import Any
 
 _PLACES = ("/usr/lib/postgresql", "/usr/local/pgsql", "/opt/homebrew/opt")
 _STARTED_S = 30
+_PORTS_TRIED = 5
 
 
 def binaries() -> Path | None:
@@ -57,9 +58,7 @@ class Postgres:
             entry = pwd.getpwnam("postgres")
             self._as_user = {"user": entry.pw_uid, "group": entry.pw_gid}
             os.chown(self._directory, entry.pw_uid, entry.pw_gid)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = 0
         self._made = 0
         self._process: subprocess.Popen[bytes] | None = None
         if primary is None:
@@ -69,7 +68,7 @@ class Postgres:
         else:
             where = ("-h", "127.0.0.1", "-p", str(primary.port), "-U", self._user)
             self._run("pg_basebackup", "-D", str(self._data), *where, "-R", "-c", "fast", "--no-sync")
-        self.start()
+        self._start_on_a_free_port()
 
     @property
     def _data(self) -> Path:
@@ -88,6 +87,19 @@ class Postgres:
     def pid(self) -> int:
         assert self._process is not None
         return self._process.pid
+
+    def _start_on_a_free_port(self) -> None:
+        """One that was free a moment ago: somebody else may take it first."""
+        for tries_left in reversed(range(_PORTS_TRIED)):
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", 0))
+                self.port = probe.getsockname()[1]
+            try:
+                return self.start()
+            except AssertionError as error:
+                if not tries_left or "Address already in use" not in str(error):
+                    raise
+        raise AssertionError("there is a last try")
 
     def start(self) -> None:
         """Start it, and wait until it answers."""

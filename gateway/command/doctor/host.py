@@ -193,5 +193,5 @@ def gateway_status(admin: Admin | None) -> tuple[Finding, dict[str, Any] | None]
         return Finding("gateway", check, Level.OK, f"no: {error}"), None
     if now["store"] != "ok":
         return Finding("gateway", check, Level.WRONG, f"its store is {now['store']}", "see its log"), now
-    said = f"version {now['version']}, {now['gateway_status']} running, {now['waiting']} waiting"
+    said = f"version {now['version']}, {now['running']} running, {now['waiting']} waiting"
     return Finding("gateway", check, Level.OK, said), now
