@@ -75,10 +75,15 @@ class Reference:
         """True if the text is the whole of what an item said."""
         return self.text is not None and self.text == known.said()
 
+    def has_another_call_id(self, known: OutputItem) -> bool:
+        """True if both have a `call_id`, and it is not the same."""
+        theirs = known.fields.get("call_id")
+        return None not in (self.call_id, theirs) and self.call_id != theirs
+
     def is_another_call(self, known: OutputItem) -> bool:
         """True if both have an id and a `call_id`, and share neither."""
-        names = (self.id, self.call_id, known.given_id, known.fields.get("call_id"))
-        return None not in names and names[0] != names[2] and names[1] != names[3]
+        has_another_id = None not in (self.id, known.given_id) and self.id != known.given_id
+        return has_another_id and self.has_another_call_id(known)
 
     def goes_on_from(self, known: OutputItem) -> bool:
         """True if the text begins with what an item has said so far."""
@@ -115,7 +120,8 @@ def _open(items: Items, ref: Reference) -> Iterator[OutputItem]:
 
 def by_id(items: Items, ref: Reference) -> OutputItem | None:
     """An id names an item, also one that is done. If several have it: one of the type, of the index, that is
-    open. What comes under another index than that of an item that is done is not about that item."""
+    open. What comes under another index than that of an item that is done is about that item only if it says the
+    same, and of a call under no other `call_id`."""
     named = [known for known in items.named(ref.id) if ref.may_mean(known)]
     named = [known for known in named if known.type == ref.type] or named
     at_index = [known for known in named if ref.index is not None and known.given_index == ref.index]
@@ -124,7 +130,8 @@ def by_id(items: Items, ref: Reference) -> OutputItem | None:
         return None
     found = next((known for known in reversed(candidates) if not known.is_done), candidates[-1])
     is_elsewhere = not at_index and None not in (ref.index, found.given_index)
-    return None if found.is_done and is_elsewhere and not ref.says_what(found) else found
+    is_again = ref.says_what(found) and not ref.has_another_call_id(found)
+    return None if found.is_done and is_elsewhere and not is_again else found
 
 
 def by_own_id(items: Items, ref: Reference) -> OutputItem | None:
@@ -138,10 +145,19 @@ def by_call_id(items: Items, ref: Reference) -> OutputItem | None:
     return items.call(ref.type, ref.call_id)
 
 
+def _twin_at(items: Items, known: OutputItem | None, index: int | None) -> OutputItem | None:
+    """The call that was announced under the `call_id` of another, at this index."""
+    if known is None or None in (index, known.given_index):
+        return None
+    return next((each for each in items.unshown if each.twin is known and each.given_index == index), None)
+
+
 def by_call_id_again(items: Items, ref: Reference) -> OutputItem | None:
     """The same, but a call that is done is meant only by what says nothing else: two calls may be given one
     `call_id`."""
     known = by_call_id(items, ref)
+    if (twin := _twin_at(items, known, ref.index)) is not None:
+        return twin
     says_else = ref.text not in (None, "{}") and known is not None and not ref.says_what(known)
     return None if known is not None and known.is_done and says_else else known
 
