@@ -120,8 +120,8 @@ def _open(items: Items, ref: Reference) -> Iterator[OutputItem]:
 
 def by_id(items: Items, ref: Reference) -> OutputItem | None:
     """An id names an item, also one that is done. If several have it: one of the type, of the index, that is
-    open. What comes under another index than that of an item that is done is about that item only if it says the
-    same, and of a call under no other `call_id`."""
+    open. What comes under another index than that of an item that is done is about that item only if it says
+    the same, and of a call under no other `call_id`."""
     named = [known for known in items.named(ref.id) if ref.may_mean(known)]
     named = [known for known in named if known.type == ref.type] or named
     at_index = [known for known in named if ref.index is not None and known.given_index == ref.index]
