@@ -8,6 +8,7 @@ Times are Unix milliseconds, given by the caller, whose clock follows the store'
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -248,13 +249,13 @@ class RunStore(Protocol):
             running_max: Most jobs of the backend that may run, at all gateways together.
         """
 
-    async def append(
+    def append(
         self, claim: Claim, first_seq: int, count: int, events: bytes, *, has_output: bool
-    ) -> None:
-        """Store the next events of a run.
+    ) -> asyncio.Future[None]:
+        """Store the next events of a run: a future, so that no task need wake for it.
 
         Raises:
-            ClaimLost, StoreUnavailable: Nothing was written.
+            ClaimLost, StoreUnavailable: By the future; nothing was written.
         """
 
     async def rewind(self, claim: Claim, seq: int) -> None:

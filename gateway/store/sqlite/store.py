@@ -182,10 +182,10 @@ class SqliteStore:
 
         return await self._writer.ask(operation)
 
-    async def append(
+    def append(
         self, claim: Claim, first_seq: int, count: int, events: bytes, *, has_output: bool
-    ) -> None:
-        await self._writer.append(
+    ) -> asyncio.Future[None]:
+        return self._writer.append(
             Appended(claim.id, claim.epoch, first_seq, first_seq + count, has_output, events)
         )
 
