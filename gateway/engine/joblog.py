@@ -67,6 +67,7 @@ class JobLog:
 
     def __init__(self, claim: Claim, endings: Endings, unflushed: Unflushed, ticks: Ticks) -> None:
         self._claim = claim
+        self._id = claim.id
         self._endings = endings
         self._followers = endings.followers
         self._settings = endings.settings
@@ -112,7 +113,7 @@ class JobLog:
             return
         if (
             not self._ticks.wait_s
-            or self._followers.is_watched(self._claim.id)
+            or self._followers.is_watched(self._id)
             or self._bytes * 2 >= self._settings.unflushed_bytes_max
             or self._unflushed.is_half_full
         ):
@@ -148,7 +149,7 @@ class JobLog:
             ClaimLost: Somebody else has the job now.
             StoreUnavailable: For too long; what was not committed is lost, and the run is over.
         """
-        with self._followers.arrivals(self._claim.id, self._due):
+        with self._followers.arrivals(self._id, self._due):
             while True:
                 await self._needs_help.wait()
                 await self._until_stored(self.flush)
@@ -199,9 +200,10 @@ class JobLog:
             return
         first_seq, self._next_seq = self._next_seq, self._next_seq + block.count
         self._forget(len(block.events))
-        self._call()
+        if self._waiting:
+            self._call()
         self._endings.observer.events.inc(block.count)
-        self._followers.committed(self._claim.id, first_seq, block.count, block.events, is_end=False)
+        self._followers.committed(self._id, first_seq, block.count, block.events, is_end=False)
 
     async def flush(self) -> None:
         """Commit what is waiting, now.
