@@ -34,9 +34,9 @@ from gateway.wire.item_ids import FIRST_OUTPUT, to_be_looked_up
 from gateway.wire.sse import Frame, data_of, each_frame
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Append:
-    """Store these events. `has_output`: some of them are output, not lifecycle."""
+    """Store these events. `has_output`: some of them are output, not lifecycle. Not frozen: see `Frame`."""
 
     events: bytes
     count: int
