@@ -156,7 +156,8 @@ class _RedactedTaker:
 
 def _may_tell_error(data: bytes) -> bool:
     """For each piece of text: no more than a look. In what a model says the quotes would be escaped."""
-    return b'"error' in data or not (b'"response.' in data or b'"choices"' in data)
+    # `find` is faster than `in`, which first tries whether bytes are a number.
+    return data.find(b'"error') >= 0 or (data.find(b'"response.') < 0 and data.find(b'"choices"') < 0)
 
 
 def _errors_in(event: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:

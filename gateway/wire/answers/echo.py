@@ -188,7 +188,7 @@ def _probed(event: dict[str, Any], text: str) -> dict[str, Any] | None:
 def _decoded(raw: bytes) -> str | None:
     """The text that JSON has; None if it is none, or would be written in another way."""
     if raw.isascii():
-        return raw.decode() if b"\\" not in raw else str(orjson.loads(b'"%b"' % raw))
+        return raw.decode() if raw.find(b"\\") < 0 else str(orjson.loads(b'"%b"' % raw))
     try:
         text = str(orjson.loads(b'"%b"' % raw))
     except orjson.JSONDecodeError:
