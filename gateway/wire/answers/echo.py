@@ -86,7 +86,7 @@ class Echo:
         for sink in self._sinks:
             sink(text)
         before, between, after = self._written
-        return b"%b%d%b%b%b" % (before, sequence_number, between, raw, after), text
+        return b"".join((before, b"%d" % sequence_number, between, raw, after)), text
 
 
 class Echoes:
@@ -99,7 +99,7 @@ class Echoes:
 
     def take(self, frame: Frame, sequence_number: int) -> tuple[bytes, str] | None:
         """As `Echo.take`; no bytes of a frame that says nothing."""
-        if frame == self._silent:
+        if self._silent is not None and frame == self._silent:
             return b"", ""
         taken = self._last.take(frame, sequence_number) if self._last is not None else None
         if taken is not None:
