@@ -23,8 +23,9 @@ _NOTHING = frozenset((b"{}", b'{"type":"ping"}', b'{"type": "ping"}', b'{"choice
 """Data that is as good as none, in every API. What keeps a connection alive costs no parse."""
 _FIELDS = (*_KNOWN, b"id", b"retry", b":")
 _FIELD_BYTES_MAX = max(map(len, _FIELDS))
+_CR = ord("\r")  # it is found sooner than b"\r"
 _USUAL = re.compile(rb"(?:event: ?+(.*)\n)?data: ?+(.+)\n\n")
-"""An event as nearly all servers write it, where there is no CR."""
+"""An event as nearly all servers write it, where no CR is in it."""
 
 
 class FrameTooLarge(Exception):
@@ -109,7 +110,7 @@ class SseDecoder:
     def _whole(self, chunk: bytes) -> list[Frame] | None:
         """The frames of a chunk that is nothing but whole events of the usual form: no line is looked at
         alone."""
-        if chunk.find(b"\r") >= 0:
+        if _CR in chunk:
             return None
         frames: list[Frame] = []
         start, size = 0, len(chunk)

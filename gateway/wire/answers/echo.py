@@ -27,8 +27,11 @@ _TOKEN = re.compile(
     rb'|"(sequence_number|created)":[ ]?(%b)(?=[,}])' % (_TEXT, _NUMBER)
 )
 """A key cannot be found within a string: there its quotes would be escaped."""
-_MATCH_TEXT, _MATCH_NUMBER = re.compile(_TEXT), re.compile(_NUMBER)
-_Step = tuple[bytes, re.Pattern[bytes], bool]
+_Match = Callable[[bytes, int], re.Match[bytes] | None]
+_MATCH_TEXT: _Match = re.compile(_TEXT).match
+_MATCH_NUMBER: _Match = re.compile(_NUMBER).match
+_Step = tuple[bytes, _Match, bool]
+_BACKSLASH = ord("\\")  # it is found sooner than b"\\"
 
 _PROBE = "~any text~"
 _ANY_NUMBER = 9_007_199_254_740_881
@@ -69,11 +72,11 @@ class Echo:
     def take(self, frame: Frame, sequence_number: int) -> tuple[bytes, str] | None:
         """The event that a frame means, as it is stored, and its text; None if it is not like the others."""
         data, at, raw = frame.data, 0, b""
-        for constant, token, is_text in self._steps:
+        for constant, match, is_text in self._steps:
             if not data.startswith(constant, at):
                 return None
             at += len(constant)
-            found = token.match(data, at)
+            found = match(data, at)
             if found is None:
                 return None
             if is_text:
@@ -166,7 +169,7 @@ def _steps(data: bytes) -> tuple[list[_Step], bytes]:
 
 def _filled(steps: list[_Step], last: bytes) -> bytes:
     probes = {_MATCH_TEXT: _PROBE.encode(), _MATCH_NUMBER: b"%d" % _ANY_NUMBER}
-    return b"".join(constant + probes[token] for constant, token, _ in steps) + last
+    return b"".join(constant + probes[match] for constant, match, _ in steps) + last
 
 
 def _probed(event: dict[str, Any], text: str) -> dict[str, Any] | None:
@@ -188,7 +191,7 @@ def _probed(event: dict[str, Any], text: str) -> dict[str, Any] | None:
 def _decoded(raw: bytes) -> str | None:
     """The text that JSON has; None if it is none, or would be written in another way."""
     if raw.isascii():
-        return raw.decode() if raw.find(b"\\") < 0 else str(orjson.loads(b'"%b"' % raw))
+        return raw.decode() if _BACKSLASH not in raw else str(orjson.loads(b'"%b"' % raw))
     try:
         text = str(orjson.loads(b'"%b"' % raw))
     except orjson.JSONDecodeError:
