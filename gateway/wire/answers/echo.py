@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from gateway.wire.answers.text import Text
+from gateway.wire.answers.text import Sinks, Text
 from gateway.wire.chat.chunks import TEXT_FIELDS
 from gateway.wire.events import Event, frame, has_line_separator
 from gateway.wire.sse import Frame, data_of
@@ -58,7 +58,7 @@ class Echo:
         steps: list[_Step],
         last: bytes,
         written: tuple[bytes, bytes, bytes],
-        sinks: tuple[Callable[[str], None], ...],
+        sinks: Sinks,
         *,
         may_be_empty: bool,
     ) -> None:
@@ -109,11 +109,11 @@ class Echoes:
             self._tries_left = _TRIES_MAX
         return taken
 
-    def learn(self, came: Frame, told: Event, text: Text, reader: Callable[[str], None]) -> None:
+    def learn(self, came: Frame, told: Event, text: Text, sinks: Sinks) -> None:
         """As `learned`. The patterns of a backend whose deltas never match are not learned for ever."""
         if self._tries_left:
             self._tries_left -= 1
-            self._last = learned(came, told, text, reader)
+            self._last = learned(came, told, text, sinks)
 
     def learn_silence(self, came: Frame) -> None:
         """It said nothing, and will say nothing again."""
@@ -124,13 +124,13 @@ class Echoes:
         self._last = None
 
 
-def learned(came: Frame, told: Event, text: Text, reader: Callable[[str], None]) -> Echo | None:
+def learned(came: Frame, told: Event, text: Text, sinks: Sinks) -> Echo | None:
     """The pattern of a delta; None if it is not certain what in it is the text.
 
     Args:
         told: The one event that was made of it.
         text: That of which it is a piece.
-        reader: What its reader does with one more piece.
+        sinks: Who keeps it besides, in its reader.
     """
     if told.get("logprobs"):
         return None
@@ -149,7 +149,7 @@ def learned(came: Frame, told: Event, text: Text, reader: Callable[[str], None])
     between, *after = others[0].split(_PROBE.encode()) if len(others) == 1 else (b"", b"")
     if len(after) != 1 or orjson.loads(data_of(written))["delta"] != _PROBE:
         return None
-    sinks, may_be_empty = (reader, text.add), event.get("delta") == _PROBE
+    sinks, may_be_empty = (*sinks, text.add), event.get("delta") == _PROBE
     return Echo(came.event, steps, last, (before, between, after[0]), sinks, may_be_empty=may_be_empty)
 
 
