@@ -81,13 +81,9 @@ class ChatStream:
         """See `AnswerReader.echo`."""
         if self._last is None or (self._last and self._tags is not None):
             return None
-        return (functools.partial(self._repeat, self._last),)
-
-    def _repeat(self, pieces: Sequence[Piece], text: str) -> None:
-        for piece in pieces:
-            self._heard.add(piece.kind, text)
-            if piece.kind is PieceKind.TEXT:
-                self._items.repeat(text)
+        kinds = [piece.kind for piece in self._last]
+        heard = (functools.partial(self._heard.add, kind) for kind in kinds)
+        return (*heard, *(self._items.repeat for kind in kinds if kind is PieceKind.TEXT))
 
     def _choice(self, choice: Choice) -> list[Event]:
         self._ending = choice.ending or self._ending
