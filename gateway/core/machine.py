@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, assert_never
 
 import orjson
 
@@ -26,7 +26,15 @@ from gateway.core.transcript import (
     Stop,
     Transcript,
 )
-from gateway.core.upstream import OtherApi, Upstream, UpstreamFailed, UpstreamItem
+from gateway.core.upstream import (
+    OtherApi,
+    Upstream,
+    UpstreamAnswer,
+    UpstreamClosed,
+    UpstreamFailed,
+    UpstreamFrames,
+    UpstreamItem,
+)
 from gateway.wire import responses
 from gateway.wire.answers.notices import Notice
 from gateway.wire.answers.readers import AnswerReader
@@ -188,6 +196,8 @@ class JobMachine:
         if self.is_over:
             return []
         match item:
+            case UpstreamFrames() | UpstreamAnswer() | UpstreamFailed() | UpstreamClosed():
+                return self._answered(item, now)
             case Started():
                 return [*self._rewind(), *self._call(now)]
             case ClientWaits():
@@ -197,7 +207,7 @@ class JobMachine:
             case CancelRequested() | DeadlinePassed() | Abandoned():
                 return self._finish(self._transcript.stop(item, now))
             case _:
-                return self._answered(item, now)
+                assert_never(item)
 
     # -- calls
 
@@ -260,7 +270,9 @@ class JobMachine:
         for step in self._transcript.receive(item, now):
             match step:
                 case Append():
-                    commands += [*self._begin(), step]
+                    if self._held:
+                        commands += self._begin()
+                    commands.append(step)
                     self.has_output = True
                 case Broken():
                     commands += self._broken(step, item, now)

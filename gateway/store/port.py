@@ -54,9 +54,9 @@ class Work(Claim):
         return len(self.call.input) + sum(len(turn.input) + len(turn.final) for turn in self.turns)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Page:
-    """Events after a cursor, as many as fit.
+    """Events after a cursor, as many as fit. Nobody changes one; it is not frozen: see `wire.sse.Frame`.
 
     Attributes:
         events: Encoded, contiguous, the first one directly after the cursor.
