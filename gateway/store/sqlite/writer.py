@@ -1,7 +1,7 @@
 """The one connection that writes: group commit, and every checkpoint.
 
-Whatever is asked for while a commit runs goes into the next one, so that one fsync serves many jobs. Only events
-wait a moment for more of their kind. A batch is one function on the connection's thread: cancelling whoever
+Whatever is asked for while a commit runs goes into the next one, so that one fsync serves many jobs. Events
+alone wait a moment for more of them. A batch is one function on the connection's thread: cancelling whoever
 waits for it cannot leave half of it behind. One writer also keeps a known corruption of SQLite before 3.51.3
 (two connections that write and checkpoint at once) out of reach.
 """
