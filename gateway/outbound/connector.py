@@ -47,12 +47,17 @@ class BackendConnector:
         try:
             async with loop.timeout(self._limit_s):
                 addresses = await self._addresses(host, port)
-                sock = await aiohappyeyeballs.start_connection(
-                    addresses, happy_eyeballs_delay=_NEXT_ADDRESS_S, interleave=1, loop=event_loop
-                )
+                if len(addresses) == 1:  # in half the time: the event loop makes the socket itself
+                    to: dict[str, Any] = dict(zip(("host", "port"), addresses[0][4], strict=False))
+                else:
+                    to = {
+                        "sock": await aiohappyeyeballs.start_connection(
+                            addresses, happy_eyeballs_delay=_NEXT_ADDRESS_S, interleave=1, loop=event_loop
+                        )
+                    }
                 await event_loop.create_connection(
                     lambda: wire,
-                    sock=sock,
+                    **to,
                     ssl=_tls() if is_secure else None,
                     server_hostname=host if is_secure else None,
                 )
