@@ -216,11 +216,15 @@ class JobMachine:
         task, job = self._task, self._task.job
         self._told = task.input(self._speech)
         tools = self._speech.tools(task.request, self._told)
-        response = responses.with_tools(job.response, tools.shown) if tools.omitted else job.response
-        self._omitted = tuple(tool.family for tool in tools.omitted) if response != job.response else ()
+        self._omitted: tuple[str, ...] = ()
+        if tools.omitted and (response := responses.with_tools(job.response, tools.shown)) != job.response:
+            self._omitted = tuple(tool.family for tool in tools.omitted)
+            job = replace(job, response=response)
+        if job.next_seq != self._next_seq:
+            job = replace(job, next_seq=self._next_seq)
         self._reader = self._speech.reader(job.id, task.request, self._told)
         self._transcript = Transcript(
-            replace(job, response=response, next_seq=self._next_seq),
+            job,
             events_bytes_max=task.events_bytes_max,
             reader=task.wrapped(self._reader, self._speech),
             shelf=task.shelf,

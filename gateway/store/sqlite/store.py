@@ -79,9 +79,7 @@ class SqliteStore:
 
     async def start(self, job: NewJob, limits: QueueLimits) -> tuple[str, Work | None]:
         def operation(raw: sqlite3.Connection) -> tuple[str, Work | None]:
-            accepted_id = operations.create(raw, job, limits)
-            is_new = accepted_id == job.id
-            return accepted_id, operations.claim_new(raw, self._owner, job) if is_new else None
+            return operations.start(raw, self._owner, job, limits)
 
         accepted_id, work = await self._database.accept(operation, _size(job))
         if work is None:
