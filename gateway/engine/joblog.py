@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 
 from gateway import loop
@@ -61,8 +61,8 @@ class Unflushed:
 class JobLog:
     """Commits what a run produces: at once for a response with readers, in larger pieces without.
 
-    Nobody sees an event before its commit. `run` must be running while events are appended: it does what a
-    usual commit does not need, so no task wakes for the events of one.
+    Nobody sees an event before its commit. Events are appended within `open`. A usual commit needs no task; after
+    one that has failed, and before one that rewinds, there is one.
     """
 
     def __init__(self, claim: Claim, endings: Endings, unflushed: Unflushed, ticks: Ticks) -> None:
@@ -81,7 +81,8 @@ class JobLog:
         self._bytes = 0  # of what waits and what is being committed
         self._is_called_later = False
         self._is_over = False
-        self._needs_help = asyncio.Event()  # a rewind comes first, or a commit has failed
+        self._group: asyncio.TaskGroup | None = None
+        self._helper: asyncio.Task[None] | None = None
         self._has_room = asyncio.Event()
         self._has_room.set()
         self._writing = asyncio.Lock()  # held by whoever waits for its own commit
@@ -130,7 +131,7 @@ class JobLog:
     @property
     def _is_busy(self) -> bool:
         """Whether whoever is at work sees to what waits."""
-        return self._committing is not None or self._writing.locked() or self._needs_help.is_set()
+        return self._committing is not None or self._writing.locked() or self._helper is not None
 
     @property
     def has_room(self) -> bool:
@@ -142,19 +143,31 @@ class JobLog:
         await self._has_room.wait()
         await self._unflushed.room()
 
-    async def run(self) -> None:
-        """See to what has been appended, until cancelled.
+    @contextmanager
+    def open(self, group: asyncio.TaskGroup) -> Iterator[None]:
+        """Take events within the block.
 
-        Raises:
-            ClaimLost: Somebody else has the job now.
-            StoreUnavailable: For too long; what was not committed is lost, and the run is over.
+        Args:
+            group: Fails by ClaimLost if somebody else has the job, and by StoreUnavailable if that lasts for too
+                long: what was not committed is lost then, and the run is over.
         """
-        with self._followers.arrivals(self._id, self._due):
-            while True:
-                await self._needs_help.wait()
-                await self._until_stored(self.flush)
-                self._needs_help.clear()
-                self._call()
+        self._group = group
+        try:
+            with self._followers.arrivals(self._id, self._due):
+                yield
+        finally:
+            self._group = None
+            if self._helper is not None:
+                self._helper.cancel()
+
+    def _get_help(self) -> None:
+        if self._group is not None:  # else whoever ends the run waits for the commit, and hears of it
+            self._helper = self._group.create_task(self._help(), name=f"commit-{self._id}")
+
+    async def _help(self) -> None:
+        await self._until_stored(self.flush)
+        self._helper = None
+        self._call()
 
     async def _until_stored(self, attempt: Callable[[], Awaitable[None]]) -> None:
         """Make attempts until one succeeds, for as long as the settings say. Raises: as the last attempt,
@@ -178,7 +191,7 @@ class JobLog:
     def _send(self) -> None:
         """Ask the store for a commit of all that waits."""
         if self._rewind_to is not None:
-            self._needs_help.set()
+            self._get_help()
             return
         block = _joined(self._waiting)
         self._commit = self._endings.store.append(
@@ -194,9 +207,10 @@ class JobLog:
         assert block is not None
         if commit.cancelled() or commit.exception() is not None:
             self._waiting.insert(0, block)
-            self._needs_help.set()
             if self._is_over:
                 self._drop()
+            elif self._helper is None:
+                self._get_help()
             return
         first_seq, self._next_seq = self._next_seq, self._next_seq + block.count
         self._forget(len(block.events))

@@ -86,10 +86,8 @@ class Run:
         """
         try:
             async with asyncio.TaskGroup() as group:
-                committing = group.create_task(self.log.run(), name=f"commit-{self._id}")
-                again = await self._perform(self._begin())
-                committing.cancel()
-                return again
+                with self.log.open(group):
+                    return await self._perform(self._begin())
         finally:
             if not self._is_stopped:
                 self._drop()
