@@ -61,8 +61,8 @@ class Unflushed:
 class JobLog:
     """Commits what a run produces: at once for a response with readers, in larger pieces without.
 
-    Nobody sees an event before its commit. Events are appended within `open`. A usual commit needs no task; after
-    one that has failed, and before one that rewinds, there is one.
+    Nobody sees an event before its commit. Events are appended within `open`. A usual commit needs no task;
+    after one that has failed, and before one that rewinds, there is one.
     """
 
     def __init__(self, claim: Claim, endings: Endings, unflushed: Unflushed, ticks: Ticks) -> None:
@@ -148,8 +148,8 @@ class JobLog:
         """Take events within the block.
 
         Args:
-            group: Fails by ClaimLost if somebody else has the job, and by StoreUnavailable if that lasts for too
-                long: what was not committed is lost then, and the run is over.
+            group: Fails by ClaimLost if somebody else has the job, and by StoreUnavailable if that lasts for
+                too long: what was not committed is lost then, and the run is over.
         """
         self._group = group
         try:
