@@ -104,6 +104,7 @@ def configure_logging(
     root.setLevel(logging.WARNING)
     # No line tells of them, and to look them up for each record costs a third of it.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    logging._srcfile = None  # as its own guide has it: nor where a record was made
     # What nobody has caught Python would print whole.
     sys.excepthook = lambda kind, error, trace: _uncaught(error)
     threading.excepthook = lambda args: _uncaught(args.exc_value)

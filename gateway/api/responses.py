@@ -313,4 +313,5 @@ def _fingerprint(request: web.BaseRequest, body: bytes) -> bytes:
 
 
 def _query(request: web.BaseRequest) -> dict[str, list[str]]:
-    return parse_qs(request.raw_path.partition("?")[2], keep_blank_values=True)
+    query = request.raw_path.partition("?")[2]
+    return parse_qs(query, keep_blank_values=True) if query else {}

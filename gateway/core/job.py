@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 
 from gateway.core.reason import Reason
 from gateway.wire.failures import Failure
@@ -19,7 +20,7 @@ class Status(StrEnum):
     INCOMPLETE = "incomplete"
     CANCELLED = "cancelled"
 
-    @property
+    @cached_property
     def is_terminal(self) -> bool:
         return not TRANSITIONS[self]
 

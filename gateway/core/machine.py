@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, assert_never
 
 import orjson
 
@@ -26,7 +26,15 @@ from gateway.core.transcript import (
     Stop,
     Transcript,
 )
-from gateway.core.upstream import OtherApi, Upstream, UpstreamFailed, UpstreamItem
+from gateway.core.upstream import (
+    OtherApi,
+    Upstream,
+    UpstreamAnswer,
+    UpstreamClosed,
+    UpstreamFailed,
+    UpstreamFrames,
+    UpstreamItem,
+)
 from gateway.wire import responses
 from gateway.wire.answers.notices import Notice
 from gateway.wire.answers.readers import AnswerReader
@@ -188,6 +196,8 @@ class JobMachine:
         if self.is_over:
             return []
         match item:
+            case UpstreamFrames() | UpstreamAnswer() | UpstreamFailed() | UpstreamClosed():
+                return self._answered(item, now)
             case Started():
                 return [*self._rewind(), *self._call(now)]
             case ClientWaits():
@@ -197,7 +207,7 @@ class JobMachine:
             case CancelRequested() | DeadlinePassed() | Abandoned():
                 return self._finish(self._transcript.stop(item, now))
             case _:
-                return self._answered(item, now)
+                assert_never(item)
 
     # -- calls
 
@@ -206,11 +216,15 @@ class JobMachine:
         task, job = self._task, self._task.job
         self._told = task.input(self._speech)
         tools = self._speech.tools(task.request, self._told)
-        response = responses.with_tools(job.response, tools.shown) if tools.omitted else job.response
-        self._omitted = tuple(tool.family for tool in tools.omitted) if response != job.response else ()
+        self._omitted: tuple[str, ...] = ()
+        if tools.omitted and (response := responses.with_tools(job.response, tools.shown)) != job.response:
+            self._omitted = tuple(tool.family for tool in tools.omitted)
+            job = replace(job, response=response)
+        if job.next_seq != self._next_seq:
+            job = replace(job, next_seq=self._next_seq)
         self._reader = self._speech.reader(job.id, task.request, self._told)
         self._transcript = Transcript(
-            replace(job, response=response, next_seq=self._next_seq),
+            job,
             events_bytes_max=task.events_bytes_max,
             reader=task.wrapped(self._reader, self._speech),
             shelf=task.shelf,
@@ -260,7 +274,9 @@ class JobMachine:
         for step in self._transcript.receive(item, now):
             match step:
                 case Append():
-                    commands += [*self._begin(), step]
+                    if self._held:
+                        commands += self._begin()
+                    commands.append(step)
                     self.has_output = True
                 case Broken():
                     commands += self._broken(step, item, now)

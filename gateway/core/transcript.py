@@ -34,13 +34,13 @@ from gateway.wire.item_ids import FIRST_OUTPUT, to_be_looked_up
 from gateway.wire.sse import Frame, data_of, each_frame
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Append:
-    """Store these events. `has_output`: some of them are output, not lifecycle."""
+    """Store these events. `has_output`: some of them are output, not lifecycle. Not frozen: see `Frame`."""
 
     events: bytes
     count: int
-    has_output: bool
+    has_output: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +242,7 @@ class Transcript:
     def _echoed(self, frames: list[Frame]) -> tuple[list[Append | Broken | Outcome], int]:
         """What was appended by the pattern, and of how many frames."""
         encoded: list[bytes] = []
-        count = 0
+        count = size = 0
         for frame in frames:
             if (taken := self._echoes.take(frame, self._next_seq)) is None:
                 break
@@ -250,8 +250,13 @@ class Transcript:
             if taken[0]:
                 encoded.append(taken[0])
                 self._next_seq += 1
-                self._grows(memory_of(taken[1]))
-        return (self._appended(self._block(encoded), len(encoded)) if encoded else []), count
+                size += memory_of(taken[1])
+        if not encoded:
+            return [], count
+        block = b"".join(encoded)
+        self._bytes_left -= len(block)
+        self._grows(size)
+        return self._appended(block, len(encoded)), count
 
     def _learn(self, frame: Frame, steps: list[Append | Broken | Outcome]) -> None:
         """What the last frame was like: it said nothing, or the one event that was made of it is a delta."""
@@ -290,7 +295,7 @@ class Transcript:
         return self._appended(self._encode(output), len(output))
 
     def _appended(self, block: bytes, count: int) -> list[Append | Broken | Outcome]:
-        append = Append(block, count, has_output=True)
+        append = Append(block, count)
         return [append] if self._bytes_left >= 0 else [append, _TOO_MANY_EVENTS]
 
     def _answer_of(self, body: bytes) -> Iterable[Event]:
@@ -372,9 +377,6 @@ class Transcript:
             encoded.append(wire_events.frame(event, self._next_seq))
             self._next_seq += 1
             self._holds(event, len(encoded[-1]))
-        return self._block(encoded)
-
-    def _block(self, encoded: list[bytes]) -> bytes:
         block = b"".join(encoded)
         self._bytes_left -= len(block)
         return block

@@ -10,9 +10,9 @@ from gateway.wire.speech import Speech
 from gateway.wire.sse import Frame
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class UpstreamFrames:
-    """Events of the backend: all that one read from its socket completed."""
+    """Events of the backend: all that one read from its socket completed. Not frozen: see `Frame`."""
 
     frames: list[Frame]
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 
 from gateway import loop
@@ -61,11 +61,13 @@ class Unflushed:
 class JobLog:
     """Commits what a run produces: at once for a response with readers, in larger pieces without.
 
-    Nobody sees an event before its commit. `run` must be running while events are appended.
+    Nobody sees an event before its commit. Events are appended within `open`. A usual commit needs no task;
+    after one that has failed, and before one that rewinds, there is one.
     """
 
     def __init__(self, claim: Claim, endings: Endings, unflushed: Unflushed, ticks: Ticks) -> None:
         self._claim = claim
+        self._id = claim.id
         self._endings = endings
         self._followers = endings.followers
         self._settings = endings.settings
@@ -74,12 +76,16 @@ class JobLog:
         self._next_seq = claim.job.next_seq
         self._rewind_to: int | None = None
         self._waiting: list[Append] = []
-        self._waiting_bytes = 0
-        self._has_some = asyncio.Event()  # that is to be committed now
+        self._committing: Append | None = None
+        self._commit: asyncio.Future[None] | None = None  # the one that is under way, or the last one
+        self._bytes = 0  # of what waits and what is being committed
         self._is_called_later = False
+        self._is_over = False
+        self._group: asyncio.TaskGroup | None = None
+        self._helper: asyncio.Task[None] | None = None
         self._has_room = asyncio.Event()
         self._has_room.set()
-        self._writing = asyncio.Lock()
+        self._writing = asyncio.Lock()  # held by whoever waits for its own commit
 
     @property
     def next_seq(self) -> int:
@@ -93,30 +99,39 @@ class JobLog:
     def append(self, command: Append) -> None:
         """Queue events for the next commit. It never waits, so no ending leaves out what was told before."""
         self._waiting.append(command)
-        self._waiting_bytes += len(command.events)
-        self._unflushed.add(len(command.events))
-        if self._waiting_bytes >= self._settings.unflushed_bytes_max:
+        size = len(command.events)
+        self._bytes += size
+        self._unflushed.add(size)
+        if self._bytes >= self._settings.unflushed_bytes_max:
             self._has_room.clear()
-        if not self._has_some.is_set():
+        if self._committing is None:
             self._call()
 
     def _call(self) -> None:
-        """Schedule the next commit: now or, if nobody reads, at a tick or when a reader comes."""
+        """Commit what waits: now or, if nobody reads, at a tick or when a reader comes. What comes while a
+        commit is under way waits for the next one."""
+        if self._is_busy or not self._waiting:
+            return
         if (
             not self._ticks.wait_s
-            or self._followers.is_watched(self._claim.id)
-            or self._waiting_bytes * 2 >= self._settings.unflushed_bytes_max
+            or self._followers.is_watched(self._id)
+            or self._bytes * 2 >= self._settings.unflushed_bytes_max
             or self._unflushed.is_half_full
         ):
-            self._has_some.set()
+            self._send()
         elif not self._is_called_later:
             self._is_called_later = True
             self._ticks.call(self._due)
 
     def _due(self) -> None:
         self._is_called_later = False
-        if self._waiting:
-            self._has_some.set()
+        if self._waiting and not self._is_busy:
+            self._send()
+
+    @property
+    def _is_busy(self) -> bool:
+        """Whether whoever is at work sees to what waits."""
+        return self._committing is not None or self._writing.locked() or self._helper is not None
 
     @property
     def has_room(self) -> bool:
@@ -128,17 +143,31 @@ class JobLog:
         await self._has_room.wait()
         await self._unflushed.room()
 
-    async def run(self) -> None:
-        """Commit what has been appended, until cancelled.
+    @contextmanager
+    def open(self, group: asyncio.TaskGroup) -> Iterator[None]:
+        """Take events within the block.
 
-        Raises:
-            ClaimLost: Somebody else has the job now.
-            StoreUnavailable: For too long; what was not committed is lost, and the run is over.
+        Args:
+            group: Fails by ClaimLost if somebody else has the job, and by StoreUnavailable if that lasts for
+                too long: what was not committed is lost then, and the run is over.
         """
-        with self._followers.arrivals(self._claim.id, self._due):
-            while True:
-                await self._has_some.wait()
-                await self._until_stored(self.flush)
+        self._group = group
+        try:
+            with self._followers.arrivals(self._id, self._due):
+                yield
+        finally:
+            self._group = None
+            if self._helper is not None:
+                self._helper.cancel()
+
+    def _get_help(self) -> None:
+        if self._group is not None:  # else whoever ends the run waits for the commit, and hears of it
+            self._helper = self._group.create_task(self._help(), name=f"commit-{self._id}")
+
+    async def _help(self) -> None:
+        await self._until_stored(self.flush)
+        self._helper = None
+        self._call()
 
     async def _until_stored(self, attempt: Callable[[], Awaitable[None]]) -> None:
         """Make attempts until one succeeds, for as long as the settings say. Raises: as the last attempt,
@@ -157,6 +186,39 @@ class JobLog:
             if alarm is not None:
                 alarm.stop()
 
+    # -- commits
+
+    def _send(self) -> None:
+        """Ask the store for a commit of all that waits."""
+        if self._rewind_to is not None:
+            self._get_help()
+            return
+        block = _joined(self._waiting)
+        self._commit = self._endings.store.append(
+            self._claim, self._next_seq, block.count, block.events, has_output=block.has_output
+        )
+        self._commit.add_done_callback(self._committed)
+        self._committing = block
+        self._waiting.clear()
+
+    def _committed(self, commit: asyncio.Future[None]) -> None:
+        """It is over."""
+        block, self._committing = self._committing, None
+        assert block is not None
+        if commit.cancelled() or commit.exception() is not None:
+            self._waiting.insert(0, block)
+            if self._is_over:
+                self._drop()
+            elif self._helper is None:
+                self._get_help()
+            return
+        first_seq, self._next_seq = self._next_seq, self._next_seq + block.count
+        self._forget(len(block.events))
+        if self._waiting:
+            self._call()
+        self._endings.observer.events.inc(block.count)
+        self._followers.committed(self._id, first_seq, block.count, block.events, is_end=False)
+
     async def flush(self) -> None:
         """Commit what is waiting, now.
 
@@ -164,21 +226,17 @@ class JobLog:
             ClaimLost: Somebody else has the job now.
             StoreUnavailable: It is waiting still.
         """
-        async with self._writing:
+        async with self.quiet():
             await self._flush()
 
     async def _flush(self) -> None:
-        waiting = self._waiting[:]
-        if not waiting:
+        if not self._waiting:
             return
         await self._rewind()
-        events, count = _joined(waiting)
-        has_output = any(command.has_output for command in waiting)
-        await self._endings.store.append(self._claim, self._next_seq, count, events, has_output=has_output)
-        first_seq, self._next_seq = self._next_seq, self._next_seq + count
-        self._forget(len(waiting), len(events))
-        self._endings.observer.events.inc(count)
-        self._followers.committed(self._claim.id, first_seq, count, events, is_end=False)
+        self._send()
+        assert self._commit is not None
+        await asyncio.wait((self._commit,))  # if nobody waits for it any more, it is made all the same
+        self._commit.result()
 
     async def finish(self, outcome: Outcome) -> None:
         """Commit what is left together with the ending.
@@ -189,7 +247,7 @@ class JobLog:
         await self._until_stored(functools.partial(self._finish, outcome))
 
     async def stop(self, ending: Callable[[], Outcome]) -> None:
-        """End it from outside: commit what is left, and an ending that is made then.
+        """End it from outside, within `quiet`: commit what is left, and an ending that is made then.
 
         Args:
             ending: Makes it; large ones of several runs one after the other.
@@ -199,32 +257,35 @@ class JobLog:
         """
         await self._flush()
         await self._unflushed.room()
-        await self._commit(ending())
+        await self._end(ending())
 
     @asynccontextmanager
     async def quiet(self) -> AsyncIterator[None]:
-        """Hold off commits: none is under way within the block, and none begins."""
+        """Hold off commits: none is under way within the block, and none begins but those that it makes."""
         async with self._writing:
+            while self._committing is not None:
+                assert self._commit is not None
+                await asyncio.wait((self._commit,))
             yield
+        self._call()
 
     async def _finish(self, outcome: Outcome) -> None:
-        async with self._writing:
-            await self._commit(outcome)
+        async with self.quiet():
+            await self._end(outcome)
 
     async def _rewind(self) -> None:
         if self._rewind_to is not None:
             await self._endings.store.rewind(self._claim, self._rewind_to)
             self._next_seq, self._rewind_to = self._rewind_to, None
 
-    async def _commit(self, outcome: Outcome) -> None:
+    async def _end(self, outcome: Outcome) -> None:
         await self._rewind()
-        waiting = self._waiting[:]
-        events, count = _joined(waiting)
+        left = _joined(self._waiting)
         whole = replace(
             outcome,
             first_seq=self._next_seq,
-            events=events + outcome.events,
-            event_count=count + outcome.event_count,
+            events=left.events + outcome.events,
+            event_count=left.count + outcome.event_count,
         )
         size = len(outcome.events) + len(outcome.final)
         self._unflushed.add(size)
@@ -232,23 +293,31 @@ class JobLog:
             await self._endings.commit(self._claim, whole)
         finally:
             self._unflushed.remove(size)
-        self._forget(len(waiting), len(events))
+        self._drop()
 
     def discard(self) -> None:
-        """The run is over: what is left is never committed."""
-        self._forget(len(self._waiting), self._waiting_bytes)
+        """The run is over: what is left is never committed, but for what is being committed."""
+        self._is_over = True
+        self._drop()
 
-    def _forget(self, count: int, size: int) -> None:
-        """The first `count` of what is waiting, of so many bytes, need not wait any more."""
-        del self._waiting[:count]
-        self._waiting_bytes -= size
+    def _drop(self) -> None:
+        size = sum(len(command.events) for command in self._waiting)
+        self._waiting.clear()
+        self._forget(size)
+
+    def _forget(self, size: int) -> None:
+        """So many bytes need not wait any more."""
+        self._bytes -= size
         self._unflushed.remove(size)
-        self._has_some.clear()
-        if self._waiting:
-            self._call()
-        if self._waiting_bytes < self._settings.unflushed_bytes_max:
+        if self._bytes < self._settings.unflushed_bytes_max:
             self._has_room.set()
 
 
-def _joined(commands: list[Append]) -> tuple[bytes, int]:
-    return b"".join(command.events for command in commands), sum(command.count for command in commands)
+def _joined(commands: list[Append]) -> Append:
+    if len(commands) == 1:
+        return commands[0]
+    return Append(
+        b"".join(command.events for command in commands),
+        sum(command.count for command in commands),
+        any(command.has_output for command in commands),
+    )

@@ -226,7 +226,8 @@ class Jobs:
         except (KeyReused, PreviousGone, StoreUnavailable) as error:
             raise refusal_of(error, named_id) from None
         if accepted_id == job.id:
-            self._observer.tools_omitted(job.backend, [tool.family for tool in tools.omitted])
+            if tools.omitted:
+                self._observer.tools_omitted(job.backend, [tool.family for tool in tools.omitted])
             return Accepted(job.id, Status.QUEUED, job.response, tools)
         earlier = await self._accepted(accepted_id, job.tenant)
         if earlier is None:

@@ -62,6 +62,7 @@ class Run:
         attempts_max: int,
     ) -> None:
         self.work = work
+        self._id = work.id
         self.log = log
         self._backend = backend
         self._endings = endings
@@ -75,7 +76,7 @@ class Run:
         self._started_s = 0.0
         self.task: asyncio.Task[None] | None = None
         self.listening = ExitStack()
-        self.listening.enter_context(endings.store.bells.listen(self.look, claim(work.id)))
+        self.listening.enter_context(endings.store.bells.listen(self.look, claim(self._id)))
 
     async def to_its_end(self) -> Again | None:
         """Run the job to an ending that is stored, or to a failure after which it is to be run again.
@@ -85,10 +86,8 @@ class Run:
         """
         try:
             async with asyncio.TaskGroup() as group:
-                committing = group.create_task(self.log.run(), name=f"commit-{self.work.id}")
-                again = await self._perform(self._begin())
-                committing.cancel()
-                return again
+                with self.log.open(group):
+                    return await self._perform(self._begin())
         finally:
             if not self._is_stopped:
                 self._drop()
@@ -162,18 +161,18 @@ class Run:
     def append(self, command: Append) -> None:
         assert self._exchange is not None
         self.log.append(command)
-        self._endings.outputs.holds(self.work.id, self._exchange.machine.held_bytes)
-        if command.has_output and not self._has_output:
+        self._endings.outputs.holds(self._id, self._exchange.machine.held_bytes)
+        if not self._has_output and command.has_output:
             self._has_output = True
             first_s = time.monotonic() - self._started_s
-            self._endings.observer.job_first_output(self.work.id, self.work.job.backend, first_s)
+            self._endings.observer.job_first_output(self._id, self.work.job.backend, first_s)
 
     def has_room(self) -> bool:
-        return self.log.has_room and self._endings.outputs.has_room(self.work.id)
+        return self.log.has_room and self._endings.outputs.has_room(self._id)
 
     async def room(self) -> None:
         await self.log.room()
-        await self._endings.outputs.room(self.work.id)
+        await self._endings.outputs.room(self._id)
 
     def progress(self) -> Progress:
         """How far it is, for whoever looks."""
@@ -229,7 +228,7 @@ class Run:
 
     def _drop(self) -> None:
         self.log.discard()
-        self._endings.outputs.drops(self.work.id)
+        self._endings.outputs.drops(self._id)
         self._shelf.close()
         if self._exchange is not None:
             self._exchange.forget()

@@ -30,7 +30,7 @@ class Tail:
 
     def add(self, first_seq: int, page: Page, bytes_max: int) -> None:
         if self._blocks and first_seq != self._blocks[-1][1].last_seq + 1:
-            # A run that was stopped while it waited for its last commit never told of it.
+            # There are some that nobody here was told of.
             self._blocks.clear()
             self.size = 0
         self._blocks.append((first_seq, page))

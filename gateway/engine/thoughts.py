@@ -7,7 +7,7 @@ Chat backends send their thoughts in clear, and so do we. Clients that store not
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -15,6 +15,7 @@ from gateway.core.job import Sealed
 from gateway.engine.sealer import Sealer, Unsealable
 from gateway.wire.answers.notices import Notice
 from gateway.wire.answers.readers import AnswerReader
+from gateway.wire.answers.text import Sinks
 from gateway.wire.conversation import thoughts
 from gateway.wire.events import Event
 from gateway.wire.speech import Api
@@ -95,7 +96,7 @@ class _SealingReader:
     def end(self) -> list[Event]:
         return [self._seen(event) for event in self._reader.end()]
 
-    def echo(self) -> Callable[[str], None] | None:
+    def echo(self) -> Sinks | None:
         return None if self._open else self._reader.echo()
 
     def _seen(self, event: Event) -> Event:

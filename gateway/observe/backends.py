@@ -7,9 +7,8 @@ import re
 from collections import Counter as Counted
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Protocol
-
-from prometheus_client import Histogram
 
 from gateway.logs import line
 from gateway.observe.metrics import Metrics
@@ -62,7 +61,7 @@ class BackendObserver(Metrics):
         self._backends: set[str] = set()
         self._silent_backends: set[str] = set()
         # What every request moves: to look a series up by its labels costs more than to move it.
-        self._head_times: dict[str, Histogram] = {}
+        self._head_times = cache(self.upstream_latency.labels)
 
     def backends_measured(self, backends: Iterable[BackendLoad]) -> None:
         """What waits and runs at each backend."""
@@ -121,9 +120,7 @@ class BackendObserver(Metrics):
         line("tools_omitted", backend=backend, tools=" ".join(sorted(counts)))
 
     def upstream_answered(self, kind: str, seconds: float) -> None:
-        if (histogram := self._head_times.get(kind)) is None:
-            histogram = self._head_times[kind] = self.upstream_latency.labels(kind)
-        histogram.observe(seconds)
+        self._head_times(kind).observe(seconds)
 
     def upstream_failed(self, kind: str, reason: str) -> None:
         """kind: `background` | `passthrough` | `lookup`; reason: `unreachable` | `timeout` | `cut`."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Mapping
+from functools import cache
 
 from prometheus_client import Counter
 
@@ -43,6 +44,9 @@ class Observer(BackendObserver, StoreObserver, WebhookObserver):
         self._codes: set[str] = set()
         # What every request moves: to look a series up by its labels costs more than to move it.
         self._passed: dict[tuple[str, int], Counter] = {}
+        self._accepted, self._finished = cache(self.accepted.labels), cache(self.finished.labels)
+        self._queue_waits, self._run_times = cache(self.queue_wait.labels), cache(self.run_time.labels)
+        self._first_outputs = cache(self.ttft.labels)
         for reason in ("queue_full", "tenant_queue_full"):  # from 0: `increase` does not see a first value
             self.creates_refused.labels(reason)
 
@@ -80,7 +84,7 @@ class Observer(BackendObserver, StoreObserver, WebhookObserver):
             self.tracing.answered(response_id, status)
 
     def job_accepted(self, response_id: str, backend: str, tenant: bytes, is_streamed: bool) -> None:
-        self.accepted.labels(backend).inc()
+        self._accepted(backend).inc()
         facts = self._facts.of(response_id)
         line("job", id=response_id, to="queued", tenant=tenant.hex()[:8], stream=is_streamed, **facts)
         self.history.created(_kind(backend, facts, tenant))
@@ -107,13 +111,13 @@ class Observer(BackendObserver, StoreObserver, WebhookObserver):
         self._facts.learn(response_id, {"attempt": attempt})
         facts = self._facts.of(response_id)
         if is_first:
-            self.queue_wait.labels(backend).observe(max(0.0, waited_s))
+            self._queue_waits(backend).observe(max(0.0, waited_s))
             self.history.waited(_kind(backend, facts, tenant), max(0.0, waited_s))
         line("job", id=response_id, to="in_progress", waited_s=round(waited_s, 3), **facts)
         self.journal.note(response_id, "in_progress", attempt=attempt)
 
     def job_first_output(self, response_id: str, backend: str, seconds: float) -> None:
-        self.ttft.labels(backend).observe(seconds)
+        self._first_outputs(backend).observe(seconds)
         self.tracing.first_output(response_id)
 
     def job_finished(
@@ -131,9 +135,9 @@ class Observer(BackendObserver, StoreObserver, WebhookObserver):
         self.history.finished(_kind(backend, facts, tenant), outcome)
         self.journal.note(response_id, outcome, code=code, reason=reason)
         self.tracing.run_ended(response_id, outcome, reason, code)
-        self.finished.labels(backend, outcome, self._code_label(code)).inc()
+        self._finished(backend, outcome, self._code_label(code)).inc()
         if ran_s is not None:
-            self.run_time.labels(backend, outcome).observe(max(0.0, ran_s))
+            self._run_times(backend, outcome).observe(max(0.0, ran_s))
         line(
             "job",
             id=response_id,

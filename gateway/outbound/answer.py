@@ -82,11 +82,11 @@ async def read_answer(
             message = f"The backend sent nothing for {idle_timeout_s:g} s."
         yield UpstreamFailed(failure(message), reason)
     finally:
-        reading.stop()
+        reading.alarm.stop()
 
 
 def _push(reading: _Reading, body: AnswerBody, taker: Taker, chunk: bytes) -> bool:
-    reading.heard()
+    reading.alarm.restart()
     frames = body.feed(chunk)
     return not frames or taker.take(UpstreamFrames(frames))
 
@@ -101,7 +101,7 @@ async def read_error(answer: JobCall, *, idle_timeout_s: float) -> UpstreamFaile
     except FAILURES:
         pass
     finally:
-        reading.stop()
+        reading.alarm.stop()
     told = of_status(answer.status, body[:_ERROR_BODY_BYTES_MAX])
     return UpstreamFailed(
         told.failure, reason_of(told) or Reason.REFUSED, answer.status, told.asked_s, said=body
@@ -112,35 +112,31 @@ class _Reading:
     """Reads an answer, and closes it when it has been silent for too long, which fails whoever waits for it.
 
     Silence is only what somebody waits for: while the store is slow, the backend is not.
+
+    Attributes:
+        alarm: Starts anew whenever something has come.
     """
 
     def __init__(self, answer: JobCall, silence_max_s: float) -> None:
         self._answer = answer
         self._is_waiting = False
-        self._alarm = loop.Alarm(silence_max_s, self._look)
+        self.alarm = loop.Alarm(silence_max_s, self._look)
         self.was_silent = False
 
     async def next(self) -> bytes | None:
         """What has come; b"" at the end, None after a push: see `JobCall`. Raises: one of FAILURES."""
         self._is_waiting = True
-        self._alarm.restart()
+        self.alarm.restart()
         chunk = await self._answer.next()
         self._is_waiting = False
         return chunk
-
-    def heard(self) -> None:
-        """Something has come while it is waited for."""
-        self._alarm.restart()
-
-    def stop(self) -> None:
-        self._alarm.stop()
 
     def _look(self) -> None:
         if self._is_waiting:
             self.was_silent = True
             self._answer.broke(TimeoutError(), is_unsent=False)
         else:
-            self._alarm.restart()
+            self.alarm.restart()
 
 
 def _not_readable(answer: JobCall) -> UpstreamFailed | None:

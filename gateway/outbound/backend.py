@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -177,25 +177,27 @@ class HttpBackend:
         self._observer.retry_refused(self.name)
 
     async def stream(self, call: BackendCall) -> AsyncGenerator[Upstream, None]:
-        failed, redactor = self._unavailable(), self._redactor(call)
+        failed: UpstreamFailed | None = None
+        redactor, request_id = self._redactor(call), _request_id(call.job_id)
         tries = self._tries(is_background=call.is_background, is_again=call.is_again)
         kind = "background" if call.is_background else "passthrough"
         limit_s = self.settings.head_timeout_s if call.is_background else self.settings.plain_head_timeout_s
 
         async def post(replica: Replica, _limit: loop.timeout) -> JobCall:
-            self._note(call, replica, None)
-            headers = self._headers(call)
+            self._note(call, replica, request_id, None)
+            headers = self._headers(call, request_id)
             return await JobCall.post(self._connector, replica.origin, call.target, headers, call.body)
 
         async with aclosing(each_answer(tries, post, limit_s, kind, self._observer)) as answers:
             async for replica, answer in answers:
-                with self._at(replica, call):
+                self._under_way[call.job_id] = replica
+                try:
                     if isinstance(answer, Unanswered):
                         message = answer.refusal.message + self._for_how_long()
                         later = UpstreamFailed(failure(message), answer.reason)
                         failed = _better(failed, later)
                         continue
-                    self._note(call, replica, answer.status)
+                    self._note(call, replica, request_id, answer.status)
                     if answer.status >= 400:
                         failed = _better(failed, await self._refused(call, replica, tries, answer))
                         continue
@@ -217,6 +219,10 @@ class HttpBackend:
                         finally:
                             answer.close()  # not released to a pool: closing is what stops the model
                     return
+                finally:
+                    del self._under_way[call.job_id]
+                    self._observer.tracing.call_ended(call.job_id)
+        failed = failed or self._unavailable()
         if failed.status in NO_SUCH_ROUTE and not call.speech.is_certain:
             found = await self.ask(call.credential)
             if found.api is not call.speech.api:
@@ -224,25 +230,16 @@ class HttpBackend:
                 return
         yield redactor.item(replace(failed, unreached_s=self.unreached_s))
 
-    @contextmanager
-    def _at(self, replica: Replica, call: BackendCall) -> Iterator[None]:
-        self._under_way[call.job_id] = replica
-        try:
-            yield
-        finally:
-            del self._under_way[call.job_id]
-            self._observer.tracing.call_ended(call.job_id)
-
     def _unavailable(self) -> UpstreamFailed:
-        """What there is to say while no replica is even asked."""
+        """What there is to say where no replica was even asked."""
         why = failure("The backend cannot be reached at the moment.")
         return UpstreamFailed(why, Reason.UNAVAILABLE, retry_after_s=self.settings.breaker_open_s)
 
-    def _note(self, call: BackendCall, replica: Replica, status: int | None) -> None:
+    def _note(self, call: BackendCall, replica: Replica, request_id: str, status: int | None) -> None:
         """For the log: where the call of a job went, and how it was answered."""
         if call.is_background:
             number = self.pool.replicas.index(replica)
-            self._observer.job_called(call.job_id, number, _request_id(call.job_id), status)
+            self._observer.job_called(call.job_id, number, request_id, status)
 
     async def _refused(
         self, call: BackendCall, replica: Replica, tries: Failover, answer: JobCall
@@ -277,11 +274,11 @@ class HttpBackend:
         seconds = self.unreached_s
         return f" It has been so for {seconds:.0f} s." if seconds >= 1 else ""
 
-    def _headers(self, call: BackendCall) -> dict[str, str]:
+    def _headers(self, call: BackendCall, request_id: str) -> dict[str, str]:
         key = f"{call.job_id}-{call.version}" if call.version else call.job_id
         own = self._authorization(call.credential)
         traced = self._observer.tracing.context(call.job_id)
-        return of_job(call.headers, request_id=_request_id(call.job_id), key=key, own=own, traced=traced)
+        return of_job(call.headers, request_id=request_id, key=key, own=own, traced=traced)
 
     def _authorization(self, credential: Credential | None) -> dict[str, str]:
         if self.api_key is not None:
@@ -325,9 +322,9 @@ def _speeches(name: str, settings: UpstreamSettings) -> dict[Api, Speech]:
     }
 
 
-def _better(earlier: UpstreamFailed, later: UpstreamFailed) -> UpstreamFailed:
+def _better(earlier: UpstreamFailed | None, later: UpstreamFailed) -> UpstreamFailed:
     """Which of two replicas' failures tells more: one that says when to come back, and of two the sooner."""
-    if earlier.reason is not Reason.PUT_OFF:
+    if earlier is None or earlier.reason is not Reason.PUT_OFF:
         return later
     if later.reason is not Reason.PUT_OFF:
         return later if later.reason is Reason.REFUSED else earlier

@@ -235,7 +235,7 @@ class HttpConnection(asyncio.Protocol):
             self._fail()
             return
         head = None
-        for message, payload in messages:
+        for message, found in messages:
             if message.code == 101:
                 # A switch of protocols that nobody asked for: what follows is not HTTP.
                 self._fail()
@@ -243,16 +243,12 @@ class HttpConnection(asyncio.Protocol):
             if message.code < 200:
                 continue
             if self._payload is None:
-                self._payload, self._closes = payload, message.should_close
+                self._payload, self._closes = found, message.should_close
                 head = AnswerHead(message.code, message.reason, list(message.headers.items()))
                 if raw_head is not None and len(messages) == 1:
                     self._known.keep(raw_head, message, head)
             else:
                 self._closes = True  # an answer to nothing that was asked
-        self._tell(head)
-
-    def _tell(self, head: AnswerHead | None) -> None:
-        """What the parser has found."""
         call, payload = self._call, self._payload
         if payload is None:
             return  # the head has not come whole

@@ -47,12 +47,17 @@ class BackendConnector:
         try:
             async with loop.timeout(self._limit_s):
                 addresses = await self._addresses(host, port)
-                sock = await aiohappyeyeballs.start_connection(
-                    addresses, happy_eyeballs_delay=_NEXT_ADDRESS_S, interleave=1, loop=event_loop
-                )
+                first, *others = addresses
+                to: dict[str, Any] = {"host": first[4][0], "port": first[4][1]}
+                # A single address takes the event loop half the time; but it takes no scope of a link's own.
+                if others or any(first[4][2:]):
+                    sock = await aiohappyeyeballs.start_connection(
+                        addresses, happy_eyeballs_delay=_NEXT_ADDRESS_S, interleave=1, loop=event_loop
+                    )
+                    to = {"sock": sock}
                 await event_loop.create_connection(
                     lambda: wire,
-                    sock=sock,
+                    **to,
                     ssl=_tls() if is_secure else None,
                     server_hostname=host if is_secure else None,
                 )

@@ -138,7 +138,8 @@ class Pool:
     def _is_tried(self, replica: Replica) -> bool:
         """Whether the replica is on trial: one call finds out whether it takes more."""
         now_s = self._now_s()
-        return any(b.state(now_s) is not BreakerState.CLOSED for b in (replica.breaker, replica.rest))
+        closed = BreakerState.CLOSED
+        return not (replica.breaker.state(now_s) is closed and replica.rest.state(now_s) is closed)
 
     def _slots(self, replica: Replica) -> int:
         if self._is_tried(replica):

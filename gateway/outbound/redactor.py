@@ -77,9 +77,11 @@ class Redactor:
         return None if taker is None else _RedactedTaker(self, taker)
 
     def frames(self, item: UpstreamFrames) -> UpstreamFrames:
-        """The same, without secrets."""
+        """The same, without secrets. A piece of text costs no more than a look: in what a model says the
+        quotes would be escaped."""
         for frame in item.frames:
-            if _may_tell_error(frame.data):
+            data = frame.data  # in which `find` looks: `in` first tries whether bytes are a number
+            if data.find(b'"error') >= 0 or (data.find(b'"response.') < 0 and data.find(b'"choices"') < 0):
                 return UpstreamFrames([self._frame(frame) for frame in item.frames])
         return item
 
@@ -152,11 +154,6 @@ class _RedactedTaker:
 
     def take(self, item: UpstreamFrames) -> bool:
         return self._taker.take(self._redactor.frames(item))
-
-
-def _may_tell_error(data: bytes) -> bool:
-    """For each piece of text: no more than a look. In what a model says the quotes would be escaped."""
-    return b'"error' in data or not (b'"response.' in data or b'"choices"' in data)
 
 
 def _errors_in(event: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:

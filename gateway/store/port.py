@@ -8,6 +8,7 @@ Times are Unix milliseconds, given by the caller, whose clock follows the store'
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -53,9 +54,9 @@ class Work(Claim):
         return len(self.call.input) + sum(len(turn.input) + len(turn.final) for turn in self.turns)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Page:
-    """Events after a cursor, as many as fit.
+    """Events after a cursor, as many as fit. Nobody changes one; it is not frozen: see `wire.sse.Frame`.
 
     Attributes:
         events: Encoded, contiguous, the first one directly after the cursor.
@@ -248,13 +249,13 @@ class RunStore(Protocol):
             running_max: Most jobs of the backend that may run, at all gateways together.
         """
 
-    async def append(
+    def append(
         self, claim: Claim, first_seq: int, count: int, events: bytes, *, has_output: bool
-    ) -> None:
-        """Store the next events of a run.
+    ) -> asyncio.Future[None]:
+        """Store the next events of a run: a future, so that no task need wake for it.
 
         Raises:
-            ClaimLost, StoreUnavailable: Nothing was written.
+            ClaimLost, StoreUnavailable: By the future; nothing was written.
         """
 
     async def rewind(self, claim: Claim, seq: int) -> None:

@@ -13,9 +13,9 @@ _BLANK = b"\n\n"
 """The end of an event, which stands nowhere else in it."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Appended:
-    """The next events of one run, which are stored together with those of others."""
+    """The next events of one run, which are stored together with those of others. Not frozen: see `Page`."""
 
     id: str
     epoch: int

@@ -72,6 +72,8 @@ def to_be_looked_up(response_id: str, items: Iterable[Any], first: int) -> tuple
     found: dict[str, None] = {}
     for number, item in enumerate(items, first):
         if isinstance(item, dict) and not is_reference(item):
+            if start is not None and not item.get("id"):
+                continue  # the id that it gets tells
             item_id = id_of(item, response_id, number)
             told = position_of(item_id)
             if told is None or told[0] != start:

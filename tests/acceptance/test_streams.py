@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from uuid import UUID
 
 import pytest
@@ -11,6 +12,7 @@ from openai import BadRequestError, OpenAI
 from tests.acceptance.conftest import StartGateway
 from tests.acceptance.harness import KEY, Gateway, frames, numbers, payload, within
 from tests.acceptance.replay import ReplayServer, replay
+from tests.acceptance.test_admission import port_of
 
 ASK = {"model": "tiny", "input": "Count to 5.", "background": True, "stream": True}
 
@@ -37,6 +39,23 @@ async def test_a_stream_says_what_proxies_browsers_and_support_need_to_know(gate
     assert b"[DONE]" not in answer.body
     last = await gateway.call("POST", "/responses", ASK, more={"Connection": "close"})
     assert last.headers["connection"] == "close"
+
+
+async def test_a_client_that_knows_no_chunks_gets_the_same_events_live(
+    gateway: Gateway, replay_server: ReplayServer
+) -> None:
+    held = replay_server.script(replay("vllm/responses-stream", hold_after=20))
+    body = json.dumps(ASK).encode()
+    head = f"POST /v1/responses HTTP/1.0\r\nAuthorization: Bearer {KEY}\r\nContent-Length: {len(body)}\r\n"
+    reader, writer = await asyncio.open_connection("127.0.0.1", port_of(gateway.url))
+    writer.write(f"{head}\r\n".encode() + body)
+    assert b"chunked" not in await within(reader.readuntil(b"\r\n\r\n"))
+    await within(held.held.wait())
+    seen = await within(reader.readuntil(b'"sequence_number":12'))
+    held.release.set()
+    seen += await within(reader.read(-1))
+    writer.close()
+    assert await gateway.replay(payload(frames(seen)[0])["response"]["id"]) == seen
 
 
 async def test_a_reader_dropped_at_every_event_resumes_with_the_same_bytes(

@@ -125,7 +125,7 @@ async def test_a_cancel_that_races_the_end_leaves_one_terminal_event(build: Buil
                 await self._point()
                 return result
 
-            return between
+            return lambda *arguments, **options: asyncio.ensure_future(between(*arguments, **options))
 
     house = await build(wrap=Racing, is_started=False, background={"flush_ms": 0})
     await house.tick()

@@ -26,10 +26,10 @@ def away(*names: str) -> Any:
 
         def __getattr__(self, name: str) -> Any:
             if self.is_away and name in names:
-                return self._refuse
+                return lambda *_, **__: asyncio.ensure_future(self._refuse())
             return super().__getattr__(name)
 
-        async def _refuse(self, *_: Any, **__: Any) -> None:
+        async def _refuse(self) -> None:
             self.refused += 1
             raise StoreUnavailable("disk full", "store_full", "it is full")
 
@@ -111,7 +111,7 @@ async def test_backends_are_not_read_while_what_they_sent_cannot_be_stored(build
         house.store.refused = 0
         await until_refused(house)
     largest = max(len(frame.data) for frame in frames().frames) + 200
-    held = [run.log._waiting_bytes for run in house.engine._runner._runs.values()]
+    held = [run.log._bytes for run in house.engine._runner._runs.values()]
     assert len(held) == 6
     assert max(held) <= 2048 + largest
     assert sum(held) <= 4096 + 6 * largest

@@ -132,10 +132,10 @@ async def test_a_cancel_that_the_store_could_not_take_changes_nothing(build: Bui
 
         def __getattr__(self, name: str) -> Any:
             if self.is_full and name in ("append", "take_over"):
-                return refuses
+                return lambda *_, **__: asyncio.ensure_future(refuses())
             return super().__getattr__(name)
 
-    async def refuses(*_: Any, **__: Any) -> None:
+    async def refuses() -> None:
         raise StoreUnavailable("disk full")
 
     house = await build(wrap=Failing, background={"flush_ms": 10_000})

@@ -1086,10 +1086,14 @@ async def test_one_refusal_does_not_hurt_the_others_of_its_commit(store: JobStor
 
 async def test_operations_take_effect_in_the_order_asked(store: JobStore) -> None:
     claimed = await started(store, "a")
+
+    async def append_more() -> None:
+        await store.append(claimed, 4, 1, event(4), has_output=True)
+
     _, taken, late = await asyncio.gather(
         store.append(claimed, 3, 1, event(3), has_output=True),
         store.take_over("a"),
-        store.append(claimed, 4, 1, event(4), has_output=True),
+        append_more(),
         return_exceptions=True,
     )
     assert isinstance(taken, Claim)

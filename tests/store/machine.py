@@ -243,14 +243,17 @@ class StoreMachine(RuleBasedStateMachine):
         job = self.model.get(claim.id)
         first = (len(job.events) if job else 3) + skew
         events = [event(first + n, f"epoch {claim.epoch}") for n in range(count)]
-        work = self.store.append(claim, first, count, b"".join(events), has_output=output)
+
+        async def appended() -> None:
+            await self.store.append(claim, first, count, b"".join(events), has_output=output)
+
         if job and self.is_present(claim) and job.status is Status.IN_PROGRESS and skew == 0:
-            self.run(work)
+            self.run(appended())
             job.events += events
             job.output_shown = job.output_shown or (output and job.is_followable)
         else:
             with pytest.raises(ClaimLost):
-                self.run(work)
+                self.run(appended())
 
     def _finish(self, claim: Claim, status: Status, skew: int = 0) -> None:
         job = self.model.get(claim.id)

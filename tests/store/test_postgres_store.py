@@ -435,7 +435,7 @@ async def test_what_was_written_when_the_answer_was_lost_is_written_once(
     store = await replica(way)
     claimed = await started(store, "a")
     way.loses_answers = True
-    appending = asyncio.create_task(store.append(claimed, 3, 2, block(3, 2), has_output=True))
+    appending = store.append(claimed, 3, 2, block(3, 2), has_output=True)
     async with asyncio.timeout(10):
         while not way.cuts:
             await asyncio.sleep(0.01)

@@ -68,10 +68,17 @@ async def test_the_tally_is_what_a_count_would_give_after_any_moves(tmp_path: Pa
     claims: list[Claim] = []
     names: list[str] = []
 
-    async def create() -> None:
+    def new() -> NewJob:
         names.append(f"j{len(names)}")
         where = {"tenant": dice.choice(TENANTS), "backend": dice.choice(BACKENDS)}
-        await store.create(job(names[-1], **where, priority=dice.randrange(3)), PLENTY)
+        return job(names[-1], **where, priority=dice.randrange(3))
+
+    async def create() -> None:
+        await store.create(new(), PLENTY)
+
+    async def start() -> None:
+        _, work = await store.start(new(), PLENTY)
+        claims.extend([work] if work is not None else [])
 
     async def fail_to_create() -> None:
         with pytest.raises(QueueFull):
@@ -111,7 +118,7 @@ async def test_the_tally_is_what_a_count_would_give_after_any_moves(tmp_path: Pa
         await assert_true(store)
         await store.abandon(dead_after_s=0)
 
-    moves = [create] * 4 + [claim] * 3 + [move] * 2
+    moves = [create, create, start, start] + [claim] * 3 + [move] * 2
     moves += [finish, finish, release, take_over, delete, sweep, fail_to_create]
     for _ in range(150):
         with suppress(ClaimLost):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import time
 from typing import Any
 
 import pytest
 
 from gateway.core.job import ClaimLost, StoreUnavailable
+from gateway.store.sqlite import writer
 from gateway.store.sqlite.store import SqliteStore
 from tests.store.exercise import block, event, found, started
 
@@ -81,3 +83,34 @@ async def test_whatever_keeps_the_file_from_being_opened_again_whoever_asks_is_a
         assert store.state() == "failing"
     await store._upkeep.run_once()
     await store.append(claimed, 3, 1, event(3), has_output=True)
+
+
+async def test_events_rest_after_a_commit_unless_something_else_is_asked_for(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "_REST_MAX_S", 60)
+    claimed = await started(store, "a")
+    await store._writer.ask(lambda raw: time.sleep(0.5))  # a commit that takes long, and so does the rest
+    resting = store.append(claimed, 3, 1, event(3), has_output=True)
+    for _ in range(20):
+        await asyncio.sleep(0.001)
+    assert not resting.done()
+    await store._writer.ask(lambda raw: None)
+    assert resting.done()
+    await store._writer.ask(lambda raw: time.sleep(0.2))
+    await store.append(claimed, 4, 1, event(4), has_output=True)  # the rest has an end
+    assert await store.all_events("a") == block(0, 5)
+
+
+async def test_what_waits_at_the_end_is_written_at_once(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "_REST_MAX_S", 60)
+    claimed = await started(store, "a")
+    await store._writer.ask(lambda raw: time.sleep(0.5))
+    resting = store.append(claimed, 3, 1, event(3), has_output=True)
+    await store.close()
+    assert resting.done()
+    assert resting.exception() is None
+    with pytest.raises(StoreUnavailable):
+        await store.append(claimed, 4, 1, event(4), has_output=True)

@@ -267,6 +267,11 @@ class Wrapped:
     def __init__(self, store: Any) -> None:
         self.inner = store
 
+    def __init_subclass__(cls) -> None:
+        """A store's `append` gives a future; one that is written as a coroutine here does, too."""
+        if (append := cls.__dict__.get("append")) is not None:
+            cls.append = lambda *given, **more: asyncio.ensure_future(append(*given, **more))  # type: ignore[attr-defined]
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
 

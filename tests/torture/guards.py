@@ -81,15 +81,14 @@ def _quote_keys() -> None:
 
 
 def _show_first() -> None:
-    flush = JobLog.flush
+    send = JobLog._send
 
-    async def show_and_flush(log: Any) -> None:
-        if not log._writing.locked() and log._waiting:
-            events, count = joblog._joined(log._waiting)
-            log._followers.committed(log._claim.id, log._next_seq, count, events, is_end=False)
-        await flush(log)
+    def show_and_send(log: Any) -> None:
+        block = joblog._joined(log._waiting)
+        log._followers.committed(log._claim.id, log._next_seq, block.count, block.events, is_end=False)
+        send(log)
 
-    replace(JobLog, "flush", show_and_flush)
+    replace(JobLog, "_send", show_and_send)
 
 
 def _instead(module: Any, **names: Any) -> SimpleNamespace:

@@ -89,7 +89,8 @@ async def read_body(request: web.BaseRequest, bytes_max: int) -> bytes:
     continue_if_expected(request)
     body = BytesIO()  # grows in place, and is not copied at the end
     decoding, received = Decoding(codings, bytes_max), 0
-    while piece := await read_piece(request.content):
+    while not request.content.at_eof():
+        piece = await read_piece(request.content)
         received += len(piece)
         if received > bytes_max:
             raise too_large(bytes_max)

@@ -92,7 +92,9 @@ class _StreamReader:
 
     def __init__(self, request: web.BaseRequest, writer: StreamWriter, stall_timeout_s: float) -> None:
         self._request = request
+        self._protocol = request.protocol
         self._writer = writer
+        self._transport: asyncio.Transport | None = None  # from the first write on, which brings the head
         self._stall_timeout_s = stall_timeout_s
         self._loop = asyncio.get_running_loop()
         self._told_at = self._loop.time()
@@ -103,22 +105,26 @@ class _StreamReader:
         async with self._telling:
             for piece in _pieces(block):
                 await self._writer.write(piece, drain=False)
-                if self._request.protocol.writing_paused:
+                if self._protocol.writing_paused:
                     await drained(self._request, self._stall_timeout_s)
+            self._transport = self._writer.transport
             self._told_at = self._loop.time()
 
     def tell_now(self, block: bytes) -> bool:
         """As `tell`, if that needs no wait; else False."""
-        if self._telling.locked() or self._request.protocol.writing_paused or len(block) > _PIECE_BYTES:
+        transport, size = self._transport, len(block)
+        if (
+            transport is None
+            or transport.is_closing()
+            or self._telling.locked()
+            or self._protocol.writing_paused
+            or not 0 < size <= _PIECE_BYTES  # an empty chunk would be the last one
+        ):
             return False
-        try:
-            self._writer.write(block, drain=False).send(None)
-        except StopIteration:  # a write that does not drain is over at once
-            self._told_at = self._loop.time()
-            return True
-        except ConnectionError:
-            return False
-        raise AssertionError("a write has waited")
+        # By itself: the writer takes four times as long for the same bytes.
+        transport.write(b"%x\r\n%b\r\n" % (size, block) if self._writer.chunked else block)
+        self._told_at = self._loop.time()
+        return True
 
     @asynccontextmanager
     async def kept_awake(self, every_s: float | None) -> AsyncIterator[None]:

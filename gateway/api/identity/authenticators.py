@@ -11,6 +11,7 @@ import hashlib
 import hmac
 import ipaddress
 from dataclasses import dataclass
+from functools import cache
 from typing import Protocol
 
 from gateway.config import TenantSettings
@@ -144,7 +145,15 @@ def not_let_in(message: str, *, code: str = "invalid_api_key") -> Refusal:
 
 def derived(pepper: bytes, *names: str) -> bytes:
     """The tenant of that name. All but the last one must be free of NUL, or two could be mistaken for one."""
-    return hmac.digest(pepper, "\0".join(names).encode(), "sha256")
+    keyed = _keyed(pepper).copy()
+    keyed.update("\0".join(names).encode())
+    return keyed.digest()
+
+
+@cache
+def _keyed(pepper: bytes) -> hmac.HMAC:
+    """To find the algorithm and to set the key costs more than to use them."""
+    return hmac.new(pepper, digestmod="sha256")
 
 
 def authenticator_of(settings: TenantSettings, pepper: bytes) -> Authenticator:

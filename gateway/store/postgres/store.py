@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import secrets
 from collections.abc import Callable, Collection, Mapping
@@ -237,16 +238,22 @@ class PostgresStore:
             raise
         return works
 
-    async def append(
+    def append(
         self, claim: Claim, first_seq: int, count: int, events: bytes, *, has_output: bool
-    ) -> None:
-        await self._writer.append(
-            Appended(claim.id, claim.epoch, first_seq, first_seq + count, has_output, events)
-        )
-        self.bells.appended(claim.id)
+    ) -> asyncio.Future[None]:
+        run = Appended(claim.id, claim.epoch, first_seq, first_seq + count, has_output, events)
+        appended = self._writer.append(run)
+        appended.add_done_callback(functools.partial(self._tell_others, run))
+        return appended
+
+    def _tell_others(self, run: Appended, appended: asyncio.Future[None]) -> None:
+        if appended.cancelled() or appended.exception() is not None:
+            return
+        self.bells.appended(run.id)
         if self._peers is not None:
-            last_seq = first_seq + count - 1
-            self._peers.subscribers.committed(claim.id, first_seq, last_seq, events, is_end=False)
+            self._peers.subscribers.committed(
+                run.id, run.first_seq, run.next_seq - 1, run.events, is_end=False
+            )
 
     async def rewind(self, claim: Claim, seq: int) -> None:
         """Events before `seq` stay, also of a segment that goes on beyond it."""

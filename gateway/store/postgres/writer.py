@@ -59,10 +59,9 @@ class Writer:
         self._is_closing = False
         self._task = asyncio.create_task(self._run(), name="store-writer")
 
-    async def append(self, run: Appended) -> None:
+    def append(self, run: Appended) -> asyncio.Future[None]:
         """Store the next events of a run, with those of others. Raises: ClaimLost, StoreUnavailable."""
-        if not await self._ask(run, len(run.events), run.id):
-            raise ClaimLost
+        return self._ask(run, len(run.events), run.id)
 
     async def accept(self, statement: Statement, kind: type[T]) -> T:
         """The same as `ask` for what is new: refused if too much is waiting already."""
@@ -79,14 +78,15 @@ class Writer:
         """
         return cast(T, await self._ask(statement, statement.size, statement.key))
 
-    async def _ask(self, work: Appended | Statement, size: int, key: str) -> Any:
-        if self._is_closing:
-            raise StoreUnavailable("the store is closed")
+    def _ask(self, work: Appended | Statement, size: int, key: str) -> asyncio.Future[Any]:
         asked = PendingStatement(work, asyncio.get_running_loop().create_future(), size, key)
-        self._asked.append(asked)
-        self._waiting_bytes += size
-        self._bell.set()
-        return await asked.done
+        if self._is_closing:
+            asked.refuse(StoreUnavailable("the store is closed"))
+        else:
+            self._asked.append(asked)
+            self._waiting_bytes += size
+            self._bell.set()
+        return asked.done
 
     async def close(self) -> None:
         """Write what was asked for, as far as that can be done, and take nothing more."""
@@ -146,7 +146,7 @@ class Writer:
             stored = {row["id"] for row in rows}
             self._health.become(State.OK)
             for asked, run in zip(group, runs, strict=True):
-                asked.answer(run.id in stored)
+                asked.answer(None) if run.id in stored else asked.refuse(ClaimLost())
             return
         statements = cast(Sequence[Statement], works)
         if len(statements) == 1:
@@ -249,7 +249,7 @@ class Writer:
             stored = {row["id"] for row in rows}
             for asked in group:
                 if asked.key in stored:
-                    asked.answer(True)
+                    asked.answer(None)
             return [asked for asked in group if asked.key not in stored]
         rest = []
         for asked in group:

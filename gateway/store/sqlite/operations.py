@@ -37,16 +37,27 @@ _PURGE_S_MAX = 0.010
 
 def create(raw: sqlite3.Connection, job: NewJob, limits: QueueLimits) -> str:
     """Store a job as queued, with its first events. Returns its id, or that of the one it repeats."""
+    return start(raw, None, job, limits)[0]
+
+
+def start(
+    raw: sqlite3.Connection, owner: str | None, job: NewJob, limits: QueueLimits
+) -> tuple[str, Work | None]:
+    """The same; with an owner it is claimed at once, unless others wait at its backend: theirs may be the
+    next turn. Returns what to do for it as well, if it was."""
     if job.idempotency is not None:
         earlier = repeated(raw, job.tenant, job.idempotency, now_ms=job.created_at_ms)
         if earlier is not None:
-            return earlier
-    total, of_tenant = raw.execute(QUERIES["count_queued"], {"tenant": job.tenant}).fetchone()
+            return earlier, None
+    at = {"tenant": job.tenant, "backend": job.backend}
+    total, of_tenant, others_wait = raw.execute(QUERIES["count_queued"], at).fetchone()
     if total >= limits.total_max:
         raise QueueFull(is_tenant=False)
     if of_tenant >= limits.per_tenant_max:
         raise QueueFull(is_tenant=True)
-    pk = _insert(raw, job, Status.QUEUED, None, None)
+    if others_wait:
+        owner = None
+    pk = _insert(raw, job, Status.QUEUED if owner is None else Status.IN_PROGRESS, owner=owner)
     insert_segment(raw, pk, 0, job.next_seq, job.events)
     if job.sealed is not None:
         values = {"pk": pk, "key_id": job.sealed.key_id, "sealed": job.sealed.text}
@@ -55,7 +66,11 @@ def create(raw: sqlite3.Connection, job: NewJob, limits: QueueLimits) -> str:
         key, fingerprint = job.idempotency.key, job.idempotency.fingerprint
         values = {"tenant": job.tenant, "key": key, "fingerprint": fingerprint, "pk": pk}
         raw.execute(QUERIES["put_idempotent"], values)
-    return job.id
+    if owner is None:
+        return job.id, None
+    raw.execute(QUERIES["take_turn"], {**at, "priority": job.priority})
+    raw.execute(QUERIES["forget_turns"], at)
+    return job.id, _work_of(raw, job)
 
 
 def repeated(raw: sqlite3.Connection, tenant: bytes, idempotency: Idempotency, *, now_ms: int) -> str | None:
@@ -79,7 +94,7 @@ def record(
     expires_ms: int,
 ) -> None:
     """Store a response that has ended already."""
-    pk = _insert(raw, job, status, finished_ms, expires_ms)
+    pk = _insert(raw, job, status, finished_at_ms=finished_ms, expires_at_ms=expires_ms)
     insert_result(raw, pk, job.tenant, final, item_ids)
 
 
@@ -94,8 +109,10 @@ def _insert(
     raw: sqlite3.Connection,
     job: NewJob,
     status: Status,
-    finished_at_ms: int | None,
-    expires_at_ms: int | None,
+    *,
+    owner: str | None = None,
+    finished_at_ms: int | None = None,
+    expires_at_ms: int | None = None,
 ) -> int:
     row = raw.execute(
         QUERIES["insert_job"],
@@ -108,6 +125,8 @@ def _insert(
             "fingerprint": job.fingerprint,
             "priority": job.priority,
             "status": status.value,
+            "owner": owner,
+            "is_claimed": int(owner is not None),
             "next_seq": job.next_seq,
             "is_background": int(job.is_background),
             "is_streamed": int(job.is_streamed),
@@ -177,18 +196,8 @@ def room(raw: sqlite3.Connection, backend: str, running_max: int) -> int:
     return running_max - int(row["jobs"])
 
 
-def claim_new(raw: sqlite3.Connection, owner: str, job: NewJob) -> Work | None:
-    """Take the job that was stored just now; None if others wait at its backend: theirs may be the next turn.
-
-    What was just written is not read back.
-    """
-    turns = raw.execute(QUERIES["turns_at"], {"backend": job.backend}).fetchall()
-    if len(turns) > 1 or turns[0]["jobs"] > 1:
-        return None
-    values = {**dict(turns[0]), "backend": job.backend, "owner": owner, "now_ms": job.created_at_ms}
-    raw.execute(QUERIES["take_turn"], values)
-    raw.execute(QUERIES["claim"], values)
-    raw.execute(QUERIES["forget_turns"], {"backend": job.backend})
+def _work_of(raw: sqlite3.Connection, job: NewJob) -> Work:
+    """Of the job that was stored just now: it is not read back."""
     call = StoredRequest(job.request, job.input, job.target, job.headers, job.sealed)
     has_previous = job.previous_id is not None
     turns_before_it = turns_before(raw, job.id, job.tenant) if has_previous else []

@@ -79,9 +79,7 @@ class SqliteStore:
 
     async def start(self, job: NewJob, limits: QueueLimits) -> tuple[str, Work | None]:
         def operation(raw: sqlite3.Connection) -> tuple[str, Work | None]:
-            accepted_id = operations.create(raw, job, limits)
-            is_new = accepted_id == job.id
-            return accepted_id, operations.claim_new(raw, self._owner, job) if is_new else None
+            return operations.start(raw, self._owner, job, limits)
 
         accepted_id, work = await self._database.accept(operation, _size(job))
         if work is None:
@@ -182,10 +180,10 @@ class SqliteStore:
 
         return await self._writer.ask(operation)
 
-    async def append(
+    def append(
         self, claim: Claim, first_seq: int, count: int, events: bytes, *, has_output: bool
-    ) -> None:
-        await self._writer.append(
+    ) -> asyncio.Future[None]:
+        return self._writer.append(
             Appended(claim.id, claim.epoch, first_seq, first_seq + count, has_output, events)
         )
 

@@ -1,7 +1,7 @@
 """The one connection that writes: group commit, and every checkpoint.
 
-Whatever is asked for while a commit runs goes into the next one, so that one fsync serves many jobs and the
-wait is never longer than one commit. A batch is one function on the connection's thread: cancelling whoever
+Whatever is asked for while a commit runs goes into the next one, so that one fsync serves many jobs. Events
+alone wait a moment for more of them. A batch is one function on the connection's thread: cancelling whoever
 waits for it cannot leave half of it behind. One writer also keeps a known corruption of SQLite before 3.51.3
 (two connections that write and checkpoint at once) out of reach.
 """
@@ -36,6 +36,9 @@ _BATCH_OPERATIONS_MAX = 512
 _BATCH_BYTES_MAX = 2**20
 _BATCH_S_MAX = 0.010
 """Of the thread's own time: on a busy machine, more commits would make matters worse."""
+_REST_MAX_S = 0.005
+"""Seconds. After a commit events wait for as long as it took, but no longer than this or until something else
+is asked for. Commit upon commit fills a core however little is written, and holds up whoever makes events."""
 
 
 @dataclass(slots=True)
@@ -77,16 +80,13 @@ class Writer:
         self._may_commit = asyncio.Event()
         self._may_commit.set()
         self._is_closing = False
+        self._holds_events = False
+        self._resting: asyncio.TimerHandle | None = None
         self._task = asyncio.create_task(self._run(), name="store-writer")
 
-    async def append(self, run: Appended) -> None:
+    def append(self, run: Appended) -> asyncio.Future[None]:
         """Store the next events of a run, with those of others. Raises: ClaimLost, StoreUnavailable."""
-
-        def alone(raw: sqlite3.Connection) -> None:
-            if not append(raw, [run]):
-                raise ClaimLost
-
-        await self._ask(alone, len(run.events), run)
+        return self._ask(functools.partial(_append_alone, run), len(run.events), run)
 
     async def ask(self, operation: Callable[[sqlite3.Connection], T], size: int = 0) -> T:
         """Run `operation` in a transaction; it is committed when this returns.
@@ -101,15 +101,20 @@ class Writer:
         """
         return cast(T, await self._ask(operation, size))
 
-    async def _ask(self, operation: Operation, size: int, run: Appended | None = None) -> Any:
-        if self._is_closing:
-            raise StoreUnavailable("the store is closed")
-        self._health.require_below(State.FAILING)
-        future: asyncio.Future[Any] = self._loop.create_future()
-        self._asked.append(_Asked(operation, size, future, run))
+    def _ask(self, operation: Operation, size: int, run: Appended | None = None) -> asyncio.Future[Any]:
+        done: asyncio.Future[Any] = self._loop.create_future()
+        try:
+            if self._is_closing:
+                raise StoreUnavailable("the store is closed")
+            self._health.require_below(State.FAILING)
+        except StoreUnavailable as why:
+            done.set_exception(why)
+            return done
+        self._asked.append(_Asked(operation, size, done, run))
         self.waiting_bytes += size
-        self._bell.set()
-        return await future
+        if run is None or not self._holds_events:
+            self._bell.set()
+        return done
 
     async def outside_transaction(self, operation: Callable[[sqlite3.Connection], T]) -> T:
         """Run `operation` between two commits, for what SQLite allows in no transaction.
@@ -181,9 +186,25 @@ class Writer:
         while not (self._is_closing and not self._asked):
             await self._bell.wait()
             self._bell.clear()
-            while self._asked:
-                await self._may_commit.wait()
+            await self._may_commit.wait()
+            if self._asked:
+                self._hold_events()
+                started_s = time.perf_counter()
                 await self._commit(self._next_batch())
+                self._resting = self._loop.call_later(
+                    min(time.perf_counter() - started_s, _REST_MAX_S), self._rested
+                )
+
+    def _hold_events(self) -> None:
+        """Until the commit is over, and for as long again: see `_REST_MAX_S`."""
+        self._holds_events = True
+        if self._resting is not None:
+            self._resting.cancel()
+
+    def _rested(self) -> None:
+        self._holds_events = False
+        if self._asked:
+            self._bell.set()
 
     def _next_batch(self) -> list[_Asked]:
         batch: list[_Asked] = []
@@ -192,6 +213,8 @@ class Writer:
             asked = self._asked.popleft()
             size += asked.size
             batch.append(asked)
+        if self._asked:
+            self._bell.set()
         return batch
 
     async def _commit(self, batch: list[_Asked]) -> None:
@@ -212,6 +235,7 @@ class Writer:
         if failure is None:
             while not batch[-1].is_settled:  # there was no time for these
                 self._asked.appendleft(batch.pop())
+                self._bell.set()
         self._observer.committed(len(batch), time.perf_counter() - started)
         for asked in batch:
             self.waiting_bytes -= asked.size
@@ -226,6 +250,11 @@ class Writer:
             asked.done.set_exception(self._health.judge(error))
         else:
             asked.done.set_exception(error)
+
+
+def _append_alone(run: Appended, raw: sqlite3.Connection) -> None:
+    if not append(raw, [run]):
+        raise ClaimLost
 
 
 def _commit(batch: list[_Asked], connection: sqlite3.Connection) -> None:

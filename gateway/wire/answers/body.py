@@ -46,13 +46,16 @@ class AnswerBody:
             piece = self._beginning = (self._beginning + piece).lstrip()
             if not self._tell_apart():
                 return []
-        return self._released(self._decoder.feed(piece))
+        frames = self._decoder.feed(piece)
+        return frames if self._held is None else self._released(self._held, frames)
 
     def close(self) -> list[Frame] | bytes:
         """The last frames, or the one object. Raises: NeitherOne."""
         if self._beginning and not self._is_told_apart:
             raise NeitherOne(self._beginning)
-        frames = self._released(self._decoder.close())
+        frames = self._decoder.close()
+        if self._held is not None:
+            frames = self._released(self._held, frames)
         return self._held[0].data if self._held else frames
 
     def _tell_apart(self) -> bool:
@@ -65,11 +68,9 @@ class AnswerBody:
             self._beginning = b""
         return bool(found)
 
-    def _released(self, frames: list[Frame]) -> list[Frame]:
-        if self._held is None:
-            return frames
-        self._held += (frame for frame in frames if frame.data != b"[DONE]")
-        if len(self._held) < 2:
+    def _released(self, held: list[Frame], frames: list[Frame]) -> list[Frame]:
+        held += (frame for frame in frames if frame.data != b"[DONE]")
+        if len(held) < 2:
             return []
-        released, self._held = self._held, None
-        return released
+        self._held = None
+        return held

@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from gateway.wire.answers.text import Text
+from gateway.wire.answers.text import Sinks, Text
 from gateway.wire.chat.chunks import TEXT_FIELDS
 from gateway.wire.events import Event, frame, has_line_separator
 from gateway.wire.sse import Frame, data_of
@@ -27,8 +27,11 @@ _TOKEN = re.compile(
     rb'|"(sequence_number|created)":[ ]?(%b)(?=[,}])' % (_TEXT, _NUMBER)
 )
 """A key cannot be found within a string: there its quotes would be escaped."""
-_MATCH_TEXT, _MATCH_NUMBER = re.compile(_TEXT), re.compile(_NUMBER)
-_Step = tuple[bytes, re.Pattern[bytes], bool]
+_Match = Callable[[bytes, int], re.Match[bytes] | None]
+_MATCH_TEXT: _Match = re.compile(_TEXT).match
+_MATCH_NUMBER: _Match = re.compile(_NUMBER).match
+_Step = tuple[bytes, _Match, bool]
+_BACKSLASH = ord("\\")  # it is found sooner than b"\\"
 
 _PROBE = "~any text~"
 _ANY_NUMBER = 9_007_199_254_740_881
@@ -55,7 +58,7 @@ class Echo:
         steps: list[_Step],
         last: bytes,
         written: tuple[bytes, bytes, bytes],
-        sinks: tuple[Callable[[str], None], ...],
+        sinks: Sinks,
         *,
         may_be_empty: bool,
     ) -> None:
@@ -69,11 +72,11 @@ class Echo:
     def take(self, frame: Frame, sequence_number: int) -> tuple[bytes, str] | None:
         """The event that a frame means, as it is stored, and its text; None if it is not like the others."""
         data, at, raw = frame.data, 0, b""
-        for constant, token, is_text in self._steps:
+        for constant, match, is_text in self._steps:
             if not data.startswith(constant, at):
                 return None
             at += len(constant)
-            found = token.match(data, at)
+            found = match(data, at)
             if found is None:
                 return None
             if is_text:
@@ -86,7 +89,7 @@ class Echo:
         for sink in self._sinks:
             sink(text)
         before, between, after = self._written
-        return b"%b%d%b%b%b" % (before, sequence_number, between, raw, after), text
+        return b"".join((before, b"%d" % sequence_number, between, raw, after)), text
 
 
 class Echoes:
@@ -99,18 +102,18 @@ class Echoes:
 
     def take(self, frame: Frame, sequence_number: int) -> tuple[bytes, str] | None:
         """As `Echo.take`; no bytes of a frame that says nothing."""
-        if frame == self._silent:
+        if self._silent is not None and frame == self._silent:
             return b"", ""
         taken = self._last.take(frame, sequence_number) if self._last is not None else None
         if taken is not None:
             self._tries_left = _TRIES_MAX
         return taken
 
-    def learn(self, came: Frame, told: Event, text: Text, reader: Callable[[str], None]) -> None:
+    def learn(self, came: Frame, told: Event, text: Text, sinks: Sinks) -> None:
         """As `learned`. The patterns of a backend whose deltas never match are not learned for ever."""
         if self._tries_left:
             self._tries_left -= 1
-            self._last = learned(came, told, text, reader)
+            self._last = learned(came, told, text, sinks)
 
     def learn_silence(self, came: Frame) -> None:
         """It said nothing, and will say nothing again."""
@@ -121,13 +124,13 @@ class Echoes:
         self._last = None
 
 
-def learned(came: Frame, told: Event, text: Text, reader: Callable[[str], None]) -> Echo | None:
+def learned(came: Frame, told: Event, text: Text, sinks: Sinks) -> Echo | None:
     """The pattern of a delta; None if it is not certain what in it is the text.
 
     Args:
         told: The one event that was made of it.
         text: That of which it is a piece.
-        reader: What its reader does with one more piece.
+        sinks: Who keeps it besides, in its reader.
     """
     if told.get("logprobs"):
         return None
@@ -146,7 +149,7 @@ def learned(came: Frame, told: Event, text: Text, reader: Callable[[str], None])
     between, *after = others[0].split(_PROBE.encode()) if len(others) == 1 else (b"", b"")
     if len(after) != 1 or orjson.loads(data_of(written))["delta"] != _PROBE:
         return None
-    sinks, may_be_empty = (reader, text.add), event.get("delta") == _PROBE
+    sinks, may_be_empty = (*sinks, text.add), event.get("delta") == _PROBE
     return Echo(came.event, steps, last, (before, between, after[0]), sinks, may_be_empty=may_be_empty)
 
 
@@ -166,7 +169,7 @@ def _steps(data: bytes) -> tuple[list[_Step], bytes]:
 
 def _filled(steps: list[_Step], last: bytes) -> bytes:
     probes = {_MATCH_TEXT: _PROBE.encode(), _MATCH_NUMBER: b"%d" % _ANY_NUMBER}
-    return b"".join(constant + probes[token] for constant, token, _ in steps) + last
+    return b"".join(constant + probes[match] for constant, match, _ in steps) + last
 
 
 def _probed(event: dict[str, Any], text: str) -> dict[str, Any] | None:
@@ -188,7 +191,7 @@ def _probed(event: dict[str, Any], text: str) -> dict[str, Any] | None:
 def _decoded(raw: bytes) -> str | None:
     """The text that JSON has; None if it is none, or would be written in another way."""
     if raw.isascii():
-        return raw.decode() if b"\\" not in raw else str(orjson.loads(b'"%b"' % raw))
+        return raw.decode() if _BACKSLASH not in raw else str(orjson.loads(b'"%b"' % raw))
     try:
         text = str(orjson.loads(b'"%b"' % raw))
     except orjson.JSONDecodeError:

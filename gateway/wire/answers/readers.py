@@ -6,7 +6,7 @@ whole or well-formed: that is the normaliser's work.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from typing import Protocol
 
 import orjson
@@ -14,6 +14,7 @@ import orjson
 from gateway.wire import events as wire_events
 from gateway.wire.answers.halves import Halves
 from gateway.wire.answers.notices import Notice
+from gateway.wire.answers.text import Sinks
 from gateway.wire.chat.stream import ChatStream
 from gateway.wire.chat.tools import Tools
 from gateway.wire.events import Event
@@ -47,9 +48,9 @@ class AnswerReader(Protocol):
     def end(self) -> list[Event]:
         """The events that the end of the stream means."""
 
-    def echo(self) -> Callable[[str], None] | None:
-        """What it does with one more text in a frame that is otherwise like the last one, whose one event
-        was a delta, or which said nothing; None if it has to read that frame."""
+    def echo(self) -> Sinks | None:
+        """Who is told of one more text in a frame that is otherwise like the last one, whose one event was a
+        delta, or which said nothing; None if it has to read that frame."""
 
 
 _NAMES = {
@@ -108,8 +109,8 @@ class ResponsesReader:
     def end(self) -> list[Event]:
         return []
 
-    def echo(self) -> Callable[[str], None] | None:
-        return None if self._halves.are_waiting else _nothing
+    def echo(self) -> Sinks | None:
+        return None if self._halves.are_waiting else ()
 
 
 class ChatReader:
@@ -161,7 +162,7 @@ class ChatReader:
     def end(self) -> list[Event]:
         return self._end(is_done=False)
 
-    def echo(self) -> Callable[[str], None] | None:
+    def echo(self) -> Sinks | None:
         return None if self._halves.are_waiting else self._stream.echo()
 
     def _end(self, *, is_done: bool) -> list[Event]:
@@ -169,10 +170,6 @@ class ChatReader:
             return []
         events = [event for chunk in self._halves.rest() for event in self._stream.feed(chunk)]
         return events + self._stream.end(is_done=is_done)
-
-
-def _nothing(_text: str) -> None:
-    """The API's events say all themselves."""
 
 
 def _error(data: bytes) -> Event:

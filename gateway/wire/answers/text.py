@@ -14,6 +14,9 @@ class Shelf(Protocol):
         """Take a text. Returns what gives it back; None if it cannot be kept."""
 
 
+Sinks = tuple[Callable[[str], None], ...]
+"""All that keep the pieces of one text."""
+
 SHELVED_CHARS_MIN = 256 * 2**10
 """A shorter text stays in memory, in one piece."""
 

@@ -7,10 +7,11 @@ The ending waits for the end of the stream, since usage comes after the finish r
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from gateway.wire.answers.notices import NOTICES_MAX, Notable, Notice
+from gateway.wire.answers.text import Sinks
 from gateway.wire.chat.chunks import Choice, chunk_of, pieces_alone
 from gateway.wire.chat.content import pieces_of
 from gateway.wire.chat.endings import DONE, ChatEnding, Meaning
@@ -76,17 +77,13 @@ class ChatStream:
             events += self._choice(choice)
         return events
 
-    def echo(self) -> Callable[[str], None] | None:
+    def echo(self) -> Sinks | None:
         """See `AnswerReader.echo`."""
         if self._last is None or (self._last and self._tags is not None):
             return None
-        return functools.partial(self._repeat, self._last)
-
-    def _repeat(self, pieces: Sequence[Piece], text: str) -> None:
-        for piece in pieces:
-            self._heard.add(piece.kind, text)
-            if piece.kind is PieceKind.TEXT:
-                self._items.repeat(text)
+        kinds = [piece.kind for piece in self._last]
+        heard = (functools.partial(self._heard.add, kind) for kind in kinds)
+        return (*heard, *(self._items.repeat for kind in kinds if kind is PieceKind.TEXT))
 
     def _choice(self, choice: Choice) -> list[Event]:
         self._ending = choice.ending or self._ending

@@ -1,16 +1,16 @@
 -- Every statement of the store, by name. `:name` are parameters; nothing is ever formatted in.
 
 -- name: insert_job
--- Queued; or, for a plain response that is kept as a turn, ended.
-INSERT INTO job (id, tenant, fingerprint, previous, backend, model, priority, status, next_seq,
+-- Queued, or claimed at once; or, for a plain response that is kept as a turn, ended.
+INSERT INTO job (id, tenant, fingerprint, previous, backend, model, priority, status, epoch, owner, attempt, next_seq,
                  is_background, is_streamed, is_followable, is_rerunnable,
-                 created_at_ms, deadline_ms, finished_at_ms, expires_at_ms)
+                 created_at_ms, deadline_ms, started_at_ms, finished_at_ms, expires_at_ms)
 VALUES (:id, :tenant, :fingerprint,
         (SELECT pk FROM job WHERE id = :previous_id AND tenant = :tenant
                               AND (expires_at_ms IS NULL OR expires_at_ms > :created_at_ms)),
-        :backend, :model, :priority, :status, :next_seq,
+        :backend, :model, :priority, :status, :is_claimed, :owner, :is_claimed, :next_seq,
         :is_background, :is_streamed, :is_followable, :is_rerunnable,
-        :created_at_ms, :deadline_ms, :finished_at_ms, :expires_at_ms)
+        :created_at_ms, :deadline_ms, iif(:is_claimed, :created_at_ms, NULL), :finished_at_ms, :expires_at_ms)
 RETURNING pk, previous;
 
 -- name: insert_call
@@ -88,8 +88,10 @@ FROM job JOIN call ON call.job = job.pk LEFT JOIN result ON result.job = job.pk
 WHERE job.pk = :pk;
 
 -- name: count_queued
+-- By all, by a tenant, and whether any waits at a backend.
 SELECT (SELECT jobs FROM temp.queued WHERE tenant = x''),
-       coalesce((SELECT jobs FROM temp.queued WHERE tenant = :tenant), 0);
+       coalesce((SELECT jobs FROM temp.queued WHERE tenant = :tenant), 0),
+       EXISTS (SELECT 1 FROM temp.waiting WHERE backend = :backend);
 
 -- name: find_job
 -- The only way to a job for a client: its id, its tenant, and not expired or deleted.
@@ -152,7 +154,7 @@ WHERE job.id = :id;
 -- name: next_job
 -- Whose turn it is at a backend, in the order of temp.waiting, and the job to start: the oldest that no backend has
 -- accepted yet, or that is silent and whose run was lost. A tenant's higher tier always comes before its lower ones.
-SELECT waiting.tenant, waiting.priority, waiting.turn, first.pk
+SELECT waiting.tenant, waiting.priority, first.pk
 FROM temp.waiting CROSS JOIN job AS first ON first.pk = (
     SELECT pk
     FROM job
@@ -170,16 +172,12 @@ LIMIT 1;
 -- name: count_running
 SELECT coalesce(sum(jobs), 0) AS jobs FROM temp.running WHERE backend = :backend;
 
--- name: turns_at
--- Who waits at a backend; of one who does alone with one job, that is `since`. Two rows say that there are others.
-SELECT tenant, priority, turn, jobs, since AS pk FROM temp.waiting WHERE backend = :backend LIMIT 2;
-
 -- name: take_turn
--- It is now this turn, or later; the tenant's next one comes the later, the lower the tier is.
+-- It is now the tenant's turn, or later; its next one comes the later, the lower the tier is.
 INSERT OR REPLACE INTO temp.turn (backend, tenant, number)
 SELECT :backend, whose.column1,
-       whose.column2 + max(:turn, coalesce(
-           (SELECT number FROM temp.turn WHERE backend = :backend AND tenant = x''), 0))
+       whose.column2 + coalesce(
+           (SELECT max(number) FROM temp.turn WHERE backend = :backend AND tenant IN (x'', :tenant)), 0)
 FROM (VALUES (x'', 0), (:tenant, 4 >> :priority)) AS whose;
 
 -- name: forget_turns

@@ -114,6 +114,13 @@ BEGIN
     ON CONFLICT DO UPDATE SET jobs = jobs + 1;
 END;
 
+CREATE TEMP TRIGGER job_runs_at_once AFTER INSERT ON main.job
+WHEN NEW.status = 'in_progress'
+BEGIN
+    INSERT INTO running VALUES (NEW.backend, NEW.tenant, 1) ON CONFLICT DO UPDATE SET jobs = jobs + 1;
+    UPDATE waiting SET load = load + (4 >> priority) WHERE backend = NEW.backend AND tenant = NEW.tenant;
+END;
+
 CREATE TEMP TRIGGER job_runs AFTER UPDATE OF status, owner ON main.job
 WHEN NEW.owner IS NOT NULL AND NEW.status = 'in_progress'
      AND NOT (OLD.owner IS NOT NULL AND OLD.status = 'in_progress')
