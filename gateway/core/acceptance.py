@@ -9,6 +9,7 @@ import orjson
 
 from gateway.core import tiers
 from gateway.core.job import Idempotency, Job, NewJob, Status
+from gateway.core.transcript import BACKGROUND
 from gateway.wire import events, responses, stored_requests
 from gateway.wire.conversation.items import as_list
 from gateway.wire.failures.redaction import name_shown
@@ -47,6 +48,7 @@ def new_job(
     accepted = responses.accepted(body, response_id=response_id, created_at=now_ms // 1000, tools=tools)
     response = orjson.dumps(accepted)
     first = [{"type": name, "response": orjson.Fragment(response)} for name in opening]
+    begun = {"type": BACKGROUND[len(first)], "response": {**accepted, "status": Status.IN_PROGRESS}}
     kept = dict(body)
     if previous_id is not None:
         kept.pop("previous_response_id", None)
@@ -71,6 +73,7 @@ def new_job(
         is_rerunnable=is_rerunnable(body if tools is None else {**body, "tools": list(tools)}),
         events=b"".join(events.frame(event, number) for number, event in enumerate(first)),
         next_seq=len(first),
+        beginning=events.frame(begun, len(first)),
         item_ids=to_be_looked_up(response_id, as_list(body.get("input")), FIRST_INPUT),
         model=name_shown(body.get("model")),
     )

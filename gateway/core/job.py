@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
 
@@ -82,6 +82,7 @@ class NewJob:
         is_followable: Its output may be shown before its end, to whatever kind of reader.
         webhook: URL of the caller's own that is to be told of its end.
         events: The first events, encoded, from sequence number 0.
+        beginning: The event that comes next when a backend is about to be called.
         fingerprint: Of the request, where a retry may adopt the job until a request has named it.
         sealed: The caller's credential and private headers; gone from the store when the job ends.
         item_ids: Of the items by which a client may name them, if they do not tell where they are.
@@ -112,6 +113,14 @@ class NewJob:
     webhook: str | None = field(default=None, repr=False)
     item_ids: tuple[str, ...] = ()
     model: str | None = None
+    beginning: bytes = b""
+
+    def begun(self) -> NewJob:
+        """The same as it is accepted where it is claimed in that very commit, which saves another one."""
+        if not self.beginning:
+            return self
+        events = self.events + self.beginning
+        return replace(self, events=events, next_seq=self.next_seq + 1, beginning=b"")
 
 
 @dataclass(frozen=True, slots=True)

@@ -259,7 +259,9 @@ class Jobs:
             self._followers.expect(job)
         accepted_id = None
         try:
-            accepted_id = await self._runner.accept(job, lambda: self._stored(job, submission.request_id))
+            accepted_id = await self._runner.accept(
+                job, lambda stored: self._stored(stored, submission.request_id)
+            )
         finally:
             if accepted_id != job.id:
                 self._credentials.forget(job.id)

@@ -68,7 +68,7 @@ class Outputs:
                 self.paused -= 1
 
     def _may_grow(self, response_id: str) -> bool:
-        is_small = self._held[response_id] * 2 * len(self._held) <= self._bytes_max
+        is_small = self._held.get(response_id, 0) * 2 * len(self._held) <= self._bytes_max
         return is_small or response_id == max(self._held, key=self._held.__getitem__)
 
     @asynccontextmanager

@@ -70,12 +70,12 @@ class Runner:
         self._emptied.clear()
         self._bell.set()
 
-    async def accept(self, job: NewJob, on_stored: Callable[[], None]) -> str:
+    async def accept(self, job: NewJob, on_stored: Callable[[NewJob], None]) -> str:
         """Store a job. If there is room for it, and none waits before it, it is claimed in the same commit,
         and started at once.
 
         Args:
-            on_stored: Called once it is stored, before it starts.
+            on_stored: Called once it is stored, with it as it was stored, before it starts.
 
         Returns:
             Its id; of a repeated create that of the first, which this one does not touch.
@@ -88,7 +88,7 @@ class Runner:
             accepted_id = await self._store.create(job, limits)
             if accepted_id == job.id:
                 self._slots.sent(job.backend, job.tenant, job.priority, now_ms)
-                on_stored()
+                on_stored(job)
             return accepted_id
         self._slots.taken(job.backend, job.tenant, job.priority, now_ms)
         self._starting += 1
@@ -104,7 +104,7 @@ class Runner:
                 self._slots.freed(job.backend, job.tenant)
                 self.ring()
         if accepted_id == job.id:
-            on_stored()
+            on_stored(job if work is None else job.begun())
         if work is not None:
             assert self._group is not None
             self._start(self._group, work, work.job.created_at_ms)

@@ -134,7 +134,7 @@ class IntakeStore(Protocol):
 
     async def start(self, job: NewJob, limits: QueueLimits) -> tuple[str, Work | None]:
         """The same for a job that there is room to run: if none waits at its backend, it is claimed in the
-        commit in which it is accepted.
+        commit in which it is accepted, and stored as `begun`.
 
         Returns:
             Its id, as `create`; the claim, unless it waits like any other.

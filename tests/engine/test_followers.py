@@ -79,7 +79,7 @@ async def test_no_reader_sees_an_event_before_its_commit(build: Build) -> None:
             return await self.inner.create(job, limits)
 
         async def start(self, job: Any, limits: Any) -> Any:
-            self.committed += job.events
+            self.committed += job.begun().events
             return await self.inner.start(job, limits)
 
         async def append(self, claim: Any, first_seq: int, count: int, events: bytes, **options: Any) -> None:
@@ -238,7 +238,7 @@ async def test_a_reader_that_arrives_does_not_wait_for_the_flush(build: Build) -
     house.backend.script = [frames(0, 8), hold]
     response_id = await house.submit(stream=True)
     await hold.here()
-    assert len(split_frames(await house.store.all_events(response_id))) == 2, "nobody was watching"
+    assert len(split_frames(await house.store.all_events(response_id))) == 3, "nobody was watching"
     async with asyncio.timeout(5):
         await take(house, response_id, 9)
 

@@ -72,7 +72,7 @@ async def _adds_up(house: House, response_id: str) -> None:
 
 async def test_a_cancel_of_a_run_that_waits_for_memory_leaves_no_hole(build: Build) -> None:
     """It has been told some deltas, and what ends their text is still to be told of the same read."""
-    house = await build(background={"output_total_bytes_max": 5200, "flush_ms": 0})
+    house = await build(background={"output_total_bytes_max": 3200, "flush_ms": 0})
     hold = Hold()
     house.backend.script = [frames(0, 23), hold]
     await house.submit()
@@ -80,7 +80,7 @@ async def test_a_cancel_of_a_run_that_waits_for_memory_leaves_no_hole(build: Bui
     house.backend.script = [frames(0, 14), frames(14, 22), Hold()]
     smaller = await house.submit()  # of two that want more than there is, the larger one goes on
     async with asyncio.timeout(PATIENCE_S):
-        while house.engine._endings.outputs.total <= 5200:
+        while house.engine._endings.outputs.total <= 3200:
             await asyncio.sleep(0)
     await house.cancel(smaller)
     await _adds_up(house, smaller)

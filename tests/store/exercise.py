@@ -334,6 +334,20 @@ async def test_what_is_started_with_its_acceptance_is_as_if_it_had_been_claimed(
     assert replace(work.job, id="b", response=claimed.job.response) == claimed.job
 
 
+async def test_what_is_started_with_its_acceptance_has_begun(store: JobStore) -> None:
+    _, work = await store.start(job_named("a", beginning=event(2)), PLENTY)
+    has_begun = work is not None  # a store may leave it to the claim
+    assert await store.all_events("a") == block(0, 3 if has_begun else 2)
+    assert (await found(store, "a")).next_seq == (3 if has_begun else 2)
+    if work is None:
+        (work,) = await claim(store)
+    await store.append(work, work.job.next_seq, 1, event(work.job.next_seq), has_output=True)
+    await store.release(work, attempts_returned=0)
+    await create(store, "b", backend="other")
+    assert (await store.start(job_named("c", backend="other", beginning=event(2)), PLENTY))[1] is None
+    assert await store.all_events("c") == block(0, 2)  # another one's turn comes first
+
+
 async def test_nobody_starts_before_one_who_waits(store: JobStore) -> None:
     await create(store, "a")
     assert await store.start(job_named("b", tenant=OTHER), PLENTY) == ("b", None)

@@ -57,6 +57,8 @@ def start(
         raise QueueFull(is_tenant=True)
     if others_wait:
         owner = None
+    if owner is not None:
+        job = job.begun()
     pk = _insert(raw, job, Status.QUEUED if owner is None else Status.IN_PROGRESS, owner=owner)
     insert_segment(raw, pk, 0, job.next_seq, job.events)
     if job.sealed is not None:
