@@ -153,6 +153,9 @@ class HttpQuickCalls:
         except FAILURES as error:
             call.unreached(error)
             return
+        except Exception:  # a defect: its client must not wait for ever
+            call.unreached(aiohttp.ClientError())
+            raise
         if call.is_over:
             self._keep(call.replica, wire)
         else:
