@@ -161,7 +161,9 @@ class JobLog:
                 self._helper.cancel()
 
     def _get_help(self) -> None:
-        if self._group is not None:  # else whoever ends the run waits for the commit, and hears of it
+        if (
+            self._group is not None
+        ):  # else the run is over, and whoever ends it sees to what waits, if anybody
             self._helper = self._group.create_task(self._help(), name=f"commit-{self._id}")
 
     async def _help(self) -> None:
@@ -226,13 +228,17 @@ class JobLog:
             ClaimLost: Somebody else has the job now.
             StoreUnavailable: It is waiting still.
         """
-        async with self.quiet():
-            await self._flush()
+        try:
+            async with self.quiet():
+                await self._flush()
+        except StoreUnavailable:
+            self._call()  # after a rewind that failed there is no commit yet that would see to what waits
+            raise
 
     async def _flush(self) -> None:
+        await self._rewind()
         if not self._waiting:
             return
-        await self._rewind()
         self._send()
         assert self._commit is not None
         await asyncio.wait((self._commit,))  # if nobody waits for it any more, it is made all the same

@@ -69,7 +69,8 @@ class KnownAnswers:
         """A head was read from these bytes, which were all of it."""
         length, has_body = message.headers.get("Content-Length"), may_have_body("GET", head.status)
         # A parser of answers also takes a bare LF for the end of a line: such a head may have ended sooner.
-        is_odd = raw.count(b"\n") != raw.count(b"\r\n") or message.chunked
+        # It also passes over empty lines before a head: then these bytes are they, and not the head.
+        is_odd = raw.count(b"\n") != raw.count(b"\r\n") or not raw.startswith(b"HTTP/") or message.chunked
         if is_odd or (has_body and length is None):
             return
         known = _KnownAnswer(head, int(length or 0) if has_body else 0, message.should_close)
@@ -236,19 +237,17 @@ class HttpConnection(asyncio.Protocol):
             return
         head = None
         for message, found in messages:
-            if message.code == 101:
+            if self._payload is not None:
+                self._closes = True  # an answer to nothing that was asked
+            elif message.code == 101:
                 # A switch of protocols that nobody asked for: what follows is not HTTP.
                 self._fail()
                 return
-            if message.code < 200:
-                continue
-            if self._payload is None:
+            elif message.code >= 200:
                 self._payload, self._closes = found, message.should_close
                 head = AnswerHead(message.code, message.reason, list(message.headers.items()))
                 if raw_head is not None and len(messages) == 1:
                     self._known.keep(raw_head, message, head)
-            else:
-                self._closes = True  # an answer to nothing that was asked
         call, payload = self._call, self._payload
         if payload is None:
             return  # the head has not come whole
@@ -262,10 +261,15 @@ class HttpConnection(asyncio.Protocol):
             call.received(body, is_end)
 
     def _fail(self) -> None:
-        """This is not HTTP, or not what was asked for."""
+        """This is not HTTP, or not what was asked for; an answer that was whole before it stays so."""
         call, payload = self._call, self._payload
-        self.close()
         assert call is not None
+        if payload is not None and payload.is_eof():
+            self._closes = True
+            self._ended()
+            call.received(payload.read_nowait(), True)
+            return
+        self.close()
         if payload is not None and (body := payload.read_nowait()):
             call.received(body, False)
         call.broke(aiohttp.ClientError(), is_unsent=False)

@@ -59,7 +59,7 @@ class BackendConnector:
                     lambda: wire,
                     **to,
                     ssl=_tls() if is_secure else None,
-                    server_hostname=host if is_secure else None,
+                    server_hostname=host.rstrip(".") if is_secure else None,  # certificates have no such dot
                 )
         except (OSError, TimeoutError) as error:
             self._resolved.pop((host, port), None)

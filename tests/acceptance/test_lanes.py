@@ -141,6 +141,12 @@ ANSWERS = [
     b"HTTP/1.1 200 OK\r\nContent-Length: 300000\r\n\r\n" + b"b" * 300_000,
     b"|CLOSE",
     b"HTTP/1.1 200 OK\r\nContent-Le|CLOSE",
+    b"\r\n\r\nHTTP/1.1 200 OK\r\nX-Who: alice\r\nContent-Length: 500\r\n\r\n" + b"a" * 500,
+    b"\r\n\r\nHTTP/1.1 200 OK\r\nX-Who: bob\r\nContent-Length: 2\r\n\r\nok",
+    b"HTTP/1.1 200 OK\r\nSet-Cookie : a=b\r\nServer : x\r\nContent-Length: 2\r\n\r\nok",
+    b"HTTP/1.1 200 OK\r\nContent-Length : 1\r\n\r\nok|CLOSE",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n"
+    b"Connection: upgrade\r\n\r\nabc",
 ]
 
 

@@ -7,8 +7,11 @@ import socket
 
 import pytest
 
+from gateway.api.lane.connection import FastConnection
+from gateway.api.lane.lane import Lane
 from tests.api import test_passthrough
 from tests.api.test_passthrough import (
+    CHUNKED,
     GET,
     OK,
     Reader,
@@ -146,6 +149,103 @@ async def test_a_body_that_does_not_come_is_refused_as_in_the_other_lane() -> No
     ):
         writer.write(POST[:-1])
         assert b" 408 " in await head_of(reader)
+
+
+async def test_a_client_that_trickles_a_body_meets_the_limits_of_the_other_lane() -> None:
+    limits = {
+        "body_timeout_s": 0.4,
+        "body_idle_timeout_s": 0.3,
+        "keepalive_timeout_s": 0.2,
+    }  # of the latter comes how often it is looked
+    head = b"POST /v1/x HTTP/1.1\r\nHost: g\r\nContent-Length: 60000\r\n\r\n"
+
+    async def script(reader: Reader, _: Writer) -> None:
+        await gone(reader)
+
+    async with (
+        backend(script) as up,
+        gateway(up, server=limits) as gw,
+        client(gw.port) as (reader, writer),
+    ):
+        writer.write(head)
+        answer = asyncio.create_task(head_of(reader))
+        while not answer.done():
+            writer.write(b" ")
+            await asyncio.sleep(0.02)
+        assert b" 408 " in await answer
+
+
+async def test_requests_of_a_client_that_takes_no_answer_wait_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answers of many sizes: of some the last piece comes when the client takes no more."""
+    joined = Lane.joined
+
+    def with_little_room(lane: Lane, connection: FastConnection, transport: asyncio.Transport) -> None:
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        joined(lane, connection, transport)
+
+    monkeypatch.setattr(Lane, "joined", with_little_room)
+
+    async def script(reader: Reader, writer: Writer) -> None:
+        while head := await reader.readuntil(b"\r\n\r\n"):
+            size = int(head.split()[1].rpartition(b"/")[2])
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + b"b" * size)
+            await writer.drain()
+
+    async with backend(script) as up, gateway(up) as gw:
+        for size in range(50_000, 700_000, 30_000):
+            async with client(gw.port) as (reader, writer):
+                writer.write(b"GET /v1/%d HTTP/1.1\r\nHost: g\r\n\r\n" % size)
+                await asyncio.sleep(0.03)
+                writer.write(b"GET /v1/7 HTTP/1.1\r\nHost: g\r\nConnection: close\r\n\r\n")
+                await asyncio.sleep(0.01)
+                assert b"Connection: close" not in await head_of(reader)
+                assert await within(reader.readexactly(size)) == b"b" * size
+                assert b"Connection: close" in await head_of(reader)
+                assert await within(reader.read(-1)) == b"b" * 7
+
+
+async def test_a_whole_answer_stays_so_whatever_follows_it() -> None:
+    pieces = [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nok", b"ok and more"),
+        (CHUNKED + b"4\r\nokok\r\n", b"0\r\n\r\nand more"),
+    ]
+
+    async def script(reader: Reader, writer: Writer) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        begins, ends = pieces[0]
+        writer.write(begins)
+        await writer.drain()
+        await asyncio.sleep(0.05)
+        writer.write(ends)
+        await gone(reader)
+
+    async with backend(script) as up, gateway(up) as gw:
+        while pieces:
+            async with client(gw.port) as (reader, writer):
+                writer.write(GET.replace(b"Host", b"Connection: close\r\nHost"))
+                body = await within(reader.read(-1))
+                assert body.endswith((b"\r\n\r\nokok", b"4\r\nokok\r\n0\r\n\r\n"))
+            del pieces[0]
+        assert gw.failures("cut") == 0
+
+
+async def test_an_answer_that_is_no_http_is_not_asked_for_again() -> None:
+    asked: list[bytes] = []
+
+    async def script(reader: Reader, writer: Writer) -> None:
+        asked.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(OK)
+        asked.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(b"no HTTP at all\r\n\r\n")
+        await gone(reader)
+
+    async with backend(script) as up, gateway(up) as gw, client(gw.port) as (reader, writer):
+        writer.write(GET)
+        await answer_of(reader)
+        writer.write(GET)
+        assert b" 502 " in await head_of(reader)
+        assert gw.failures("cut") == 1
+    assert len(asked) == 2
 
 
 async def test_an_idle_connection_is_closed_after_its_time() -> None:

@@ -5,6 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
+
+from gateway.core.job import StoreUnavailable
+from gateway.core.upstream import UpstreamClosed
+from gateway.wire.errors import Refusal
 from tests.support.house import (
     ALL,
     PATIENCE_S,
@@ -125,3 +130,38 @@ async def test_a_reader_that_comes_is_not_kept_waiting_for_the_tick(build: Build
             seen += len(parsed(block)) if block else 0
             if seen > 2:  # the first two were there from the beginning
                 return
+
+
+async def test_what_waits_is_committed_after_a_rewind_that_failed(build: Build) -> None:
+    """A cancel wants it stored at once; that fails, and the run goes on. The tick passes meanwhile."""
+    begun, fails = asyncio.Event(), asyncio.Event()
+
+    class Failing(Wrapped):
+        async def rewind(self, *given: Any) -> None:
+            if not fails.is_set():
+                begun.set()
+                await fails.wait()
+                raise StoreUnavailable("disk full")
+            await self.inner.rewind(*given)
+
+    house = await build(wrap=Failing, background={"flush_ms": 200})
+    hold, last = Hold(), Hold()
+    house.backend.script = [frames(0, 6), hold, UpstreamClosed()]
+    response_id = await house.submit()
+    async with asyncio.timeout(PATIENCE_S):
+        while len(await house.stored(response_id)) <= 3:
+            await asyncio.sleep(0.01)
+    hold.go.set()
+    await house.observer.until(response_id, "released")
+    house.backend.script = [frames(0, 8), last, *ALL[8:]]
+    house.clock.advance(1)
+    await last.here()
+    cancelling = asyncio.create_task(house.cancel(response_id))
+    await begun.wait()
+    await asyncio.sleep(0.3)
+    fails.set()
+    with pytest.raises(Refusal):
+        await cancelling
+    async with asyncio.timeout(PATIENCE_S):
+        while (await house.job(response_id)).next_seq != 9:
+            await asyncio.sleep(0.01)

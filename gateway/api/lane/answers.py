@@ -3,6 +3,7 @@ each head that a backend sends again."""
 
 from __future__ import annotations
 
+import uuid
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,8 +16,8 @@ from gateway.wire.http.head import Head
 from gateway.wire.http.headers import to_client
 from gateway.wire.http.messages import framed, phrase, serialised
 
-_ID: Final = "c0b4d3f2-6f9b-4c55-8a3d-0f9a6a1d2b7e"
-"""Stands for the request's id."""
+_ID: Final = str(uuid.uuid4())
+"""Stands for the request's id. No backend knows it, or a header could have it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,7 +58,7 @@ class FastConnection(asyncio.Protocol):
         self._is_held_up = False  # the client takes no more for now
         self._stall: Stall | None = None
         self._ended: asyncio.Future[None] | None = None  # for whoever waits for the end of the answer
-        self._ticks = 0  # that nothing has happened
+        self._ticks = 0  # since a request began or ended
 
     # -- for the event loop
 
@@ -73,7 +73,9 @@ class FastConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._is_over:
             return
-        if self._call is None:
+        if self._known is None:
+            if not self._held:
+                self._ticks = 0
             self._next(self._held + data if self._held else data)
             return
         self._held += data
@@ -138,7 +140,6 @@ class FastConnection(asyncio.Protocol):
     # -- requests
 
     def _next(self, data: bytes) -> None:
-        self._ticks = 0
         known, end = self._lane.head(data)
         if known is None:
             self._hand_over(data)

@@ -88,17 +88,15 @@ class Heads:
     def read(self, data: bytes) -> tuple[KnownHead | None, int]:
         """The head with which bytes begin, and its size; None if it is not there, or not for this lane."""
         end = data.find(_HEAD_END) + len(_HEAD_END)
-        return (self._read(data[:end]) if end >= len(_HEAD_END) else None), end
+        return (self._read(data[:end]) if len(_HEAD_END) <= end <= _HEAD_BYTES_MAX else None), end
 
     def _read(self, raw: bytes) -> KnownHead | None:
         try:
             known = self._known[raw]
         except KeyError:
-            known = self._read_anew(raw)
-            if len(raw) <= _HEAD_BYTES_MAX:
-                self._known[raw] = known
-                if len(self._known) > _KNOWN_MAX:
-                    self._known.popitem(last=False)
+            known = self._known[raw] = self._read_anew(raw)
+            if len(self._known) > _KNOWN_MAX:
+                self._known.popitem(last=False)
         else:
             self._known.move_to_end(raw)
         return known

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import time
+import uuid
 from collections.abc import Callable
 from typing import Final
+
+import aiohttp
 
 from gateway import loop
 from gateway.config import UpstreamSettings
@@ -26,8 +29,10 @@ from gateway.outbound.tries import is_as_if_unsent
 from gateway.wire.http.head import Head
 from gateway.wire.http.messages import Pairs, serialised, sized
 
-_ID: Final = "7f1d2a52-0d6a-4a5e-9a43-5c1f0a1be9d7"
-"""Stands for the request's id in a head that is made ready."""
+_ID: Final = str(uuid.uuid4())
+"""Stands for the request's id in a head that is made ready. No caller knows it, or a header could have it."""
+
+_DIED: Final = (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError)
 
 _TICK_S: Final = 1.0
 _TRUSTED_S: Final = 0.5
@@ -148,6 +153,9 @@ class HttpQuickCalls:
         except FAILURES as error:
             call.unreached(error)
             return
+        except Exception:  # a defect: its client must not wait for ever
+            call.unreached(aiohttp.ClientError())
+            raise
         if call.is_over:
             self._keep(call.replica, wire)
         else:
@@ -198,7 +206,7 @@ class HttpQuickCall:
         self._listener = listener
         self._is_answered = self._is_paused = self._has_moved = False
         self._still = 0  # ticks since anything came
-        self._started_s = 0.0
+        self._started_s = time.monotonic()
         self.replica = replica
         self.wire: HttpConnection | None = None
         self.task: asyncio.Task[None] | None = None
@@ -208,7 +216,6 @@ class HttpQuickCall:
         """There is a connection."""
         self.wire = wire
         self._still = 0
-        self._started_s = time.monotonic()
         wire.send(self, self._request, shows_bodies=self._method != "HEAD")
 
     # -- for whoever called
@@ -248,7 +255,8 @@ class HttpQuickCall:
 
     def broke(self, error: Exception, *, is_unsent: bool) -> None:
         assert self.wire is not None
-        again = is_as_if_unsent(self._method, is_used=self.wire.is_used, is_unsent=is_unsent)
+        has_died = isinstance(error, _DIED)  # else the server has answered, in its way
+        again = has_died and is_as_if_unsent(self._method, is_used=self.wire.is_used, is_unsent=is_unsent)
         self._fail(None if again else error, Reason.CUT)
 
     def unreached(self, error: Exception) -> None:

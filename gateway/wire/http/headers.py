@@ -13,6 +13,9 @@ from itertools import chain
 
 from gateway.wire.http.head import CREDENTIALS, Headers, is_sendable
 
+_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+"""RFC 9110 §5.1."""
+
 # RFC 9110 §7.6.1: they speak of one connection, and ours to the backend is another one.
 HOP_BY_HOP = frozenset(
     {
@@ -223,8 +226,11 @@ def _from_caller_as(name: str) -> str:
 
 @lru_cache(maxsize=1024)
 def _to_client_as(name: str) -> str:
-    """The same for a backend's header."""
+    """The same for a backend's header. What is no name ends here, too: the blank before a colon, which the
+    parser of answers takes, would hide the others from this."""
     key = _folded(name)
+    if _NAME.fullmatch(name) is None:
+        return ""
     return "" if key in _NOT_TO_CLIENT or key.startswith(_NOT_TO_CLIENT_PREFIXES) else key
 
 
