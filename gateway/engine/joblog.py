@@ -161,9 +161,8 @@ class JobLog:
                 self._helper.cancel()
 
     def _get_help(self) -> None:
-        if (
-            self._group is not None
-        ):  # else the run is over, and whoever ends it sees to what waits, if anybody
+        # Without a group the run is over: whoever ends it sees to what waits, if anybody does.
+        if self._group is not None:
             self._helper = self._group.create_task(self._help(), name=f"commit-{self._id}")
 
     async def _help(self) -> None:
